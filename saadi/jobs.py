@@ -1,0 +1,234 @@
+"""Work above a second: rows in SQLite, one worker process, progress, cancel, resume; knows no job by name.
+
+Why an own table: huey on SQLite lost 3 of 5 jobs under kill -9, litequeue froze, others need Redis or PostgreSQL. Alive means
+"holds the lock file": the kernel frees it milliseconds after SIGKILL, and no clock is involved.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import filelock
+import psutil
+import structlog
+
+from saadi.config import Home
+from saadi.errors import CancelledError, FencedError, SaadiError
+from saadi.records import Job
+from saadi.store import Store
+
+POLL_S = 0.05
+"""How long a waiting worker sleeps between looks at the queue; one look costs 10 microseconds."""
+REPORT_EVERY_S = 0.25
+"""Progress is written at most this often; each write is an fsync."""
+log = structlog.get_logger()
+
+
+class Report(Protocol):
+    """What a recipe calls after each step; raises `CancelledError` once the user has pressed stop."""
+
+    def __call__(self, step: int, total: int, message: str, *, metrics: Mapping[str, float] | None = None,
+                 images: Mapping[str, str] | None = None) -> None: ...
+
+
+def silent(step: int, total: int, message: str, *, metrics: Mapping[str, float] | None = None,
+           images: Mapping[str, str] | None = None) -> None:
+    """A `Report` that nobody reads."""
+
+
+@dataclass
+class Outcome:
+    """How a job ends: the sentence for people, and what is published in the same transaction as its end."""
+
+    message: str
+    publish: Callable[[Store], dict[str, Any]] = field(default=lambda store: {})
+    """Adds the output's rows and returns the job's result, JSON."""
+
+
+@dataclass
+class JobContext:
+    """What a handler is given."""
+
+    store: Store
+    job: Job
+    _started: float = field(default_factory=time.monotonic)
+    _last: float = 0.0
+    _first_step: int | None = None
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return self.job.params
+
+    @property
+    def dir(self) -> Path:
+        """A folder that stays between attempts, for checkpoints."""
+        folder = self.store.home.job_dir(self.job.id)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def report(self, step: int, total: int, message: str, *, metrics: Mapping[str, float] | None = None,
+               images: Mapping[str, str] | None = None) -> None:
+        """Write progress; see `Report`. Calls without metrics or images are thinned out."""
+        clock = time.monotonic()
+        if self._first_step is None:
+            self._first_step, self._started = step, clock
+        if metrics is None and images is None and clock - self._last < REPORT_EVERY_S and step < total:
+            return
+        self._last = clock
+        done = step - self._first_step
+        eta_s = (clock - self._started) / done * (total - step) if done > 0 else None
+        if self.store.report_job(self.job, step=step, total=total, message=message, eta_s=eta_s, metrics=metrics, images=images):
+            raise CancelledError("cancelled")
+
+
+Handler = Callable[[JobContext], Outcome]
+
+
+def run_worker(home: Home, handlers: Mapping[str, Handler], *, exit_when_idle: bool = False, parent_pid: int | None = None,
+               on_start: Callable[[], None] | None = None) -> bool:
+    """Run jobs one after the other until stopped.
+
+    Args:
+        exit_when_idle: Return once the queue is empty (for the command line).
+        parent_pid: Return once this process is gone and the queue is empty (for the page's worker).
+        on_start: Called once after the lock was taken, for slow imports while nobody waits.
+
+    Returns:
+        False when another worker holds this data folder.
+    """
+    home.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = filelock.FileLock(home.worker_lock)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        return False
+    with lock, Store.open(home) as store:
+        name = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        for job in store.requeue_orphans():
+            log.warning("job_orphaned", job=job.id, state=job.state, attempt=job.attempt)
+        if on_start:
+            on_start()
+        while True:
+            claimed = store.claim_job(name)
+            if claimed is not None:
+                run_job(store, claimed, handlers)
+            elif exit_when_idle or (parent_pid is not None and not psutil.pid_exists(parent_pid)):
+                return True
+            else:
+                time.sleep(POLL_S)
+
+
+def run_job(store: Store, job: Job, handlers: Mapping[str, Handler]) -> None:
+    """Run one claimed job to one of its three ends, each with a sentence."""
+    log.info("job_started", job=job.id, kind=job.kind, attempt=job.attempt)
+    try:
+        outcome = handlers[job.kind](JobContext(store, job))
+        with store.write():
+            result = outcome.publish(store)
+            store.finish_job(job, state="done", message=outcome.message, result=result)
+        log.info("job_done", job=job.id)
+    except FencedError:
+        log.warning("job_fenced", job=job.id, attempt=job.attempt)
+    except CancelledError:
+        _end(store, job, state="cancelled", message="cancelled", error=None)
+    except SaadiError as error:
+        _end(store, job, state="failed", message="refused", error=str(error))
+    except Exception as error:  # the one place that may catch everything: the traceback stays with the job
+        log.error("job_failed", job=job.id, error=type(error).__name__, traceback=traceback.format_exc())
+        _end(store, job, state="failed", message="failed", error=_sentence(error), trace=traceback.format_exc())
+
+
+def _end(store: Store, job: Job, *, state: str, message: str, error: str | None, trace: str | None = None) -> None:
+    try:
+        store.finish_job(job, state=state, message=message, error=error, traceback=trace)
+    except FencedError:
+        log.warning("job_fenced", job=job.id, attempt=job.attempt)
+
+
+def _sentence(error: Exception) -> str:
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, MemoryError) or "out of memory" in text.lower():
+        return "memory ran out; choose fewer images at once, a smaller batch or a smaller resolution, and start again"
+    if isinstance(error, OSError) and "No space left" in text:
+        return "the disk is full, nothing was published; free some space and start again"
+    return f"an unexpected error stopped this job ({type(error).__name__}); its details are kept with the job"
+
+
+class WorkerProcess:
+    """Keeps one worker process alive for a data folder; it outlives the page and finishes what it began."""
+
+    def __init__(self, home: Home, *, exit_when_idle: bool = False) -> None:
+        self.home = home
+        self.exit_when_idle = exit_when_idle
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def ensure(self) -> None:
+        """Start a worker unless one holds the lock already."""
+        if self.process is not None and self.process.poll() is None:
+            return
+        if worker_is_alive(self.home):
+            return
+        self.home.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        command = [sys.executable, "-m", "saadi", "worker", "--home", str(self.home.path)]
+        command += ["--exit-when-idle"] if self.exit_when_idle else ["--parent", str(os.getpid())]
+        with self.home.worker_log.open("ab") as stream:
+            # A new session: Ctrl+C at the page, or its end, does not kill a training run.
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True,
+                                            cwd=Path(__file__).resolve().parent.parent)
+
+    def stop(self, *, timeout_s: float = 5.0) -> None:
+        """End the worker that this object started; its job resumes with the next worker."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def worker_is_alive(home: Home) -> bool:
+    """True while some process holds the worker lock."""
+    if not home.path.exists():
+        return False
+    lock = filelock.FileLock(home.worker_lock)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def wait_for(store: Store, job_id: int, *, poll_s: float = 0.2) -> Iterator[Job]:
+    """Yield a job's row again and again until it has ended; the last one is the ended job."""
+    while True:
+        job = store.job(job_id)
+        yield job
+        if not job.is_active:
+            return
+        time.sleep(poll_s)
+
+
+@contextmanager
+def checkpointed(folder: Path, name: str) -> Iterator[Path]:
+    """Give a temporary path in `folder` and move it to `name` when the block ends well, so that no torn checkpoint remains."""
+    temporary = folder / f".tmp-{name}"
+    try:
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, folder / name)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,246 @@
+"""Frozen records that cross module borders, and the array aliases used in signatures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image: TypeAlias = NDArray[np.uint8]
+"""(H, W, 3) uint8 RGB."""
+LabelMap: TypeAlias = NDArray[np.uint8]
+"""(H, W) uint8, class index per pixel; 0 = background, 255 = ignore."""
+
+Task = Literal["segmentation", "classification"]
+Split = Literal["train", "val", "test", "none"]
+Curation = Literal["pending", "accepted", "rejected", "quarantined"]
+JobState = Literal["queued", "running", "done", "failed", "cancelled"]
+AdapterState = Literal["candidate", "accepted", "rejected", "retired"]
+Answer = Literal["left", "right", "both_good", "both_bad", "skip"]
+ModelKind = Literal["engine", "selector", "judge"]
+
+IGNORE: int = 255
+ACTIVE_STATES: tuple[JobState, ...] = ("queued", "running")
+
+
+@dataclass(frozen=True)
+class LabelClass:
+    """One class of a project: its index in label maps, its name, and its colour on screen."""
+
+    index: int
+    name: str
+    color: str
+    """'#rrggbb'; a view only, never stored in a label map."""
+
+
+@dataclass(frozen=True)
+class Project:
+    id: int
+    name: str
+    task: Task
+    classes: tuple[LabelClass, ...]
+    resolution: int
+    """Side in pixels at which images are generated and scored."""
+    created_at: str
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(label.name for label in self.classes)
+
+
+@dataclass(frozen=True)
+class RealImage:
+    """A real (imported or rendered) image; its pixels lie in the blob store."""
+
+    id: int
+    project_id: int
+    blob: str
+    width: int
+    height: int
+    group_id: str
+    """Patient, video or operation: never on both sides of a split."""
+    split: Split
+    label: str | None
+    """Class of the whole image in a classification project, else None."""
+    source_name: str
+    label_map_id: int | None
+    created_at: str
+
+
+@dataclass(frozen=True)
+class LabelMapRecord:
+    """The newest revision of a label map."""
+
+    id: int
+    project_id: int
+    image_id: int | None
+    """The real image it was drawn over; None for a free drawing."""
+    name: str
+    rev: int
+    blob: str
+    author: str
+    origin: Literal["imported", "drawn", "edited", "sampled"]
+    updated_at: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """Weights of an engine (generator) or of a downstream model (selector, judge)."""
+
+    id: int
+    project_id: int
+    kind: ModelKind
+    architecture: dict[str, Any]
+    """What the loader needs to build the module, JSON."""
+    file: str
+    """SHA-256 of the safetensors file."""
+    metrics: dict[str, Any]
+    parent_id: int | None
+    is_active: bool
+    created_at: str
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter: a version with a parent, candidate until a lead accepts it."""
+
+    id: int
+    project_id: int
+    model_id: int
+    parent_id: int | None
+    name: str
+    file: str
+    scale: float
+    config: dict[str, Any]
+    metrics: dict[str, Any]
+    state: AdapterState
+    created_at: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One synthetic image and all that is needed to make it again."""
+
+    id: int
+    project_id: int
+    label_map_id: int
+    label_map_rev: int
+    label_map_blob: str
+    blob: str
+    seed: int
+    engine: str
+    model_id: int
+    adapter_id: int | None
+    settings: dict[str, Any]
+    purpose: Literal["draw", "pool"]
+    parent_id: int | None
+    curation: Curation
+    created_at: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one downstream model thinks of one sample."""
+
+    sample_id: int
+    model_id: int
+    kind: ModelKind
+    dice: float
+    """Mean over the classes present in the asked label map, background left out."""
+    iou: float
+    confidence: float
+    """Mean probability of the predicted class over all pixels, 0-1."""
+    per_class: dict[str, dict[str, float]]
+    """Class name -> {'dice': , 'iou': , 'recall': }, only classes present in the asked label map or predicted."""
+    prediction_blob: str
+    """The model's label map, so that disagreement can be drawn."""
+
+
+@dataclass(frozen=True)
+class Vote:
+    id: int
+    project_id: int
+    left_id: int
+    right_id: int
+    label_map_blob: str
+    answer: Answer
+    voter: str
+    response_ms: int | None
+    supersedes: int | None
+    is_undo: bool
+    created_at: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Chosen and rejected image under one label map, by blob, so that a real image can be the winner."""
+
+    label_map_blob: str
+    chosen_blob: str
+    rejected_blob: str
+    source: Literal["score", "vote", "agreed", "real"]
+    weight: float
+    margin: float
+    """Difference of the merged strengths (or of Dice), always > 0."""
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """A frozen, hashed list of pairs: what one alignment learns from."""
+
+    id: int
+    project_id: int
+    sha256: str
+    pairs: tuple[Pair, ...]
+    summary: dict[str, Any]
+    created_at: str
+
+
+@dataclass(frozen=True)
+class Job:
+    id: int
+    project_id: int | None
+    kind: str
+    params: dict[str, Any]
+    state: JobState
+    attempt: int
+    worker: str | None
+    step: int
+    total: int
+    message: str
+    result: dict[str, Any]
+    error: str | None
+    cancel_requested: bool
+    created_by: str
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    eta_s: float | None = None
+
+    @property
+    def is_active(self) -> bool:
+        return self.state in ACTIVE_STATES
+
+
+@dataclass(frozen=True)
+class ExportRecord:
+    id: int
+    project_id: int
+    format: str
+    path: str
+    manifest_sha256: str
+    num_items: int
+    created_at: str
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    seq: int
+    created_at: str
+    actor: str
+    action: str
+    subject: str
+    details: dict[str, Any] = field(default_factory=dict)
+    hash: str = ""

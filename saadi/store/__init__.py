@@ -1,0 +1,30 @@
+"""The only place that speaks SQL: `with Store.open(home) as store: ...`."""
+
+from __future__ import annotations
+
+from saadi.records import AuditRow
+from saadi.store import audit
+from saadi.store.library import LibraryStore
+from saadi.store.preferences import PreferenceStore
+from saadi.store.queue import JobStore
+
+
+class Store(LibraryStore, PreferenceStore, JobStore):
+    """Everything a data folder holds. One instance = one connection = one thread; open it where you need it."""
+
+    def audit_rows(self, *, limit: int = 100) -> list[AuditRow]:
+        """Newest first."""
+        return audit.rows(self.db, limit=limit)
+
+    def first_broken_audit_row(self) -> int | None:
+        """Sequence number of the first audit row that was tampered with; None when the chain holds."""
+        return audit.first_broken(self.db)
+
+    def referenced_blobs(self) -> set[str]:
+        """Hashes that some row names."""
+        columns = (("images", "blob"), ("label_map_revisions", "blob"), ("samples", "blob"), ("samples", "label_map_blob"),
+                   ("scores", "prediction_blob"), ("job_images", "blob"))
+        return {row[0] for table, column in columns for row in self.db.execute(f"SELECT DISTINCT {column} FROM {table}")}
+
+
+__all__ = ["Store"]

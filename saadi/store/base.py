@@ -1,0 +1,70 @@
+"""What every part of the store shares: the folder, one connection, one way to write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sqlite_utils import Database
+
+from saadi.config import Home
+from saadi.errors import StorageError
+from saadi.store.blobs import BlobStore
+from saadi.store.connection import connect, immediate, migrate
+
+
+class StoreBase:
+    """A connection belongs to one thread: pass the home around, and open where you need it."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        try:
+            home.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise StorageError(f"the data folder cannot be created ({error.strerror}); choose another with --home") from error
+        if home.database.exists() and home.database.stat().st_size == 0 and home.blobs.exists():
+            raise StorageError("the database in the data folder is empty although images are there; restore it from the backup")
+        self.db: Database = connect(home.database)
+        try:
+            migrate(self.db)
+        except BaseException:
+            self.db.conn.close()
+            raise
+        self.blobs = BlobStore(home.blobs)
+        self.files = BlobStore(home.files, suffix=".safetensors")
+
+    @classmethod
+    def open(cls, home: Home | Path | str) -> Self:
+        """Open (and create or migrate) the store in a data folder; use as a context manager."""
+        return cls(home if isinstance(home, Home) else Home(Path(home)))
+
+    def write(self) -> AbstractContextManager[Database]:
+        """All changes go through here: BEGIN IMMEDIATE ... COMMIT, or nothing. Nested use joins the outer one."""
+        return _joined(self.db) if self.db.conn.in_transaction else immediate(self.db)
+
+    def backup(self, target: Path) -> None:
+        """Write a consistent copy of the database while others write (VACUUM INTO); blobs are plain files beside it.
+
+        Raises:
+            StorageError: `target` exists, or the disk is full.
+        """
+        if target.exists():
+            raise StorageError(f"{target.name} exists already; choose another name for the backup")
+        self.db.conn.execute("VACUUM INTO ?", [str(target)])
+
+    def close(self) -> None:
+        self.db.conn.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+@contextmanager
+def _joined(db: Database) -> Iterator[Database]:
+    yield db

@@ -1,0 +1,155 @@
+"""Projects, real images and label maps with their revisions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from saadi.errors import BadInputError, ConflictError, NotFoundError
+from saadi.records import LabelClass, LabelMap, LabelMapRecord, Project, RealImage, Split, Task
+from saadi.store import audit
+from saadi.store.base import StoreBase
+from saadi.store.connection import dump, now
+
+IMAGE_SQL = "SELECT images.*, (SELECT max(id) FROM label_maps WHERE image_id = images.id) AS label_map_id FROM images"
+
+
+class LibraryStore(StoreBase):
+    """The part of the store that holds what people bring and draw."""
+
+    def create_project(self, name: str, *, task: Task, classes: Sequence[LabelClass], resolution: int, actor: str) -> Project:
+        """Raises: BadInputError: the name is taken, or class indices are not 0, 1, 2, ..."""
+        if [label.index for label in classes] != list(range(len(classes))) or not 2 <= len(classes) <= 100:
+            raise BadInputError(f"a project needs 2 to 100 classes numbered from 0; got {[c.index for c in classes]}")
+        with self.write() as db:
+            if db.execute("SELECT 1 FROM projects WHERE name = ?", [name]).fetchone():
+                raise BadInputError(f"there is already a project called {name!r}; choose another name")
+            row = {"name": name, "task": task, "resolution": resolution, "created_at": now(),
+                   "classes": dump([{"index": c.index, "name": c.name, "color": c.color} for c in classes])}
+            project_id = db.table("projects").insert(row).last_pk
+            audit.append(db, actor=actor, action="project.create", subject=f"project:{project_id}", details={"task": task})
+        return self.project(name)
+
+    def projects(self) -> list[Project]:
+        return [_project(row) for row in self.db.query("SELECT * FROM projects ORDER BY id")]
+
+    def project(self, name_or_id: str | int) -> Project:
+        """Raises: NotFoundError: with the names that exist."""
+        column = "id" if isinstance(name_or_id, int) else "name"
+        for row in self.db.query(f"SELECT * FROM projects WHERE {column} = ?", [name_or_id]):
+            return _project(row)
+        names = ", ".join(project.name for project in self.projects()) or "none yet"
+        raise NotFoundError(f"no project {name_or_id!r}; there are: {names}")
+
+    def add_image(self, project_id: int, *, blob: str, size: tuple[int, int], group_id: str, split: Split,
+                  label: str | None = None, source_name: str, label_map_blob: str | None, actor: str,
+                  origin: Literal["imported", "drawn", "edited", "sampled"] = "imported") -> RealImage | None:
+        """Add a real image, with its label map where there is one; blobs must be stored already.
+
+        Args:
+            size: (width, height) in pixels.
+
+        Returns:
+            The image, or None when the project has these pixels already (nothing is changed then).
+        """
+        with self.write() as db:
+            if db.execute("SELECT 1 FROM images WHERE project_id = ? AND blob = ?", [project_id, blob]).fetchone():
+                return None
+            row = {"project_id": project_id, "blob": blob, "width": size[0], "height": size[1], "group_id": group_id,
+                   "split": split, "label": label, "source_name": source_name, "created_at": now()}
+            image_id = db.table("images").insert(row).last_pk
+            if label_map_blob is not None:
+                self._insert_label_map(project_id, image_id=image_id, name=source_name, blob=label_map_blob,
+                                       author=actor, origin=origin, request_id=f"import-{image_id}")
+        return self.image(image_id)
+
+    def image(self, image_id: int) -> RealImage:
+        for row in self.db.query(f"{IMAGE_SQL} WHERE id = ?", [image_id]):
+            return RealImage(**row)
+        raise NotFoundError(f"no image {image_id}; reload the page")
+
+    def images(self, project_id: int, *, splits: Sequence[Split] | None = None, limit: int = -1, offset: int = 0) -> list[RealImage]:
+        """By id; `splits` None = all."""
+        wanted = list(splits) if splits is not None else ["train", "val", "test", "none"]
+        marks = ",".join("?" * len(wanted))
+        found = self.db.query(f"{IMAGE_SQL} WHERE project_id = ? AND split IN ({marks}) ORDER BY id LIMIT ? OFFSET ?",
+                              [project_id, *wanted, limit, offset])
+        return [RealImage(**row) for row in found]
+
+    def count_images(self, project_id: int) -> dict[str, int]:
+        """Split -> number of images."""
+        return dict(self.db.execute("SELECT split, count(*) FROM images WHERE project_id = ? GROUP BY split", [project_id]).fetchall())
+
+    def add_label_map(self, project_id: int, *, blob: str, name: str, author: str, request_id: str,
+                      origin: Literal["imported", "drawn", "edited", "sampled"], image_id: int | None = None) -> LabelMapRecord:
+        """Add a label map (revision 1). A repeated `request_id` gives the first answer again."""
+        with self.write() as db:
+            for row in db.query("SELECT label_map_id FROM label_map_revisions WHERE request_id = ?", [request_id]):
+                return self.label_map(row["label_map_id"])
+            label_map_id = self._insert_label_map(project_id, image_id=image_id, name=name, blob=blob, author=author,
+                                                  origin=origin, request_id=request_id)
+            audit.append(db, actor=author, action="label_map.add", subject=f"label_map:{label_map_id}", details={"blob": blob})
+        return self.label_map(label_map_id)
+
+    def save_label_map(self, label_map_id: int, *, blob: str, rev: int, author: str, request_id: str) -> LabelMapRecord:
+        """Store a new revision on top of revision `rev`.
+
+        Raises:
+            ConflictError: Somebody saved on top of `rev` first; nothing was overwritten, both versions are kept.
+        """
+        with self.write() as db:
+            for _ in db.query("SELECT 1 FROM label_map_revisions WHERE request_id = ?", [request_id]):
+                return self.label_map(label_map_id)
+            at = now()
+            changed = db.execute("UPDATE label_maps SET rev = rev + 1, blob = ?, author = ?, updated_at = ?, origin = "
+                                 "CASE origin WHEN 'imported' THEN 'edited' ELSE origin END WHERE id = ? AND rev = ?",
+                                 [blob, author, at, label_map_id, rev]).rowcount
+            if not changed:
+                newest = self.label_map(label_map_id)
+                raise ConflictError(f"{newest.author} saved revision {newest.rev} while you worked on revision {rev}; "
+                                    "look at theirs, or keep yours as a copy")
+            db.table("label_map_revisions").insert({"label_map_id": label_map_id, "rev": rev + 1, "blob": blob,
+                                                    "author": author, "request_id": request_id, "created_at": at})
+            audit.append(db, actor=author, action="label_map.save", subject=f"label_map:{label_map_id}",
+                         details={"rev": rev + 1, "blob": blob})
+        return self.label_map(label_map_id)
+
+    def label_map(self, label_map_id: int) -> LabelMapRecord:
+        for row in self.db.query("SELECT * FROM label_maps WHERE id = ?", [label_map_id]):
+            return LabelMapRecord(**row)
+        raise NotFoundError(f"no label map {label_map_id}; reload the page")
+
+    def label_maps(self, project_id: int, *, splits: Sequence[Split] | None = None) -> list[LabelMapRecord]:
+        """By id. `splits` keeps label maps of real images in these splits; None = all, free drawings included."""
+        sql, values = "SELECT label_maps.* FROM label_maps", [project_id]
+        if splits is not None:
+            marks = ",".join("?" * len(splits))
+            found = self.db.query(f"{sql} JOIN images ON images.id = image_id WHERE label_maps.project_id = ? "
+                                  f"AND split IN ({marks}) ORDER BY label_maps.id", [*values, *splits])
+        else:
+            found = self.db.query(f"{sql} WHERE project_id = ? ORDER BY id", values)
+        return [LabelMapRecord(**row) for row in found]
+
+    def label_map_history(self, label_map_id: int) -> list[dict[str, Any]]:
+        """Revisions, oldest first: rev, blob, author, created_at."""
+        return list(self.db.query("SELECT rev, blob, author, created_at FROM label_map_revisions WHERE label_map_id = ? ORDER BY rev",
+                                  [label_map_id]))
+
+    def label_map_pixels(self, blob: str) -> LabelMap:
+        return self.blobs.label_map(blob)
+
+    def _insert_label_map(self, project_id: int, *, image_id: int | None, name: str, blob: str, author: str, origin: str,
+                          request_id: str) -> int:
+        at = now()
+        label_map_id = self.db.table("label_maps").insert({
+            "project_id": project_id, "image_id": image_id, "name": name, "rev": 1, "blob": blob, "author": author,
+            "origin": origin, "updated_at": at}).last_pk
+        self.db.table("label_map_revisions").insert({
+            "label_map_id": label_map_id, "rev": 1, "blob": blob, "author": author, "request_id": request_id, "created_at": at})
+        return int(label_map_id)
+
+
+def _project(row: dict[str, Any]) -> Project:
+    classes = tuple(LabelClass(**item) for item in json.loads(row["classes"]))
+    return Project(**(row | {"classes": classes}))

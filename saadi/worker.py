@@ -1,0 +1,29 @@
+"""Which job is done by which recipe; recipes are imported when their first job comes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+
+from saadi.jobs import Handler, JobContext, Outcome
+
+RECIPES: Mapping[str, str] = {
+    "fit": "saadi.engines.fitting:run_job",
+    "generate": "saadi.generation:run_job",
+    "train_scorer": "saadi.downstream.training:run_job",
+    "score": "saadi.downstream.scoring:run_job",
+    "align": "saadi.alignment.recipe:run_job",
+    "export": "saadi.exports.recipe:run_job",
+}
+
+
+def _lazy(target: str) -> Handler:
+    def handler(context: JobContext) -> Outcome:
+        module, function = target.split(":")
+        outcome: Outcome = getattr(import_module(module), function)(context)
+        return outcome
+
+    return handler
+
+
+HANDLERS: Mapping[str, Handler] = {kind: _lazy(target) for kind, target in RECIPES.items()}
