@@ -1,0 +1,193 @@
+"""What can be ordered: checked settings of every job, the same for the page and the command line. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from saadi.errors import BadInputError, TooFewError
+from saadi.records import Job
+from saadi.store import Store
+from saadi.store.connection import dump
+
+MIN_IMAGES_TO_FIT = 8
+"""Below, even fine-tuning only memorises (research: plan few-shot adaptation for 5-50 images)."""
+MIN_IMAGES_TO_TRAIN_SCORER = 8
+MIN_PAIRS_TO_ALIGN = 16
+"""16 good pairs already move a small model; fewer only teach noise."""
+
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+
+
+class SamplingSettings(BaseModel):
+    """How an engine samples; part of every sample's recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    num_inference_steps: int | None = Field(default=None, ge=2, le=100)
+    """None = the number stored with the weights by the sweep at the end of the fit."""
+    guidance_scale: float = Field(default=1.0, ge=1.0, le=10.0, allow_inf_nan=False)
+    """1 = no classifier-free guidance (one network call a step); above 1 costs two."""
+
+
+class Order(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: ClassVar[str]
+    priority: ClassVar[int] = 0
+    project_id: int
+
+    def unique_key(self, store: Store) -> str | None:
+        """Hash of what the job would do, where doing it twice makes no sense."""
+        return None
+
+    def check(self, store: Store) -> None:
+        """Raises: SaadiError: the order cannot be carried out; says what is missing."""
+
+
+class FitOrder(Order):
+    """Fit the compact engine to the project's own training images."""
+
+    kind: ClassVar[str] = "fit"
+    steps: int | None = Field(default=None, ge=1, le=1_000_000)
+    minutes: float | None = Field(default=None, gt=0, le=7 * 24 * 60, allow_inf_nan=False)
+    """Steps or minutes; both None = 20 minutes."""
+    batch_size: int = Field(default=16, ge=1, le=256)
+    learning_rate: float = Field(default=4e-4, gt=0, le=1e-2, allow_inf_nan=False)
+    from_scratch: bool = False
+    """False starts from the active weights (the shipped ones in a new project)."""
+    seed: Seed = 0
+
+    def check(self, store: Store) -> None:
+        usable = len([record for record in store.label_maps(self.project_id, splits=["train"])])
+        if usable < MIN_IMAGES_TO_FIT:
+            raise TooFewError(f"{usable} training images with a label map, {MIN_IMAGES_TO_FIT} needed to fit; "
+                              f"import or draw {MIN_IMAGES_TO_FIT - usable} more")
+
+
+class GenerateOrder(Order):
+    """Candidates for label maps: K images each, one seed each."""
+
+    kind: ClassVar[str] = "generate"
+    label_map_ids: tuple[int, ...] | None = None
+    """None = `count` label maps drawn from the training split by `seed`."""
+    count: int = Field(default=8, ge=1, le=100_000)
+    candidates: int = Field(default=4, ge=1, le=64)
+    seed: Seed = 0
+    settings: SamplingSettings = SamplingSettings()
+    adapter: Literal["accepted", "none"] | int = "accepted"
+    """'accepted' = the version in use, 'none' = base weights, a number = that adapter."""
+    purpose: Literal["draw", "pool"] = "pool"
+    parent_id: int | None = None
+
+    def check(self, store: Store) -> None:
+        if store.active_model(self.project_id, "engine") is None:
+            raise TooFewError("this project has no generator yet; run `fit` first")
+        for label_map_id in self.label_map_ids or ():
+            if store.label_map(label_map_id).project_id != self.project_id:
+                raise BadInputError(f"label map {label_map_id} belongs to another project")
+        if self.label_map_ids is None and not store.label_maps(self.project_id, splits=["train"]):
+            raise TooFewError("this project has no label maps in its training split; import images with masks or draw one first")
+
+
+class DrawOrder(GenerateOrder):
+    """Generation for a person who waits: goes to the head of the queue."""
+
+    priority: ClassVar[int] = 10
+    purpose: Literal["draw", "pool"] = "draw"
+
+
+class TrainScorerOrder(Order):
+    """Train selector and judge on the project's real training images."""
+
+    kind: ClassVar[str] = "train_scorer"
+    steps: int = Field(default=600, ge=1, le=200_000)
+    batch_size: int = Field(default=16, ge=2, le=256)
+    seed: Seed = 0
+
+    def check(self, store: Store) -> None:
+        usable = len(store.label_maps(self.project_id, splits=["train"]))
+        if usable < MIN_IMAGES_TO_TRAIN_SCORER:
+            raise TooFewError(f"{usable} training images with a label map, {MIN_IMAGES_TO_TRAIN_SCORER} needed to train the scorers; "
+                              f"import or draw {MIN_IMAGES_TO_TRAIN_SCORER - usable} more")
+
+
+class ScoreOrder(Order):
+    """Let selector and judge look at every sample they have not seen."""
+
+    kind: ClassVar[str] = "score"
+
+    def check(self, store: Store) -> None:
+        if store.active_model(self.project_id, "selector") is None:
+            raise TooFewError("this project has no selector yet; run `train-scorer` first")
+
+
+class AlignOrder(Order):
+    """LoRA Diffusion-DPO on a frozen pair set; see `saadi.alignment.recipe.AlignmentConfig` for the rest."""
+
+    kind: ClassVar[str] = "align"
+    pair_set_id: int
+    steps: int = Field(default=150, ge=1, le=100_000)
+    batch_size: int = Field(default=8, ge=1, le=128)
+    learning_rate: float = Field(default=1e-4, gt=0, le=1e-2, allow_inf_nan=False)
+    beta: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """None = 0.3 x number of values in an image (DESIGN section 6)."""
+    sft_weight: float = Field(default=0.2, ge=0, le=10, allow_inf_nan=False)
+    gate_masks: int = Field(default=32, ge=4, le=512)
+    gate_every: int = Field(default=50, ge=1)
+    seed: Seed = 0
+
+    def unique_key(self, store: Store) -> str | None:
+        engine, parent = store.active_model(self.project_id, "engine"), store.accepted_adapter(self.project_id)
+        frozen = [self.kind, self.model_dump(exclude={"pair_set_id"}), store.pair_set(self.pair_set_id).sha256,
+                  engine.file if engine else None, parent.file if parent else None]
+        return hashlib.sha256(dump(frozen).encode()).hexdigest()
+
+    def check(self, store: Store) -> None:
+        pairs = store.pair_set(self.pair_set_id).pairs
+        if len(pairs) < MIN_PAIRS_TO_ALIGN:
+            raise TooFewError(f"{len(pairs)} usable pairs, {MIN_PAIRS_TO_ALIGN} needed to align; generate and score more "
+                              f"candidates, or vote on {MIN_PAIRS_TO_ALIGN - len(pairs)} more pairs")
+        for kind in ("engine", "selector", "judge"):
+            if store.active_model(self.project_id, kind) is None:  # type: ignore[arg-type]
+                raise TooFewError(f"this project has no {kind} yet; run {'`fit`' if kind == 'engine' else '`train-scorer`'} first")
+
+
+class ExportOrder(Order):
+    """Write the accepted samples (and, on request, the real training images) as a data set."""
+
+    kind: ClassVar[str] = "export"
+    format: Literal["imagefolder", "nnunet"]
+    out_dir: str | None = None
+    """None = a new folder under <home>/exports."""
+    include_real: bool = True
+
+    def check(self, store: Store) -> None:
+        if not store.samples(self.project_id, curation="accepted", limit=1):
+            raise TooFewError("no accepted images to export; accept some in Curate first")
+
+
+def order(kind: type[Order], **values: Any) -> Order:
+    """Build an order from untrusted values.
+
+    Raises:
+        BadInputError: One sentence naming the first value out of bounds.
+    """
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "order"
+        raise BadInputError(f"{name}: {first['msg'].lower()}; got {str(first['input'])[:40]!r}") from error
+
+
+def place(store: Store, wanted: Order, *, actor: str, request_id: str | None = None) -> tuple[Job, bool]:
+    """Check an order and queue it.
+
+    Returns:
+        The job, and True where it is new; a second click gets the job of the first.
+    """
+    wanted.check(store)
+    return store.add_job(wanted.kind, wanted.model_dump(mode="json"), project_id=wanted.project_id, actor=actor,
+                         request_id=request_id or uuid.uuid4().hex, unique_key=wanted.unique_key(store), priority=wanted.priority)
