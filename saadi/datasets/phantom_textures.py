@@ -15,6 +15,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 TILE_PX = 512  # edge of a tile; one tile covers `period` frame widths
+_MARGIN_PX = 3  # around every tile, copied from the opposite side, for bicubic sampling
 _TILE_SEED = 20251
 _CELLS_PER_EDGE = 12  # lobules along one edge of the "cells" tile
 
@@ -81,13 +82,13 @@ class Sampler:
         v = s * x + c * y + np.float32(oy)
         level = int(np.clip(np.floor(np.log2(max(TILE_PX * self.grid.step / period, 1.0)) + 0.5), 0, 5))
         pixels = tile_pyramids()[tile][level]
-        edge = np.float32(pixels.shape[0])
-        return cv2.remap(pixels, u * edge - np.float32(0.5), v * edge - np.float32(0.5), cv2.INTER_CUBIC, borderMode=cv2.BORDER_WRAP)
+        edge, first = np.float32(pixels.shape[0] - 2 * _MARGIN_PX), np.float32(_MARGIN_PX - 0.5)
+        return cv2.remap(pixels, (u - np.floor(u)) * edge + first, (v - np.floor(v)) * edge + first, cv2.INTER_CUBIC)
 
 
 @lru_cache(maxsize=1)
 def tile_pyramids() -> dict[str, list[np.ndarray]]:
-    """Return every tile with its halved copies, (n, n) float32 each; computed once per process in about half a second."""
+    """Return every tile with its halved copies, (n, n) float32 each plus a margin; made once per process in under a second."""
     tone, height = _cells(purpose_rng("cells", _TILE_SEED))
     tiles = {
         "waves": _noise(purpose_rng("waves", _TILE_SEED), low=2.0, high=7.0, slope=1.0),
@@ -104,7 +105,14 @@ def _pyramid(tile: np.ndarray) -> list[np.ndarray]:
     levels = [tile]
     for _ in range(5):
         levels.append(cv2.resize(levels[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
-    return levels
+    # cv2.remap does not wrap reliably; a margin from the other side does.
+    return [np.pad(level, _MARGIN_PX, mode="wrap") for level in levels]
+
+
+def _blur_wrapped(tile: np.ndarray, sigma_px: float) -> np.ndarray:
+    """Return a blurred copy that still tiles."""
+    padded = np.pad(tile, 16, mode="wrap").astype(np.float32)
+    return np.ascontiguousarray(cv2.GaussianBlur(padded, (0, 0), sigma_px)[16:-16, 16:-16])
 
 
 def _noise(rng: np.random.Generator, *, low: float, high: float, slope: float) -> np.ndarray:
@@ -126,7 +134,7 @@ def _cells(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     furrow = np.clip((distance[:, 1] - distance[:, 0]) * _CELLS_PER_EDGE, 0, 1)
     height = np.sqrt(1 - (1 - furrow) ** 2).reshape(TILE_PX, TILE_PX).astype(np.float32)
     tone = rng.uniform(0, 1, len(points))[index[:, 0]].reshape(TILE_PX, TILE_PX).astype(np.float32)
-    return cv2.GaussianBlur(tone, (0, 0), 2.0, borderType=cv2.BORDER_REFLECT), cv2.GaussianBlur(height, (0, 0), 1.5, borderType=cv2.BORDER_REFLECT)
+    return _blur_wrapped(tone, 2.0), _blur_wrapped(height, 1.5)
 
 
 def _vessels(rng: np.random.Generator) -> np.ndarray:
@@ -142,20 +150,27 @@ def _vessels(rng: np.random.Generator) -> np.ndarray:
     for _ in range(9):
         _grow_vessel(rng, draw, start=rng.uniform(0, 1, 2), angle=rng.uniform(0, 2 * np.pi), width=rng.uniform(4.5, 8), depth=0)
     small = cv2.resize(canvas, (TILE_PX, TILE_PX), interpolation=cv2.INTER_AREA)
-    return cv2.GaussianBlur(small.astype(np.float32) / 255, (0, 0), 0.8, borderType=cv2.BORDER_REFLECT)
+    return _blur_wrapped(small.astype(np.float32) / 255, 0.8)
 
 
 def _grow_vessel(
-    rng: np.random.Generator, draw: Callable[[np.ndarray, float], None], *, start: np.ndarray, angle: float, width: float, depth: int
+    rng: np.random.Generator,
+    draw: Callable[[np.ndarray, float], None],
+    *,
+    start: np.ndarray,
+    angle: float,
+    width: float,
+    depth: int,
 ) -> None:
-    """Let one vessel wander on from `start` and send out thinner branches, four generations deep."""
-    num_steps = int(rng.integers(12, 26))
+    """Let one vessel wander on from `start` and send out thinner branches, three generations deep."""
+    num_steps = int(rng.integers(16, 30))
     bend = rng.normal(0, 0.05)
     path = [start]
     for step in range(num_steps):
         angle += bend + rng.normal(0, 0.22)
         path.append(path[-1] + 0.016 * np.array([np.cos(angle), np.sin(angle)]))
-        if depth < 4 and step > 1 and rng.random() < 0.24:
+        if depth < 3 and step > 1 and rng.random() < 0.13:
             side = rng.choice((-1, 1)) * rng.uniform(0.35, 0.9)
             _grow_vessel(rng, draw, start=path[-1], angle=angle + side, width=width * rng.uniform(0.5, 0.75), depth=depth + 1)
-    draw(np.array(path), width)
+    for part in range(3):  # thinner towards its end
+        draw(np.array(path[part * num_steps // 3 : (part + 1) * num_steps // 3 + 1]), width * (1 - 0.22 * part))
