@@ -27,6 +27,8 @@ from saadi.errors import CancelledError, FencedError, SaadiError
 from saadi.records import Job
 from saadi.store import Store
 
+LOCK_WAIT_S = 1.0
+"""How long a starting worker tries for the lock: `worker_is_alive` of another process holds it for an instant."""
 POLL_S = 0.05
 """How long a waiting worker sleeps between looks at the queue; one look costs 10 microseconds."""
 REPORT_EVERY_S = 0.25
@@ -108,24 +110,38 @@ def run_worker(home: Home, handlers: Mapping[str, Handler], *, exit_when_idle: b
     """
     home.path.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = filelock.FileLock(home.worker_lock)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        return False
-    with lock, Store.open(home) as store:
-        name = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        for job in store.requeue_orphans():
-            log.warning("job_orphaned", job=job.id, state=job.state, attempt=job.attempt)
-        if on_start:
-            on_start()
-        while True:
-            claimed = store.claim_job(name)
-            if claimed is not None:
-                run_job(store, claimed, handlers)
-            elif exit_when_idle or (parent_pid is not None and not psutil.pid_exists(parent_pid)):
+    while True:
+        try:
+            lock.acquire(timeout=LOCK_WAIT_S)
+        except filelock.Timeout:
+            return False
+        with Store.open(home) as store:
+            try:
+                for job in store.requeue_orphans():
+                    log.warning("job_orphaned", job=job.id, state=job.state, attempt=job.attempt)
+                store.blobs.sweep()
+                store.files.sweep()
+                if on_start:
+                    on_start()
+                    on_start = None
+                _work_until_idle(store, handlers, exit_when_idle=exit_when_idle, parent_pid=parent_pid)
+            finally:
+                lock.release()
+            # Who queues a job now finds the lock free and starts a worker; who did so just before is found here.
+            if not any(job.state == "queued" for job in store.jobs(active_only=True, limit=1)):
                 return True
-            else:
-                time.sleep(POLL_S)
+
+
+def _work_until_idle(store: Store, handlers: Mapping[str, Handler], *, exit_when_idle: bool, parent_pid: int | None) -> None:
+    name = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    while True:
+        claimed = store.claim_job(name)
+        if claimed is not None:
+            run_job(store, claimed, handlers)
+        elif exit_when_idle or (parent_pid is not None and not psutil.pid_exists(parent_pid)):
+            return
+        else:
+            time.sleep(POLL_S)
 
 
 def run_job(store: Store, job: Job, handlers: Mapping[str, Handler]) -> None:
@@ -143,6 +159,10 @@ def run_job(store: Store, job: Job, handlers: Mapping[str, Handler]) -> None:
         _end(store, job, state="cancelled", message="cancelled", error=None)
     except SaadiError as error:
         _end(store, job, state="failed", message="refused", error=str(error))
+    except (SystemExit, KeyboardInterrupt):
+        store.release_job(job)
+        log.info("job_released", job=job.id, attempt=job.attempt)
+        raise
     except Exception as error:  # the one place that may catch everything: the traceback stays with the job
         log.error("job_failed", job=job.id, error=type(error).__name__, traceback=traceback.format_exc())
         _end(store, job, state="failed", message="failed", error=_sentence(error), trace=traceback.format_exc())
@@ -179,12 +199,13 @@ class WorkerProcess:
         if worker_is_alive(self.home):
             return
         self.home.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        command = [sys.executable, "-m", "saadi", "worker", "--home", str(self.home.path)]
+        # Absolute: the worker runs in the program's folder, not in the caller's.
+        command = [sys.executable, "-m", "saadi", "worker", "--home", str(self.home.path.resolve())]
         command += ["--exit-when-idle"] if self.exit_when_idle else ["--parent", str(os.getpid())]
         with self.home.worker_log.open("ab") as stream:
             # A new session: Ctrl+C at the page, or its end, does not kill a training run.
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True,
-                                            cwd=Path(__file__).resolve().parent.parent)
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
+                                            start_new_session=True, cwd=Path(__file__).resolve().parent.parent)
 
     def stop(self, *, timeout_s: float = 5.0) -> None:
         """End the worker that this object started; its job resumes with the next worker."""
@@ -227,7 +248,7 @@ def checkpointed(folder: Path, name: str) -> Iterator[Path]:
     temporary = folder / f".tmp-{name}"
     try:
         yield temporary
-        with temporary.open("rb") as stream:
+        with temporary.open("r+b") as stream:  # Windows flushes only what is open for writing
             os.fsync(stream.fileno())
         os.replace(temporary, folder / name)
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from saadi.records import AuditRow
-from saadi.store import audit
+from saadi.store import audit, connection
 from saadi.store.library import LibraryStore
 from saadi.store.preferences import PreferenceStore
 from saadi.store.queue import JobStore
@@ -19,6 +19,10 @@ class Store(LibraryStore, PreferenceStore, JobStore):
     def first_broken_audit_row(self) -> int | None:
         """Sequence number of the first audit row that was tampered with; None when the chain holds."""
         return audit.first_broken(self.db)
+
+    def quick_check(self) -> list[str]:
+        """What SQLite finds wrong with the database file; empty = nothing."""
+        return connection.quick_check(self.db)
 
     def referenced_blobs(self) -> set[str]:
         """Hashes that some row names."""

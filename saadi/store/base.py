@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -12,8 +13,8 @@ from sqlite_utils import Database
 
 from saadi.config import Home
 from saadi.errors import StorageError
-from saadi.store.blobs import BlobStore
-from saadi.store.connection import connect, immediate, migrate
+from saadi.store.blobs import BlobStore, fsync_dir
+from saadi.store.connection import connect, immediate, migrate, vacuum_into
 
 
 class StoreBase:
@@ -25,8 +26,10 @@ class StoreBase:
             home.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise StorageError(f"the data folder cannot be created ({error.strerror}); choose another with --home") from error
-        if home.database.exists() and home.database.stat().st_size == 0 and home.blobs.exists():
-            raise StorageError("the database in the data folder is empty although images are there; restore it from the backup")
+        size = home.database.stat().st_size if home.database.exists() else 0
+        if size == 0 and next(home.blobs.glob("??/*.png"), None) is not None:
+            raise StorageError("the database in the data folder is empty or gone although images are there; "
+                               "restore it from the backup")
         self.db: Database = connect(home.database)
         try:
             migrate(self.db)
@@ -53,7 +56,21 @@ class StoreBase:
         """
         if target.exists():
             raise StorageError(f"{target.name} exists already; choose another name for the backup")
-        self.db.conn.execute("VACUUM INTO ?", [str(target)])
+        # Under a temporary name until it is whole and checked: a half copy must never look like a backup.
+        partial = target.with_name(f".tmp-{target.name}")
+        try:
+            partial.unlink(missing_ok=True)
+            vacuum_into(self.db, partial)
+            with partial.open("r+b") as stream:
+                os.fsync(stream.fileno())
+            os.replace(partial, target)
+            fsync_dir(target.parent)
+        except OSError as error:
+            if isinstance(error, StorageError):
+                raise
+            raise StorageError(f"the backup could not be written ({error.strerror}); choose another place") from error
+        finally:
+            partial.unlink(missing_ok=True)
 
     def close(self) -> None:
         self.db.conn.close()
@@ -67,4 +84,6 @@ class StoreBase:
 
 @contextmanager
 def _joined(db: Database) -> Iterator[Database]:
-    yield db
+    # A savepoint: where the outer block catches an error of the inner one, the inner half-change is gone.
+    with db.atomic():
+        yield db

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import tempfile
+import time
 from pathlib import Path
 
 import cv2
@@ -47,10 +48,13 @@ class BlobStore:
         """
         sha256 = hashlib.sha256(data).hexdigest()
         target = self.path(sha256)
-        if target.exists() and hashlib.sha256(target.read_bytes()).hexdigest() == sha256:
-            return sha256
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists() and hashlib.sha256(target.read_bytes()).hexdigest() == sha256:
+                fsync_dir(target.parent)  # whoever wrote it may not have come to this yet
+                return sha256
+            if not target.parent.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                fsync_dir(self.root)  # the new folder's own name must survive a power cut, too
             write_durably(target, data)
         except OSError as error:
             reason = "the disk is full" if error.errno == errno.ENOSPC else "the disk refused to write"
@@ -87,9 +91,16 @@ class BlobStore:
     def label_map(self, sha256: str) -> LabelMap:
         """(H, W) uint8."""
         decoded = cv2.imdecode(np.frombuffer(self.get(sha256), np.uint8), cv2.IMREAD_UNCHANGED)
-        if decoded.ndim != 2:
+        if decoded is None or decoded.ndim != 2:
             raise BadInputError(f"blob {sha256[:12]} is an image, a label map was expected")
         return np.asarray(decoded, dtype=np.uint8)
+
+    def sweep(self, *, older_than_s: float = 3600.0) -> int:
+        """Remove temporary files that killed writers left behind; returns how many. Younger ones may still be written."""
+        left_over = [path for path in self.root.glob("??/.tmp-*") if time.time() - path.stat().st_mtime > older_than_s]
+        for path in left_over:
+            path.unlink(missing_ok=True)
+        return len(left_over)
 
     def all_hashes(self) -> set[str]:
         """Names of all blobs present, without reading them."""

@@ -11,7 +11,7 @@ from saadi.errors import BadInputError, NotFoundError
 from saadi.records import Adapter, Curation, Model, ModelKind, Sample, Score
 from saadi.store import audit
 from saadi.store.base import StoreBase
-from saadi.store.connection import dump, now
+from saadi.store.connection import dump, new_id, now
 
 SCORE_SQL = "SELECT scores.*, models.kind FROM scores JOIN models ON models.id = model_id"
 
@@ -28,12 +28,14 @@ class CandidateStore(StoreBase):
                     return self.model(row["id"])
             if activate:
                 db.execute("UPDATE models SET is_active = 0 WHERE project_id = ? AND kind = ?", [project_id, kind])
-            model_id = db.table("models").insert({
+                if kind == "engine":  # an adapter belongs to the weights it was made for
+                    db.execute("UPDATE adapters SET state = 'retired' WHERE project_id = ? AND state = 'accepted'", [project_id])
+            model_id = new_id(db.table("models").insert({
                 "project_id": project_id, "kind": kind, "architecture": dump(architecture), "file": file,
                 "metrics": dump(metrics), "parent_id": parent_id, "job_id": job_id, "is_active": int(activate),
-                "created_at": now()}).last_pk
+                "created_at": now()}))
             audit.append(db, actor=actor, action="model.add", subject=f"model:{model_id}", details={"kind": kind, "file": file})
-        return self.model(int(model_id))
+        return self.model(model_id)
 
     def model(self, model_id: int) -> Model:
         for row in self.db.query("SELECT * FROM models WHERE id = ?", [model_id]):
@@ -42,7 +44,8 @@ class CandidateStore(StoreBase):
 
     def models(self, project_id: int, kind: ModelKind | None = None) -> list[Model]:
         """Oldest first."""
-        found = self.db.query("SELECT * FROM models WHERE project_id = ? AND (? IS NULL OR kind = ?) ORDER BY id", [project_id, kind, kind])
+        found = self.db.query("SELECT * FROM models WHERE project_id = ? AND (? IS NULL OR kind = ?) ORDER BY id",
+                              [project_id, kind, kind])
         return [_model(row) for row in found]
 
     def active_model(self, project_id: int, kind: ModelKind) -> Model | None:
@@ -58,12 +61,12 @@ class CandidateStore(StoreBase):
                 for row in db.query("SELECT id FROM adapters WHERE job_id = ?", [job_id]):
                     return self.adapter(row["id"])
             number = db.execute("SELECT count(*) + 1 FROM adapters WHERE project_id = ?", [project_id]).fetchone()[0]
-            adapter_id = db.table("adapters").insert({
+            adapter_id = new_id(db.table("adapters").insert({
                 "project_id": project_id, "model_id": model_id, "parent_id": parent_id, "name": f"v{number}", "file": file,
                 "scale": scale, "config": dump(config), "metrics": dump(metrics), "state": "candidate", "job_id": job_id,
-                "created_at": now()}).last_pk
+                "created_at": now()}))
             audit.append(db, actor=actor, action="adapter.add", subject=f"adapter:{adapter_id}", details={"file": file})
-        return self.adapter(int(adapter_id))
+        return self.adapter(adapter_id)
 
     def adapter(self, adapter_id: int) -> Adapter:
         for row in self.db.query("SELECT * FROM adapters WHERE id = ?", [adapter_id]):
@@ -89,14 +92,18 @@ class CandidateStore(StoreBase):
             if adapter_id is not None:
                 adapter, engine = self.adapter(adapter_id), self.active_model(project_id, "engine")
                 if adapter.project_id != project_id or engine is None or adapter.model_id != engine.id:
-                    raise BadInputError(f"adapter {adapter.name} was made for other base weights; align again on the present ones")
+                    raise BadInputError(f"adapter {adapter.name} was made for other base weights; "
+                                        "align again on the present ones")
+            before = self.accepted_adapter(project_id)
             db.execute("UPDATE adapters SET state = 'retired' WHERE project_id = ? AND state = 'accepted'", [project_id])
             if adapter_id is not None:
                 db.execute("UPDATE adapters SET state = 'accepted' WHERE id = ?", [adapter_id])
-            audit.append(db, actor=actor, action="adapter.accept", subject=f"adapter:{adapter_id or 'base'}", details={"reason": reason})
+            audit.append(db, actor=actor, action="adapter.accept", subject=f"adapter:{adapter_id or 'base'}",
+                         details={"reason": reason, "project": project_id, "before": before.id if before else None})
 
     def reject_adapter(self, adapter_id: int, *, actor: str, reason: str = "") -> None:
         with self.write() as db:
+            self.adapter(adapter_id)  # raises where there is none
             db.execute("UPDATE adapters SET state = 'rejected' WHERE id = ?", [adapter_id])
             audit.append(db, actor=actor, action="adapter.reject", subject=f"adapter:{adapter_id}", details={"reason": reason})
 
@@ -109,12 +116,12 @@ class CandidateStore(StoreBase):
         with self.write() as db:
             if (known := self.sample_by_recipe(recipe)) is not None:
                 return known
-            sample_id = db.table("samples").insert({
+            sample_id = new_id(db.table("samples").insert({
                 "project_id": project_id, "label_map_id": label_map_id, "label_map_rev": label_map_rev,
                 "label_map_blob": label_map_blob, "blob": blob, "seed": seed, "engine": engine, "model_id": model_id,
                 "adapter_id": adapter_id, "settings": dump(settings), "purpose": purpose, "parent_id": parent_id,
-                "curation": "pending", "recipe": recipe, "created_at": now()}).last_pk
-        return self.sample(int(sample_id))
+                "curation": "pending", "recipe": recipe, "created_at": now()}))
+        return self.sample(sample_id)
 
     def sample_by_recipe(self, recipe: str) -> Sample | None:
         for row in self.db.query("SELECT * FROM samples WHERE recipe = ?", [recipe]):
@@ -130,8 +137,8 @@ class CandidateStore(StoreBase):
                 purpose: Literal["draw", "pool"] | None = None, limit: int = -1, newest_first: bool = False) -> list[Sample]:
         order = "DESC" if newest_first else "ASC"
         found = self.db.query(
-            "SELECT * FROM samples WHERE project_id = :p AND (:c IS NULL OR curation = :c) AND (:m IS NULL OR label_map_blob = :m) "
-            f"AND (:u IS NULL OR purpose = :u) ORDER BY id {order} LIMIT :n",
+            "SELECT * FROM samples WHERE project_id = :p AND (:c IS NULL OR curation = :c) "
+            f"AND (:m IS NULL OR label_map_blob = :m) AND (:u IS NULL OR purpose = :u) ORDER BY id {order} LIMIT :n",
             {"p": project_id, "c": curation, "m": label_map_blob, "u": purpose, "n": limit})
         return [_sample(row) for row in found]
 
@@ -155,13 +162,14 @@ class CandidateStore(StoreBase):
         with self.write() as db:
             db.table("scores").insert_all(
                 ({"sample_id": s.sample_id, "model_id": s.model_id, "dice": s.dice, "iou": s.iou, "confidence": s.confidence,
-                  "per_class": dump(s.per_class), "prediction_blob": s.prediction_blob, "created_at": now()} for s in scores), ignore=True)
+                  "per_class": dump(s.per_class), "prediction_blob": s.prediction_blob, "created_at": now()} for s in scores),
+                ignore=True)
 
     def scores(self, project_id: int, *, sample_id: int | None = None) -> list[Score]:
         """Scores by the active selector and judge."""
         found = self.db.query(
-            f"{SCORE_SQL} WHERE models.project_id = ? AND models.is_active = 1 AND (? IS NULL OR sample_id = ?) ORDER BY scores.id",
-            [project_id, sample_id, sample_id])
+            f"{SCORE_SQL} WHERE models.project_id = ? AND models.is_active = 1 AND (? IS NULL OR sample_id = ?) "
+            "ORDER BY scores.id", [project_id, sample_id, sample_id])
         return [_score(row) for row in found]
 
 
@@ -177,7 +185,8 @@ def _model(row: dict[str, Any]) -> Model:
 
 
 def _adapter(row: dict[str, Any]) -> Adapter:
-    kept = {key: row[key] for key in ("id", "project_id", "model_id", "parent_id", "name", "file", "scale", "state", "created_at")}
+    kept = {key: row[key] for key in
+            ("id", "project_id", "model_id", "parent_id", "name", "file", "scale", "state", "created_at")}
     return Adapter(**kept, config=json.loads(row["config"]), metrics=json.loads(row["metrics"]))
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from saadi.errors import BadInputError, ConflictError, NotFoundError
 from saadi.records import LabelClass, LabelMap, LabelMapRecord, Project, RealImage, Split, Task
 from saadi.store import audit
 from saadi.store.base import StoreBase
-from saadi.store.connection import dump, now
+from saadi.store.connection import dump, new_id, now
 
 IMAGE_SQL = "SELECT images.*, (SELECT max(id) FROM label_maps WHERE image_id = images.id) AS label_map_id FROM images"
 
@@ -22,6 +23,10 @@ class LibraryStore(StoreBase):
         """Raises: BadInputError: the name is taken, or class indices are not 0, 1, 2, ..."""
         if [label.index for label in classes] != list(range(len(classes))) or not 2 <= len(classes) <= 100:
             raise BadInputError(f"a project needs 2 to 100 classes numbered from 0; got {[c.index for c in classes]}")
+        if not 1 <= len(name.strip()) <= len(name) <= 80:
+            raise BadInputError(f"a project's name has 1 to 80 characters; got {len(name)}")
+        if not 16 <= resolution <= 1024:
+            raise BadInputError(f"a project's resolution is 16 to 1024 pixels; got {resolution}")
         with self.write() as db:
             if db.execute("SELECT 1 FROM projects WHERE name = ?", [name]).fetchone():
                 raise BadInputError(f"there is already a project called {name!r}; choose another name")
@@ -58,10 +63,11 @@ class LibraryStore(StoreBase):
                 return None
             row = {"project_id": project_id, "blob": blob, "width": size[0], "height": size[1], "group_id": group_id,
                    "split": split, "label": label, "source_name": source_name, "created_at": now()}
-            image_id = db.table("images").insert(row).last_pk
+            image_id = new_id(db.table("images").insert(row))
             if label_map_blob is not None:
                 self._insert_label_map(project_id, image_id=image_id, name=source_name, blob=label_map_blob,
                                        author=actor, origin=origin, request_id=f"import-{image_id}")
+            audit.append(db, actor=actor, action="image.add", subject=f"image:{image_id}", details={"blob": blob, "split": split})
         return self.image(image_id)
 
     def image(self, image_id: int) -> RealImage:
@@ -69,7 +75,8 @@ class LibraryStore(StoreBase):
             return RealImage(**row)
         raise NotFoundError(f"no image {image_id}; reload the page")
 
-    def images(self, project_id: int, *, splits: Sequence[Split] | None = None, limit: int = -1, offset: int = 0) -> list[RealImage]:
+    def images(self, project_id: int, *, splits: Sequence[Split] | None = None, limit: int = -1,
+               offset: int = 0) -> list[RealImage]:
         """By id; `splits` None = all."""
         wanted = list(splits) if splits is not None else ["train", "val", "test", "none"]
         marks = ",".join("?" * len(wanted))
@@ -79,28 +86,32 @@ class LibraryStore(StoreBase):
 
     def count_images(self, project_id: int) -> dict[str, int]:
         """Split -> number of images."""
-        return dict(self.db.execute("SELECT split, count(*) FROM images WHERE project_id = ? GROUP BY split", [project_id]).fetchall())
+        sql = "SELECT split, count(*) FROM images WHERE project_id = ? GROUP BY split"
+        return dict(self.db.execute(sql, [project_id]).fetchall())
 
     def add_label_map(self, project_id: int, *, blob: str, name: str, author: str, request_id: str,
                       origin: Literal["imported", "drawn", "edited", "sampled"], image_id: int | None = None) -> LabelMapRecord:
         """Add a label map (revision 1). A repeated `request_id` gives the first answer again."""
         with self.write() as db:
-            for row in db.query("SELECT label_map_id FROM label_map_revisions WHERE request_id = ?", [request_id]):
-                return self.label_map(row["label_map_id"])
+            if (known := self._revision_by_request(request_id)) is not None:
+                return known
             label_map_id = self._insert_label_map(project_id, image_id=image_id, name=name, blob=blob, author=author,
                                                   origin=origin, request_id=request_id)
             audit.append(db, actor=author, action="label_map.add", subject=f"label_map:{label_map_id}", details={"blob": blob})
         return self.label_map(label_map_id)
 
     def save_label_map(self, label_map_id: int, *, blob: str, rev: int, author: str, request_id: str) -> LabelMapRecord:
-        """Store a new revision on top of revision `rev`.
+        """Store a new revision on top of revision `rev`. A repeated `request_id` gives the first answer again, with the
+        revision that it made: a newer one would let the sender overwrite what somebody saved in between.
 
         Raises:
             ConflictError: Somebody saved on top of `rev` first; nothing was overwritten, both versions are kept.
         """
         with self.write() as db:
-            for _ in db.query("SELECT 1 FROM label_map_revisions WHERE request_id = ?", [request_id]):
-                return self.label_map(label_map_id)
+            if (known := self._revision_by_request(request_id)) is not None:
+                if known.id != label_map_id:
+                    raise BadInputError(f"this save was already used for label map {known.id}; reload the page and draw again")
+                return known
             at = now()
             changed = db.execute("UPDATE label_maps SET rev = rev + 1, blob = ?, author = ?, updated_at = ?, origin = "
                                  "CASE origin WHEN 'imported' THEN 'edited' ELSE origin END WHERE id = ? AND rev = ?",
@@ -133,21 +144,27 @@ class LibraryStore(StoreBase):
 
     def label_map_history(self, label_map_id: int) -> list[dict[str, Any]]:
         """Revisions, oldest first: rev, blob, author, created_at."""
-        return list(self.db.query("SELECT rev, blob, author, created_at FROM label_map_revisions WHERE label_map_id = ? ORDER BY rev",
-                                  [label_map_id]))
+        return list(self.db.query("SELECT rev, blob, author, created_at FROM label_map_revisions "
+                                  "WHERE label_map_id = ? ORDER BY rev", [label_map_id]))
 
     def label_map_pixels(self, blob: str) -> LabelMap:
         return self.blobs.label_map(blob)
 
+    def _revision_by_request(self, request_id: str) -> LabelMapRecord | None:
+        for row in self.db.query("SELECT * FROM label_map_revisions WHERE request_id = ?", [request_id]):
+            return replace(self.label_map(row["label_map_id"]), rev=row["rev"], blob=row["blob"], author=row["author"],
+                           updated_at=row["created_at"])
+        return None
+
     def _insert_label_map(self, project_id: int, *, image_id: int | None, name: str, blob: str, author: str, origin: str,
                           request_id: str) -> int:
         at = now()
-        label_map_id = self.db.table("label_maps").insert({
+        label_map_id = new_id(self.db.table("label_maps").insert({
             "project_id": project_id, "image_id": image_id, "name": name, "rev": 1, "blob": blob, "author": author,
-            "origin": origin, "updated_at": at}).last_pk
+            "origin": origin, "updated_at": at}))
         self.db.table("label_map_revisions").insert({
             "label_map_id": label_map_id, "rev": 1, "blob": blob, "author": author, "request_id": request_id, "created_at": at})
-        return int(label_map_id)
+        return label_map_id
 
 
 def _project(row: dict[str, Any]) -> Project:

@@ -149,7 +149,8 @@ CREATE TABLE jobs (
     CHECK ((state = 'running') = (worker IS NOT NULL))
 ) STRICT;
 
-CREATE UNIQUE INDEX one_job_per_input ON jobs (unique_key) WHERE unique_key IS NOT NULL AND state IN ('queued', 'running', 'done');
+CREATE UNIQUE INDEX one_job_per_input ON jobs (unique_key)
+WHERE unique_key IS NOT NULL AND state IN ('queued', 'running', 'done');
 
 CREATE UNIQUE INDEX one_running_job ON jobs (state) WHERE state = 'running';
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from saadi.errors import FencedError, NotFoundError
 from saadi.records import Job
 from saadi.store import audit
 from saadi.store.base import StoreBase
-from saadi.store.connection import dump, now
+from saadi.store.connection import dump, new_id, now
 
 MAX_ATTEMPTS = 3
 OWNED = "id = :id AND worker = :worker AND attempt = :attempt AND state = 'running'"
@@ -32,23 +33,24 @@ class JobStore(StoreBase):
             The job, and True where it is new.
         """
         with self.write() as db:
-            known = db.execute("SELECT id FROM jobs WHERE request_id = ? OR (unique_key = ? AND state IN ('queued', 'running', 'done'))",
-                               [request_id, unique_key]).fetchone()
+            known = db.execute("SELECT id FROM jobs WHERE request_id = ? OR (unique_key = ? AND "
+                               "state IN ('queued', 'running', 'done'))", [request_id, unique_key]).fetchone()
             if known:
                 return self.job(known[0]), False
-            job_id = db.table("jobs").insert({
+            job_id = new_id(db.table("jobs").insert({
                 "project_id": project_id, "kind": kind, "params": dump(dict(params)), "request_id": request_id,
                 "unique_key": unique_key, "state": "queued", "priority": priority, "attempt": 0, "step": 0, "total": total,
-                "message": "waiting", "result": "{}", "cancel_requested": 0, "created_by": actor, "created_at": now()}).last_pk
+                "message": "waiting", "result": "{}", "cancel_requested": 0, "created_by": actor, "created_at": now()}))
             audit.append(db, actor=actor, action=f"job.{kind}", subject=f"job:{job_id}")
-        return self.job(int(job_id)), True
+        return self.job(job_id), True
 
     def job(self, job_id: int) -> Job:
         for row in self.db.query("SELECT * FROM jobs WHERE id = ?", [job_id]):
             return _job(row)
         raise NotFoundError(f"no job {job_id}; see `saadi jobs`")
 
-    def jobs(self, project_id: int | None = None, *, active_only: bool = False, kind: str | None = None, limit: int = 50) -> list[Job]:
+    def jobs(self, project_id: int | None = None, *, active_only: bool = False, kind: str | None = None,
+             limit: int = 50) -> list[Job]:
         """Newest first."""
         found = self.db.query("SELECT * FROM jobs WHERE (:p IS NULL OR project_id = :p) AND (:k IS NULL OR kind = :k) "
                               "AND (:a = 0 OR state IN ('queued', 'running')) ORDER BY id DESC LIMIT :n",
@@ -66,8 +68,9 @@ class JobStore(StoreBase):
     def cancel_job(self, job_id: int, *, actor: str) -> Job:
         """Ask a job to stop: a waiting one is cancelled at once, a running one at its next step, an ended one stays."""
         with self.write() as db:
-            db.execute("UPDATE jobs SET state = 'cancelled', message = 'cancelled before it began', finished_at = ?, cancel_requested = 1 "
-                       "WHERE id = ? AND state = 'queued'", [now(), job_id])
+            self.job(job_id)  # raises where there is none
+            db.execute("UPDATE jobs SET state = 'cancelled', message = 'cancelled before it began', finished_at = ?, "
+                       "cancel_requested = 1 WHERE id = ? AND state = 'queued'", [now(), job_id])
             db.execute("UPDATE jobs SET cancel_requested = 1 WHERE id = ? AND state = 'running'", [job_id])
             audit.append(db, actor=actor, action="job.cancel", subject=f"job:{job_id}")
         return self.job(job_id)
@@ -78,12 +81,13 @@ class JobStore(StoreBase):
         """Jobs left running by a worker that died go back into the queue, or fail after the third attempt."""
         with self.write() as db:
             orphans = [row["id"] for row in db.query("SELECT id FROM jobs WHERE state = 'running'")]
-            db.execute("UPDATE jobs SET state = 'failed', worker = NULL, finished_at = :now, message = 'stopped', error = "
-                       "'the worker died ' || attempt || ' times while it ran this job (out of memory?); see the worker log' "
-                       "WHERE state = 'running' AND attempt >= :max", {"now": now(), "max": MAX_ATTEMPTS})
-            db.execute("UPDATE jobs SET state = 'cancelled', worker = NULL, finished_at = ?, message = 'cancelled' "
-                       "WHERE state = 'running' AND cancel_requested = 1", [now()])
-            db.execute("UPDATE jobs SET state = 'queued', worker = NULL, message = 'resuming after a restart' WHERE state = 'running'")
+            db.execute("UPDATE jobs SET state = 'cancelled', worker = NULL, eta_s = NULL, finished_at = ?, "
+                       "message = 'cancelled' WHERE state = 'running' AND cancel_requested = 1", [now()])
+            db.execute("UPDATE jobs SET state = 'failed', worker = NULL, eta_s = NULL, finished_at = :now, message = 'stopped', "
+                       "error = 'the worker died ' || attempt || ' times while it ran this job (out of memory?); "
+                       "see the worker log' WHERE state = 'running' AND attempt >= :max", {"now": now(), "max": MAX_ATTEMPTS})
+            db.execute("UPDATE jobs SET state = 'queued', worker = NULL, eta_s = NULL, message = 'resuming after a restart' "
+                       "WHERE state = 'running'")
         return [self.job(job_id) for job_id in orphans]
 
     def claim_job(self, worker: str) -> Job | None:
@@ -91,13 +95,19 @@ class JobStore(StoreBase):
         if not self.db.execute("SELECT 1 FROM jobs WHERE state = 'queued' LIMIT 1").fetchone():
             return None
         with self.write() as db:
-            row = db.execute("SELECT id FROM jobs WHERE state = 'queued' AND NOT EXISTS (SELECT 1 FROM jobs WHERE state = 'running') "
-                             "ORDER BY priority DESC, id LIMIT 1").fetchone()
+            row = db.execute("SELECT id FROM jobs WHERE state = 'queued' AND NOT EXISTS (SELECT 1 FROM jobs WHERE "
+                             "state = 'running') ORDER BY priority DESC, id LIMIT 1").fetchone()
             if row is None:
                 return None
-            db.execute("UPDATE jobs SET state = 'running', worker = ?, attempt = attempt + 1, started_at = ?, message = 'starting' "
-                       "WHERE id = ?", [worker, now(), row[0]])
+            db.execute("UPDATE jobs SET state = 'running', worker = ?, attempt = attempt + 1, started_at = ?, "
+                       "message = 'starting' WHERE id = ?", [worker, now(), row[0]])
         return self.job(row[0])
+
+    def release_job(self, job: Job) -> None:
+        """Give a running job back because the worker was asked to end; that is no death, so the attempt is not counted."""
+        with self.write() as db:
+            db.execute(f"UPDATE jobs SET state = 'queued', worker = NULL, eta_s = NULL, attempt = attempt - 1, "
+                       f"message = 'resuming after a restart' WHERE {OWNED}", self._owner(job))
 
     def report_job(self, job: Job, *, step: int, total: int, message: str, eta_s: float | None,
                    metrics: Mapping[str, float] | None = None, images: Mapping[str, str] | None = None) -> bool:
@@ -112,6 +122,8 @@ class JobStore(StoreBase):
             if not changed:
                 raise FencedError(f"job {job.id} was taken over; attempt {job.attempt} stops")
             for name, value in (metrics or {}).items():
+                if not math.isfinite(value):  # SQLite would make NULL of NaN and refuse the row; a curve has no place for it
+                    continue
                 db.execute("INSERT OR REPLACE INTO job_metrics VALUES (?, ?, ?, ?)", [job.id, name, step, float(value)])
             for name, blob in (images or {}).items():
                 db.execute("INSERT OR REPLACE INTO job_images VALUES (?, ?, ?, ?)", [job.id, name, step, blob])
@@ -126,8 +138,9 @@ class JobStore(StoreBase):
         """
         with self.write() as db:
             changed = db.execute(
-                f"UPDATE jobs SET state = :state, worker = NULL, message = :message, result = :result, error = :error, eta_s = NULL, "
-                f"traceback = :traceback, finished_at = :now, step = CASE WHEN :state = 'done' THEN total ELSE step END WHERE {OWNED}",
+                f"UPDATE jobs SET state = :state, worker = NULL, message = :message, result = :result, error = :error, "
+                f"eta_s = NULL, traceback = :traceback, finished_at = :now, "
+                f"step = CASE WHEN :state = 'done' THEN total ELSE step END WHERE {OWNED}",
                 self._owner(job) | {"state": state, "message": message, "result": dump(dict(result or {})), "error": error,
                                     "traceback": traceback, "now": now()}).rowcount
             if not changed:

@@ -1,0 +1,172 @@
+"""Commands that place jobs and decide on their results: fit, generate, score, align, curate, export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from saadi import config, orders
+from saadi.cli.common import DetachOption, HomeOption, JsonOption, ProjectArgument, answer, home_of, note, run_order
+from saadi.errors import BadInputError, NotFoundError, TooFewError
+from saadi.records import Adapter, Project
+from saadi.store import Store
+
+Build = Callable[[Store, Project], orders.Order]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the program."""
+    for command in (fit, train_scorer, generate, score, pairs, align, adapters, curate, export, verify):
+        app.command(command.__name__.replace("_", "-"))(command)
+
+
+def _order(kind: type[orders.Order], **values: Any) -> Build:
+    """An order from those options that were given; the others keep the order's defaults."""
+    given = {name: value for name, value in values.items() if value is not None}
+    return lambda store, project: orders.order(kind, project_id=project.id, **given)
+
+
+def fit(name: ProjectArgument, steps: int | None = None, minutes: float | None = None,
+        from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Do not start from the weights in use.")] = False,
+        batch_size: int | None = None, learning_rate: float | None = None, seed: int | None = None,
+        detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Fit the generator to the project's own training images."""
+    if steps is not None and minutes is not None:
+        raise typer.BadParameter("give --steps or --minutes, not both")
+    build = _order(orders.FitOrder, steps=steps, minutes=minutes, from_scratch=from_scratch, batch_size=batch_size,
+                   learning_rate=learning_rate, seed=seed)
+    run_order(home_of(home), name, build, detach=detach, as_json=as_json)
+
+
+def train_scorer(name: ProjectArgument, steps: int | None = None, batch_size: int | None = None, seed: int | None = None,
+                 detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Train selector and judge on the real training images."""
+    build = _order(orders.TrainScorerOrder, steps=steps, batch_size=batch_size, seed=seed)
+    run_order(home_of(home), name, build, detach=detach, as_json=as_json)
+
+
+def generate(name: ProjectArgument,
+             count: Annotated[int | None, typer.Option(help="Number of label maps, drawn from the training split.")] = None,
+             candidates: Annotated[int | None, typer.Option(help="Images per label map.")] = None, seed: int | None = None,
+             steps: Annotated[int | None, typer.Option(help="Sampling steps; default: stored with the weights.")] = None,
+             guidance: Annotated[float | None, typer.Option(help="Guidance scale; 1 = off.")] = None,
+             adapter: Annotated[str | None, typer.Option(help="accepted, none, or the number of an adapter.")] = None,
+             detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Generate candidates for label maps of the project, and score them where there are scorers."""
+    settings = {key: value for key, value in (("num_inference_steps", steps), ("guidance_scale", guidance)) if value is not None}
+    wanted = int(adapter) if adapter is not None and adapter.isdecimal() else adapter
+    build = _order(orders.GenerateOrder, count=count, candidates=candidates, seed=seed, settings=settings or None, adapter=wanted)
+    run_order(home_of(home), name, build, detach=detach, as_json=as_json)
+
+
+def score(name: ProjectArgument, detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Let selector and judge look at every image they have not seen."""
+    run_order(home_of(home), name, _order(orders.ScoreOrder), detach=detach, as_json=as_json)
+
+
+def pairs(name: ProjectArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Turn scores and votes into a frozen set of pairs."""
+    from saadi import pairing
+
+    with Store.open(home_of(home)) as store:
+        made = pairing.build_pairs(store, store.project(name).id, actor=config.user_name())
+    summary = [f"  {key}: {value}" for key, value in made.summary.items()]
+    answer({"pair_set": made.id, "num_pairs": len(made.pairs), "sha256": made.sha256, "summary": made.summary}, as_json=as_json,
+           lines=lambda: [f"{len(made.pairs)} pairs (set {made.id})", *summary])
+
+
+def align(name: ProjectArgument, steps: int | None = None, batch_size: int | None = None, learning_rate: float | None = None,
+          beta: float | None = None, sft_weight: float | None = None, seed: int | None = None, detach: DetachOption = False,
+          home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Learn from pairs, as an adapter, which images are preferred; the adapter is a candidate until accepted."""
+    def build(store: Store, project: Project) -> orders.Order:
+        from saadi import pairing
+
+        made = pairing.build_pairs(store, project.id, actor=config.user_name())
+        note(f"{len(made.pairs)} pairs (set {made.id})")
+        return _order(orders.AlignOrder, pair_set_id=made.id, steps=steps, batch_size=batch_size, learning_rate=learning_rate,
+                      beta=beta, sft_weight=sft_weight, seed=seed)(store, project)
+
+    run_order(home_of(home), name, build, detach=detach, as_json=as_json)
+
+
+def adapters(name: ProjectArgument,
+             accept: Annotated[int | None, typer.Option(metavar="ID", help="Put this version into use.")] = None,
+             reject: Annotated[int | None, typer.Option(metavar="ID", help="Mark this version as not wanted.")] = None,
+             rollback: Annotated[bool, typer.Option("--rollback", help="Back to the parent of the version in use.")] = False,
+             reason: Annotated[str, typer.Option(help="Kept in the audit trail.")] = "",
+             home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """List the project's adapters; accept, reject or roll back one."""
+    if sum((accept is not None, reject is not None, rollback)) > 1:
+        raise typer.BadParameter("give one of --accept, --reject and --rollback")
+    with Store.open(home_of(home)) as store:
+        project = store.project(name)
+        for adapter_id in (accept, reject):
+            if adapter_id is not None:
+                _own_adapter(store, project, adapter_id)
+        if accept is not None:
+            store.accept_adapter(accept, project_id=project.id, actor=config.user_name(), reason=reason)
+        if reject is not None:
+            store.reject_adapter(reject, actor=config.user_name(), reason=reason)
+        if rollback:
+            in_use = store.accepted_adapter(project.id)
+            if in_use is None:
+                raise TooFewError(f"{name} uses the base model already; there is nothing to roll back")
+            store.accept_adapter(in_use.parent_id, project_id=project.id, actor=config.user_name(), reason=reason or "rollback")
+        found = store.adapters(project.id)
+        in_use = store.accepted_adapter(project.id)
+    rows = [{"id": item.id, "name": item.name, "state": item.state, "parent_id": item.parent_id, "scale": item.scale,
+             "metrics": item.metrics, "created_at": item.created_at} for item in found]
+    answer({"in_use": in_use.id if in_use else None, "adapters": rows}, as_json=as_json,
+           lines=lambda: [f"{item['id']:>4}  {item['name']:<6} {item['state']}" for item in rows] or ["no adapters yet"])
+
+
+def _own_adapter(store: Store, project: Project, adapter_id: int) -> Adapter:
+    adapter = store.adapter(adapter_id)
+    if adapter.project_id != project.id:
+        raise NotFoundError(f"adapter {adapter_id} belongs to another project; see `saadi adapters {project.name}`")
+    return adapter
+
+
+def curate(name: ProjectArgument,
+           accept_above: Annotated[float, typer.Option(min=0.0, max=1.0, metavar="DICE", help="Lowest Dice that both give.")],
+           home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Accept the pending images that selector and judge both find at least this good."""
+    with Store.open(home_of(home)) as store:
+        project = store.project(name)
+        dice: dict[int, dict[str, float]] = {}
+        for item in store.scores(project.id):
+            dice.setdefault(item.sample_id, {})[item.kind] = item.dice
+        pending = store.samples(project.id, curation="pending")
+        scored = [sample.id for sample in pending if {"selector", "judge"} <= dice.get(sample.id, {}).keys()]
+        good = [sample_id for sample_id in scored if min(dice[sample_id].values()) >= accept_above]
+        if good:
+            store.curate(good, "accepted", actor=config.user_name())
+    counts = {"accepted": len(good), "below": len(scored) - len(good), "unscored": len(pending) - len(scored)}
+    answer(counts, as_json=as_json, lines=lambda: [f"{counts['accepted']} accepted, {counts['below']} below {accept_above:g}, "
+                                                   f"{counts['unscored']} without scores"])
+
+
+def export(name: ProjectArgument,
+           format: Annotated[str, typer.Option("--format", help="imagefolder or nnunet")],
+           out: Annotated[Path, typer.Option("--out", help="New or empty folder.")],
+           no_real: Annotated[bool, typer.Option("--no-real", help="Synthetic images only.")] = False,
+           detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Write the accepted images (and the real training images) as a data set, and verify it."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BadInputError(f"the folder {out.name!r} is not empty; choose a new one for --out")
+    # Absolute, because the worker runs elsewhere.
+    build = _order(orders.ExportOrder, format=format, out_dir=str(out.expanduser().resolve()), include_real=not no_real)
+    run_order(home_of(home), name, build, detach=detach, as_json=as_json)
+
+
+def verify(directory: Annotated[Path, typer.Argument(metavar="DIR", help="An exported folder.")], home: HomeOption = None,
+           as_json: JsonOption = False) -> None:
+    """Read an exported folder again by the rules of its format and compare every hash."""
+    from saadi.exports.verify import verify_export
+
+    report = verify_export(directory)
+    answer(report if isinstance(report, dict) else {"verified": True, "report": report}, as_json=as_json)

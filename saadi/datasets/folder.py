@@ -1,0 +1,273 @@
+"""A folder of images and masks becomes part of a project: first looked at (`scan`), then taken in (`import_folder`)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from saadi.datasets.folder_pairs import normal
+from saadi.datasets.folder_scan import FolderPair, FolderScan, Progress, check_sizes, read, scan, sentence, silent
+from saadi.datasets.folder_split import SIDES, assign_splits, check_fractions
+from saadi.datasets.folder_table import SPLIT_WORDS
+from saadi.decoding import check_values, decode_image, decode_mask, display_name, parse_value, value_name
+from saadi.errors import BadInputError, UnknownClassError
+from saadi.records import IGNORE, Image, LabelClass, LabelMap, Project, RealImage, Split
+from saadi.store import Store, audit
+from saadi.store.blobs import encode_png
+
+__all__ = ["FolderPair", "FolderScan", "ImportResult", "import_folder", "scan", "suggested_values", "value_map"]
+
+Shares = tuple[float, float, float]
+DEFAULT_SHARES: Shares = (0.7, 0.15, 0.15)
+ROWS_PER_WRITE = 500
+"""Rows in one transaction: others wait for the database meanwhile, about half a second."""
+
+
+@dataclass(frozen=True)
+class ImportResult:
+    """What became of a folder. `num_added` 0 with entries in `refused` means that nothing was created."""
+
+    num_added: int
+    num_duplicates: int
+    """Images whose pixels the project has already, or that came twice."""
+    refused: list[tuple[str, str]]
+    """(display name, sentence)."""
+    splits: dict[str, int]
+    """Split -> images added."""
+    groups: dict[str, int]
+    """Split -> groups among the images added."""
+    notes: list[str] = field(default_factory=list)
+
+
+def import_folder(store: Store, project: Project, scan: FolderScan, *, values: Mapping[int, int] | None = None, actor: str,
+                  split: Mapping[str, str] | Shares = DEFAULT_SHARES, seed: int = 0, report: Progress = silent,
+                  strict: bool = False) -> ImportResult:
+    """Take a scanned folder into a project: pixels first, then rows, at full size.
+
+    Args:
+        values: Mask value -> class index (255 = ignore); a value that is missing here refuses its mask. Not used for classification.
+        split: Shares of (train, val, test) by group, or group -> split; a split from CSV or folders goes before shares.
+        strict: Refuse everything when anything is refused.
+
+    Raises:
+        BadInputError: The import as a whole makes no sense (no masks, unknown class, one group on two sides), or `strict` met a
+            refusal; no row was added.
+    """
+    values = dict(values or {})
+    _check_import(project, scan, values, split)
+    labels = {normal(name): name for name in project.class_names}
+    refused = list(scan.problems)
+    usable: list[FolderPair] = []
+    for pair in scan.pairs:
+        reason = _refusal(project, pair, values, labels)
+        refused += [(display_name(pair.name), reason)] if reason else []
+        usable += [] if reason else [pair]
+    _check_strict(refused, strict)
+    # A scan may be old, so everything is decoded again; pixels go into the store, rows wait.
+    intake = _Intake(store, project, values)
+    given = _given_splits(usable, split, {image.group_id: image.split for image in intake.known.values()})
+    ready: list[tuple[FolderPair, _Stored]] = []
+    for step, pair in enumerate(usable):
+        report(step, len(usable), "storing images")
+        try:
+            stored = intake.take(pair)
+        except (BadInputError, FileNotFoundError, PermissionError) as error:
+            refused.append((display_name(pair.name), sentence(error)))
+            continue
+        if stored is not None:
+            ready.append((pair, stored))
+    _check_strict(refused, strict)
+    # Rows last: a crash before this line leaves blobs that no row names, and the next import goes on from there.
+    sides = _sides(ready, given, split, seed, intake.known)
+    added = _add_rows(store, project, ready, sides, labels, actor)
+    report(len(usable), len(usable), f"{len(added)} images added")
+    return _result(scan, intake, added, len(ready), refused)
+
+
+def value_map(text: str, classes: Sequence[LabelClass]) -> dict[int, int]:
+    """Read '0=background,255=polyp' (or '#ff0000=1', 'ignore' for pixels that do not count) as mask value -> class index.
+
+    Raises:
+        BadInputError: Not of that form, or no such class.
+    """
+    by_name = {label.name.casefold(): label.index for label in classes} | {str(label.index): label.index for label in classes}
+    by_name = {"ignore": IGNORE, str(IGNORE): IGNORE} | by_name
+    result: dict[int, int] = {}
+    for part in text.split(","):
+        value, sign, name = part.partition("=")
+        if not sign:
+            raise BadInputError(f"write values as 0=background,255=polyp; got {part.strip()[:30]!r}")
+        if name.strip().casefold() not in by_name:
+            raise BadInputError(f"there is no class {name.strip()[:30]!r}; classes are {', '.join(label.name for label in classes)} and ignore")
+        result[parse_value(value)] = by_name[name.strip().casefold()]
+    return result
+
+
+def suggested_values(scan: FolderScan, classes: Sequence[LabelClass]) -> dict[int, int]:
+    """A first guess for a form, to be confirmed by a person: values in ascending order are the classes in theirs; {} if they differ in number."""
+    found = list(scan.values)
+    if len(found) != len(classes):
+        return {}
+    return {value: label.index for value, label in zip(found, classes, strict=True)}
+
+
+@dataclass(frozen=True)
+class _Stored:
+    blob: str
+    label_map_blob: str | None
+    group: str
+    """The pair's group, or one made of the pixels' hash: stable, and without a name in it."""
+
+
+class _Intake:
+    """Puts pixels into the blob store and remembers which the project has."""
+
+    def __init__(self, store: Store, project: Project, values: Mapping[int, int]) -> None:
+        self.store = store
+        self.values = values if project.task == "segmentation" else None
+        self.known: dict[str, RealImage] = {image.blob: image for image in store.images(project.id)}
+        self.fresh: dict[str, str | None] = {}
+        self.num_duplicates = 0
+        self.num_other_masks = 0
+
+    def take(self, pair: FolderPair) -> _Stored | None:
+        """Decode, check and store one pair; None for pixels that are there already."""
+        image, label_map = _pixels(pair, self.values)
+        image_png = encode_png(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        mask_png = encode_png(np.ascontiguousarray(label_map)) if label_map is not None else None
+        blob = hashlib.sha256(image_png).hexdigest()
+        if blob in self.known or blob in self.fresh:
+            self.num_duplicates += 1
+            self._note_other_mask(blob, mask_png)
+            return None
+        self.store.blobs.put(image_png)
+        label_map_blob = self.store.blobs.put(mask_png) if mask_png is not None else None
+        self.fresh[blob] = label_map_blob
+        return _Stored(blob, label_map_blob, pair.group or f"own-{blob[:16]}")
+
+    def _note_other_mask(self, blob: str, mask_png: bytes | None) -> None:
+        if mask_png is None:
+            return
+        label_map_id = self.known[blob].label_map_id if blob in self.known else None
+        present = self.store.label_map_history(label_map_id)[0]["blob"] if label_map_id is not None else self.fresh.get(blob)
+        self.num_other_masks += int(present != hashlib.sha256(mask_png).hexdigest())
+
+
+def _pixels(pair: FolderPair, values: Mapping[int, int] | None) -> tuple[Image, LabelMap | None]:
+    image = decode_image(read(pair.image_path), name=pair.name).pixels
+    if pair.mask_path is None or values is None:
+        return image, None
+    mask = decode_mask(read(pair.mask_path), name=pair.mask_path.name)
+    check_sizes(image.shape[:2], mask.pixels.shape)
+    return image, mask.mapped(values)
+
+
+def _check_import(project: Project, scan: FolderScan, values: Mapping[int, int], split: Mapping[str, str] | Shares) -> None:
+    if isinstance(split, Mapping):
+        if unknown := sorted(set(split.values()) - set(SPLIT_WORDS)):
+            raise BadInputError(f"a split is train, val or test; got {unknown[0][:20]!r}")
+    else:
+        check_fractions(split)
+    if project.task == "classification":
+        if scan.pairs and not scan.labels:
+            raise BadInputError("the images have no labels; name the CSV column with the class, or put each class into its own sub-folder")
+        return
+    if scan.pairs and not scan.has_masks:
+        raise BadInputError("the folder has no masks and this project needs them; choose the folder with the masks")
+    if scan.values and not values:
+        found = ", ".join(f"{value_name(value)} ({pixels} pixels in {masks} masks)" for value, (pixels, masks) in list(scan.values.items())[:8])
+        raise BadInputError(f"say which class each mask value is, for example 0=background; the masks hold {found}")
+    known = {label.index for label in project.classes} | {IGNORE}
+    if wrong := sorted(set(values.values()) - known):
+        raise BadInputError(f"there is no class {wrong[0]} in this project; classes are 0 to {len(project.classes) - 1}, and {IGNORE} for ignore")
+
+
+def _refusal(project: Project, pair: FolderPair, values: Mapping[int, int], labels: Mapping[str, str]) -> str | None:
+    if project.task == "segmentation":
+        try:
+            check_values(pair.values, values)
+        except UnknownClassError as error:
+            return str(error)
+        return None
+    if pair.label is None:
+        return "this image has no label; fill the CSV column or put it into the sub-folder of its class"
+    if normal(pair.label) not in labels:
+        return f"the label {display_name(pair.label)} is no class of this project; classes are {', '.join(labels.values())[:200]}"
+    return None
+
+
+def _check_strict(refused: Sequence[tuple[str, str]], strict: bool) -> None:
+    if strict and refused:
+        name, reason = refused[0]
+        raise BadInputError(f"{len(refused)} files cannot be used, so nothing was imported; the first is {name}: {reason}")
+
+
+def _given_splits(pairs: Sequence[FolderPair], split: Mapping[str, str] | Shares, known: Mapping[str, Split]) -> dict[str, Split]:
+    """Named group -> split, where CSV, folders, caller or earlier imports say so.
+
+    Raises:
+        BadInputError: One group on two sides, or a group that the caller's mapping leaves out.
+    """
+    given: dict[str, Split] = {}
+    divided: set[str] = set()
+    for pair in pairs:
+        if isinstance(split, Mapping):
+            if pair.group not in split:
+                raise BadInputError(f"the split names no side for the group of {display_name(pair.name)}; add it, or let the split be made by shares")
+            side: Split | None = SPLIT_WORDS[split[pair.group]]
+        else:
+            side = pair.split
+        if side is not None and pair.group is not None and given.setdefault(pair.group, side) != side:
+            divided.add(pair.group)
+    if divided:
+        raise BadInputError(f"{len(divided)} groups are on two sides of the given split, which would let a model be tested on patients it learned "
+                            "from; correct the split, or leave it out and it is made by group")
+    moved = [group for group, side in given.items() if known.get(group, side) != side]
+    if moved:
+        raise BadInputError(f"{len(moved)} groups are on another side in this project already; give the same split as before, or leave it out")
+    return given
+
+
+def _sides(ready: Sequence[tuple[FolderPair, _Stored]], given: Mapping[str, Split], split: Mapping[str, str] | Shares, seed: int,
+           known: Mapping[str, RealImage]) -> dict[str, Split]:
+    """Group -> side for everything that is about to be added."""
+    fixed: dict[str, Split] = {image.group_id: image.split for image in known.values()} | dict(given)
+    fixed |= {stored.group: pair.split for pair, stored in ready if pair.group is None and pair.split is not None}
+    shares = DEFAULT_SHARES if isinstance(split, Mapping) else split
+    return assign_splits([stored.group for _, stored in ready], known=fixed, fractions=shares, seed=seed)
+
+
+def _add_rows(store: Store, project: Project, ready: Sequence[tuple[FolderPair, _Stored]], sides: Mapping[str, Split],
+              labels: Mapping[str, str], actor: str) -> list[RealImage]:
+    added: list[RealImage] = []
+    for start in range(0, len(ready), ROWS_PER_WRITE):
+        with store.write() as db:
+            before = len(added)
+            for pair, stored in ready[start:start + ROWS_PER_WRITE]:
+                label = labels[normal(pair.label)] if project.task == "classification" and pair.label is not None else None
+                name = pair.name.encode("utf-8", "replace").decode()  # file systems allow bytes that are no text
+                image = store.add_image(project.id, blob=stored.blob, size=pair.size, group_id=stored.group, split=sides[stored.group],
+                                        label=label, source_name=name, label_map_blob=stored.label_map_blob, actor=actor)
+                added += [image] if image is not None else []
+            audit.append(db, actor=actor, action="images.import", subject=f"project:{project.id}", details={"num_added": len(added) - before})
+    return added
+
+
+def _result(scan: FolderScan, intake: _Intake, added: Sequence[RealImage], num_ready: int, refused: list[tuple[str, str]]) -> ImportResult:
+    splits = Counter(image.split for image in added)
+    groups = Counter(side for _, side in {(image.group_id, image.split) for image in added})
+    notes = list(scan.notes)
+    if num_own := sum(1 for image in added if image.group_id.startswith("own-")):
+        notes.append(f"{num_own} images came without patient, video or operation; each is its own group, so frames of one patient may be on both sides")
+    if intake.num_other_masks:
+        notes.append(f"{intake.num_other_masks} images that are there already came with another mask; the first mask was kept")
+    if added and (empty := [side for side in SIDES if side not in splits and not any(known.split == side for known in intake.known.values())]):
+        notes.append(f"no images for {' and '.join(empty)}; import more patients, or give a split")
+    return ImportResult(num_added=len(added), num_duplicates=intake.num_duplicates + num_ready - len(added), refused=refused,
+                        splits={side: splits[side] for side in SIDES if splits[side]},
+                        groups={side: groups[side] for side in SIDES if groups[side]}, notes=notes)

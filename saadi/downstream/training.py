@@ -1,0 +1,136 @@
+"""Train selector and judge on a project's real images; nothing synthetic is ever seen here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from monai.losses import MaskedDiceLoss
+from torch import Tensor
+
+from saadi import devices
+from saadi.downstream.metrics import agreement
+from saadi.downstream.segmenter import Segmenter, default_architecture
+from saadi.engines import weights
+from saadi.jobs import JobContext, Outcome, Report
+from saadi.records import IGNORE, Image, LabelMap, ModelKind, Project, Split
+from saadi.store import Store
+
+
+@dataclass(frozen=True)
+class ScorerConfig:
+    """Settings of one training."""
+
+    num_steps: int = 600
+    batch_size: int = 16
+    learning_rate: float = 2e-3
+    """AdamW, cosine to zero."""
+    seed: int = 0
+
+
+def train(images: Sequence[Image], label_maps: Sequence[LabelMap], *, architecture: dict[str, Any], config: ScorerConfig,
+          report: Report, first_step: int = 0, total: int | None = None, name: str = "segmenter") -> Segmenter:
+    """Train one segmenter with cross-entropy + Dice on mirrored, shifted, recoloured images.
+
+    Args:
+        first_step, total: Where this training lies in a longer job, for its progress.
+    """
+    torch.manual_seed(config.seed)
+    segmenter = Segmenter(architecture)
+    pixels, targets = segmenter.encode(images), segmenter.encode_label_maps(label_maps)
+    optimizer = torch.optim.AdamW(segmenter.network.parameters(), lr=config.learning_rate, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.num_steps)
+    dice_loss = MaskedDiceLoss(softmax=True, to_onehot_y=True, include_background=False)
+    segmenter.network.train()
+    for step in range(1, config.num_steps + 1):
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+        chosen = torch.randint(len(pixels), (config.batch_size,), generator=generator)
+        batch, wanted = _augment(pixels[chosen], targets[chosen], generator=generator)
+        with devices.autocast(segmenter.device):
+            logits = segmenter.network(batch)
+        known = (wanted != IGNORE).unsqueeze(1)
+        loss = F.cross_entropy(logits.float(), wanted, ignore_index=IGNORE)
+        loss = loss + dice_loss(logits.float(), wanted.where(known[:, 0], torch.zeros_like(wanted)).unsqueeze(1), mask=known)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        report(first_step + step, total or config.num_steps, f"training the {name}",
+               metrics={f"{name} loss": float(loss.detach())} if step % 10 == 0 else None)
+    segmenter.network.eval()
+    return segmenter
+
+
+def _augment(batch: Tensor, targets: Tensor, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Mirror, rotate up to 15 degrees, zoom, and recolour: segmenters must not depend on one patient's light."""
+    count = len(batch)
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator) * (high - low) + low
+
+    angle, zoom = uniform(-0.26, 0.26, count), uniform(0.85, 1.2, count)
+    flip = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
+    theta = torch.stack([torch.stack([angle.cos() * flip / zoom, -angle.sin() / zoom, uniform(-0.15, 0.15, count)], 1),
+                         torch.stack([angle.sin() * flip / zoom, angle.cos() / zoom, uniform(-0.15, 0.15, count)], 1)], 1).to(batch.device)
+    grid = F.affine_grid(theta, [count, 1, *batch.shape[2:]], align_corners=False)
+    batch = F.grid_sample(batch, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    targets = F.grid_sample(targets.unsqueeze(1).float(), grid, mode="nearest", padding_mode="reflection", align_corners=False)[:, 0].round().long()
+    gain = uniform(0.75, 1.25, count, 3, 1, 1) * uniform(0.8, 1.2, count, 1, 1, 1)
+    batch = (batch + 1) * gain.to(batch.device) - 1 + uniform(-0.1, 0.1, count, 1, 1, 1).to(batch.device)
+    noise = torch.randn(batch.shape, generator=generator).to(batch.device) * uniform(0, 0.06, count, 1, 1, 1).to(batch.device)
+    return (batch + noise).clamp(-1, 1).contiguous(memory_format=torch.channels_last), targets
+
+
+def evaluate(segmenter: Segmenter, images: Sequence[Image], label_maps: Sequence[LabelMap], project: Project) -> dict[str, Any]:
+    """Mean Dice per class over real images (only images that hold or predict the class), and over all classes."""
+    per_class: dict[str, list[float]] = {}
+    predictions: list[Any] = []
+    for image in images:
+        predictions += segmenter.predict([image])
+    for prediction, label_map in zip(predictions, label_maps, strict=True):
+        for index, found in agreement(prediction.label_map, label_map, num_classes=len(project.classes)).items():
+            per_class.setdefault(project.classes[index].name, []).append(found.dice)
+    means = {name: round(float(np.mean(values)), 4) for name, values in per_class.items()}
+    foreground = [value for name, value in means.items() if name != project.classes[0].name]
+    return {"dice": round(float(np.mean(foreground)), 4) if foreground else None, "dice_per_class": means, "num_images": len(images)}
+
+
+def real_arrays(store: Store, project: Project, split: Split, *, limit: int | None = None) -> tuple[list[Image], list[LabelMap]]:
+    """Real images and their newest label maps of one split."""
+    records = {record.image_id: record for record in store.label_maps(project.id, splits=[split])}
+    chosen = list(records.values())[:limit]
+    images = {record.id: record for record in store.images(project.id, splits=[split])}
+    return ([store.blobs.image(images[record.image_id].blob) for record in chosen if record.image_id is not None],
+            [store.blobs.label_map(record.blob) for record in chosen])
+
+
+def run_job(context: JobContext) -> Outcome:
+    """Job `train_scorer`: selector and judge, two architectures, two seeds, evaluated on the validation split."""
+    devices.use_all_threads()
+    store, order = context.store, context.params
+    project = store.project(order["project_id"])
+    images, label_maps = real_arrays(store, project, "train")
+    held_images, held_maps = real_arrays(store, project, "val")
+    trained: list[tuple[ModelKind, dict[str, Any], str, dict[str, Any]]] = []
+    kinds: tuple[ModelKind, ModelKind] = ("selector", "judge")
+    for position, kind in enumerate(kinds):
+        architecture = default_architecture(kind, num_classes=len(project.classes))  # type: ignore[arg-type]
+        config = ScorerConfig(num_steps=order["steps"], batch_size=order["batch_size"], seed=order["seed"] * 2 + position)
+        segmenter = train(images, label_maps, architecture=architecture, config=config, report=context.report,
+                          first_step=position * order["steps"], total=2 * order["steps"], name=kind)
+        file = store.files.put(weights.to_bytes(segmenter.network.state_dict(), dtype=torch.float16))
+        metrics = {"val": evaluate(segmenter, held_images, held_maps, project), "num_training_images": len(images), "steps": order["steps"]}
+        trained.append((kind, architecture, file, metrics))
+
+    def publish(store: Store) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for kind, architecture, file, metrics in trained:
+            model = store.add_model(project.id, kind=kind, architecture=architecture, file=file, metrics=metrics, actor=context.job.created_by)
+            result |= {f"{kind}_id": model.id, f"{kind}_metrics": metrics}
+        return result
+
+    return Outcome(f"selector and judge trained on {len(images)} real images", publish)

@@ -1,0 +1,74 @@
+"""What every engine offers, so that one generation, one fitting and one alignment recipe serve them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from saadi.records import Image, LabelMap
+
+StepCallback = Callable[[int, int], None]
+"""Called as (step, total) after each network evaluation; may raise CancelledError."""
+
+
+def no_callback(step: int, total: int) -> None:
+    """A `StepCallback` that does nothing."""
+
+
+class Engine(Protocol):
+    """Makes images from label maps. Picklable by its architecture and weights file; holds no store."""
+
+    name: str
+    resolution: int
+    """Side in pixels of the images it makes."""
+    architecture: dict[str, Any]
+
+    def generate(self, label_maps: Sequence[LabelMap], seeds: Sequence[int], *, num_inference_steps: int | None = None,
+                 guidance_scale: float = 1.0, adapter: Path | None = None, adapter_scale: float = 1.0,
+                 on_step: StepCallback = no_callback) -> list[Image]:
+        """One image per label map and seed.
+
+        Args:
+            label_maps: (H, W) uint8 each; other sizes than the engine's are scaled to it (nearest neighbour).
+            seeds: One per image; the image of a seed does not depend on what else is in the batch.
+            num_inference_steps: None = the number stored with the weights.
+            adapter: A LoRA file, or None for the base weights.
+
+        Returns:
+            (resolution, resolution, 3) uint8 RGB each.
+        """
+
+
+class TrainableEngine(Engine, Protocol):
+    """Also gives what fitting and alignment need: its denoiser, its noising and its conditioning."""
+
+    device: torch.device
+
+    @property
+    def denoiser(self) -> nn.Module:
+        """float32 module; LoRA attaches to it."""
+
+    def weights_changed(self) -> None:
+        """Forget copies made for sampling; call after the denoiser was trained."""
+
+    def encode_images(self, images: Sequence[Image]) -> Tensor:
+        """(B, C, h, w) float32: what is noised; for pixel engines the image in [-1, 1]."""
+
+    def encode_label_maps(self, label_maps: Sequence[LabelMap]) -> Tensor:
+        """(B, num_classes, h, w) float32 one-hot conditioning; all zeros = unconditional."""
+
+    def errors(self, clean: Tensor, condition: Tensor, times: Tensor, noise: Tensor) -> Tensor:
+        """(B,) float32: weighted mean squared error of the denoiser, per image.
+
+        Args:
+            clean: As from `encode_images`.
+            times: (B,) in (0, 1), 1 = pure noise.
+            noise: Same shape as `clean`, standard normal.
+        """
+
+    def sample_times(self, count: int, *, generator: torch.Generator) -> Tensor:
+        """(count,) float32 in (0, 1), drawn as in fitting."""

@@ -1,0 +1,238 @@
+"""Engine `compact`: a small pixel-space diffusion network that fits and samples on two CPU cores."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DModel
+from torch import Tensor, nn
+
+from saadi import devices
+
+from saadi.engines import lora, samplers, weights
+from saadi.engines.base import StepCallback, no_callback
+from saadi.errors import BadInputError
+from saadi.records import Image, LabelMap
+
+NUM_EXTRAS = 6
+"""Augmentation label: mirrored, shift x, shift y, log zoom, log2(resolution / 256), spare. Zero when sampling, so nothing leaks."""
+SAMPLING_BATCH = 4
+"""Every sampling batch is padded to this size: convolution kernels choose their summation order by shape, so only a fixed
+shape makes the image of a seed independent of its company, bit for bit."""
+DATA_STD = 0.5
+"""Standard deviation of images in [-1, 1]; sets the preconditioning below."""
+TIME_FLOOR = 0.06
+"""Smallest noise level trained on; below it the loss weight 1/t^2 only amplifies rounding (research/performance.md section 6)."""
+
+Prediction = Literal["x0", "velocity", "preconditioned"]
+
+
+class CompactDenoiser(nn.Module):
+    """diffusers' U-Net behind a space-to-depth stem, conditioned by the one-hot label map joined to its input.
+
+    Patch 4 carries 48 noise values per site, which velocity prediction cannot pass through width 64; it predicts the clean image.
+    """
+
+    def __init__(self, *, num_classes: int, patch: int = 4, widths: Sequence[int] = (64, 128, 192, 192),
+                 blocks_per_level: int = 1, prediction: Prediction = "x0", dropout: float = 0.0) -> None:
+        super().__init__()
+        self.patch = patch
+        self.prediction = prediction
+        levels = len(widths)
+        self.unet = UNet2DModel(
+            in_channels=(3 + num_classes) * patch**2, out_channels=3 * patch**2, block_out_channels=tuple(widths),
+            layers_per_block=blocks_per_level, norm_num_groups=min(16, widths[0] // 4), dropout=dropout,
+            attention_head_dim=min(32, widths[-1]), class_embed_type="identity",
+            down_block_types=("DownBlock2D",) * (levels - 1) + ("AttnDownBlock2D",),
+            up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * (levels - 1))
+        self.extras = nn.Linear(NUM_EXTRAS, widths[0] * 4, bias=False)
+        nn.init.zeros_(self.extras.weight)
+
+    def forward(self, noisy: Tensor, times: Tensor, condition: Tensor, extras: Tensor) -> Tensor:
+        """The clean image that the network sees behind the noise.
+
+        Args:
+            noisy: (B, 3, H, W), (1 - t) x + t eps.
+            times: (B,) in (0, 1].
+            condition: (B, num_classes, H, W) one-hot, zeros = unconditional.
+            extras: (B, NUM_EXTRAS) augmentation label.
+
+        Returns:
+            (B, 3, H, W) float32 estimate of x; noise levels and the final blend stay float32 when the weights are bfloat16.
+        """
+        skip, scale_in, scale_out = self._preconditioning(times)
+        stacked = torch.cat([noisy * scale_in, condition], 1).to(self.extras.weight.dtype)
+        patches = F.pixel_unshuffle(stacked, self.patch).contiguous(memory_format=torch.channels_last)
+        embedded = self.extras(extras.to(self.extras.weight.dtype))
+        raw = F.pixel_shuffle(self.unet(patches, times * 1000.0, class_labels=embedded).sample, self.patch)
+        return noisy * skip + raw.float() * scale_out
+
+    def _preconditioning(self, times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Skip, input and output scales, (B, 1, 1, 1) each (Karras et al. 2022, table 1, rewritten for (1 - t) x + t eps)."""
+        t = times.view(-1, 1, 1, 1).float()
+        variance = (1 - t) ** 2 * DATA_STD**2 + t**2
+        if self.prediction == "x0":
+            return torch.zeros_like(t), torch.ones_like(t), torch.ones_like(t)
+        if self.prediction == "velocity":  # x = x_t - t v
+            return torch.ones_like(t), torch.ones_like(t), -t
+        return (1 - t) * DATA_STD**2 / variance, variance.rsqrt(), t * DATA_STD * variance.rsqrt()
+
+    def loss_weight(self, times: Tensor) -> Tensor:
+        """(B,) factor that turns the error of the clean image into that of the velocity, or into unit variance."""
+        t = times.float()
+        if self.prediction == "preconditioned":
+            return ((1 - t) ** 2 * DATA_STD**2 + t**2) / (t * DATA_STD) ** 2
+        return 1 / t.clamp_min(TIME_FLOOR) ** 2
+
+
+class CompactEngine:
+    """Fits and samples on two CPU cores; 11 M parameters, pixel space, no downloads.
+
+    Needs: label maps of the project's classes. Makes: square RGB images at `resolution`. Licence: Apache-2.0, own weights fitted to
+    rendered phantom scenes; no patient image has been seen by the shipped ones.
+    """
+
+    name = "compact"
+
+    def __init__(self, architecture: dict[str, Any], state: dict[str, Tensor] | None = None, *, device: torch.device | None = None) -> None:
+        self.architecture = architecture
+        self.resolution: int = architecture["resolution"]
+        self.num_classes: int = architecture["num_classes"]
+        self.device = device or devices.device()
+        self._denoiser = CompactDenoiser(
+            num_classes=self.num_classes, patch=architecture["patch"], widths=architecture["widths"],
+            blocks_per_level=architecture.get("blocks_per_level", 1), prediction=architecture["prediction"],
+            dropout=architecture.get("dropout", 0.0))
+        if state is not None:
+            weights.load_state(self._denoiser, state)
+        self._denoiser.to(self.device, memory_format=torch.channels_last).eval()
+        self._sampling: tuple[tuple[Path | None, float], nn.Module] | None = None
+
+    @classmethod
+    def from_file(cls, architecture: dict[str, Any], file: Path, *, device: torch.device | None = None) -> CompactEngine:
+        """Raises: WeightsError: the file is damaged or belongs to another architecture."""
+        return cls(architecture, weights.read(file), device=device)
+
+    @property
+    def denoiser(self) -> CompactDenoiser:
+        return self._denoiser
+
+    def weights_changed(self) -> None:
+        """Forget the copy made for sampling; call after the denoiser was trained."""
+        self._sampling = None
+
+    def generate(self, label_maps: Sequence[LabelMap], seeds: Sequence[int], *, num_inference_steps: int | None = None,
+                 guidance_scale: float = 1.0, adapter: Path | None = None, adapter_scale: float = 1.0,
+                 on_step: StepCallback = no_callback) -> list[Image]:
+        """See `Engine.generate`."""
+        if len(label_maps) != len(seeds):
+            raise BadInputError(f"one seed per label map is needed; got {len(seeds)} seeds for {len(label_maps)} label maps")
+        sampler = self.architecture.get("sampler", {"name": "euler", "num_inference_steps": 10})
+        steps = num_inference_steps or sampler["num_inference_steps"]
+        module = self._module_for_sampling(adapter, adapter_scale)
+        total = -(-len(seeds) // SAMPLING_BATCH) * steps
+        images: list[Image] = []
+        for first in range(0, len(seeds), SAMPLING_BATCH):
+            chosen = slice(first, first + SAMPLING_BATCH)
+            done = first // SAMPLING_BATCH * steps
+            batch = self._sample(module, label_maps[chosen], seeds[chosen], name=sampler["name"], steps=steps, guidance=guidance_scale,
+                                 on_step=lambda step, _, done=done: on_step(done + step, total))
+            images += [image for image in batch[: len(seeds[chosen])]]
+        return images
+
+    @torch.no_grad()
+    def _sample(self, module: nn.Module, label_maps: Sequence[LabelMap], seeds: Sequence[int], *, name: str, steps: int,
+                guidance: float, on_step: StepCallback) -> list[Image]:
+        missing = SAMPLING_BATCH - len(seeds)
+        condition = self.encode_label_maps([*label_maps, *[label_maps[0]] * missing])
+        noise = torch.stack([self._noise(seed) for seed in [*seeds, *[0] * missing]]).to(self.device)
+        extras = self._extras(len(noise))
+        def clean(noisy: Tensor, time: float) -> Tensor:
+            times = torch.full((len(noisy),), time, device=self.device)
+            found: Tensor = module(noisy, times, condition, extras)
+            if guidance > 1.0:
+                free = module(noisy, times, torch.zeros_like(condition), extras)
+                found = free + guidance * (found - free)
+            return found.clamp(-1.0, 1.0)
+
+        return self.decode(samplers.SAMPLERS[name](clean, noise, steps=steps, on_step=on_step))
+
+    def _noise(self, seed: int) -> Tensor:
+        # Drawn on the CPU: the same seed gives the same noise on every device.
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(3, self.resolution, self.resolution, generator=generator)
+
+    def _extras(self, count: int) -> Tensor:
+        extras = torch.zeros(count, NUM_EXTRAS, device=self.device)
+        extras[:, 4] = float(np.log2(self.resolution / 256))
+        return extras
+
+    def _module_for_sampling(self, adapter: Path | None, scale: float) -> nn.Module:
+        """A copy in the fast dtype with the adapter merged; autocast would cast all weights again in each step."""
+        key = (adapter, scale)
+        if self._sampling is None or self._sampling[0] != key:
+            module: nn.Module = copy.deepcopy(self._denoiser)
+            if lora.is_attached(module):
+                module = lora.merged(module)
+            if adapter is not None:
+                module = lora.merged(lora.load(module, adapter, scale=scale))
+            module = module.to(devices.fast_dtype(self.device)).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+            self._sampling = (key, module)
+        return self._sampling[1]
+
+    def encode_images(self, images: Sequence[Image]) -> Tensor:
+        """See `TrainableEngine.encode_images`; other sizes are scaled to the engine's (area)."""
+        side = self.resolution
+        scaled = [image if image.shape[:2] == (side, side) else cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in images]
+        stacked = torch.from_numpy(np.stack(scaled)).permute(0, 3, 1, 2)
+        return (stacked.float() / 127.5 - 1).to(self.device)
+
+    def encode_label_maps(self, label_maps: Sequence[LabelMap]) -> Tensor:
+        """See `TrainableEngine.encode_label_maps`; 'ignore' pixels and classes out of range become all zeros."""
+        side = self.resolution
+        scaled = [found if found.shape == (side, side) else cv2.resize(found, (side, side), interpolation=cv2.INTER_NEAREST_EXACT)
+                  for found in label_maps]
+        indices = torch.from_numpy(np.stack(scaled).astype(np.int64)).to(self.device)
+        known = indices < self.num_classes
+        hot = F.one_hot(indices.where(known, torch.zeros_like(indices)), self.num_classes) * known.unsqueeze(-1)
+        return hot.permute(0, 3, 1, 2).float()
+
+    def decode(self, clean: Tensor) -> list[Image]:
+        """(B, 3, H, W) in [-1, 1] to uint8 RGB arrays."""
+        pixels = ((clean.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        return [array for array in pixels.permute(0, 2, 3, 1).cpu().numpy()]
+
+    def errors(self, clean: Tensor, condition: Tensor, times: Tensor, noise: Tensor, *, extras: Tensor | None = None,
+               pixel_weight: Tensor | None = None) -> Tensor:
+        """See `TrainableEngine.errors`.
+
+        Args:
+            extras: (B, NUM_EXTRAS) augmentation label; None = unaugmented.
+            pixel_weight: (B, 1, H, W) with mean 1; None = all pixels alike.
+        """
+        t = times.view(-1, 1, 1, 1)
+        noisy = (1 - t) * clean + t * noise
+        with devices.autocast(self.device):
+            estimate = self._denoiser(noisy, times, condition, self._extras(len(clean)) if extras is None else extras)
+        squared = (estimate.float() - clean) ** 2
+        if pixel_weight is not None:
+            squared = squared * pixel_weight
+        return squared.mean((1, 2, 3)) * self._denoiser.loss_weight(times)
+
+    def sample_times(self, count: int, *, generator: torch.Generator) -> Tensor:
+        """Logit-normal (mean 0, std 1; Esser et al. 2024), kept above the floor."""
+        times = torch.sigmoid(torch.randn(count, generator=generator))
+        return times.clamp(TIME_FLOOR, 0.999).to(self.device)
+
+
+def default_architecture(*, num_classes: int, resolution: int) -> dict[str, Any]:
+    """The measured default: patch 4, widths 64-128-192-192, attention at the lowest level, 10 Euler steps."""
+    return {"engine": "compact", "num_classes": num_classes, "resolution": resolution, "patch": 4, "widths": [64, 128, 192, 192],
+            "blocks_per_level": 1, "prediction": "x0", "sampler": {"name": "euler", "num_inference_steps": 10}}

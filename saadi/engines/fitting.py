@@ -1,0 +1,297 @@
+"""Fit the compact engine to label maps and images: one recipe for the shipped weights and for a project's own images."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from saadi import devices
+from saadi.engines import weights
+from saadi.engines.compact import NUM_EXTRAS, CompactEngine, default_architecture
+from saadi.errors import WeightsError
+from saadi.jobs import JobContext, Outcome, Report, checkpointed
+from saadi.records import Image, LabelMap, Project
+from saadi.store import Store
+
+CHECKPOINT_EVERY_S = 60.0
+DEFAULT_MINUTES = 20.0
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Settings of one fit."""
+
+    num_steps: int | None
+    """None = run for `minutes` and decay the learning rate by time."""
+    minutes: float = DEFAULT_MINUTES
+    batch_size: int = 16
+    learning_rate: float = 4e-4
+    """Peak; 100 steps of warm-up, linear decay over the last 30 %."""
+    ema_decay: float = 0.999
+    augment_probability: float = 0.15
+    """Chance of shift and zoom per image (Karras et al. 2022, non-leaking); mirroring is always 0.5."""
+    max_shift: float = 0.12
+    """Largest shift as a share of the side; zoom lies within 1 +- this."""
+    condition_dropout: float = 0.1
+    """Share of images whose label map is hidden, so that guidance works and images without masks can be learnt from."""
+    class_weight_cap: float = 5.0
+    """Pixels weigh 1 / sqrt(class frequency), at most this times the most common class (after CASDM, arXiv:2410.23962)."""
+    seed: int = 0
+    sample_every: int = 200
+    """Steps between pictures for the live strip; 0 = none."""
+
+
+class TrainingSet:
+    """Images and label maps of one size, held as uint8 in memory (a 256 px pair takes 0.26 MB)."""
+
+    def __init__(self, images: Sequence[Image], label_maps: Sequence[LabelMap], *, engine: CompactEngine) -> None:
+        side = engine.resolution
+        self.images = torch.empty(len(images), 3, side, side, dtype=torch.uint8)
+        self.label_maps = torch.empty(len(images), side, side, dtype=torch.uint8)
+        for index, (image, label_map) in enumerate(zip(images, label_maps, strict=True)):
+            self.images[index] = ((engine.encode_images([image])[0].cpu() + 1) * 127.5).round().to(torch.uint8)
+            hot = engine.encode_label_maps([label_map])[0].cpu()
+            self.label_maps[index] = torch.where(hot.sum(0) > 0, hot.argmax(0), 255).to(torch.uint8)
+        self.num_classes = engine.num_classes
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def class_weights(self, cap: float) -> Tensor:
+        """(256,) weight per label value, mean 1 over all pixels; unused values get 1."""
+        counts = torch.bincount(self.label_maps.flatten().long(), minlength=256).float()
+        present = counts > 0
+        raw = torch.where(present, (counts.clamp_min(1) / counts.max()).rsqrt().clamp(max=cap), torch.ones(()))
+        return raw / ((raw * counts).sum() / counts.sum())
+
+    def rarity(self) -> Tensor:
+        """(N,) sampling weight: images that hold rare classes come more often, at most 3 times."""
+        has = torch.stack([(self.label_maps == index).flatten(1).any(1) for index in range(self.num_classes)], 1).float()
+        share = has.mean(0).clamp_min(1e-3)
+        return (has / share).amax(1).sqrt().clamp(1.0, 3.0)
+
+
+@dataclass
+class Batch:
+    clean: Tensor
+    condition: Tensor
+    extras: Tensor
+    pixel_weight: Tensor
+    times: Tensor
+    noise: Tensor
+
+
+def draw_batch(data: TrainingSet, engine: CompactEngine, config: FitConfig, *, step: int, odds: Tensor, class_weights: Tensor) -> Batch:
+    """The batch of a step depends on seed and step only, so that a resumed fit equals an uninterrupted one."""
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+    chosen = torch.multinomial(odds, config.batch_size, replacement=True, generator=generator)
+    clean = data.images[chosen].float() / 127.5 - 1
+    label_maps = data.label_maps[chosen]
+    clean, label_maps, extras = _augment(clean, label_maps, config, generator=generator)
+    extras[:, 4] = engine._extras(1)[0, 4].cpu()
+    known = label_maps < data.num_classes
+    indices = label_maps.long()
+    hot = F.one_hot(indices.where(known, torch.zeros_like(indices)), data.num_classes) * known.unsqueeze(-1)
+    kept = (torch.rand(len(hot), generator=generator) >= config.condition_dropout).view(-1, 1, 1, 1)
+    pixel_weight = class_weights[indices].unsqueeze(1)
+    on = engine.device
+    return Batch(clean=clean.to(on), condition=(hot.permute(0, 3, 1, 2).float() * kept).to(on), extras=extras.to(on),
+                 pixel_weight=pixel_weight.to(on), times=engine.sample_times(len(clean), generator=generator),
+                 noise=torch.randn(clean.shape, generator=generator).to(on))
+
+
+def _augment(clean: Tensor, label_maps: Tensor, config: FitConfig, *, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Mirror, shift and zoom image and label map together, and say so in the augmentation label."""
+    count = len(clean)
+    mirrored = torch.rand(count, generator=generator) < 0.5
+    moved = (torch.rand(count, generator=generator) < config.augment_probability).float().unsqueeze(1)
+    shift = (torch.rand(count, 2, generator=generator) * 2 - 1) * config.max_shift * moved
+    log_zoom = (torch.rand(count, generator=generator) * 2 - 1) * config.max_shift * moved[:, 0]
+    extras = torch.zeros(count, NUM_EXTRAS)
+    extras[:, 0], extras[:, 1:3], extras[:, 3] = mirrored.float(), shift, log_zoom
+    flip = 1.0 - 2.0 * mirrored.float()
+    theta = torch.zeros(count, 2, 3)
+    theta[:, 0, 0], theta[:, 1, 1] = flip / log_zoom.exp(), 1 / log_zoom.exp()
+    theta[:, :, 2] = shift * 2
+    grid = F.affine_grid(theta, [count, 1, *clean.shape[2:]], align_corners=False)
+    # Reflection shows more of the same tissue; black borders would be learnt as anatomy.
+    clean = F.grid_sample(clean, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    moved_maps = F.grid_sample(label_maps.unsqueeze(1).float(), grid, mode="nearest", padding_mode="reflection", align_corners=False)
+    return clean, moved_maps[:, 0].round().to(torch.uint8), extras
+
+
+class Trainer:
+    """State of a fit: weights, their moving average, optimiser, and the step reached."""
+
+    def __init__(self, engine: CompactEngine, config: FitConfig) -> None:
+        self.engine = engine
+        self.config = config
+        self.parameters = dict(engine.denoiser.named_parameters())
+        self.average = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+        self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+        self.step = 0
+        self.seconds = 0.0
+
+    def train_step(self, batch: Batch, *, progress: float) -> float:
+        """One update; returns the loss. `progress` in 0..1 sets the learning rate's decay."""
+        rate = self.config.learning_rate * min(1.0, (self.step + 1) / 100) * min(1.0, max(0.02, (1 - progress) / 0.3))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.engine.denoiser.train()
+        loss = self.engine.errors(batch.clean, batch.condition, batch.times, batch.noise, extras=batch.extras,
+                                  pixel_weight=batch.pixel_weight).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(list(self.average.values()), [parameter.detach() for parameter in self.parameters.values()], 1 - decay)
+        return float(loss.detach())
+
+    def use_average(self) -> None:
+        """Put the moving average into the engine, for good."""
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(self.average[name])
+        self.engine.denoiser.eval()
+        self.engine.weights_changed()
+
+    def averaged_engine(self) -> CompactEngine:
+        """A second engine with the moving average, for pictures while training goes on."""
+        return CompactEngine(self.engine.architecture, {**self.engine.denoiser.state_dict(), **self.average}, device=self.engine.device)
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint; a torn one can never be read."""
+        tensors = {f"weights.{name}": tensor for name, tensor in self.engine.denoiser.state_dict().items()}
+        tensors |= {f"average.{name}": tensor for name, tensor in self.average.items()}
+        for name, parameter in self.parameters.items():
+            moments = self.optimizer.state.get(parameter, {})
+            tensors |= {f"optimizer.{name}.{key}": torch.as_tensor(value).detach().clone() for key, value in moments.items()}
+        header = {"state": json.dumps({"step": self.step, "seconds": self.seconds, "config": asdict(self.config)})}
+        with checkpointed(folder, "checkpoint.safetensors") as path:
+            save_file({name: tensor.detach().contiguous().cpu().clone() for name, tensor in tensors.items()}, path, metadata=header)
+
+    def restore(self, folder: Path) -> bool:
+        """Continue from a checkpoint of the same configuration, if there is one."""
+        path = folder / "checkpoint.safetensors"
+        if not path.exists():
+            return False
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as opened:
+            header = json.loads(opened.metadata()["state"])
+        if header["config"] != asdict(self.config):
+            raise WeightsError("the checkpoint of this job belongs to other settings; start a new fit")
+        tensors = load_file(path)
+        weights.load_state(self.engine.denoiser, {name.removeprefix("weights."): tensor for name, tensor in tensors.items()
+                                                  if name.startswith("weights.")})
+        for name, parameter in self.parameters.items():
+            self.average[name] = tensors[f"average.{name}"].to(parameter.device)
+            prefix = f"optimizer.{name}."
+            self.optimizer.state[parameter] = {key.removeprefix(prefix): tensor.to(parameter.device) if tensor.dim() else tensor
+                                               for key, tensor in tensors.items() if key.startswith(prefix)}
+        self.step, self.seconds = header["step"], header["seconds"]
+        return True
+
+
+def fit(engine: CompactEngine, data: TrainingSet, config: FitConfig, report: Report, *, folder: Path | None = None,
+        on_strip: Callable[[CompactEngine, int], dict[str, str]] | None = None) -> dict[str, Any]:
+    """Fit an engine in place; its weights are the moving average afterwards.
+
+    Args:
+        folder: Where checkpoints go and are resumed from; None = none.
+        on_strip: Makes pictures of the present state: (engine, step) -> picture name -> blob.
+
+    Returns:
+        steps, seconds, images_per_s, loss (mean of the last 50 steps).
+    """
+    trainer = Trainer(engine, config)
+    if folder is not None:
+        trainer.restore(folder)
+    odds, class_weights = data.rarity(), data.class_weights(config.class_weight_cap)
+    losses: list[float] = []
+    saved = time.monotonic()
+    while True:
+        progress = trainer.step / config.num_steps if config.num_steps else trainer.seconds / (config.minutes * 60)
+        if progress >= 1:
+            break
+        began = time.monotonic()
+        loss = trainer.train_step(draw_batch(data, engine, config, step=trainer.step, odds=odds, class_weights=class_weights), progress=progress)
+        trainer.seconds += time.monotonic() - began
+        losses = [*losses[-49:], loss]
+        total = config.num_steps or max(trainer.step + 1, round(trainer.step / max(progress, 1e-6)))
+        rate = trainer.step * config.batch_size / trainer.seconds
+        metrics = {"loss": float(np.mean(losses[-10:])), "images_per_s": rate} if trainer.step % 10 == 0 else None
+        images = on_strip(trainer.averaged_engine(), trainer.step) if on_strip and config.sample_every and trainer.step % config.sample_every == 0 else None
+        report(trainer.step, total, f"fitting, {rate:.0f} images/s", metrics=metrics, images=images)
+        if folder is not None and time.monotonic() - saved > CHECKPOINT_EVERY_S:
+            trainer.save(folder)
+            saved = time.monotonic()
+    trainer.use_average()
+    return {"steps": trainer.step, "seconds": round(trainer.seconds, 1), "loss": round(float(np.mean(losses)) if losses else 0.0, 5),
+            "images_per_s": round(trainer.step * config.batch_size / max(trainer.seconds, 1e-9), 1)}
+
+
+def load_engine(store: Store, project: Project, *, model_id: int | None = None) -> CompactEngine:
+    """The project's active generator (or another version of it)."""
+    model = store.model(model_id) if model_id is not None else store.active_model(project.id, "engine")
+    if model is None:
+        raise WeightsError(f"project {project.name} has no generator yet; run `fit` first")
+    return CompactEngine.from_file(model.architecture, store.files.path(model.file))
+
+
+def training_arrays(store: Store, project: Project) -> tuple[list[Image], list[LabelMap]]:
+    """Images and newest label maps of the training split."""
+    by_id = {record.id: record for record in store.images(project.id, splits=["train"])}
+    records = [record for record in store.label_maps(project.id, splits=["train"]) if record.image_id in by_id]
+    newest = {record.image_id: record for record in records}
+    images = [store.blobs.image(by_id[image_id].blob) for image_id in newest if image_id is not None]
+    return images, [store.blobs.label_map(record.blob) for record in newest.values()]
+
+
+def run_job(context: JobContext) -> Outcome:
+    """Job `fit`: fit or fine-tune the compact engine to a project's own training images."""
+    devices.use_all_threads()
+    store, order = context.store, context.params
+    project = store.project(order["project_id"])
+    parent = None if order["from_scratch"] else store.active_model(project.id, "engine")
+    if parent is not None and parent.architecture["num_classes"] == len(project.classes):
+        architecture = parent.architecture | {"resolution": project.resolution}
+        engine = CompactEngine(architecture, weights.read(store.files.path(parent.file)))
+    else:
+        parent, architecture = None, default_architecture(num_classes=len(project.classes), resolution=project.resolution)
+        torch.manual_seed(order["seed"])
+        engine = CompactEngine(architecture)
+    images, label_maps = training_arrays(store, project)
+    data = TrainingSet(images, label_maps, engine=engine)
+    config = FitConfig(num_steps=order["steps"], minutes=order["minutes"] or DEFAULT_MINUTES, batch_size=order["batch_size"],
+                       learning_rate=order["learning_rate"], seed=order["seed"])
+    strip = label_maps[:4]
+
+    def pictures(present: CompactEngine, step: int) -> dict[str, str]:
+        made = present.generate(strip, list(range(len(strip))), num_inference_steps=6)
+        return {f"sample {index}": store.blobs.put_image(image) for index, image in enumerate(made)}
+
+    metrics = fit(engine, data, config, context.report, folder=context.dir, on_strip=pictures)
+    metrics |= {"num_images": len(images)}
+    file = store.files.put(weights.to_bytes(engine.denoiser.state_dict(), dtype=torch.float16))
+
+    def publish(store: Store) -> dict[str, Any]:
+        model = store.add_model(project.id, kind="engine", architecture=architecture, file=file, metrics=metrics, actor=context.job.created_by,
+                                parent_id=parent.id if parent else None, job_id=context.job.id)
+        if (accepted := store.accepted_adapter(project.id)) is not None and accepted.model_id != model.id:
+            store.accept_adapter(None, project_id=project.id, actor=context.job.created_by, reason="new base weights")
+        return {"model_id": model.id, **metrics}
+
+    return Outcome(f"fitted on {len(images)} images, {metrics['steps']} steps", publish)

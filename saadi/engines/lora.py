@@ -1,0 +1,117 @@
+"""LoRA adapters by peft: attached, switched off for the reference, scaled, merged, saved as safetensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from saadi.engines import weights
+from saadi.errors import WeightsError
+
+TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2")
+"""Attention and the convolutions of the residual blocks: texture and faithfulness live in the latter."""
+POLICY = "policy"
+REFERENCE = "reference"
+
+
+def attach(module: nn.Module, *, rank: int, parent: Path | None = None, parent_scale: float = 1.0, seed: int = 0) -> PeftModel:
+    """Wrap a module with a fresh trainable adapter `policy`; its base weights are frozen.
+
+    Args:
+        parent: The previous round's adapter. The policy starts as its copy, and it stays as the second, frozen adapter `reference`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        wrapped = get_peft_model(module, _config(rank), adapter_name=POLICY)
+    if parent is not None:
+        state = weights.read(parent)
+        wrapped.add_adapter(REFERENCE, _config(_rank_of(state)))
+        for name in (POLICY, REFERENCE):
+            _fill(wrapped, state, name=name, file=parent, scale=parent_scale)
+        wrapped.set_adapter(POLICY)
+        for key, parameter in wrapped.named_parameters():
+            parameter.requires_grad_(f".{POLICY}." in key)
+    return cast(PeftModel, wrapped)
+
+
+@contextmanager
+def reference_mode(wrapped: PeftModel) -> Iterator[None]:
+    """Inside, the module is the reference: adapters off, or the previous round's adapter on. Afterwards the policy is active again."""
+    if REFERENCE in wrapped.peft_config:
+        wrapped.set_adapter(REFERENCE)
+        try:
+            yield
+        finally:
+            wrapped.set_adapter(POLICY)
+            for key, parameter in wrapped.named_parameters():
+                parameter.requires_grad_(f".{POLICY}." in key)
+    else:
+        with wrapped.disable_adapter():
+            yield
+
+
+def state(wrapped: PeftModel) -> dict[str, Tensor]:
+    """The policy's tensors under peft's own names, so that other programs can load them."""
+    return dict(get_peft_model_state_dict(wrapped, adapter_name=POLICY))
+
+
+def load(module: nn.Module, file: Path, *, scale: float = 1.0) -> PeftModel:
+    """Wrap a module with a saved adapter.
+
+    Raises:
+        WeightsError: Damaged, or made for another model.
+    """
+    saved = weights.read(file)
+    wrapped = get_peft_model(module, _config(_rank_of(saved)), adapter_name=POLICY)
+    _fill(wrapped, saved, name=POLICY, file=file, scale=scale)
+    return cast(PeftModel, wrapped)
+
+
+def set_scale(wrapped: PeftModel, scale: float, *, name: str = POLICY) -> None:
+    """Scale one adapter's contribution in every layer, convolutions included (diffusers' `set_adapters` leaves those at 1)."""
+    for layer in wrapped.modules():
+        if isinstance(layer, LoraLayer) and name in layer.scaling:
+            layer.scaling[name] = scale * layer.lora_alpha[name] / layer.r[name]
+
+
+def is_attached(module: nn.Module) -> bool:
+    return any(isinstance(layer, LoraLayer) for layer in module.modules())
+
+
+def merged(wrapped: nn.Module) -> nn.Module:
+    """The plain module with the active adapter folded into its weights; works on wrapped modules and on their bare inside."""
+    if isinstance(wrapped, PeftModel):
+        return cast(nn.Module, wrapped.merge_and_unload())
+    for name, layer in list(wrapped.named_modules()):
+        if isinstance(layer, LoraLayer):
+            layer.merge()  # type: ignore[operator]
+            parent = wrapped.get_submodule(name.rpartition(".")[0])
+            setattr(parent, name.rpartition(".")[2], layer.get_base_layer())
+    return wrapped
+
+
+def _config(rank: int) -> LoraConfig:
+    return LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS), init_lora_weights=True)
+
+
+def _rank_of(saved: dict[str, Tensor]) -> int:
+    for name, tensor in saved.items():
+        if "lora_A" in name:
+            return int(tensor.shape[0])
+    raise WeightsError("this file holds no LoRA adapter; choose one that `align` has made")
+
+
+def _fill(wrapped: PeftModel, saved: dict[str, Tensor], *, name: str, file: Path, scale: float) -> None:
+    expected = get_peft_model_state_dict(wrapped, adapter_name=name)
+    for key in sorted(expected.keys() | saved.keys()):
+        if key not in saved or key not in expected or saved[key].shape != expected[key].shape:
+            raise WeightsError(f"adapter {file.name[:12]} was made for another model: {key} does not fit")
+    set_peft_model_state_dict(wrapped, {key: tensor.float() for key, tensor in saved.items()}, adapter_name=name)
+    set_scale(wrapped, scale, name=name)

@@ -1,0 +1,126 @@
+"""What browsers send: bodies with bounds, and label maps as base64(zlib(uint8 rows)), unpacked with a limit."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from saadi.config import MAX_FILE_BYTES
+from saadi.errors import BadInputError
+from saadi.records import Answer, Curation, LabelMap, Task
+
+Id = Annotated[int, Field(ge=1, le=2**62)]
+RequestId = Annotated[str, Field(min_length=8, max_length=80, pattern=r"^[A-Za-z0-9._:-]+$")]
+Packed = Annotated[str, Field(max_length=MAX_FILE_BYTES)]
+Blob = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NewProject(Body):
+    name: str = Field(min_length=1, max_length=80, pattern=r"^[\w][\w .()-]*$")
+    task: Task = "segmentation"
+    classes: list[Annotated[str, Field(min_length=1, max_length=60)]] = Field(min_length=1, max_length=99)
+    """Names without the background, which is class 0 and added by the server."""
+    resolution: Literal[64, 128, 192, 256, 512] = 256
+
+
+class ScanFolder(Body):
+    project_id: Id
+    images_dir: str = Field(min_length=1, max_length=4096)
+    masks_dir: str = Field(min_length=1, max_length=4096)
+
+
+class ImportFolder(ScanFolder):
+    values: dict[int, Annotated[int, Field(ge=0, le=255)]] = Field(max_length=256)
+    """Value in the mask files -> class index of the project (255 = ignore)."""
+    group_pattern: str | None = Field(default=None, max_length=200)
+
+
+class NewLabelMap(Body):
+    project_id: Id
+    image_id: Id | None = None
+    """The real image whose size is taken; the new label map does not replace the image's own one."""
+    name: str = Field(min_length=1, max_length=120)
+    labels: Packed | None = None
+    """None = empty (all background)."""
+    request_id: RequestId
+
+
+class SaveLabelMap(Body):
+    label_map_id: Id
+    rev: int = Field(ge=1)
+    labels: Packed
+    request_id: RequestId
+
+
+class Curate(Body):
+    project_id: Id
+    states: dict[int, Curation] = Field(min_length=1, max_length=5000)
+    """Sample id -> new state; an undo sends the states before."""
+
+
+class NextPairs(Body):
+    project_id: Id
+    count: int = Field(default=6, ge=1, le=20)
+    exclude: list[tuple[Id, Id]] = Field(default=[], max_length=2000)
+
+
+class CastVote(Body):
+    project_id: Id
+    left_id: Id
+    right_id: Id
+    answer: Answer
+    response_ms: int | None = Field(default=None, ge=0, le=86_400_000)
+    request_id: RequestId
+
+
+class UndoVote(Body):
+    vote_id: Id
+    request_id: RequestId
+
+
+class PlaceOrder(Body):
+    project_id: Id
+    request_id: RequestId
+    values: dict[str, Any] = Field(default={}, max_length=32)
+    """The order's own settings; checked by `saadi.orders`."""
+
+
+class ChooseAdapter(Body):
+    project_id: Id
+    adapter_id: Id | None
+    """None = the base model without any adapter."""
+    decision: Literal["accept", "reject"]
+
+
+def pack(label_map: LabelMap) -> str:
+    """Return base64(zlib) of the rows; 1-10 kB for a drawn label map."""
+    return base64.b64encode(zlib.compress(np.ascontiguousarray(label_map, np.uint8).tobytes(), 6)).decode()
+
+
+def unpack(labels: str, *, size: tuple[int, int]) -> LabelMap:
+    """Return the (height, width) uint8 label map of a payload.
+
+    The decompression stops one byte behind the expected size, so that a zip bomb costs nothing.
+
+    Raises:
+        BadInputError: Not base64, not zlib, or another number of pixels.
+    """
+    expected = size[0] * size[1]
+    try:
+        stream = zlib.decompressobj()
+        raw = stream.decompress(base64.b64decode(labels, validate=True), expected + 1)
+    except (binascii.Error, zlib.error, ValueError) as error:
+        raise BadInputError("the label map arrived damaged (base64 of zlib was expected); nothing was stored, try again") from error
+    if len(raw) != expected:
+        amount = "more" if len(raw) > expected else f"{len(raw)}"
+        raise BadInputError(f"the label map has {amount} pixels, {size[0]} x {size[1]} = {expected} were expected; reload the page")
+    return np.frombuffer(raw, np.uint8).reshape(size)

@@ -1,0 +1,131 @@
+"""Fast paths for work: order, watch and stop jobs; adapters; exports as zip."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Query
+from fastapi.responses import FileResponse
+from starlette.background import BackgroundTask
+
+from saadi import orders
+from saadi.errors import BadInputError, NotFoundError
+from saadi.records import Job
+from saadi.store import Store
+from ui.context import Context
+from ui.payloads import ChooseAdapter, PlaceOrder
+from ui.views import adapter_view, job_view, model_view
+
+ORDERS: dict[str, type[orders.Order]] = {"fit": orders.FitOrder, "generate": orders.GenerateOrder, "draw": orders.DrawOrder,
+                                         "train_scorer": orders.TrainScorerOrder, "score": orders.ScoreOrder, "export": orders.ExportOrder}
+
+
+def build_router(context: Context) -> APIRouter:
+    """Return the routes under /api for jobs, orders, adapters and exports."""
+    router = APIRouter(prefix="/api")
+
+    @router.get("/jobs")
+    def jobs(project_id: int | None = None, limit: int = Query(default=20, ge=1, le=200)) -> dict[str, Any]:
+        """Active jobs of the whole data folder (they share one worker), and the last ones of the project."""
+        with context.open() as store:
+            active = store.jobs(active_only=True, limit=200)
+            recent = store.jobs(project_id, limit=limit)
+            return {"active": [job_view(store, job) for job in reversed(active)], "recent": [job_view(store, job) for job in recent]}
+
+    @router.get("/jobs/{job_id}")
+    def job(job_id: int) -> dict[str, Any]:
+        with context.open() as store:
+            return job_view(store, store.job(job_id), full=True)
+
+    @router.post("/jobs/{job_id}/cancel")
+    def cancel(job_id: int) -> dict[str, Any]:
+        with context.open() as store:
+            store.job(job_id)
+            return job_view(store, store.cancel_job(job_id, actor=context.actor))
+
+    @router.post("/orders/align")
+    def order_align(body: PlaceOrder) -> dict[str, Any]:
+        """Freeze the pairs as they are now and align on them; while one alignment runs, show that one."""
+        with context.open() as store:
+            running = store.jobs(body.project_id, active_only=True, kind="align", limit=1)
+            if running:
+                return {"job": job_view(store, running[0]), "is_new": False}
+            from saadi.pairing import build_pairs
+
+            built = build_pairs(store, body.project_id, actor=context.actor)
+            wanted = orders.order(orders.AlignOrder, **{**body.values, "project_id": body.project_id, "pair_set_id": built.id})
+            return _placed(store, *orders.place(store, wanted, actor=context.actor, request_id=body.request_id))
+
+    @router.post("/orders/{kind}")
+    def order(kind: str, body: PlaceOrder) -> dict[str, Any]:
+        if kind not in ORDERS:
+            raise NotFoundError(f"no such order {kind[:20]!r}; there are: {', '.join(ORDERS)}, align")
+        if "out_dir" in body.values:
+            raise BadInputError("the page exports into the data folder; use the command line for another place")
+        with context.open() as store:
+            store.project(body.project_id)
+            wanted = orders.order(ORDERS[kind], **{**body.values, "project_id": body.project_id})
+            return _placed(store, *orders.place(store, wanted, actor=context.actor, request_id=body.request_id))
+
+    @router.get("/projects/{project_id}/adapters")
+    def adapters(project_id: int) -> dict[str, Any]:
+        with context.open() as store:
+            store.project(project_id)
+            return {"items": [adapter_view(adapter) for adapter in reversed(store.adapters(project_id))],
+                    "engine": model_view(store.active_model(project_id, "engine"))}
+
+    @router.post("/adapters/choose")
+    def choose_adapter(body: ChooseAdapter) -> dict[str, Any]:
+        with context.open() as store:
+            if body.decision == "accept":
+                store.accept_adapter(body.adapter_id, project_id=body.project_id, actor=context.actor)
+            elif body.adapter_id is None or store.adapter(body.adapter_id).project_id != body.project_id:
+                raise BadInputError("only a version of this project can be turned down; reload the page")
+            else:
+                store.reject_adapter(body.adapter_id, actor=context.actor)
+            return {"items": [adapter_view(adapter) for adapter in reversed(store.adapters(body.project_id))]}
+
+    @router.get("/projects/{project_id}/exports")
+    def exports(project_id: int) -> dict[str, Any]:
+        with context.open() as store:
+            store.project(project_id)
+            finished = [job for job in store.jobs(project_id, kind="export", limit=200) if job.state == "done"]
+            return {"items": [{"id": record.id, "format": record.format, "path": record.path, "num_items": record.num_items,
+                               "manifest_sha256": record.manifest_sha256, "created_at": record.created_at, "is_there": Path(record.path).is_dir(),
+                               "message": _export_message(finished, record.id, record.path)} for record in reversed(store.exports(project_id))]}
+
+    @router.get("/projects/{project_id}/exports/{export_id}.zip")
+    def download(project_id: int, export_id: int) -> FileResponse:
+        with context.open() as store:
+            record = next((item for item in store.exports(project_id) if item.id == export_id), None)
+        if record is None or not Path(record.path).is_dir():
+            raise NotFoundError("this export is no longer in its folder; export again")
+        archive = _zipped(Path(record.path), context.home.path / "tmp")
+        name = f"{Path(record.path).name}.zip"
+        return FileResponse(archive, media_type="application/zip", filename=name, background=BackgroundTask(archive.unlink, missing_ok=True))
+
+    return router
+
+
+def _placed(store: Store, job: Job, is_new: bool) -> dict[str, Any]:
+    return {"job": job_view(store, job), "is_new": is_new}
+
+
+def _export_message(jobs: list[Job], export_id: int, path: str) -> str | None:
+    """The sentence with which the export's job ended, which says what was verified."""
+    return next((job.message for job in jobs if job.result.get("export_id") == export_id or job.result.get("path") == path), None)
+
+
+def _zipped(folder: Path, temporary_dir: Path) -> Path:
+    """Pack a folder without compression (PNG is compressed already) and return the archive's path."""
+    temporary_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle, name = tempfile.mkstemp(dir=temporary_dir, suffix=".zip")
+    with os.fdopen(handle, "wb") as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and not path.is_symlink():
+                archive.write(path, Path(folder.name) / path.relative_to(folder))
+    return Path(name)

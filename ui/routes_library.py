@@ -1,0 +1,120 @@
+"""Fast paths for what people bring and draw: projects, images, label maps with autosave, folder import."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Query
+from fastapi.responses import JSONResponse
+
+from saadi import masks
+from saadi.errors import BadInputError, ConflictError
+from saadi.records import LabelClass, Project
+from saadi.store import Store
+from ui import folder_import
+from ui.context import Context
+from ui.payloads import ImportFolder, NewLabelMap, NewProject, SaveLabelMap, ScanFolder, pack, unpack
+from ui.views import image_view, label_map_view, overview, project_view
+
+CLASS_COLORS = ("#d55e00", "#009e73", "#f0e442", "#56b4e9", "#0072b2", "#cc79a7", "#e69f00", "#999999")
+"""Okabe and Ito 2008, plus grey; they repeat after eight classes, the names stay beside them."""
+
+
+def build_router(context: Context) -> APIRouter:
+    """Return the routes under /api for projects, images and label maps."""
+    router = APIRouter(prefix="/api")
+
+    @router.get("/start")
+    def start() -> dict[str, Any]:
+        with context.open() as store:
+            return {"user": context.actor, "notice": context.notice, "projects": [project_view(project) for project in store.projects()]}
+
+    @router.get("/projects/{project_id}/overview")
+    def project_overview(project_id: int) -> dict[str, Any]:
+        with context.open() as store:
+            return overview(store, store.project(project_id), context.actor)
+
+    @router.post("/projects")
+    def create_project(body: NewProject) -> dict[str, Any]:
+        names = ["background", *body.classes]
+        if len(set(names)) != len(names):
+            raise BadInputError("two classes have the same name; give each class its own (background is there already)")
+        colors = ["#000000", *(CLASS_COLORS[index % len(CLASS_COLORS)] for index in range(len(body.classes)))]
+        classes = [LabelClass(index, name, color) for index, (name, color) in enumerate(zip(names, colors, strict=True))]
+        with context.open() as store:
+            made = store.create_project(body.name.strip(), task=body.task, classes=classes, resolution=body.resolution, actor=context.actor)
+            return project_view(made)
+
+    @router.get("/projects/{project_id}/images")
+    def images(project_id: int, offset: int = Query(default=0, ge=0), limit: int = Query(default=500, ge=1, le=5000)) -> dict[str, Any]:
+        with context.open() as store:
+            store.project(project_id)
+            found = store.images(project_id, limit=limit, offset=offset)
+            maps = {record.id: record for record in store.label_maps(project_id)}
+            return {"items": [image_view(image, maps.get(image.label_map_id or 0)) for image in found]}
+
+    @router.get("/projects/{project_id}/drawings")
+    def drawings(project_id: int) -> dict[str, Any]:
+        """Label maps that belong to no real image, the last touched first."""
+        with context.open() as store:
+            store.project(project_id)
+            free = [record for record in store.label_maps(project_id) if record.image_id is None and record.origin != "sampled"]
+            return {"items": [label_map_view(record) for record in sorted(free, key=lambda record: record.updated_at, reverse=True)]}
+
+    @router.get("/label_maps/{label_map_id}")
+    def label_map(label_map_id: int) -> dict[str, Any]:
+        with context.open() as store:
+            return _with_pixels(store, label_map_id)
+
+    @router.post("/label_maps")
+    def new_label_map(body: NewLabelMap) -> dict[str, Any]:
+        with context.open() as store:
+            project = store.project(body.project_id)
+            size = _size_of_image(store, project, body.image_id)
+            drawn = np.zeros(size, np.uint8) if body.labels is None else unpack(body.labels, size=size)
+            blob = store.blobs.put_label_map(masks.validate(drawn, num_classes=len(project.classes), size=size))
+            made = store.add_label_map(project.id, blob=blob, name=body.name, author=context.actor, request_id=body.request_id, origin="drawn")
+            return _with_pixels(store, made.id)
+
+    @router.post("/label_maps/save")
+    def save_label_map(body: SaveLabelMap) -> Any:
+        with context.open() as store:
+            record = store.label_map(body.label_map_id)
+            size = store.label_map_pixels(record.blob).shape
+            drawn = unpack(body.labels, size=size)
+            num_classes = len(store.project(record.project_id).classes)
+            blob = store.blobs.put_label_map(masks.validate(drawn, num_classes=num_classes, size=size))
+            try:
+                saved = store.save_label_map(record.id, blob=blob, rev=body.rev, author=context.actor, request_id=body.request_id)
+            except ConflictError as error:
+                return JSONResponse({"error": str(error), "theirs": _with_pixels(store, record.id), "yours": body.labels}, status_code=409)
+            return label_map_view(saved)
+
+    @router.post("/import/scan")
+    def scan_folder(body: ScanFolder) -> dict[str, Any]:
+        with context.open() as store:
+            return folder_import.preview(store.project(body.project_id), body.images_dir, body.masks_dir)
+
+    @router.post("/import/run")
+    def import_folder(body: ImportFolder) -> dict[str, Any]:
+        with context.open() as store:
+            return folder_import.run(store, store.project(body.project_id), body, actor=context.actor)
+
+    return router
+
+
+def _with_pixels(store: Store, label_map_id: int) -> dict[str, Any]:
+    record = store.label_map(label_map_id)
+    pixels = store.label_map_pixels(record.blob)
+    return label_map_view(record) | {"w": pixels.shape[1], "h": pixels.shape[0], "labels": pack(pixels)}
+
+
+def _size_of_image(store: Store, project: Project, image_id: int | None) -> tuple[int, int]:
+    """(height, width) of a real image of this project; without one, the project's square."""
+    if image_id is None:
+        return project.resolution, project.resolution
+    image = store.image(image_id)
+    if image.project_id != project.id:
+        raise BadInputError(f"image {image_id} belongs to another project; reload the page")
+    return image.height, image.width

@@ -1,0 +1,85 @@
+"""Fast paths for synthetic images: the grid, curation, blind votes and the pairs made of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Query
+
+from saadi.errors import BadInputError
+from saadi.records import Curation
+from ui.context import Context
+from ui.payloads import CastVote, Curate, NextPairs, UndoVote
+from ui.views import sample_detail, sample_views
+
+
+def build_router(context: Context) -> APIRouter:
+    """Return the routes under /api for samples, votes and pairs."""
+    router = APIRouter(prefix="/api")
+
+    @router.get("/projects/{project_id}/samples")
+    def samples(project_id: int, limit: int = Query(default=10_000, ge=1, le=100_000)) -> dict[str, Any]:
+        with context.open() as store:
+            store.project(project_id)
+            return {"items": sample_views(store, store.samples(project_id, limit=limit, newest_first=True))}
+
+    @router.get("/samples")
+    def some_samples(ids: str = Query(pattern=r"^\d{1,12}(,\d{1,12}){0,255}$")) -> dict[str, Any]:
+        """Samples of one order, with their scores, in the given order."""
+        with context.open() as store:
+            return {"items": sample_views(store, [store.sample(int(part)) for part in ids.split(",")])}
+
+    @router.get("/samples/{sample_id}")
+    def detail(sample_id: int) -> dict[str, Any]:
+        with context.open() as store:
+            return sample_detail(store, store.sample(sample_id))
+
+    @router.post("/samples/curate")
+    def curate(body: Curate) -> dict[str, Any]:
+        by_state: dict[Curation, list[int]] = {}
+        for sample_id, state in body.states.items():
+            by_state.setdefault(state, []).append(sample_id)
+        with context.open() as store, store.write():
+            before: dict[int, Curation] = {}
+            for state, ids in by_state.items():
+                for sample_id in ids:
+                    if store.sample(sample_id).project_id != body.project_id:
+                        raise BadInputError(f"sample {sample_id} belongs to another project; reload the page")
+                before |= store.curate(ids, state, actor=context.actor)
+        return {"before": before}
+
+    @router.post("/pairs/next")
+    def next_pairs(body: NextPairs) -> dict[str, Any]:
+        from saadi.pairing import next_vote_pairs  # here, because scikit-learn and evalica would slow the start
+
+        with context.open() as store:
+            exclude = {(left, right) for left, right in body.exclude}
+            chosen = next_vote_pairs(store, body.project_id, voter=context.actor, count=body.count, exclude=exclude)
+            pairs = [(store.sample(left), store.sample(right)) for left, right in chosen]
+            # Blind: no score, no adapter and no seed leaves the server before the vote is stored.
+            return {"pairs": [{"left_id": left.id, "right_id": right.id, "left": left.blob, "right": right.blob, "label_map_blob": left.label_map_blob}
+                              for left, right in pairs],
+                    "my_votes": len(store.votes(body.project_id, voter=context.actor))}
+
+    @router.post("/pairs/build")
+    def build(body: dict[str, int]) -> dict[str, Any]:
+        from saadi.pairing import build_pairs
+
+        with context.open() as store:
+            project = store.project(int(body.get("project_id", 0)))
+            built = build_pairs(store, project.id, actor=context.actor)
+            return {"pair_set_id": built.id, "num_pairs": len(built.pairs), "summary": built.summary}
+
+    @router.post("/votes")
+    def vote(body: CastVote) -> dict[str, Any]:
+        with context.open() as store:
+            cast = store.add_vote(body.project_id, left_id=body.left_id, right_id=body.right_id, answer=body.answer, voter=context.actor,
+                                  request_id=body.request_id, response_ms=body.response_ms)
+            return {"vote_id": cast.id}
+
+    @router.post("/votes/undo")
+    def undo(body: UndoVote) -> dict[str, Any]:
+        with context.open() as store:
+            return {"vote_id": store.undo_vote(body.vote_id, voter=context.actor, request_id=body.request_id).id}
+
+    return router

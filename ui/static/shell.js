@@ -1,0 +1,121 @@
+// Header (project, counts, theme) and the strip at the bottom that follows the running job on every tab.
+import { act, ago, duration, emit, get, h, on, plural, post, refreshOverview, replace, state, toast } from "./lib.js";
+
+const FAST_MS = 1000, IDLE_MS = 15000;
+const chooser = h("select", { "aria-label": "Project", id: "project-chooser" });
+const facts = h("span", { class: "sx-facts" });
+const notice = h("div", { class: "sx-notice", role: "status", hidden: true });
+const job = { title: h("strong"), text: h("span"), bar: h("div", { class: "sx-bar-fill" }), stop: h("button", { type: "button", class: "sx-link" }, "Stop") };
+const strip = h("footer", { class: "sx-strip", "aria-label": "Work in progress" });
+let timer = 0, seen = new Map(), lastEnd = null;
+
+export function mount(element) {
+  restoreTheme();
+  element.append(
+    h("header", { class: "sx-header" },
+      h("div", { class: "sx-brand" }, logo(), h("b", {}, "SAADi Studio")),
+      h("div", { class: "sx-header-right" }, facts, h("label", { class: "sx-project" }, h("span", {}, "Project"), chooser),
+        h("button", { type: "button", class: "sx-icon", title: "Dark or light", "aria-label": "Switch between dark and light", onclick: switchTheme }, "\u25d0"))),
+    notice, strip);
+  chooser.addEventListener("change", () => choose(Number(chooser.value)));
+  on("poll", poll);
+  on("projects", (id) => start(id));
+  on("overview", showFacts);
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) poll(); });
+  replace(strip, job.title, h("div", { class: "sx-bar", role: "progressbar", "aria-label": "Progress" }, job.bar), job.text, job.stop,
+    h("span", { class: "sx-disclaimer" }, "Research use only; not a medical device"));
+  start(Number(localStorage.getItem("saadi.project")) || null);
+}
+
+function logo() {
+  return h("span", { class: "sx-logo", "aria-hidden": "true" });
+}
+
+async function start(wanted) {
+  try {
+    const answer = await get("/api/start");
+    Object.assign(state, { projects: answer.projects, user: answer.user });
+    notice.hidden = !answer.notice;
+    notice.textContent = answer.notice ?? "";
+    if (answer.notice) setTimeout(() => start(state.project?.id ?? wanted), 1000);
+    replace(chooser, state.projects.map((project) => h("option", { value: project.id }, project.name)));
+    const chosen = state.projects.find((project) => project.id === wanted) ?? state.projects[0];
+    if (chosen && chosen.id !== state.project?.id) choose(chosen.id);
+    else if (state.project) chooser.value = state.project.id;
+  } catch { setTimeout(() => start(wanted), 2000); }
+}
+
+async function choose(id) {
+  state.project = state.projects.find((project) => project.id === id) ?? null;
+  if (!state.project) return;
+  chooser.value = id;
+  localStorage.setItem("saadi.project", id);
+  document.documentElement.dataset.project = id;
+  emit("project", state.project);
+  refreshOverview().catch(() => {});
+  poll();
+}
+
+function showFacts(overview) {
+  facts.textContent = `${plural(overview.images, "real image")} \u00b7 ${overview.samples} synthetic \u00b7 ${plural(overview.votes, "vote")} \u00b7 generator ${overview.adapter ? overview.adapter.name : "base"}`;
+}
+
+// ---- jobs: one look a second while something runs, else one in fifteen
+
+async function poll() {
+  clearTimeout(timer);
+  let wait = IDLE_MS;
+  try {
+    const answer = await get(`/api/jobs?limit=20${state.project ? `&project_id=${state.project.id}` : ""}`);
+    Object.assign(state, { active: answer.active, recent: answer.recent });
+    announceEnds(answer.recent);
+    showJob();
+    emit("jobs", answer);
+    if (answer.active.length) wait = FAST_MS;
+  } catch { job.title.textContent = "The program does not answer"; job.text.textContent = "It may have been stopped. Strokes and votes are kept in this browser and sent when it is back."; strip.dataset.state = "offline"; wait = 2000; }
+  timer = setTimeout(() => (document.hidden ? (timer = setTimeout(poll, IDLE_MS)) : poll()), wait);
+}
+
+function announceEnds(recent) {
+  const first = seen.size === 0;
+  for (const item of [...recent].reverse()) {
+    const before = seen.get(item.id);
+    seen.set(item.id, item.state);
+    if (first || before === item.state || !["done", "failed", "cancelled"].includes(item.state)) continue;
+    lastEnd = { item, at: Date.now() };
+    if (item.state === "failed") toast(`${item.title}: ${item.error ?? "failed"}`, "bad");
+    else if (item.state === "done" && item.purpose !== "draw") toast(`${item.title}: ${item.message}`, "good");
+    emit("job:end", item);
+    refreshOverview().catch(() => {});
+  }
+}
+
+function showJob() {
+  const running = state.active.find((item) => item.state === "running") ?? state.active[0];
+  strip.dataset.state = running ? "busy" : "idle";
+  job.stop.hidden = !running;
+  if (!running) {
+    const end = lastEnd?.item;
+    job.title.textContent = end ? end.title : "Ready";
+    job.text.textContent = end ? `${end.state === "failed" ? end.error : end.message} (${ago(lastEnd.at)})` : "Nothing is running.";
+    return;
+  }
+  const share = running.total ? running.step / running.total : 0;
+  const others = state.active.length - 1;
+  job.title.textContent = running.title;
+  job.bar.style.width = `${100 * share}%`;
+  job.bar.parentElement.setAttribute("aria-valuenow", Math.round(100 * share));
+  job.text.textContent = [running.cancelling ? "stopping" : running.message, running.total ? `${running.step} of ${running.total}` : "",
+    running.eta_s ? `${duration(running.eta_s)} left` : "", others ? `${others} more waiting` : ""].filter(Boolean).join(" \u00b7 ");
+  job.stop.onclick = () => act(job.stop, async () => { await post(`/api/jobs/${running.id}/cancel`, {}); await poll(); });
+}
+
+// ---- dark and light
+
+function restoreTheme() {
+  const kept = localStorage.getItem("saadi.theme");
+  if (kept && !new URLSearchParams(location.search).has("__theme")) document.body.classList.toggle("dark", kept === "dark");
+}
+function switchTheme() {
+  localStorage.setItem("saadi.theme", document.body.classList.toggle("dark") ? "dark" : "light");
+}

@@ -1,0 +1,56 @@
+"""Scores in words: what a surgeon reads instead of a Dice table."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from saadi.records import Score
+
+FOUND = 0.7
+"""Dice from which a class counts as found; two experts on one laparoscopic frame agree on 0.8-0.9."""
+MISSED = 0.4
+"""Dice below which a class counts as missed."""
+
+
+def percent(value: float) -> str:
+    return f"{round(100 * value)} %"
+
+
+def describe(score: Score | None, asked: Collection[str]) -> str:
+    """Return one or two sentences on what the segmenter found of the asked classes.
+
+    Args:
+        score: By the selector; None = not scored yet.
+        asked: Names of the classes in the asked label map, background left out.
+    """
+    if score is None:
+        return "Not scored yet."
+    dice = {name: values["dice"] for name, values in score.per_class.items() if name in asked}
+    if not dice:
+        return "The mask asks for background only."
+    ranked = sorted(dice, key=lambda name: dice[name], reverse=True)
+
+    def names(chosen: list[str]) -> str:
+        listed = [f"{name} ({percent(dice[name])})" for name in chosen]
+        return listed[0] if len(listed) == 1 else ", ".join(listed[:-1]) + " and " + listed[-1]
+
+    found = [name for name in ranked if dice[name] >= FOUND]
+    partly = [name for name in ranked if MISSED <= dice[name] < FOUND]
+    missed = [name for name in reversed(ranked) if dice[name] < MISSED]
+    if not partly and not missed:
+        text = f"The segmenter finds the {names(found)}." if len(found) == 1 else \
+            f"The segmenter finds everything; weakest is the {names(found[-1:])}."
+    elif missed:
+        best = (found or partly)[:2]
+        text = f"The segmenter finds the {names(best)} but misses the {names(missed[:2])}." if best else \
+            f"The segmenter misses the {names(missed[:3])}."
+    elif found:
+        text = f"The segmenter finds the {names(found[:2])}, but the {names(partly[-1:])} only in part."
+    else:
+        text = f"The segmenter finds the {names(partly[:2])} only in part."
+    return text + _invented(score, asked)
+
+
+def _invented(score: Score, asked: Collection[str]) -> str:
+    extra = [name for name in score.per_class if name not in asked]
+    return f" It also sees {' and '.join(extra[:2])} that nobody drew." if extra else ""
