@@ -32,14 +32,15 @@ MAX_PIXELS = 40_000_000
 MAX_MASK_COLOURS = 256
 """A mask with more colours was saved with loss, or is no mask."""
 MAX_NAME_CHARS = 40
+MASK_ADVICE = "save it as grey or palette PNG with one value per class"
 COLOUR_BIT = 1 << 24
 """Marks a mask value that is a colour: COLOUR_BIT | 0xRRGGBB. Grey pixels of a colour mask keep their level 0..255."""
 
 _ORIENTATION_TAG = 0x0112
 _BITS_PER_SAMPLE_TAG = 258
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
-_DECODER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError, EOFError,
-                   MemoryError, struct.error, zlib.error, Warning)
+_DECODER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError,
+                   EOFError, MemoryError, struct.error, zlib.error, Warning)
 """What Pillow and its codecs raise on hostile bytes; each becomes a `BadImageError` with its cause kept."""
 _WARNINGS_LOCK = threading.Lock()
 
@@ -75,11 +76,10 @@ class DecodedMask:
         Raises:
             UnknownClassError: A value is missing from `values`; nothing becomes background by itself.
         """
-        counts = self.counts()
-        check_values(counts, values)
+        check_values(self.counts(), values)
         table = np.zeros(256, np.uint8)
-        for index in np.unique(self.pixels).tolist():
-            table[index] = values[self._value(index)]
+        for index in range(256 if self.colours is None else len(self.colours)):
+            table[index] = values.get(self._value(index), 0)
         return np.asarray(table[self.pixels], dtype=np.uint8)
 
     def _value(self, index: int) -> int:
@@ -91,8 +91,8 @@ def check_values(counts: Mapping[int, int], values: Mapping[int, int]) -> None:
     if unknown := [value for value in counts if value not in values]:
         first, known = unknown[0], ", ".join(value_name(value) for value in sorted(values)) or "none"
         rest = f" and {len(unknown) - 1} more values" if len(unknown) > 1 else ""
-        raise UnknownClassError(f"mask value {value_name(first)} ({counts[first]} pixels){rest} has no class; known values are {known}; "
-                                "say which class it is, or correct the mask")
+        raise UnknownClassError(f"mask value {value_name(first)} ({counts[first]} pixels){rest} has no class; "
+                                f"known values are {known}; say which class it is, or correct the mask")
 
 
 def decode_image(data: bytes, *, name: str) -> DecodedImage:
@@ -131,7 +131,7 @@ def decode_mask(data: bytes, *, name: str) -> DecodedMask:
         if turned.mode == "L":
             return DecodedMask(np.array(turned, dtype=np.uint8), None, tuple(notes))
         if turned.mode not in ("RGB", "RGBX"):
-            raise BadImageError(f"{shown} is a mask in {turned.mode} colours; save it as grey or palette PNG with one value per class")
+            raise BadImageError(f"{shown} is a mask in {turned.mode} colours; {MASK_ADVICE}")
         return _colour_mask(np.asarray(turned.convert("RGB"), dtype=np.uint8), shown, notes)
 
 
@@ -184,14 +184,15 @@ def _opened(data: bytes, shown: str, *, lossless: bool = False) -> Iterator[tupl
     except Pillow.DecompressionBombError as error:
         raise BadImageError(f"{shown} is larger than {MAX_SIDE_PX} pixels on a side; scale it down first") from error
     except _DECODER_ERRORS as error:
-        raise BadImageError(f"{shown} is damaged or cut off and cannot be read as {kind}; export it again from the original") from error
+        raise BadImageError(f"{shown} is damaged or cut off and cannot be read as {kind}; "
+                            "export it again from the original") from error
 
 
 def _allowed_format(data: bytes, shown: str) -> str:
     if not data:
         raise BadImageError(f"{shown} is empty (0 bytes); choose a picture")
     if len(data) > MAX_FILE_BYTES:
-        raise BadImageError(f"{shown} has {len(data) / 2**20:.0f} MB, {MAX_FILE_BYTES // 2**20} MB is the limit; scale it down first")
+        raise BadImageError(f"{shown} is larger than {MAX_FILE_BYTES // 2**20} MB; scale it down first")
     kind = sniff(data)
     if kind is None:
         raise BadImageError(f"{shown} is {advice_for(data) or f'not a {FORMATS}; save it as PNG'}")
@@ -200,18 +201,20 @@ def _allowed_format(data: bytes, shown: str) -> str:
 
 def _check_header(picture: Pillow.Image, shown: str, *, lossless: bool) -> None:
     width, height = picture.size
-    if not (MIN_SIDE_PX <= min(width, height) and max(width, height) <= MAX_SIDE_PX):
-        raise BadImageError(f"{shown} has {width} x {height} pixels, outside {MIN_SIDE_PX}..{MAX_SIDE_PX} on a side; scale or crop it first")
+    if min(width, height) < MIN_SIDE_PX or max(width, height) > MAX_SIDE_PX:
+        raise BadImageError(f"{shown} has {width} x {height} pixels, outside {MIN_SIDE_PX}..{MAX_SIDE_PX} on a side; "
+                            "scale or crop it first")
     if width * height > MAX_PIXELS:
-        raise BadImageError(f"{shown} has {width} x {height} pixels, {MAX_PIXELS // 1_000_000} million are the limit; scale it down first")
+        raise BadImageError(f"{shown} has {width} x {height} pixels, {MAX_PIXELS // 1_000_000} million are the limit; "
+                            "scale it down first")
     if (num_frames := getattr(picture, "n_frames", 1)) > 1:
-        raise BadImageError(f"{shown} holds {num_frames} pictures, one was expected; save the frames as single files and choose those")
+        raise BadImageError(f"{shown} holds {num_frames} pictures, one was expected; save the frames as single files first")
     bits = _bits_per_sample(picture)
     if picture.mode in _DEEP_MODES or bits > 8:
         kind = "floating-point or 32-bit" if picture.mode in ("I", "F") or bits > 16 else "16-bit"
         raise BadImageError(f"{shown} is a {kind} picture, 8 bit were expected; export it as 8 bit first")
     if lossless and picture.mode == "CMYK":
-        raise BadImageError(f"{shown} is a mask in CMYK colours; save it as grey or palette PNG with one value per class")
+        raise BadImageError(f"{shown} is a mask in CMYK colours; {MASK_ADVICE}")
 
 
 def _bits_per_sample(picture: Pillow.Image) -> int:

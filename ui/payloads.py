@@ -47,7 +47,11 @@ class ImportFolder(ScanFolder):
 class NewLabelMap(Body):
     project_id: Id
     image_id: Id | None = None
-    """The real image whose size is taken; the new label map does not replace the image's own one."""
+    """The real image over which it is drawn; gives the size."""
+    attach: bool = False
+    """True makes it the image's own label map (annotation); False leaves that one alone (a variant)."""
+    copy_of: Id | None = None
+    """A label map whose size is taken, for the second version after a conflict."""
     name: str = Field(min_length=1, max_length=120)
     labels: Packed | None = None
     """None = empty (all background)."""

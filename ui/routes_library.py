@@ -71,10 +71,13 @@ def build_router(context: Context) -> APIRouter:
     def new_label_map(body: NewLabelMap) -> dict[str, Any]:
         with context.open() as store:
             project = store.project(body.project_id)
-            size = _size_of_image(store, project, body.image_id)
+            size = _size_for(store, project, image_id=body.image_id, copy_of=body.copy_of)
+            if body.attach and body.image_id is None:
+                raise BadInputError("a mask can only be attached to a real image; name the image")
             drawn = np.zeros(size, np.uint8) if body.labels is None else unpack(body.labels, size=size)
             blob = store.blobs.put_label_map(masks.validate(drawn, num_classes=len(project.classes), size=size))
-            made = store.add_label_map(project.id, blob=blob, name=body.name, author=context.actor, request_id=body.request_id, origin="drawn")
+            made = store.add_label_map(project.id, blob=blob, name=body.name, author=context.actor, request_id=body.request_id, origin="drawn",
+                                       image_id=body.image_id if body.attach else None)
             return _with_pixels(store, made.id)
 
     @router.post("/label_maps/save")
@@ -110,8 +113,14 @@ def _with_pixels(store: Store, label_map_id: int) -> dict[str, Any]:
     return label_map_view(record) | {"w": pixels.shape[1], "h": pixels.shape[0], "labels": pack(pixels)}
 
 
-def _size_of_image(store: Store, project: Project, image_id: int | None) -> tuple[int, int]:
-    """(height, width) of a real image of this project; without one, the project's square."""
+def _size_for(store: Store, project: Project, *, image_id: int | None, copy_of: int | None) -> tuple[int, int]:
+    """(height, width) of a label map or a real image of this project; without either, the project's square."""
+    if copy_of is not None:
+        record = store.label_map(copy_of)
+        if record.project_id != project.id:
+            raise BadInputError(f"label map {copy_of} belongs to another project; reload the page")
+        height, width = store.label_map_pixels(record.blob).shape
+        return height, width
     if image_id is None:
         return project.resolution, project.resolution
     image = store.image(image_id)

@@ -18,16 +18,18 @@ def build_router(context: Context) -> APIRouter:
     router = APIRouter(prefix="/api")
 
     @router.get("/projects/{project_id}/samples")
-    def samples(project_id: int, limit: int = Query(default=10_000, ge=1, le=100_000)) -> dict[str, Any]:
+    def samples(project_id: int, limit: int = Query(default=10_000, ge=1, le=100_000),
+                label_map: str | None = Query(default=None, pattern="^[0-9a-f]{64}$")) -> dict[str, Any]:
+        """Newest first; `label_map` keeps those made for exactly these pixels."""
         with context.open() as store:
             store.project(project_id)
-            return {"items": sample_views(store, store.samples(project_id, limit=limit, newest_first=True))}
+            return {"items": sample_views(store, store.samples(project_id, label_map_blob=label_map, limit=limit, newest_first=True))}
 
     @router.get("/samples")
-    def some_samples(ids: str = Query(pattern=r"^\d{1,12}(,\d{1,12}){0,255}$")) -> dict[str, Any]:
+    def some_samples(ids: str = Query(pattern="^[0-9]+(,[0-9]+)*$", max_length=2000)) -> dict[str, Any]:
         """Samples of one order, with their scores, in the given order."""
         with context.open() as store:
-            return {"items": sample_views(store, [store.sample(int(part)) for part in ids.split(",")])}
+            return {"items": sample_views(store, [store.sample(min(int(part), 2**62)) for part in ids.split(",")])}
 
     @router.get("/samples/{sample_id}")
     def detail(sample_id: int) -> dict[str, Any]:

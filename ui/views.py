@@ -95,7 +95,7 @@ def job_view(store: Store, job: Job, *, full: bool = False) -> dict[str, Any]:
         "message": job.message, "eta_s": job.eta_s, "error": job.error, "created_at": job.created_at, "finished_at": job.finished_at,
         "created_by": job.created_by, "cancelling": job.cancel_requested and job.is_active, "project_id": job.project_id,
         "before": store.queue_position(job.id) if job.state == "queued" else 0, "result": job.result,
-        "purpose": job.params.get("purpose")}
+        "purpose": job.params.get("purpose"), "label_map_ids": (job.params.get("label_map_ids") or [])[:4]}
     if full:
         view |= {"metrics": store.job_metrics(job.id), "images": store.job_images(job.id), "params": job.params}
     return view

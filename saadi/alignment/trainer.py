@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,15 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from peft import PeftModel
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from saadi.alignment.loss import default_beta, dpo_logit, dpo_loss
-from saadi.engines import lora
+from saadi.engines import checkpoints, lora
 from saadi.engines.base import TrainableEngine
-from saadi.errors import WeightsError
-from saadi.jobs import checkpointed
 from saadi.records import Image, LabelMap
 
 GRADIENT_ALARM = 5.0
@@ -175,31 +170,17 @@ class PairTrainer:
 
     def save(self, folder: Path, extra: dict[str, Any]) -> None:
         """Write a checkpoint with everything that `restore` needs for an exact continuation."""
-        tensors = {f"adapter.{name}": parameter.detach() for name, parameter in self.parameters.items()}
-        for name, parameter in self.parameters.items():
-            tensors |= {f"optimizer.{name}.{key}": torch.as_tensor(value).detach() for key, value in self.optimizer.state.get(parameter, {}).items()}
-        header = {"state": json.dumps({"step": self.step, "config": asdict(self.config), "norms": self._norms, "alarms": self._alarms, "extra": extra})}
-        with checkpointed(folder, "checkpoint.safetensors") as path:
-            save_file({name: tensor.contiguous().cpu().clone() for name, tensor in tensors.items()}, path, metadata=header)
+        checkpoints.save(folder, parameters=self.parameters, optimizer=self.optimizer, config=asdict(self.config),
+                         state={"step": self.step, "norms": self._norms, "alarms": self._alarms, "extra": extra})
 
     def restore(self, folder: Path) -> dict[str, Any] | None:
         """Continue from a checkpoint if there is one; returns what was saved beside it."""
-        path = folder / "checkpoint.safetensors"
-        if not path.exists():
+        found = checkpoints.restore(folder, parameters=self.parameters, optimizer=self.optimizer, config=asdict(self.config))
+        if found is None:
             return None
-        with safe_open(path, framework="pt") as opened:
-            header = json.loads(opened.metadata()["state"])
-        if header["config"] != asdict(self.config):
-            raise WeightsError("the checkpoint of this job belongs to other settings; start a new alignment")
-        tensors = load_file(path)
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(tensors[f"adapter.{name}"])
-                prefix = f"optimizer.{name}."
-                self.optimizer.state[parameter] = {key.removeprefix(prefix): tensor.to(parameter.device) if tensor.dim() else tensor
-                                                   for key, tensor in tensors.items() if key.startswith(prefix)}
-        self.step, self._norms, self._alarms = header["step"], header["norms"], header["alarms"]
-        extra: dict[str, Any] = header["extra"]
+        state, _ = found
+        self.step, self._norms, self._alarms = state["step"], state["norms"], state["alarms"]
+        extra: dict[str, Any] = state["extra"]
         return extra
 
 

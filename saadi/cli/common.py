@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from saadi import config, jobs, orders
 from saadi.config import Home
-from saadi.errors import BadInputError, SaadiError
+from saadi.errors import SaadiError
 from saadi.records import Job, Project
 from saadi.store import Store
 
@@ -89,9 +89,9 @@ def _see_to_worker(store: Store, worker: jobs.WorkerProcess, job: Job) -> None:
 def _wait(store: Store, worker: jobs.WorkerProcess, job: Job) -> Job:
     ended = job
     try:
-        with _Display(job.kind) as display:
+        with Bar(job.kind) as bar:
             for ended in _watched(store, worker, job.id):
-                display.show(ended, waiting_for=store.queue_position(job.id))
+                bar.show_job(ended, waiting_for=store.queue_position(job.id))
     except KeyboardInterrupt:
         note(f"stopping job {job.id} ...")
         store.cancel_job(job.id, actor=config.user_name())
@@ -117,33 +117,43 @@ def _watched(store: Store, worker: jobs.WorkerProcess, job_id: int) -> Iterator[
         yield job
 
 
-class _Display:
-    """A bar on a terminal, a line now and then elsewhere; always on stderr."""
+class Bar:
+    """Progress on stderr: a bar on a terminal, a line now and then elsewhere."""
 
     def __init__(self, title: str) -> None:
         console = Console(stderr=True)
+        self.title = title
         self.is_terminal = console.is_terminal
-        self.bar = Progress(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
-                            TextColumn("{task.fields[note]}"), console=console, disable=not self.is_terminal, transient=True)
-        self.task = self.bar.add_task(title, total=None, note="")
-        self._last = 0.0
+        self.progress = Progress(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+                                 TextColumn("{task.fields[note]}"), console=console, disable=not self.is_terminal, transient=True)
+        self.task = self.progress.add_task(title, total=None, note="")
+        self._last = time.monotonic()
 
-    def show(self, job: Job, *, waiting_for: int) -> None:
-        parts = [f"{job.step}/{job.total}"] if job.total else []
-        parts.append(f"{waiting_for} jobs before this one" if waiting_for else job.message)
-        if job.eta_s is not None and job.is_active:
-            parts.append(f"{_duration(job.eta_s)} left")
-        self.bar.update(self.task, completed=job.step, total=job.total or None, note=", ".join(parts))
-        if not self.is_terminal and job.is_active and time.monotonic() - self._last > NOTE_EVERY_S:
+    def show(self, step: int, total: int, message: str) -> None:
+        """The form of a recipe's progress callback."""
+        text = f"{step}/{total}, {message}" if total else message
+        self.progress.update(self.task, completed=step, total=total or None, note=text)
+        if not self.is_terminal and time.monotonic() - self._last > NOTE_EVERY_S:
             self._last = time.monotonic()
-            note(f"{job.kind}: {', '.join(parts)}")
+            note(f"{self.title}: {text}")
 
-    def __enter__(self) -> _Display:
-        self.bar.start()
+    def show_job(self, job: Job, *, waiting_for: int) -> None:
+        """A job's row, with how long it may still take."""
+        message = f"{waiting_for} jobs before this one" if waiting_for else job.message
+        if job.eta_s is not None and job.is_active:
+            message += f", {_duration(job.eta_s)} left"
+        self.show(job.step, job.total, message)
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        self.progress.stop()
+
+    def __enter__(self) -> Bar:
+        self.progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bar.stop()
+        self.stop()
 
 
 def _duration(seconds: float) -> str:
@@ -152,18 +162,3 @@ def _duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
-def parse_pairs(text: str, *, option: str, example: str) -> dict[str, str]:
-    """'a=b,c=d' as a dictionary in this order.
-
-    Raises:
-        BadInputError: A part without '=' or a name twice.
-    """
-    found: dict[str, str] = {}
-    for part in text.split(","):
-        key, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals or not key or not value or key in found:
-            raise BadInputError(f"{option} cannot be read at {part.strip()!r}; write for example {example}")
-        found[key] = value
-    return found

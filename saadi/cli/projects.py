@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
 import typer
 
 from saadi import config
-from saadi.cli.common import HomeOption, JsonOption, ProjectArgument, answer, home_of, note, parse_pairs
-from saadi.errors import BadInputError, UnknownClassError
+from saadi.cli.common import Bar, HomeOption, JsonOption, ProjectArgument, answer, home_of, note
+from saadi.errors import BadInputError, TooFewError
 from saadi.records import IGNORE, LabelClass, Project, Task
 from saadi.store import Store
 
@@ -65,7 +67,7 @@ def list_projects(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 def import_images(name: ProjectArgument,
                   images: Annotated[Path, typer.Option(help="Folder of images.")],
-                  masks: Annotated[Path | None, typer.Option(help="Folder of masks; may be the same.")] = None,
+                  masks: Annotated[Path | None, typer.Option(help="Folder of masks; default: looked for in --images.")] = None,
                   values: Annotated[str | None, typer.Option(help="Mask value to class: 0=background,255=polyp")] = None,
                   csv: Annotated[Path | None, typer.Option(help="Table with a row per image.")] = None,
                   group_pattern: Annotated[str | None, typer.Option(help="Regex that finds the patient in a name.")] = None,
@@ -77,44 +79,36 @@ def import_images(name: ProjectArgument,
     """Import a folder of images and masks, split by patient."""
     from saadi.datasets import folder
 
-    with Store.open(home_of(home)) as store:
+    with Store.open(home_of(home)) as store, Bar("import") as bar:
         project = store.project(name)
         found = folder.scan(images, masks, csv=csv, group_pattern=group_pattern, group_column=group_column,
-                            split_column=split_column, label_column=label_column, limit=limit)
-        if values is None and masks is not None:
-            _ask_for_values(project, _counts(found), as_json=as_json)
-        mapping = _value_map(project, values) if values is not None else None
-        outcome = folder.import_folder(store, project, found, values=mapping, actor=config.user_name())
-        summary = _summary(store, project) | {"import": outcome}
-    answer(summary, as_json=as_json, lines=lambda: [_line(summary), f"  {outcome}"])
+                            split_column=split_column, label_column=label_column, limit=limit, report=bar.show)
+        if values is None and found.has_masks and project.task == "segmentation":
+            guess = folder.suggested_values(found, project.classes)
+            bar.stop()
+            _ask_for_values(project, found.values, guess, as_json=as_json)
+        mapping = folder.value_map(values, project.classes) if values is not None else None
+        outcome = folder.import_folder(store, project, found, values=mapping, actor=config.user_name(), report=bar.show)
+        summary = _summary(store, project)
+    for file, reason in outcome.refused:
+        note(f"{file}: {reason}")
+    answer({"project": summary, "import": asdict(outcome)}, as_json=as_json, lines=lambda: [
+        f"{outcome.num_added} images added, {outcome.num_duplicates} there already, {len(outcome.refused)} refused",
+        *outcome.notes, _line(summary)])
+    if outcome.num_added == 0 and outcome.num_duplicates == 0:
+        raise TooFewError("no image could be imported; see the reasons above")
 
 
-def _counts(scan: Any) -> dict[int, int]:
-    """Mask value -> number of pixels, as the scan counted them."""
-    return {int(value): int(count) for value, count in dict(scan.values).items()}
-
-
-def _ask_for_values(project: Project, counts: dict[int, int], *, as_json: bool) -> None:
+def _ask_for_values(project: Project, counts: Mapping[int, tuple[int, int]], guess: Mapping[int, int], *, as_json: bool) -> None:
     """Say which values the masks hold and how to name them, then end with status 1."""
-    guess = ",".join(f"{value}={label.name}" for value, label in zip(sorted(counts), project.classes, strict=False))
-    answer({"values": counts, "classes": list(project.class_names)}, as_json=as_json,
-           lines=lambda: [f"{value:>4}: {count} pixels" for value, count in sorted(counts.items())])
-    note(f"the masks hold {len(counts)} values; say which class each one is, for example --values {guess} "
+    names = {label.index: label.name for label in project.classes} | {IGNORE: "ignore"}
+    text = ",".join(f"{value}={names.get(guess.get(value, IGNORE), 'ignore')}" for value in counts)
+    found = {str(value): {"pixels": pixels, "masks": masks} for value, (pixels, masks) in counts.items()}
+    answer({"values": found, "classes": list(project.class_names), "suggestion": text}, as_json=as_json,
+           lines=lambda: [f"{value:>5}: {pixels} pixels in {masks} masks" for value, (pixels, masks) in counts.items()])
+    note(f"the masks hold {len(counts)} values; say which class each one is, for example --values {text} "
          f"(classes: {', '.join(project.class_names)}, or ignore)")
     raise typer.Exit(1)
-
-
-def _value_map(project: Project, text: str) -> dict[int, int]:
-    """'0=background,255=polyp' as mask value -> class index; the class `ignore` is 255."""
-    indices = {label.name: label.index for label in project.classes} | {"ignore": IGNORE}
-    mapping: dict[int, int] = {}
-    for value, label in parse_pairs(text, option="--values", example="--values 0=background,255=polyp").items():
-        if not value.isdecimal() or int(value) > 65535:
-            raise BadInputError(f"--values: a mask value is a whole number, got {value!r}; write for example 255=polyp")
-        if label not in indices:
-            raise UnknownClassError(f"--values: {project.name} has no class {label!r}; it has {', '.join(project.class_names)}")
-        mapping[int(value)] = indices[label]
-    return mapping
 
 
 def _parts(text: str) -> list[str]:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from saadi.datasets.folder_pairs import normal
-from saadi.datasets.folder_scan import FolderPair, FolderScan, Progress, check_sizes, read, scan, sentence, silent
+from saadi.datasets.folder_scan import FolderPair, FolderScan, Progress, check_sizes, read, scan, silent
 from saadi.datasets.folder_split import SIDES, assign_splits, check_fractions
 from saadi.datasets.folder_table import SPLIT_WORDS
 from saadi.decoding import check_values, decode_image, decode_mask, display_name, parse_value, value_name
@@ -50,7 +50,7 @@ def import_folder(store: Store, project: Project, scan: FolderScan, *, values: M
     """Take a scanned folder into a project: pixels first, then rows, at full size.
 
     Args:
-        values: Mask value -> class index (255 = ignore); a value that is missing here refuses its mask. Not used for classification.
+        values: Mask value -> class index (255 = ignore); a value not in it refuses its mask. Unused in classification.
         split: Shares of (train, val, test) by group, or group -> split; a split from CSV or folders goes before shares.
         strict: Refuse everything when anything is refused.
 
@@ -76,8 +76,8 @@ def import_folder(store: Store, project: Project, scan: FolderScan, *, values: M
         report(step, len(usable), "storing images")
         try:
             stored = intake.take(pair)
-        except (BadInputError, FileNotFoundError, PermissionError) as error:
-            refused.append((display_name(pair.name), sentence(error)))
+        except BadInputError as error:
+            refused.append((display_name(pair.name), str(error)))
             continue
         if stored is not None:
             ready.append((pair, stored))
@@ -103,13 +103,14 @@ def value_map(text: str, classes: Sequence[LabelClass]) -> dict[int, int]:
         if not sign:
             raise BadInputError(f"write values as 0=background,255=polyp; got {part.strip()[:30]!r}")
         if name.strip().casefold() not in by_name:
-            raise BadInputError(f"there is no class {name.strip()[:30]!r}; classes are {', '.join(label.name for label in classes)} and ignore")
+            names = ", ".join(label.name for label in classes)
+            raise BadInputError(f"there is no class {name.strip()[:30]!r}; classes are {names} and ignore")
         result[parse_value(value)] = by_name[name.strip().casefold()]
     return result
 
 
 def suggested_values(scan: FolderScan, classes: Sequence[LabelClass]) -> dict[int, int]:
-    """A first guess for a form, to be confirmed by a person: values in ascending order are the classes in theirs; {} if they differ in number."""
+    """A guess for a form, to be confirmed by a person: ascending values are the classes in order; {} if the numbers differ."""
     found = list(scan.values)
     if len(found) != len(classes):
         return {}
@@ -175,16 +176,19 @@ def _check_import(project: Project, scan: FolderScan, values: Mapping[int, int],
         check_fractions(split)
     if project.task == "classification":
         if scan.pairs and not scan.labels:
-            raise BadInputError("the images have no labels; name the CSV column with the class, or put each class into its own sub-folder")
+            raise BadInputError("the images have no labels; name the CSV column with the class, "
+                                "or put each class into its own sub-folder")
         return
     if scan.pairs and not scan.has_masks:
         raise BadInputError("the folder has no masks and this project needs them; choose the folder with the masks")
     if scan.values and not values:
-        found = ", ".join(f"{value_name(value)} ({pixels} pixels in {masks} masks)" for value, (pixels, masks) in list(scan.values.items())[:8])
+        found = ", ".join(f"{value_name(value)} ({pixels} pixels in {masks} masks)"
+                          for value, (pixels, masks) in list(scan.values.items())[:8])
         raise BadInputError(f"say which class each mask value is, for example 0=background; the masks hold {found}")
     known = {label.index for label in project.classes} | {IGNORE}
     if wrong := sorted(set(values.values()) - known):
-        raise BadInputError(f"there is no class {wrong[0]} in this project; classes are 0 to {len(project.classes) - 1}, and {IGNORE} for ignore")
+        raise BadInputError(f"there is no class {wrong[0]} in this project; classes are 0 to {len(project.classes) - 1}, "
+                            f"and {IGNORE} for ignore")
 
 
 def _refusal(project: Project, pair: FolderPair, values: Mapping[int, int], labels: Mapping[str, str]) -> str | None:
@@ -197,14 +201,14 @@ def _refusal(project: Project, pair: FolderPair, values: Mapping[int, int], labe
     if pair.label is None:
         return "this image has no label; fill the CSV column or put it into the sub-folder of its class"
     if normal(pair.label) not in labels:
-        return f"the label {display_name(pair.label)} is no class of this project; classes are {', '.join(labels.values())[:200]}"
+        return f"the label {display_name(pair.label)} is no class of this project; classes are {', '.join(labels.values())}"
     return None
 
 
 def _check_strict(refused: Sequence[tuple[str, str]], strict: bool) -> None:
     if strict and refused:
         name, reason = refused[0]
-        raise BadInputError(f"{len(refused)} files cannot be used, so nothing was imported; the first is {name}: {reason}")
+        raise BadInputError(f"{len(refused)} files cannot be used and nothing was imported; the first is {name}: {reason}")
 
 
 def _given_splits(pairs: Sequence[FolderPair], split: Mapping[str, str] | Shares, known: Mapping[str, Split]) -> dict[str, Split]:
@@ -217,24 +221,26 @@ def _given_splits(pairs: Sequence[FolderPair], split: Mapping[str, str] | Shares
     divided: set[str] = set()
     for pair in pairs:
         if isinstance(split, Mapping):
-            if pair.group not in split:
-                raise BadInputError(f"the split names no side for the group of {display_name(pair.name)}; add it, or let the split be made by shares")
+            if pair.group is None or pair.group not in split:
+                raise BadInputError(f"the split names no side for the group of {display_name(pair.name)}; "
+                                    "add it, or let the split be made by shares")
             side: Split | None = SPLIT_WORDS[split[pair.group]]
         else:
             side = pair.split
         if side is not None and pair.group is not None and given.setdefault(pair.group, side) != side:
             divided.add(pair.group)
     if divided:
-        raise BadInputError(f"{len(divided)} groups are on two sides of the given split, which would let a model be tested on patients it learned "
-                            "from; correct the split, or leave it out and it is made by group")
+        raise BadInputError(f"{len(divided)} groups are on two sides of the given split, so a model would be tested on patients "
+                            "it learned from; correct the split, or leave it out and it is made by group")
     moved = [group for group, side in given.items() if known.get(group, side) != side]
     if moved:
-        raise BadInputError(f"{len(moved)} groups are on another side in this project already; give the same split as before, or leave it out")
+        raise BadInputError(f"{len(moved)} groups are on another side in this project already; "
+                            "give the same split as before, or leave it out")
     return given
 
 
-def _sides(ready: Sequence[tuple[FolderPair, _Stored]], given: Mapping[str, Split], split: Mapping[str, str] | Shares, seed: int,
-           known: Mapping[str, RealImage]) -> dict[str, Split]:
+def _sides(ready: Sequence[tuple[FolderPair, _Stored]], given: Mapping[str, Split], split: Mapping[str, str] | Shares,
+           seed: int, known: Mapping[str, RealImage]) -> dict[str, Split]:
     """Group -> side for everything that is about to be added."""
     fixed: dict[str, Split] = {image.group_id: image.split for image in known.values()} | dict(given)
     fixed |= {stored.group: pair.split for pair, stored in ready if pair.group is None and pair.split is not None}
@@ -250,23 +256,32 @@ def _add_rows(store: Store, project: Project, ready: Sequence[tuple[FolderPair, 
             before = len(added)
             for pair, stored in ready[start:start + ROWS_PER_WRITE]:
                 label = labels[normal(pair.label)] if project.task == "classification" and pair.label is not None else None
-                name = pair.name.encode("utf-8", "replace").decode()  # file systems allow bytes that are no text
-                image = store.add_image(project.id, blob=stored.blob, size=pair.size, group_id=stored.group, split=sides[stored.group],
-                                        label=label, source_name=name, label_map_blob=stored.label_map_blob, actor=actor)
+                image = store.add_image(project.id, blob=stored.blob, size=pair.size, group_id=stored.group,
+                                        split=sides[stored.group], label=label, source_name=_text(pair.name),
+                                        label_map_blob=stored.label_map_blob, actor=actor)
                 added += [image] if image is not None else []
-            audit.append(db, actor=actor, action="images.import", subject=f"project:{project.id}", details={"num_added": len(added) - before})
+            audit.append(db, actor=actor, action="images.import", subject=f"project:{project.id}",
+                         details={"num_added": len(added) - before})
     return added
 
 
-def _result(scan: FolderScan, intake: _Intake, added: Sequence[RealImage], num_ready: int, refused: list[tuple[str, str]]) -> ImportResult:
+def _text(name: str) -> str:
+    """A file name as text: file systems allow bytes that are none."""
+    return name.encode("utf-8", "replace").decode()
+
+
+def _result(scan: FolderScan, intake: _Intake, added: Sequence[RealImage], num_ready: int,
+            refused: list[tuple[str, str]]) -> ImportResult:
     splits = Counter(image.split for image in added)
     groups = Counter(side for _, side in {(image.group_id, image.split) for image in added})
     notes = list(scan.notes)
     if num_own := sum(1 for image in added if image.group_id.startswith("own-")):
-        notes.append(f"{num_own} images came without patient, video or operation; each is its own group, so frames of one patient may be on both sides")
+        notes.append(f"{num_own} images came without patient, video or operation; each is its own group, "
+                     "so frames of one patient may be on both sides")
     if intake.num_other_masks:
         notes.append(f"{intake.num_other_masks} images that are there already came with another mask; the first mask was kept")
-    if added and (empty := [side for side in SIDES if side not in splits and not any(known.split == side for known in intake.known.values())]):
+    present = set(splits) | {image.split for image in intake.known.values()}
+    if added and (empty := [side for side in SIDES if side not in present]):
         notes.append(f"no images for {' and '.join(empty)}; import more patients, or give a split")
     return ImportResult(num_added=len(added), num_duplicates=intake.num_duplicates + num_ready - len(added), refused=refused,
                         splits={side: splits[side] for side in SIDES if splits[side]},

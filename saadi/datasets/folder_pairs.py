@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -14,10 +13,10 @@ from saadi.decoding import display_name
 from saadi.errors import BadInputError
 
 IMAGE_FOLDERS = frozenset({"image", "images", "img", "imgs", "frame", "frames", "rgb", "imagestr", "jpegimages"})
-MASK_FOLDERS = frozenset({"mask", "masks", "label", "labels", "labelstr", "label_maps", "labelmaps", "annotation", "annotations", "seg",
-                          "segmentation", "segmentations", "segmentationclass", "gt", "groundtruth", "ground_truth"})
-SKIPPED_SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".md", ".rst", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".ini", ".xlsx",
-                              ".xls", ".log", ".db", ".py", ".m", ".sha256", ".lnk"})
+MASK_FOLDERS = frozenset({"mask", "masks", "label", "labels", "labelstr", "label_maps", "labelmaps", "annotation", "annotations",
+                          "seg", "segmentation", "segmentations", "segmentationclass", "gt", "groundtruth", "ground_truth"})
+SKIPPED_SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".md", ".rst", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".ini",
+                              ".xlsx", ".xls", ".log", ".db", ".py", ".m", ".sha256", ".lnk"})
 """Companions of data sets; every other file is taken for a picture and, where it is none, listed with advice."""
 _MASK_SUFFIX = re.compile(r"[_\-. ](masks?|seg|segmentation|labels?|gt|groundtruth)$", re.IGNORECASE)
 _CHANNEL_SUFFIX = re.compile(r"_0000$")
@@ -72,7 +71,7 @@ def list_files(root: Path, *, without: Path | None = None) -> list[FoundFile]:
             path = here / name
             if name.startswith(".") or name.lower() == "thumbs.db" or path.suffix.lower() in SKIPPED_SUFFIXES:
                 continue
-            if stat.S_ISREG(path.stat().st_mode) if path.exists() else False:  # a pipe would wait for ever, a dead link has nothing
+            if path.is_file():  # a pipe would wait for ever, a dead link has nothing
                 found.append(FoundFile(path, PurePosixPath(path.relative_to(root).as_posix())))
     return sorted(found, key=lambda file: natural_order(file.relative))
 
@@ -81,7 +80,7 @@ def pair_files(images_dir: Path, masks_dir: Path | None) -> PairedFiles:
     """Pair images with masks under any common naming; what does not fit is listed, not raised.
 
     Args:
-        images_dir: Images, or a folder that holds images and masks (sub-folders 'images' and 'masks', or suffixes such as '_mask').
+        images_dir: Images, or a folder that holds images and masks (sub-folders 'images' and 'masks', or suffixes '_mask').
         masks_dir: Masks with the same stem, or stem plus suffix; None = look for them in `images_dir`.
 
     Raises:
@@ -94,7 +93,7 @@ def pair_files(images_dir: Path, masks_dir: Path | None) -> PairedFiles:
         _need_folder(masks_dir, "masks")
         images, masks = list_files(images_dir, without=masks_dir), list_files(masks_dir, without=images_dir)
         if not masks:
-            raise BadInputError(f"the mask folder {display_name(masks_dir.name)} holds no picture; choose the folder with the masks")
+            raise BadInputError(f"the folder {display_name(masks_dir.name)} holds no picture; choose the folder with the masks")
     else:
         images, masks = _split_roles(list_files(images_dir), result)
     if not images:
@@ -119,8 +118,8 @@ def _split_roles(files: list[FoundFile], result: PairedFiles) -> tuple[list[Foun
     rest = [file for file in files if not MASK_FOLDERS & set(file.folders)]
     if in_mask_folder:
         in_image_folder = [file for file in rest if IMAGE_FOLDERS & set(file.folders)]
-        if in_image_folder and len(in_image_folder) < len(rest):
-            result.notes.append(f"{len(rest) - len(in_image_folder)} pictures outside the folders of images and masks were left out")
+        if in_image_folder and (num_other := len(rest) - len(in_image_folder)):
+            result.notes.append(f"{num_other} pictures outside the folders of images and masks were left out")
         return in_image_folder or rest, in_mask_folder
     plain = {(file.folders, file.stem) for file in rest if not _MASK_SUFFIX.search(file.stem)}
     suffixed = [file for file in rest if _MASK_SUFFIX.search(file.stem)]
@@ -131,23 +130,29 @@ def _split_roles(files: list[FoundFile], result: PairedFiles) -> tuple[list[Foun
 
 def _match(images: list[FoundFile], masks: list[FoundFile], result: PairedFiles) -> None:
     by_key, by_stem = _index(images)
-    chosen: dict[PurePosixPath, list[FoundFile]] = defaultdict(list)
+    fitting: dict[PurePosixPath, list[FoundFile]] = defaultdict(list)
+    shared: set[PurePosixPath] = set()
     for mask in masks:
         candidates = _candidates(mask, by_key, by_stem)
         if not candidates:
-            result.problems.append((display_name(mask.relative.name), "this mask has no image of the same name; add the image or remove the mask"))
+            result.problems.append((display_name(mask.relative.name),
+                                    "this mask has no image of the same name; add the image or remove the mask"))
         for image in candidates:
-            chosen[image.relative].append(mask)
+            fitting[image.relative].append(mask)
+        if len(candidates) > 1:
+            shared |= {image.relative for image in candidates}
     for image in images:
-        fitting = chosen[image.relative]
-        if len(fitting) == 1 and len(_candidates(fitting[0], by_key, by_stem)) == 1:
-            result.pairs.append((image, fitting[0]))
-        elif not fitting:
-            result.problems.append((display_name(image.relative.name), "this image has no mask of the same name; add the mask or remove the image"))
-        elif len(fitting) > 1:
-            result.problems.append((display_name(image.relative.name), f"{len(fitting)} masks fit this image; keep the right one"))
+        found = fitting[image.relative]
+        if image.relative in shared:
+            reason = "another image has the same name; rename one, and its mask, alike"
+        elif not found:
+            reason = "this image has no mask of the same name; add the mask or remove the image"
+        elif len(found) > 1:
+            reason = f"{len(found)} masks fit this image; keep the right one"
         else:
-            result.problems.append((display_name(image.relative.name), "another image has the same name; rename one, and its mask, alike"))
+            result.pairs.append((image, found[0]))
+            continue
+        result.problems.append((display_name(image.relative.name), reason))
 
 
 Index = dict[tuple[tuple[str, ...], str], list[FoundFile]]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from saadi.config import MAX_FILE_BYTES
-from saadi.datasets.folder_pairs import FoundFile, pair_files
+from saadi.datasets.folder_pairs import IMAGE_FOLDERS, FoundFile, normal, pair_files
 from saadi.datasets.folder_table import SPLIT_WORDS, Row, Table, read_table
 from saadi.decoding import decode_image, decode_mask, display_name
 from saadi.errors import BadInputError, SizeMismatchError
@@ -102,8 +102,8 @@ def scan(images_dir: Path, masks_dir: Path | None = None, *, csv: Path | None = 
         report(step, len(wanted), "looking at images")
         try:
             pair, seen = _look(image, mask, facts[image.relative])
-        except (BadInputError, OSError) as error:
-            problems.append((display_name(image.relative.name), sentence(error)))
+        except BadInputError as error:
+            problems.append((display_name(image.relative.name), str(error)))
             continue
         pairs.append(pair)
         changes.update(seen)
@@ -111,14 +111,23 @@ def scan(images_dir: Path, masks_dir: Path | None = None, *, csv: Path | None = 
             pixels, masks = values.get(value, (0, 0))
             values[value] = (pixels + count, masks + 1)
     report(len(wanted), len(wanted), "looked at all images")
-    return FolderScan(pairs=tuple(pairs), problems=tuple(problems), values=dict(sorted(values.items())), has_masks=files.has_masks,
-                      notes=tuple(files.notes + _table_notes(table) + [f"{count} files: {change}" for change, count in sorted(changes.items())]))
+    notes = files.notes + _table_notes(table) + [f"{count} files: {change}" for change, count in sorted(changes.items())]
+    return FolderScan(pairs=tuple(pairs), problems=tuple(problems), values=dict(sorted(values.items())),
+                      has_masks=files.has_masks, notes=tuple(notes))
 
 
 def read(path: Path) -> bytes:
-    """Bytes of a picture; one more than allowed is enough for the decoder to refuse it."""
-    with path.open("rb") as stream:
-        return stream.read(MAX_FILE_BYTES + 1)
+    """Bytes of a picture; one more than allowed is enough for the decoder to refuse it.
+
+    Raises:
+        BadInputError: The file is gone or may not be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return stream.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise BadInputError(f"the file cannot be read ({reason}); check that it is there and may be read") from error
 
 
 def _look(image: FoundFile, mask: FoundFile | None, facts: Row | str) -> tuple[FolderPair, tuple[str, ...]]:
@@ -131,8 +140,8 @@ def _look(image: FoundFile, mask: FoundFile | None, facts: Row | str) -> tuple[F
         decoded = decode_mask(read(mask.path), name=mask.relative.name)
         check_sizes((height, width), decoded.pixels.shape)
         values, notes = decoded.counts(), notes + tuple(note for note in decoded.notes if " colours: " not in note)
-    pair = FolderPair(name=image.relative.as_posix(), image_path=image.path, mask_path=mask.path if mask else None, size=(width, height),
-                      values=values, group=facts.group, split=facts.split, label=facts.label)
+    pair = FolderPair(name=image.relative.as_posix(), image_path=image.path, mask_path=mask.path if mask else None,
+                      size=(width, height), values=values, group=facts.group, split=facts.split, label=facts.label)
     return pair, notes
 
 
@@ -140,12 +149,6 @@ def check_sizes(image: tuple[int, ...], mask: tuple[int, ...]) -> None:
     if image != mask:
         raise SizeMismatchError(f"the mask is {mask[1]} x {mask[0]} pixels, its image {image[1]} x {image[0]}; "
                                 "export the mask at the image's size, without smoothing")
-
-
-def sentence(error: Exception) -> str:
-    if isinstance(error, OSError) and not isinstance(error, BadInputError):
-        return f"the file cannot be read ({error.strerror or type(error).__name__}); check that it is still there"
-    return str(error)
 
 
 def _pattern(text: str | None, group_column: str | None) -> re.Pattern[str] | None:
@@ -158,7 +161,7 @@ def _pattern(text: str | None, group_column: str | None) -> re.Pattern[str] | No
     except re.error as error:
         raise BadInputError(f"the group pattern cannot be read ({error}); write one such as op(\\d+)_") from error
     if pattern.groups != 1:
-        raise BadInputError(f"the group pattern needs exactly one group (...), it has {pattern.groups}; write one such as op(\\d+)_")
+        raise BadInputError(f"the group pattern needs one group (...), it has {pattern.groups}; write one such as op(\\d+)_")
     return pattern
 
 
@@ -185,8 +188,9 @@ def _folder_split(image: FoundFile) -> Split | None:
 
 
 def _folder_label(relative: PurePosixPath) -> str | None:
-    """Name of the innermost sub-folder that is no split."""
-    return next((part for part in reversed(relative.parts[:-1]) if part.casefold() not in SPLIT_WORDS), None)
+    """Name of the innermost sub-folder that says neither 'train' nor 'images'."""
+    plain = SPLIT_WORDS.keys() | IMAGE_FOLDERS
+    return next((part for part in reversed(relative.parts[:-1]) if normal(part) not in plain), None)
 
 
 def _spread(pairs: list[tuple[FoundFile, FoundFile | None]], limit: int | None) -> list[tuple[FoundFile, FoundFile | None]]:

@@ -13,8 +13,8 @@ SIDES: tuple[Split, ...] = ("train", "val", "test")
 
 def check_fractions(fractions: tuple[float, float, float]) -> None:
     """Raises: BadInputError: not three shares from 0 to 1 that add up to 1, with something to train on."""
-    sane = len(fractions) == 3 and all(0 <= share <= 1 for share in fractions) and abs(sum(fractions) - 1) < 1e-6 and fractions[0] > 0
-    if not sane:
+    shares_are_sane = len(fractions) == 3 and all(0 <= share <= 1 for share in fractions) and abs(sum(fractions) - 1) < 1e-6
+    if not shares_are_sane or fractions[0] == 0:
         raise BadInputError(f"the shares of train, val and test add up to 1 with train above 0; got {tuple(fractions)}")
 
 
@@ -24,7 +24,8 @@ def position(group: str, seed: int) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def assign_splits(groups: Iterable[str], *, known: Mapping[str, Split], fractions: tuple[float, float, float], seed: int) -> dict[str, Split]:
+def assign_splits(groups: Iterable[str], *, known: Mapping[str, Split], fractions: tuple[float, float, float],
+                  seed: int) -> dict[str, Split]:
     """Give every group a side.
 
     A group keeps the side it has in `known`. A new one falls on a side by the hash of its name, so that the same groups get the

@@ -18,8 +18,8 @@ GROUP_COLUMNS = ("group", "group_id", "patient", "patient_id", "subject", "subje
                  "operation_id", "op", "case", "case_id", "procedure")
 SPLIT_COLUMNS = ("split",)
 LABEL_COLUMNS = ("label", "class")
-SPLIT_WORDS: dict[str, Split] = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
-                                 "test": "test", "testing": "test"}
+SPLIT_WORDS: dict[str, Split] = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
+                                 "dev": "val", "test": "test", "testing": "test"}
 MAX_CSV_BYTES = 50 * 2**20
 MAX_GROUP_CHARS = 80
 
@@ -67,8 +67,9 @@ def read_table(path: Path, *, group_column: str | None, split_column: str | None
     """
     header, lines = _read_lines(path)
     file_column = _column(header, None, FILE_COLUMNS, "file") or header[0]
-    group, split, label = (_column(header, group_column, GROUP_COLUMNS, "group"), _column(header, split_column, SPLIT_COLUMNS, "split"),
-                           _column(header, label_column, LABEL_COLUMNS, "label"))
+    group = _column(header, group_column, GROUP_COLUMNS, "group")
+    split = _column(header, split_column, SPLIT_COLUMNS, "split")
+    label = _column(header, label_column, LABEL_COLUMNS, "label")
     table = Table(has_group=group is not None, has_split=split is not None, has_label=label is not None)
     for role, column, asked in (("group", group, group_column), ("split", split, split_column), ("label", label, label_column)):
         if column is not None and asked is None:
@@ -77,11 +78,12 @@ def read_table(path: Path, *, group_column: str | None, split_column: str | None
         name = (line.get(file_column) or "").strip()
         if not name:
             raise BadInputError(f"line {number} of the CSV names no file in column '{file_column}'; fill it or remove the line")
-        row = Row(group=_cell(line, group)[:MAX_GROUP_CHARS] or None, split=_split(line, split, number), label=_cell(line, label) or None, line=number)
+        row = Row(group=_cell(line, group)[:MAX_GROUP_CHARS] or None, split=_split(line, split, number),
+                  label=_cell(line, label) or None, line=number)
         key = normal(name.replace("\\", "/").removeprefix("./"))
         known = table.rows.setdefault(key, row)
         if (known.group, known.split, known.label) != (row.group, row.split, row.label):
-            raise BadInputError(f"lines {known.line} and {number} of the CSV say different things about one file; keep one of them")
+            raise BadInputError(f"lines {known.line} and {number} of the CSV differ about one file; keep one of them")
     return table
 
 
@@ -90,7 +92,7 @@ def _read_lines(path: Path) -> tuple[Sequence[str], list[dict[str, str | None]]]
     if not path.is_file():
         raise BadInputError(f"the CSV {shown} does not exist; choose an existing file")
     if path.stat().st_size > MAX_CSV_BYTES:
-        raise BadInputError(f"the CSV {shown} is larger than {MAX_CSV_BYTES // 2**20} MB; keep only the columns for file, group and split")
+        raise BadInputError(f"the CSV {shown} is larger than {MAX_CSV_BYTES // 2**20} MB; keep only file, group and split in it")
     try:
         text = path.read_text(encoding="utf-8-sig")
         first = text.partition("\n")[0]

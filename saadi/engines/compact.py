@@ -102,7 +102,7 @@ class CompactEngine:
     name = "compact"
 
     def __init__(self, architecture: dict[str, Any], state: dict[str, Tensor] | None = None, *, device: torch.device | None = None) -> None:
-        self.architecture = architecture
+        self.architecture = dict(architecture)
         self.resolution: int = architecture["resolution"]
         self.num_classes: int = architecture["num_classes"]
         self.device = device or devices.device()

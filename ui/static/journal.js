@@ -90,14 +90,21 @@ export async function recover(project, onState = () => {}) {
     let entry;
     try { entry = JSON.parse(localStorage.getItem(key)); } catch { localStorage.removeItem(key); continue; }
     const unpackRuns = (text) => text && fromRuns(text, entry.w * entry.h);
-    const saver = new Saver(project, { w: entry.w, h: entry.h, target: { id: entry.id, rev: entry.rev, draft: entry.draft }, onState,
-      onConflict: async (error, labels) => {
-        await post("/api/label_maps", { project_id: project.id, image_id: null, name: "recovered drawing", labels: await encode(labels), request_id: requestId() }).catch(() => {});
-      } });
+    let copied = null;
+    const onConflict = (error, labels) => { copied = keepCopy(project, { id: entry.id, draft: entry.draft, labels, name: "recovered drawing" }); };
+    const saver = new Saver(project, { w: entry.w, h: entry.h, target: { id: entry.id, rev: entry.rev, draft: entry.draft }, onState, onConflict });
     Object.assign(saver, { key, latest: unpackRuns(entry.latest), attempt: entry.attempt && { ...entry.attempt, labels: unpackRuns(entry.attempt.labels) } });
     await saver.pump();
-    if (saver.isStuck) saver.drop();
+    if (saver.isStuck) {
+      try { await copied; } catch { continue; }  // stays in the journal for the next visit
+      if (copied) saver.drop();
+    }
     if (saver.id) recovered.push({ id: saver.id, draft: entry.draft });
   }
   return recovered;
+}
+
+/** Store labels as a new free drawing of the same size. */
+export async function keepCopy(project, { id, draft, labels, name }) {
+  return post("/api/label_maps", { project_id: project.id, copy_of: id, image_id: draft?.image_id ?? null, name, labels: await encode(labels), request_id: requestId() });
 }

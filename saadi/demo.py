@@ -1,0 +1,81 @@
+"""The demo project: rendered phantom laparoscopy and the weights that ship with the program; no patient data."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+from saadi.config import assets_dir
+from saadi.datasets import phantom
+from saadi.errors import NotFoundError
+from saadi.records import LabelClass, ModelKind, Project, Split
+from saadi.store import Store
+
+NAME = "demo"
+NUM_PATIENTS = 24
+NUM_IMAGES = 192
+"""Eight frames per patient: 16 patients train, 4 validate, 4 test. Renders in about 10 s on two cores."""
+FIRST_SEED = 1000
+KINDS: tuple[ModelKind, ...] = ("engine", "selector", "judge")
+Progress = Callable[[int, int], None]
+
+
+def ensure_demo(store: Store, *, actor: str, num_images: int = NUM_IMAGES, on_progress: Progress = lambda step, total: None) -> Project:
+    """Create the demo project, or finish one that was interrupted, or return it as it is.
+
+    The shipped weights were fitted to other phantom patients (100-219), so that no image here was seen in fitting.
+    """
+    shipped = read_manifest()
+    try:
+        project = store.project(NAME)
+    except NotFoundError:
+        classes = [LabelClass(index, name, color) for index, (name, color) in
+                   enumerate(zip(phantom.CLASS_NAMES, phantom.CLASS_COLORS, strict=True))]
+        project = store.create_project(NAME, task="segmentation", classes=classes, resolution=shipped["engine"]["architecture"]["resolution"], actor=actor)
+    present = {image.source_name for image in store.images(project.id)}
+    missing = [index for index in range(num_images) if _source_name(index) not in present]
+    if missing:
+        _render_into(store, project, missing, actor=actor, on_progress=on_progress)
+    for kind in KINDS:
+        if store.active_model(project.id, kind) is None:
+            entry = shipped[kind]
+            file = store.files.put((assets_dir() / "phantom" / entry["file"]).read_bytes())
+            store.add_model(project.id, kind=kind, architecture=entry["architecture"], file=file, metrics=entry["metrics"], actor=actor)
+    return store.project(NAME)
+
+
+def read_manifest() -> dict[str, Any]:
+    """What ships: per model its file, architecture and how it was made."""
+    manifest: dict[str, Any] = json.loads((assets_dir() / "phantom" / "manifest.json").read_text())
+    return manifest
+
+
+def split_of(patient: int) -> Split:
+    """Whole patients: 0-15 train, 16-19 val, 20-23 test."""
+    return "train" if patient < 16 else "val" if patient < 20 else "test"
+
+
+def _source_name(index: int) -> str:
+    return f"phantom-{index:04d}"
+
+
+def _render_into(store: Store, project: Project, indices: list[int], *, actor: str, on_progress: Progress) -> None:
+    workers = min(4, os.cpu_count() or 1)
+    # spawn, never fork: SQLite connections must not cross a fork.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for done, (index, scene) in enumerate(zip(indices, pool.map(_render, indices, chunksize=8), strict=True), start=1):
+            side = scene.label_map.shape[0]
+            store.add_image(project.id, blob=store.blobs.put_image(scene.image), size=(side, side), group_id=scene.patient_id,
+                            split=split_of(index % NUM_PATIENTS), label=scene.phase, source_name=_source_name(index),
+                            label_map_blob=store.blobs.put_label_map(scene.label_map), actor=actor)
+            on_progress(done, len(indices))
+
+
+def _render(index: int) -> phantom.Scene:
+    return phantom.render(FIRST_SEED + index, patient=index % NUM_PATIENTS, size_px=256)
+
+

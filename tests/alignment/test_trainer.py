@@ -1,0 +1,109 @@
+import math
+
+import pytest
+import torch
+
+from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair, split_pairs
+from saadi.engines import lora, weights
+from tests import tiny
+
+CONFIG = AlignmentConfig(num_steps=6, batch_size=4, lora_rank=2, learning_rate=1e-3, held_out_share=0.25)
+
+
+def pairs(count: int = 8, *, swapped: bool = False) -> list[TrainingPair]:
+    made = []
+    for seed in range(count):
+        (image, label_map), (other, _) = tiny.scene(seed), tiny.scene(seed + 100)
+        chosen, rejected = (other, image) if swapped else (image, other)
+        made.append(TrainingPair(label_map, chosen, rejected, weight=1.0, is_real=seed % 2 == 0, group=str(seed // 2)))
+    return made
+
+
+def test_first_loss_is_exactly_ln_2():
+    trainer = PairTrainer(tiny.engine(), pairs(), AlignmentConfig(batch_size=4, lora_rank=2, sft_weight=0.0))
+    assert trainer.train_step()["loss"] == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_real_winners_add_their_denoising_error():
+    keys = [(0, 0), (1, 1), (2, 2), (3, 3)]
+    plain = PairTrainer(tiny.engine(), pairs(), AlignmentConfig(batch_size=4, lora_rank=2, sft_weight=0.0))
+    anchored = PairTrainer(tiny.engine(), pairs(), AlignmentConfig(batch_size=4, lora_rank=2, sft_weight=0.5))
+    with torch.no_grad():
+        chosen = plain.errors(keys)[0]
+        extra = float(anchored.loss(keys)[0]) - float(plain.loss(keys)[0])
+    assert extra == pytest.approx(0.5 * float((chosen[0] + chosen[2]) / 2), rel=1e-4)
+
+
+def test_only_the_adapter_learns_and_switching_it_off_gives_the_base():
+    made = tiny.engine()
+    base = {name: tensor.clone() for name, tensor in made.denoiser.state_dict().items()}
+    trainer = PairTrainer(made, pairs(), CONFIG)
+    keys = [(0, 0), (1, 1), (2, 2), (3, 3)]
+    before = trainer.reference_errors(keys).clone()
+    trainer.train_step()
+    assert any(float(parameter.abs().max()) > 0 for name, parameter in trainer.parameters.items() if "lora_B" in name)
+    trainer._reference.clear()
+    torch.testing.assert_close(trainer.reference_errors(keys), before, rtol=0, atol=0)
+    for name, tensor in made.denoiser.state_dict().items():
+        plain = name.replace(".base_layer", "")
+        if plain in base:
+            torch.testing.assert_close(tensor, base[plain], rtol=0, atol=0)
+
+
+def test_training_raises_accuracy_on_its_pairs():
+    trainer = PairTrainer(tiny.engine(), pairs(), AlignmentConfig(num_steps=30, batch_size=8, lora_rank=4, learning_rate=3e-3))
+    for _ in range(30):
+        numbers = trainer.train_step()
+    assert numbers["accuracy"] > 0.8
+
+
+def test_interrupted_alignment_equals_uninterrupted(tmp_path):
+    whole = PairTrainer(tiny.engine(), pairs(), CONFIG)
+    for _ in range(6):
+        whole.train_step()
+    broken = PairTrainer(tiny.engine(), pairs(), CONFIG)
+    for _ in range(3):
+        broken.train_step()
+    broken.save(tmp_path, {"note": 1})
+    resumed = PairTrainer(tiny.engine(), pairs(), CONFIG)
+    assert resumed.restore(tmp_path) == {"note": 1} and resumed.step == 3
+    for _ in range(3):
+        resumed.train_step()
+    for name, parameter in whole.parameters.items():
+        torch.testing.assert_close(resumed.parameters[name], parameter, msg=name)
+
+
+def test_second_round_starts_from_and_is_compared_with_the_first(tmp_path):
+    first = PairTrainer(tiny.engine(), pairs(), CONFIG)
+    for _ in range(4):
+        first.train_step()
+    file = tmp_path / "adapter.safetensors"
+    file.write_bytes(weights.to_bytes(lora.state(first.policy)))
+    second = PairTrainer(tiny.engine(), pairs(), CONFIG, parent=file)
+    keys = [(0, 0), (1, 1), (2, 2), (3, 3)]
+    with torch.no_grad():
+        torch.testing.assert_close(second.errors(keys), first.errors(keys), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(second.reference_errors(keys), second.errors(keys), rtol=1e-4, atol=1e-6)
+        reference = second.reference_errors(keys).clone()
+    assert not any("reference" in name for name in second.parameters)
+    second.train_step()
+    second._reference.clear()
+    torch.testing.assert_close(second.reference_errors(keys), reference, rtol=1e-4, atol=1e-6)
+
+
+def test_label_maps_are_never_split():
+    made = pairs(20)
+    train_ids, held_ids = split_pairs(made, share=0.3, seed=0)
+    assert not {made[index].group for index in train_ids} & {made[index].group for index in held_ids}
+    assert sorted(train_ids + held_ids) == list(range(20)) and held_ids
+
+
+def test_gradient_alarm_needs_a_lasting_jump():
+    trainer = PairTrainer(tiny.engine(), pairs(), CONFIG)
+    for norm in [1.0] * 30 + [20.0, 1.0, 20.0, 20.0]:
+        trainer._watch(norm)
+        assert trainer.alarm() is None
+    trainer._watch(20.0)
+    assert "times its median" in trainer.alarm()
+    trainer._watch(float("nan"))
+    assert "no longer a number" in trainer.alarm()

@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from saadi.downstream.segmenter import default_architecture
+from saadi.downstream.training import ScorerConfig, train
+from saadi.jobs import silent
+from tests import tiny
+
+
+@pytest.mark.parametrize("model", ["unet", "segresnet"])
+def test_prediction_has_the_image_size_and_features_one_row_per_image(model):
+    images, _ = tiny.scenes(3, side=40)
+    made = tiny.segmenter(model)
+    found = made.predict(images)
+    assert [item.label_map.shape for item in found] == [(40, 40)] * 3
+    assert all(1 / 3 <= item.confidence <= 1 for item in found)
+    assert made.features(images).shape[0] == 3 and np.isfinite(made.features(images)).all()
+
+
+def test_selector_and_judge_are_different_families():
+    assert default_architecture("selector", num_classes=2)["model"] != default_architecture("judge", num_classes=2)["model"]
+
+
+@pytest.mark.parametrize("model", ["unet", "segresnet"])
+def test_training_finds_the_organ_in_unseen_scenes(model):
+    images, label_maps = tiny.scenes(24, side=32)
+    architecture = tiny.segmenter(model).architecture
+    config = ScorerConfig(num_steps=60, batch_size=8, learning_rate=1e-2)
+    made = train(images, label_maps, architecture=architecture, config=config, report=silent)
+    image, label_map = tiny.scene(99, side=32)
+    organ = made.predict([image])[0].label_map == 1
+    assert 2 * (organ & (label_map == 1)).sum() / (organ.sum() + (label_map == 1).sum()) > 0.7
+
+
+def test_unknown_pixels_are_not_learnt():
+    images, label_maps = tiny.scenes(8, side=32)
+    blind = [np.full_like(label_map, 255) for label_map in label_maps]
+    seen: list[float] = []
+
+    def note(step, total, message, *, metrics=None, images=None):
+        seen.extend((metrics or {}).values())
+
+    train(images, [*label_maps[:4], *blind[4:]], architecture=tiny.segmenter("unet").architecture,
+          config=ScorerConfig(num_steps=20, batch_size=8), report=note)
+    assert seen and np.isfinite(seen).all()

@@ -1,0 +1,120 @@
+"""Votes are append-only: the newest counts, an undo is a row, nothing is ever changed."""
+
+from __future__ import annotations
+
+import pytest
+from sqlite_utils.utils import sqlite3
+
+from saadi.errors import BadInputError, NotFoundError
+from saadi.records import Answer, Pair, Project, Sample, Vote
+from saadi.store import Store
+from tests.builders import add_label_map, add_samples, count, new_request
+
+
+@pytest.fixture
+def samples(store: Store, project: Project) -> list[Sample]:
+    return add_samples(store, project, count=3)
+
+
+def vote(store: Store, project: Project, left: Sample, right: Sample, answer: Answer = "left", *, voter: str = "ann",
+         request_id: str | None = None) -> Vote:
+    return store.add_vote(project.id, left_id=left.id, right_id=right.id, answer=answer, voter=voter,
+                          request_id=request_id or new_request())
+
+
+def test_a_second_vote_on_a_pair_supersedes_the_first_also_with_sides_changed(store: Store, project: Project,
+                                                                              samples: list[Sample]) -> None:
+    first = vote(store, project, samples[0], samples[1], "left")
+    second = vote(store, project, samples[1], samples[0], "left")
+    assert second.supersedes == first.id
+    assert store.votes(project.id) == [second]
+    assert count(store, "votes") == 2
+
+
+def test_votes_of_others_stand_beside(store: Store, project: Project, samples: list[Sample]) -> None:
+    vote(store, project, samples[0], samples[1], voter="ann")
+    vote(store, project, samples[0], samples[1], "right", voter="bob")
+    vote(store, project, samples[0], samples[2], voter="ann")
+    assert [(item.voter, item.answer) for item in store.votes(project.id)] == [("ann", "left"), ("bob", "right"), ("ann", "left")]
+    assert len(store.votes(project.id, voter="ann")) == 2
+
+
+def test_a_resent_vote_counts_once(store: Store, project: Project, samples: list[Sample]) -> None:
+    first, second = (vote(store, project, samples[0], samples[1], request_id="r") for _ in range(2))
+    assert first == second
+    assert count(store, "votes") == count(store, "audit", "action = 'vote'") == 1
+
+
+def test_an_undone_vote_counts_no_more_and_stays(store: Store, project: Project, samples: list[Sample]) -> None:
+    given = vote(store, project, samples[0], samples[1])
+    undo = store.undo_vote(given.id, voter="ann", request_id="u")
+    assert store.undo_vote(given.id, voter="ann", request_id="u") == undo
+    assert store.votes(project.id) == []
+    assert count(store, "votes") == 2
+
+
+def test_undoing_a_replacement_brings_nothing_back(store: Store, project: Project, samples: list[Sample]) -> None:
+    vote(store, project, samples[0], samples[1], "left")
+    second = vote(store, project, samples[0], samples[1], "right")
+    store.undo_vote(second.id, voter="ann", request_id=new_request())
+    assert store.votes(project.id) == []
+
+
+def test_a_pair_can_be_voted_on_again_after_an_undo(store: Store, project: Project, samples: list[Sample]) -> None:
+    given = vote(store, project, samples[0], samples[1])
+    store.undo_vote(given.id, voter="ann", request_id=new_request())
+    again = vote(store, project, samples[0], samples[1], "right")
+    assert store.votes(project.id) == [again]
+
+
+def test_only_a_standing_vote_of_ones_own_is_undone(store: Store, project: Project, samples: list[Sample]) -> None:
+    given = vote(store, project, samples[0], samples[1])
+    with pytest.raises(BadInputError, match="another reviewer"):
+        store.undo_vote(given.id, voter="bob", request_id=new_request())
+    undo = store.undo_vote(given.id, voter="ann", request_id=new_request())
+    for ended in (given, undo):
+        with pytest.raises(BadInputError, match="nothing to undo"):
+            store.undo_vote(ended.id, voter="ann", request_id=new_request())
+    with pytest.raises(NotFoundError):
+        store.undo_vote(99, voter="ann", request_id=new_request())
+
+
+def test_votes_are_append_only_even_in_sql(store: Store, project: Project, samples: list[Sample]) -> None:
+    given = vote(store, project, samples[0], samples[1])
+    columns = ("project_id, request_id, left_id, right_id, label_map_blob, 'right', voter, response_ms, supersedes, "
+               "is_undo, created_at")
+    for statement in ("UPDATE votes SET answer = 'right'", "DELETE FROM votes",
+                      f"INSERT OR REPLACE INTO votes SELECT id, {columns} FROM votes"):
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            store.db.execute(statement)
+    assert store.vote(given.id) == given
+
+
+@pytest.mark.parametrize("answer", ["LEFT", "", "maybe"])
+def test_an_unknown_answer_is_refused(store: Store, project: Project, samples: list[Sample], answer: Answer) -> None:
+    with pytest.raises(BadInputError, match="a vote is one of left, right"):
+        vote(store, project, samples[0], samples[1], answer)
+
+
+def test_only_two_images_of_one_mask_compare(store: Store, project: Project, samples: list[Sample]) -> None:
+    other = add_samples(store, project, count=1, label_map=add_label_map(store, project, value=2))[0]
+    with pytest.raises(BadInputError, match="different label maps"):
+        vote(store, project, samples[0], other)
+    with pytest.raises(BadInputError, match="twice"):
+        vote(store, project, samples[0], samples[0])
+    assert count(store, "votes") == 0
+
+
+def test_the_same_pairs_are_one_frozen_set(store: Store, project: Project) -> None:
+    pairs = [Pair("0" * 64, "1" * 64, "2" * 64, "score", 1.0, 0.25)]
+    first = store.freeze_pairs(project.id, pairs, {"num": 1}, actor="ann")
+    assert store.freeze_pairs(project.id, pairs, {"num": 1}, actor="ann") == first
+    assert store.pair_set(first.id).pairs == tuple(pairs)
+
+
+def test_an_export_is_written_down_once_per_job(store: Store, project: Project) -> None:
+    first = store.add_export(project.id, format="nnunet", path="a", manifest_sha256="0", num_items=3, actor="ann", job_id=1)
+    store.add_export(project.id, format="nnunet", path="b", manifest_sha256="1", num_items=4, actor="ann")
+    again = store.add_export(project.id, format="nnunet", path="c", manifest_sha256="2", num_items=5, actor="ann", job_id=1)
+    assert again == first
+    assert [item.path for item in store.exports(project.id)] == ["a", "b"]

@@ -1,0 +1,73 @@
+"""Golden cases with numbers derived by hand."""
+
+import math
+
+import pytest
+
+from saadi.preferences import Candidate, merge, strengths, to_pairs, undecidedness
+from saadi.records import Vote
+
+
+def candidates(*scores: float) -> list[Candidate]:
+    return [Candidate(sample_id=index, blob=f"blob{index}", score=score) for index, score in enumerate(scores, start=1)]
+
+
+def vote(left: int, right: int, answer: str, voter: str = "ann") -> Vote:
+    return Vote(id=0, project_id=1, left_id=left, right_id=right, label_map_blob="m", answer=answer, voter=voter, response_ms=None,
+                supersedes=None, is_undo=False, created_at="")
+
+
+def test_two_candidates_without_votes_keep_the_odds_of_the_score():
+    # Standardised difference of two scores is 2 (population standard deviation = half the gap), so the odds are e^2.
+    found = strengths(candidates(0.9, 0.5), [])
+    assert found[1] - found[2] == pytest.approx(2.0, abs=1e-3)
+
+
+def test_a_vote_counts_as_one_more_comparison():
+    # One virtual comparison with p = sigmoid(2) = 0.8808 for the first, one human vote for the second: odds 0.8808 : 1.1192.
+    found = strengths(candidates(0.9, 0.5), [vote(1, 2, "right")])
+    p = 1 / (1 + math.exp(-2))
+    assert found[1] - found[2] == pytest.approx(math.log(p / (2 - p)), abs=1e-3)
+
+
+def test_equal_scores_are_undecided_until_somebody_votes():
+    group = candidates(0.7, 0.7)
+    assert undecidedness(strengths(group, []), 1, 2) == pytest.approx(1.0)
+    assert merge(group, []).decisions == () and merge(group, []).num_undecided == 1
+    decided = merge(group, [vote(1, 2, "right")])
+    assert [(item.chosen.sample_id, item.rejected.sample_id, item.source) for item in decided.decisions] == [(2, 1, "vote")]
+
+
+def test_best_against_worst_when_the_margin_is_clear():
+    found = merge(candidates(0.6, 0.9, 0.7, 0.3), [])
+    assert [(item.chosen.sample_id, item.rejected.sample_id, item.source) for item in found.decisions] == [(2, 4, "score")]
+
+
+def test_small_margins_are_left_out():
+    found = merge(candidates(0.80, 0.82, 0.84), [])
+    assert found.decisions == () and found.num_undecided == 1
+
+
+def test_one_person_against_a_clear_score_is_a_conflict_and_a_second_opinion_settles_it():
+    group = candidates(0.9, 0.4)
+    alone = merge(group, [vote(1, 2, "right")])
+    assert alone.conflicts == ((2, 1),) and alone.decisions == ()
+    together = merge(group, [vote(1, 2, "right"), vote(2, 1, "left", voter="bob")])
+    assert together.conflicts == () and [(item.chosen.sample_id, item.source) for item in together.decisions] == [(2, "vote")]
+
+
+def test_people_who_contradict_each_other_are_a_conflict():
+    found = merge(candidates(0.7, 0.7), [vote(1, 2, "left"), vote(1, 2, "right", voter="bob")])
+    assert len(found.conflicts) == 1 and found.decisions == ()
+
+
+def test_vote_and_score_together_are_agreed_and_weigh_more_than_a_score():
+    agreed = to_pairs(merge(candidates(0.9, 0.4), [vote(1, 2, "left")]).decisions, label_map_blob="m")
+    scored = to_pairs(merge(candidates(0.9, 0.4), []).decisions, label_map_blob="m")
+    assert (agreed[0].source, agreed[0].weight) == ("agreed", 1.0) and (scored[0].source, scored[0].weight) == ("score", 0.5)
+    assert (agreed[0].chosen_blob, agreed[0].rejected_blob) == ("blob1", "blob2") and agreed[0].margin > scored[0].margin > 0
+
+
+def test_both_bad_never_makes_a_winner_and_skip_says_nothing():
+    assert merge(candidates(0.9, 0.4), [vote(1, 2, "both_bad")]).decisions == ()
+    assert merge(candidates(0.9, 0.4), [vote(1, 2, "skip")]) == merge(candidates(0.9, 0.4), [])

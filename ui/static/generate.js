@@ -1,0 +1,1 @@
+export function mount(e){e.textContent="soon";}
