@@ -95,30 +95,31 @@ def check_values(counts: Mapping[int, int], values: Mapping[int, int]) -> None:
                                 f"known values are {known}; say which class it is, or correct the mask")
 
 
-def decode_image(data: bytes, *, name: str) -> DecodedImage:
+def decode_image(data: bytes, *, name: str, max_bytes: int = MAX_FILE_BYTES) -> DecodedImage:
     """Decode a picture to (H, W, 3) uint8 RGB, upright.
 
     Args:
         name: Only for the message of a refusal, where a shortened form appears.
+        max_bytes: Larger files are refused; our own PNGs may be larger than what people bring.
 
     Raises:
         BadImageError: With one sentence; nothing else is raised for any bytes.
     """
     shown = display_name(name)
-    with _opened(data, shown) as (picture, notes):
+    with _opened(data, shown, max_bytes) as (picture, notes):
         turned = _upright(picture, notes)
         pixels = np.asarray(_to_rgb(turned, shown, notes), dtype=np.uint8)
     return DecodedImage(np.ascontiguousarray(pixels), tuple(notes))
 
 
-def decode_mask(data: bytes, *, name: str) -> DecodedMask:
+def decode_mask(data: bytes, *, name: str, max_bytes: int = MAX_FILE_BYTES) -> DecodedMask:
     """Decode a mask to (H, W) uint8 without changing any value: palette masks give their indices.
 
     Raises:
         BadImageError: With one sentence; a file that was saved with loss is refused, its values cannot be trusted.
     """
     shown = display_name(name)
-    with _opened(data, shown, lossless=True) as (picture, notes):
+    with _opened(data, shown, max_bytes, lossless=True) as (picture, notes):
         turned = _upright(picture, notes)
         if turned.mode == "P":
             notes.append("palette mask read as indices")
@@ -166,10 +167,10 @@ def parse_value(text: str) -> int:
 
 
 @contextmanager
-def _opened(data: bytes, shown: str, *, lossless: bool = False) -> Iterator[tuple[Pillow.Image, list[str]]]:
+def _opened(data: bytes, shown: str, max_bytes: int, *, lossless: bool = False) -> Iterator[tuple[Pillow.Image, list[str]]]:
     """Give the loaded picture and its notes, or refuse; limits are checked on the header, before any pixel."""
     notes: list[str] = []
-    kind = _allowed_format(data, shown)
+    kind = _allowed_format(data, shown, max_bytes)
     if lossless and is_lossy(kind, data):
         raise BadImageError(f"{shown} was saved with loss ({kind}), which changes mask values; save the mask as PNG")
     if kind == "PNG":
@@ -188,11 +189,11 @@ def _opened(data: bytes, shown: str, *, lossless: bool = False) -> Iterator[tupl
                             "export it again from the original") from error
 
 
-def _allowed_format(data: bytes, shown: str) -> str:
+def _allowed_format(data: bytes, shown: str, max_bytes: int) -> str:
     if not data:
         raise BadImageError(f"{shown} is empty (0 bytes); choose a picture")
-    if len(data) > MAX_FILE_BYTES:
-        raise BadImageError(f"{shown} is larger than {MAX_FILE_BYTES // 2**20} MB; scale it down first")
+    if len(data) > max_bytes:
+        raise BadImageError(f"{shown} is larger than {max_bytes // 2**20} MB; scale it down first")
     kind = sniff(data)
     if kind is None:
         raise BadImageError(f"{shown} is {advice_for(data) or f'not a {FORMATS}; save it as PNG'}")

@@ -24,7 +24,9 @@ KINDS: tuple[ModelKind, ...] = ("engine", "selector", "judge")
 Progress = Callable[[int, int], None]
 
 
-def ensure_demo(store: Store, *, actor: str, num_images: int = NUM_IMAGES, on_progress: Progress = lambda step, total: None) -> Project:
+def ensure_demo(
+    store: Store, *, actor: str, num_images: int = NUM_IMAGES, on_progress: Progress = lambda step, total: None
+) -> Project:
     """Create the demo project, or finish one that was interrupted, or return it as it is.
 
     The shipped weights were fitted to other phantom patients (100-219), so that no image here was seen in fitting.
@@ -33,9 +35,13 @@ def ensure_demo(store: Store, *, actor: str, num_images: int = NUM_IMAGES, on_pr
     try:
         project = store.project(NAME)
     except NotFoundError:
-        classes = [LabelClass(index, name, color) for index, (name, color) in
-                   enumerate(zip(phantom.CLASS_NAMES, phantom.CLASS_COLORS, strict=True))]
-        project = store.create_project(NAME, task="segmentation", classes=classes, resolution=shipped["engine"]["architecture"]["resolution"], actor=actor)
+        classes = [
+            LabelClass(index, name, color)
+            for index, (name, color) in enumerate(zip(phantom.CLASS_NAMES, phantom.CLASS_COLORS, strict=True))
+        ]
+        project = store.create_project(
+            NAME, task="segmentation", classes=classes, resolution=shipped["engine"]["architecture"]["resolution"], actor=actor
+        )
     present = {image.source_name for image in store.images(project.id)}
     missing = [index for index in range(num_images) if _source_name(index) not in present]
     if missing:
@@ -44,7 +50,9 @@ def ensure_demo(store: Store, *, actor: str, num_images: int = NUM_IMAGES, on_pr
         if store.active_model(project.id, kind) is None:
             entry = shipped[kind]
             file = store.files.put((assets_dir() / "phantom" / entry["file"]).read_bytes())
-            store.add_model(project.id, kind=kind, architecture=entry["architecture"], file=file, metrics=entry["metrics"], actor=actor)
+            store.add_model(
+                project.id, kind=kind, architecture=entry["architecture"], file=file, metrics=entry["metrics"], actor=actor
+            )
     return store.project(NAME)
 
 
@@ -69,13 +77,19 @@ def _render_into(store: Store, project: Project, indices: list[int], *, actor: s
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for done, (index, scene) in enumerate(zip(indices, pool.map(_render, indices, chunksize=8), strict=True), start=1):
             side = scene.label_map.shape[0]
-            store.add_image(project.id, blob=store.blobs.put_image(scene.image), size=(side, side), group_id=scene.patient_id,
-                            split=split_of(index % NUM_PATIENTS), label=scene.phase, source_name=_source_name(index),
-                            label_map_blob=store.blobs.put_label_map(scene.label_map), actor=actor)
+            store.add_image(
+                project.id,
+                blob=store.blobs.put_image(scene.image),
+                size=(side, side),
+                group_id=scene.patient_id,
+                split=split_of(index % NUM_PATIENTS),
+                label=scene.phase,
+                source_name=_source_name(index),
+                label_map_blob=store.blobs.put_label_map(scene.label_map),
+                actor=actor,
+            )
             on_progress(done, len(indices))
 
 
 def _render(index: int) -> phantom.Scene:
     return phantom.render(FIRST_SEED + index, patient=index % NUM_PATIENTS, size_px=256)
-
-

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from saadi import config
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def device() -> torch.device:
@@ -32,6 +36,11 @@ def fast_dtype(on: torch.device) -> torch.dtype:
 def _has_bf16_dot() -> bool:
     # torch calls plain AVX512 "supported" too, where bf16 is emulated; only these instructions make it faster.
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def placed(module: M, on: torch.device, *, dtype: torch.dtype | None = None) -> M:
+    """The module on a device in channels_last layout, without which bfloat16 loses most of its speed on CPUs."""
+    return module.to(on, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 @contextmanager

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,28 +15,25 @@ import structlog
 from saadi import devices
 from saadi.config import Home
 from saadi.downstream import scoring
+from saadi.engines.base import StepCallback
 from saadi.engines.compact import SAMPLING_BATCH, CompactEngine
 from saadi.errors import NotFoundError, TooFewError
 from saadi.jobs import JobContext, Outcome, Report
 from saadi.records import Adapter, LabelMapRecord, Model, Project, Sample
 from saadi.store import Store
 from saadi.store.candidates import sample_recipe
+from saadi.store.connection import dump
 
 log = structlog.get_logger()
 
 
 @lru_cache(maxsize=2)
 def _engine(architecture: str, file: str) -> CompactEngine:
-    import json
-    from pathlib import Path
-
     return CompactEngine.from_file(json.loads(architecture), Path(file))
 
 
 def warm_engine(store: Store, model: Model) -> CompactEngine:
     """The engine of a model, kept in memory: reading and preparing its weights takes a second."""
-    from saadi.store.connection import dump
-
     return _engine(dump(model.architecture), str(store.files.path(model.file)))
 
 
@@ -51,9 +50,20 @@ def warm_up(home: Home) -> None:
                 log.info("engine_warm", project=project.id)
 
 
-def generate_samples(store: Store, project: Project, label_maps: Sequence[LabelMapRecord], *, candidates: int, seed: int,
-                     settings: dict[str, Any], adapter: Adapter | None, purpose: str, report: Report,
-                     parent_id: int | None = None, total: int | None = None) -> list[Sample]:
+def generate_samples(
+    store: Store,
+    project: Project,
+    label_maps: Sequence[LabelMapRecord],
+    *,
+    candidates: int,
+    seed: int,
+    settings: dict[str, Any],
+    adapter: Adapter | None,
+    purpose: str,
+    report: Report,
+    parent_id: int | None = None,
+    total: int | None = None,
+) -> list[Sample]:
     """K images per label map, seeds seed, seed + 1, ...; all candidates of one label map differ by seed only.
 
     Samples that exist already under the same recipe are returned as they are, so that a resumed job repeats nothing.
@@ -62,31 +72,77 @@ def generate_samples(store: Store, project: Project, label_maps: Sequence[LabelM
     if model is None:
         raise TooFewError("this project has no generator yet; run `fit` first")
     engine = warm_engine(store, model)
-    wanted = [(record, seed + position * candidates + offset) for position, record in enumerate(label_maps) for offset in range(candidates)]
+    wanted = [
+        (record, seed + position * candidates + offset)
+        for position, record in enumerate(label_maps)
+        for offset in range(candidates)
+    ]
     steps = settings.get("num_inference_steps") or engine.architecture["sampler"]["num_inference_steps"]
-    settings = {**settings, "num_inference_steps": steps, "sampler": engine.architecture["sampler"]["name"], "adapter_scale": adapter.scale if adapter else 1.0}
+    settings = {
+        **settings,
+        "num_inference_steps": steps,
+        "sampler": engine.architecture["sampler"]["name"],
+        "adapter_scale": adapter.scale if adapter else 1.0,
+    }
     total = total or len(wanted) * steps
     made: list[Sample] = []
     for first in range(0, len(wanted), SAMPLING_BATCH):
         chunk = wanted[first : first + SAMPLING_BATCH]
-        known = {index: store.sample_by_recipe(sample_recipe(
-            project.id, label_map_blob=record.blob, seed=number, engine=engine.name, model_id=model.id,
-            adapter_id=adapter.id if adapter else None, settings=settings)) for index, (record, number) in enumerate(chunk)}
+        known = {
+            index: store.sample_by_recipe(
+                sample_recipe(
+                    project.id,
+                    label_map_blob=record.blob,
+                    seed=number,
+                    engine=engine.name,
+                    model_id=model.id,
+                    adapter_id=adapter.id if adapter else None,
+                    settings=settings,
+                )
+            )
+            for index, (record, number) in enumerate(chunk)
+        }
         missing = [index for index, sample in known.items() if sample is None]
-        images = engine.generate(
-            [store.blobs.label_map(chunk[index][0].blob) for index in missing], [chunk[index][1] for index in missing],
-            num_inference_steps=steps, guidance_scale=settings["guidance_scale"],
-            adapter=store.files.path(adapter.file) if adapter else None, adapter_scale=adapter.scale if adapter else 1.0,
-            on_step=lambda step, of, first=first: report(first * steps + step * len(missing), total, f"image {first + 1} of {len(wanted)}, step {step} of {of}"),
-        ) if missing else []
+        images = (
+            engine.generate(
+                [store.blobs.label_map(chunk[index][0].blob) for index in missing],
+                [chunk[index][1] for index in missing],
+                num_inference_steps=steps,
+                guidance_scale=settings["guidance_scale"],
+                adapter=store.files.path(adapter.file) if adapter else None,
+                adapter_scale=adapter.scale if adapter else 1.0,
+                on_step=_steps_of(report, first=first, size=len(missing), count=len(wanted), steps=steps, total=total),
+            )
+            if missing
+            else []
+        )
         for index, image in zip(missing, images, strict=True):
             record, number = chunk[index]
             known[index] = store.add_sample(
-                project.id, label_map_id=record.id, label_map_rev=record.rev, label_map_blob=record.blob, blob=store.blobs.put_image(image),
-                seed=number, engine=engine.name, model_id=model.id, adapter_id=adapter.id if adapter else None, settings=settings,
-                purpose=purpose, parent_id=parent_id)  # type: ignore[arg-type]
+                project.id,
+                label_map_id=record.id,
+                label_map_rev=record.rev,
+                label_map_blob=record.blob,
+                blob=store.blobs.put_image(image),
+                seed=number,
+                engine=engine.name,
+                model_id=model.id,
+                adapter_id=adapter.id if adapter else None,
+                settings=settings,
+                purpose=purpose,
+                parent_id=parent_id,
+            )  # type: ignore[arg-type]
         made += [sample for sample in known.values() if sample is not None]
     return made
+
+
+def _steps_of(report: Report, *, first: int, size: int, count: int, steps: int, total: int) -> StepCallback:
+    """Report the network steps of one chunk as progress of the whole order."""
+
+    def on_step(step: int, of: int) -> None:
+        report(first * steps + step * size, total, f"image {first + 1} of {count}, step {step} of {of}")
+
+    return on_step
 
 
 def chosen_adapter(store: Store, project: Project, wanted: str | int) -> Adapter | None:
@@ -102,7 +158,9 @@ def chosen_adapter(store: Store, project: Project, wanted: str | int) -> Adapter
     return adapter
 
 
-def chosen_label_maps(store: Store, project: Project, *, count: int, seed: int, ids: Sequence[int] | None) -> list[LabelMapRecord]:
+def chosen_label_maps(
+    store: Store, project: Project, *, count: int, seed: int, ids: Sequence[int] | None
+) -> list[LabelMapRecord]:
     """The label maps that were named, or `count` of the training split drawn by seed, each once before any comes twice."""
     if ids:
         return [store.label_map(label_map_id) for label_map_id in ids]
@@ -121,8 +179,18 @@ def run_job(context: JobContext) -> Outcome:
     project = store.project(order["project_id"])
     records = chosen_label_maps(store, project, count=order["count"], seed=order["seed"], ids=order["label_map_ids"])
     adapter = chosen_adapter(store, project, order["adapter"])
-    samples = generate_samples(store, project, records, candidates=order["candidates"], seed=order["seed"], settings=order["settings"],
-                               adapter=adapter, purpose=order["purpose"], parent_id=order["parent_id"], report=context.report)
+    samples = generate_samples(
+        store,
+        project,
+        records,
+        candidates=order["candidates"],
+        seed=order["seed"],
+        settings=order["settings"],
+        adapter=adapter,
+        purpose=order["purpose"],
+        parent_id=order["parent_id"],
+        report=context.report,
+    )
     scorers = scoring.load_scorers(store, project)
     if scorers:
         scoring.score_samples(store, project, samples, scorers, context.report)

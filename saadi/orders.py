@@ -62,8 +62,10 @@ class FitOrder(Order):
     def check(self, store: Store) -> None:
         usable = len([record for record in store.label_maps(self.project_id, splits=["train"])])
         if usable < MIN_IMAGES_TO_FIT:
-            raise TooFewError(f"{usable} training images with a label map, {MIN_IMAGES_TO_FIT} needed to fit; "
-                              f"import or draw {MIN_IMAGES_TO_FIT - usable} more")
+            raise TooFewError(
+                f"{usable} training images with a label map, {MIN_IMAGES_TO_FIT} needed to fit; "
+                f"import or draw {MIN_IMAGES_TO_FIT - usable} more"
+            )
 
 
 class GenerateOrder(Order):
@@ -109,8 +111,10 @@ class TrainScorerOrder(Order):
     def check(self, store: Store) -> None:
         usable = len(store.label_maps(self.project_id, splits=["train"]))
         if usable < MIN_IMAGES_TO_TRAIN_SCORER:
-            raise TooFewError(f"{usable} training images with a label map, {MIN_IMAGES_TO_TRAIN_SCORER} needed to train the scorers; "
-                              f"import or draw {MIN_IMAGES_TO_TRAIN_SCORER - usable} more")
+            raise TooFewError(
+                f"{usable} training images with a label map, {MIN_IMAGES_TO_TRAIN_SCORER} needed to train the scorers; "
+                f"import or draw {MIN_IMAGES_TO_TRAIN_SCORER - usable} more"
+            )
 
 
 class ScoreOrder(Order):
@@ -140,18 +144,27 @@ class AlignOrder(Order):
 
     def unique_key(self, store: Store) -> str | None:
         engine, parent = store.active_model(self.project_id, "engine"), store.accepted_adapter(self.project_id)
-        frozen = [self.kind, self.model_dump(exclude={"pair_set_id"}), store.pair_set(self.pair_set_id).sha256,
-                  engine.file if engine else None, parent.file if parent else None]
+        frozen = [
+            self.kind,
+            self.model_dump(exclude={"pair_set_id"}),
+            store.pair_set(self.pair_set_id).sha256,
+            engine.file if engine else None,
+            parent.file if parent else None,
+        ]
         return hashlib.sha256(dump(frozen).encode()).hexdigest()
 
     def check(self, store: Store) -> None:
         pairs = store.pair_set(self.pair_set_id).pairs
         if len(pairs) < MIN_PAIRS_TO_ALIGN:
-            raise TooFewError(f"{len(pairs)} usable pairs, {MIN_PAIRS_TO_ALIGN} needed to align; generate and score more "
-                              f"candidates, or vote on {MIN_PAIRS_TO_ALIGN - len(pairs)} more pairs")
+            raise TooFewError(
+                f"{len(pairs)} usable pairs, {MIN_PAIRS_TO_ALIGN} needed to align; generate and score more "
+                f"candidates, or vote on {MIN_PAIRS_TO_ALIGN - len(pairs)} more pairs"
+            )
         for kind in ("engine", "selector", "judge"):
-            if store.active_model(self.project_id, kind) is None:  # type: ignore[arg-type]
-                raise TooFewError(f"this project has no {kind} yet; run {'`fit`' if kind == 'engine' else '`train-scorer`'} first")
+            if store.active_model(self.project_id, kind) is None:
+                raise TooFewError(
+                    f"this project has no {kind} yet; run {'`fit`' if kind == 'engine' else '`train-scorer`'} first"
+                )
 
 
 class ExportOrder(Order):
@@ -189,5 +202,12 @@ def place(store: Store, wanted: Order, *, actor: str, request_id: str | None = N
         The job, and True where it is new; a second click gets the job of the first.
     """
     wanted.check(store)
-    return store.add_job(wanted.kind, wanted.model_dump(mode="json"), project_id=wanted.project_id, actor=actor,
-                         request_id=request_id or uuid.uuid4().hex, unique_key=wanted.unique_key(store), priority=wanted.priority)
+    return store.add_job(
+        wanted.kind,
+        wanted.model_dump(mode="json"),
+        project_id=wanted.project_id,
+        actor=actor,
+        request_id=request_id or uuid.uuid4().hex,
+        unique_key=wanted.unique_key(store),
+        priority=wanted.priority,
+    )

@@ -20,8 +20,10 @@ REAL_SHARE = 1.0
 def build_pairs(store: Store, project_id: int, *, actor: str, real_winners: bool = True) -> PairSet:
     """Settle all pairs of a project and freeze them.
 
-    Under each label map with scored candidates: merged votes and scores decide chosen and rejected; and where the label map belongs to
-    a real training image, that image is the winner against the worst candidate (the strongest lever in both trials, DESIGN section 6).
+    Under each label map with scored candidates: merged votes and scores decide chosen and rejected; and where the label map
+    belongs to
+    a real training image, that image is the winner against the worst candidate (the strongest lever in both trials, DESIGN
+    section 6).
 
     Raises:
         TooFewError: No scored candidates yet.
@@ -40,16 +42,31 @@ def build_pairs(store: Store, project_id: int, *, actor: str, real_winners: bool
         pairs += to_pairs(merged.decisions, label_map_blob=label_map_blob)
         if label_map_blob in reals and candidates:
             worst = min(candidates, key=lambda candidate: (candidate.score, candidate.sample_id))
-            pairs.append(Pair(label_map_blob=label_map_blob, chosen_blob=reals[label_map_blob], rejected_blob=worst.blob, source="real",
-                              weight=1.0, margin=round(max(1e-6, 1 - worst.score), 6)))
+            pairs.append(
+                Pair(
+                    label_map_blob=label_map_blob,
+                    chosen_blob=reals[label_map_blob],
+                    rejected_blob=worst.blob,
+                    source="real",
+                    weight=1.0,
+                    margin=round(max(1e-6, 1 - worst.score), 6),
+                )
+            )
     summary: dict[str, Any] = {
-        "num_pairs": len(pairs), "by_source": dict(Counter(pair.source for pair in pairs)), "num_label_maps": len(groups),
-        "num_candidates": sum(len(group) for group in groups.values()), "num_votes": sum(len(group) for group in votes.values()),
-        "num_conflicts": conflicts, "num_undecided": undecided}
+        "num_pairs": len(pairs),
+        "by_source": dict(Counter(pair.source for pair in pairs)),
+        "num_label_maps": len(groups),
+        "num_candidates": sum(len(group) for group in groups.values()),
+        "num_votes": sum(len(group) for group in votes.values()),
+        "num_conflicts": conflicts,
+        "num_undecided": undecided,
+    }
     return store.freeze_pairs(project_id, pairs, summary, actor=actor)
 
 
-def next_vote_pairs(store: Store, project_id: int, *, voter: str, count: int, exclude: set[tuple[int, int]]) -> list[tuple[int, int]]:
+def next_vote_pairs(
+    store: Store, project_id: int, *, voter: str, count: int, exclude: set[tuple[int, int]]
+) -> list[tuple[int, int]]:
     """Pairs that a reviewer has not judged: the least certain first, with a quota for the rarest class; sides are random.
 
     Args:
@@ -75,8 +92,10 @@ def next_vote_pairs(store: Store, project_id: int, *, voter: str, count: int, ex
     quota = round(count * RARE_SHARE)
     chosen = [item for item in found if item[1]][:quota]
     chosen += [item for item in found if item not in chosen][: count - len(chosen)]
-    return [(first, second) if random.Random(f"side:{voter}:{first}:{second}").random() < 0.5 else (second, first)
-            for _, _, first, second in chosen]
+    return [
+        (first, second) if random.Random(f"side:{voter}:{first}:{second}").random() < 0.5 else (second, first)
+        for _, _, first, second in chosen
+    ]
 
 
 def _candidates(store: Store, project_id: int) -> dict[str, list[Candidate]]:
@@ -99,7 +118,11 @@ def _votes_by_label_map(votes: list[Vote]) -> dict[str, list[Vote]]:
 def _real_images(store: Store, project_id: int) -> dict[str, str]:
     """Label map blob -> blob of the real training image it belongs to."""
     images = {record.id: record.blob for record in store.images(project_id, splits=["train"])}
-    return {record.blob: images[record.image_id] for record in store.label_maps(project_id, splits=["train"]) if record.image_id in images}
+    return {
+        record.blob: images[record.image_id]
+        for record in store.label_maps(project_id, splits=["train"])
+        if record.image_id in images
+    }
 
 
 def _rare_label_maps(store: Store, project_id: int, blobs: set[str]) -> set[str]:

@@ -1,7 +1,9 @@
 """Votes and scores to preference pairs: pure functions on records and numbers.
 
-Merge (research/ui.md section 5.3): Bradley-Terry per label map over human votes and weighted pseudo-votes of the selector. In simulation
-60 votes lifted pair accuracy from 0.706 (scores only) to 0.735; votes only gave 0.617. A human overrules a score, but a conflict waits for
+Merge (research/ui.md section 5.3): Bradley-Terry per label map over human votes and weighted pseudo-votes of the selector.
+In simulation
+60 votes lifted pair accuracy from 0.706 (scores only) to 0.735; votes only gave 0.617. A human overrules a score, but a
+conflict waits for
 a second opinion before it trains: 30 % wrong pairs wiped out nearly the whole gain.
 """
 
@@ -56,7 +58,8 @@ class Merged:
 
     decisions: tuple[Decision, ...]
     conflicts: tuple[tuple[int, int], ...]
-    """Sample ids (winner by votes, loser by votes) where the score clearly disagrees and only one person has voted, or people disagree."""
+    """Sample ids (winner by votes, loser by votes) where the score clearly disagrees and only one person has voted, or
+    people disagree."""
     num_undecided: int
 
 
@@ -83,7 +86,12 @@ def strengths(candidates: Sequence[Candidate], votes: Iterable[Vote]) -> dict[in
                 winners.append(winner)
                 counts.append(PSEUDO_VOTES * weight)
     known = {candidate.sample_id for candidate in candidates}
-    outcome = {"left": evalica.Winner.X, "right": evalica.Winner.Y, "both_good": evalica.Winner.Draw, "both_bad": evalica.Winner.Draw}
+    outcome = {
+        "left": evalica.Winner.X,
+        "right": evalica.Winner.Y,
+        "both_good": evalica.Winner.Draw,
+        "both_bad": evalica.Winner.Draw,
+    }
     for vote in votes:
         if vote.answer in outcome and {vote.left_id, vote.right_id} <= known:
             lefts.append(vote.left_id)
@@ -97,8 +105,10 @@ def strengths(candidates: Sequence[Candidate], votes: Iterable[Vote]) -> dict[in
 def merge(candidates: Sequence[Candidate], votes: Sequence[Vote]) -> Merged:
     """Chosen and rejected candidates of one label map.
 
-    Every pair that people voted on is decided by them, unless they contradict each other or the selector's clear opinion (margin of
-    at least `MIN_MARGIN`) while only one person has voted: that is a conflict and is held out. Beside those, the best against the worst
+    Every pair that people voted on is decided by them, unless they contradict each other or the selector's clear opinion
+    (margin of
+    at least `MIN_MARGIN`) while only one person has voted: that is a conflict and is held out. Beside those, the best
+    against the worst
     by merged strength, where the selector's margin is clear. 'Both bad' never makes a winner.
     """
     by_id = {candidate.sample_id: candidate for candidate in candidates}
@@ -111,10 +121,12 @@ def merge(candidates: Sequence[Candidate], votes: Sequence[Vote]) -> Merged:
     for (better, worse), (voters_for, voters_against) in sorted(tally.items()):
         voted.add(frozenset((better, worse)))
         gap = by_id[better].score - by_id[worse].score
-        if voters_against and voters_for <= 2 * voters_against or (gap <= -MIN_MARGIN and voters_for < 2):
+        if (voters_against and voters_for <= 2 * voters_against) or (gap <= -MIN_MARGIN and voters_for < 2):
             conflicts.append((better, worse))
             continue
-        decisions.append(Decision(by_id[better], by_id[worse], "agreed" if gap >= MIN_MARGIN else "vote", _margin(merged, better, worse)))
+        decisions.append(
+            Decision(by_id[better], by_id[worse], "agreed" if gap >= MIN_MARGIN else "vote", _margin(merged, better, worse))
+        )
     decisions.sort(key=lambda decision: (-decision.margin, decision.chosen.sample_id))
     automatic = _best_against_worst(candidates, merged, banned)
     undecided = 0
@@ -160,9 +172,17 @@ def _margin(merged: Mapping[int, float], better: int, worse: int) -> float:
 
 def to_pairs(decisions: Iterable[Decision], *, label_map_blob: str) -> list[Pair]:
     """Training pairs of one label map."""
-    return [Pair(label_map_blob=label_map_blob, chosen_blob=item.chosen.blob, rejected_blob=item.rejected.blob,
-                 source=item.source, weight=AUTOMATIC_WEIGHT if item.source == "score" else 1.0,  # type: ignore[arg-type]
-                 margin=round(item.margin, 6)) for item in decisions]
+    return [
+        Pair(
+            label_map_blob=label_map_blob,
+            chosen_blob=item.chosen.blob,
+            rejected_blob=item.rejected.blob,
+            source=item.source,
+            weight=AUTOMATIC_WEIGHT if item.source == "score" else 1.0,  # type: ignore[arg-type]
+            margin=round(item.margin, 6),
+        )
+        for item in decisions
+    ]
 
 
 def undecidedness(merged: Mapping[int, float], first: int, second: int) -> float:

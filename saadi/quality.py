@@ -28,7 +28,11 @@ def kernel_distance(first: Features, second: Features) -> float:
     a, b = first.astype(np.float64), second.astype(np.float64)
     within_a, within_b, across = ((x @ y.T / scale + 1) ** 3 for x, y in ((a, a), (b, b), (a, b)))
     n, m = len(a), len(b)
-    return float((within_a.sum() - within_a.trace()) / (n * (n - 1)) + (within_b.sum() - within_b.trace()) / (m * (m - 1)) - 2 * across.mean())
+    return float(
+        (within_a.sum() - within_a.trace()) / (n * (n - 1))
+        + (within_b.sum() - within_b.trace()) / (m * (m - 1))
+        - 2 * across.mean()
+    )
 
 
 def appearance(images: Sequence[Image]) -> Features:
@@ -55,7 +59,8 @@ def _appearance(image: Image) -> NDArray[np.float32]:
 
 
 def vendi_score(features: Features) -> float:
-    """Effective number of different images: exp of the entropy of the similarity matrix's eigenvalues (Friedman and Dieng 2023)."""
+    """Effective number of different images: exp of the entropy of the similarity matrix's eigenvalues (Friedman and Dieng
+    2023)."""
     unit = features / (np.linalg.norm(features, axis=1, keepdims=True) + 1e-9)
     eigenvalues = np.linalg.eigvalsh(unit @ unit.T / len(unit)).clip(1e-12)
     return float(np.exp(-(eigenvalues * np.log(eigenvalues)).sum()))
@@ -67,7 +72,9 @@ def nearest_distance(features: Features, reference: Features) -> NDArray[np.floa
     return np.asarray(np.sqrt(squared.clip(0)).min(1), dtype=np.float32)
 
 
-def paired_interval(differences: Sequence[float], *, seed: int = 0, draws: int = 2000, level: float = 0.95) -> tuple[float, float, float]:
+def paired_interval(
+    differences: Sequence[float], *, seed: int = 0, draws: int = 2000, level: float = 0.95
+) -> tuple[float, float, float]:
     """Mean of paired differences and its bootstrap percentile interval: (mean, low, high)."""
     values = np.asarray(differences, dtype=np.float64)
     generator = np.random.default_rng(seed)

@@ -53,7 +53,8 @@ def vote_often(path: str, pair: tuple[int, int], num_votes: int, outcome: Connec
         project = store.projects()[0]
         for _ in range(num_votes):
             try:
-                store.add_vote(project.id, left_id=pair[0], right_id=pair[1], answer="left", voter="same", request_id=new_request())
+                store.add_vote(project.id, left_id=pair[0], right_id=pair[1], answer="left", voter="same",
+                               request_id=new_request())
             except SaadiError as error:
                 refusals.append(str(error))
     outcome.send(refusals)

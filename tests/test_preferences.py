@@ -13,8 +13,19 @@ def candidates(*scores: float) -> list[Candidate]:
 
 
 def vote(left: int, right: int, answer: str, voter: str = "ann") -> Vote:
-    return Vote(id=0, project_id=1, left_id=left, right_id=right, label_map_blob="m", answer=answer, voter=voter, response_ms=None,
-                supersedes=None, is_undo=False, created_at="")
+    return Vote(
+        id=0,
+        project_id=1,
+        left_id=left,
+        right_id=right,
+        label_map_blob="m",
+        answer=answer,
+        voter=voter,
+        response_ms=None,
+        supersedes=None,
+        is_undo=False,
+        created_at="",
+    )
 
 
 def test_two_candidates_without_votes_keep_the_odds_of_the_score():

@@ -25,7 +25,7 @@ def test_appearance_sees_blur_colour_and_noise():
     def distance(changed):
         return quality.kernel_distance(quality.standardised(quality.appearance(changed), base), quality.standardised(base, base))
 
-    shifted = [np.clip(image.astype(int) + [40, 0, 0], 0, 255).astype(np.uint8) for image in images]
+    shifted = [np.clip(image.astype(int) + np.array([40, 0, 0]), 0, 255).astype(np.uint8) for image in images]
     assert distance(shifted) > 1 and distance([image[::4, ::4].repeat(4, 0).repeat(4, 1) for image in images]) > 1
     assert distance(images) < 0.2
 

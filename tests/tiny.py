@@ -16,8 +16,15 @@ SIDE = 16
 
 
 def architecture(*, resolution: int = SIDE, num_classes: int = 3, prediction: str = "x0") -> dict[str, Any]:
-    return {"engine": "compact", "num_classes": num_classes, "resolution": resolution, "patch": 2, "widths": [16, 16],
-            "prediction": prediction, "sampler": {"name": "euler", "num_inference_steps": 3}}
+    return {
+        "engine": "compact",
+        "num_classes": num_classes,
+        "resolution": resolution,
+        "patch": 2,
+        "widths": [16, 16],
+        "prediction": prediction,
+        "sampler": {"name": "euler", "num_inference_steps": 3},
+    }
 
 
 def engine(seed: int = 0, **changes: Any) -> CompactEngine:
@@ -27,7 +34,9 @@ def engine(seed: int = 0, **changes: Any) -> CompactEngine:
 
 def segmenter(model: str, seed: int = 0, *, num_classes: int = 3) -> Segmenter:
     torch.manual_seed(seed)
-    return Segmenter({"model": model, "num_classes": num_classes, "size_px": 32, "channels": [8, 8, 16, 16], "init_filters": 8}, device=CPU)
+    return Segmenter(
+        {"model": model, "num_classes": num_classes, "size_px": 32, "channels": [8, 8, 16, 16], "init_filters": 8}, device=CPU
+    )
 
 
 def scene(seed: int, *, side: int = SIDE) -> tuple[Image, LabelMap]:

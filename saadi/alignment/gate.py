@@ -84,15 +84,20 @@ class Gate:
         features = quality.standardised(self.judge.features(images), self._reference)
         appearance = quality.standardised(quality.appearance(images), self._raw_appearance)
         return Reading(
-            dice=self._dice(self.judge, images), selector_dice=self._dice(self.selector, images),
+            dice=self._dice(self.judge, images),
+            selector_dice=self._dice(self.selector, images),
             feature_distance=quality.kernel_distance(features, self._real_features),
             appearance_distance=quality.kernel_distance(appearance, self._real_appearance),
-            vendi=quality.vendi_score(features), nearest=float(np.median(quality.nearest_distance(features, self._training_features))))
+            vendi=quality.vendi_score(features),
+            nearest=float(np.median(quality.nearest_distance(features, self._training_features))),
+        )
 
     def _dice(self, model: Segmenter, images: Sequence[Image]) -> tuple[float, ...]:
         found = model.predict(images)
-        return tuple(mean_over_asked(agreement(prediction.label_map, asked, num_classes=self.num_classes), asked)
-                     for prediction, asked in zip(found, self.label_maps, strict=True))
+        return tuple(
+            mean_over_asked(agreement(prediction.label_map, asked, num_classes=self.num_classes), asked)
+            for prediction, asked in zip(found, self.label_maps, strict=True)
+        )
 
 
 def compare(present: Reading, reference: Reading, *, winner_ratio: float) -> Verdict:
@@ -106,8 +111,10 @@ def compare(present: Reading, reference: Reading, *, winner_ratio: float) -> Ver
         reasons.append(f"the judge prefers the new images in only {win_rate:.0%} of the masks")
     if gain[0] < 0:
         reasons.append(f"mask fidelity fell by {-gain[0]:.3f} Dice")
-    for name, now, before in (("features", present.feature_distance, reference.feature_distance),
-                              ("colour and texture", present.appearance_distance, reference.appearance_distance)):
+    for name, now, before in (
+        ("features", present.feature_distance, reference.feature_distance),
+        ("colour and texture", present.appearance_distance, reference.appearance_distance),
+    ):
         if now > max(before, 0.0) * MAX_DISTANCE_RATIO + distance_slack(before):
             reasons.append(f"the images moved away from real ones in {name} ({before:.2f} to {now:.2f})")
     if winner_ratio > MAX_WINNER_RATIO:
@@ -116,8 +123,14 @@ def compare(present: Reading, reference: Reading, *, winner_ratio: float) -> Ver
         reasons.append(f"variety fell from {reference.vendi:.1f} to {present.vendi:.1f} different images")
     if present.nearest < MIN_NEAREST_RATIO * reference.nearest:
         reasons.append("the images came closer to single training images")
-    return Verdict(passed=not reasons, win_rate=win_rate, win_rate_interval=(win_low, win_high), dice_gain=gain,
-                   winner_ratio=winner_ratio, reasons=tuple(reasons))
+    return Verdict(
+        passed=not reasons,
+        win_rate=win_rate,
+        win_rate_interval=(win_low, win_high),
+        dice_gain=gain,
+        winner_ratio=winner_ratio,
+        reasons=tuple(reasons),
+    )
 
 
 def distance_slack(before: float) -> float:
@@ -128,17 +141,27 @@ def distance_slack(before: float) -> float:
 def metrics_of(present: Reading, reference: Reading, verdict: Verdict) -> dict[str, Any]:
     """The numbers that a lead sees before accepting an adapter, JSON."""
     return {
-        "win_rate": round(verdict.win_rate, 4), "win_rate_interval": [round(value, 4) for value in verdict.win_rate_interval],
-        "dice_before": round(float(np.mean(reference.dice)), 4), "dice_after": round(float(np.mean(present.dice)), 4),
-        "dice_gain": round(verdict.dice_gain[0], 4), "dice_interval": [round(value, 4) for value in verdict.dice_gain[1:]],
+        "win_rate": round(verdict.win_rate, 4),
+        "win_rate_interval": [round(value, 4) for value in verdict.win_rate_interval],
+        "dice_before": round(float(np.mean(reference.dice)), 4),
+        "dice_after": round(float(np.mean(present.dice)), 4),
+        "dice_gain": round(verdict.dice_gain[0], 4),
+        "dice_interval": [round(value, 4) for value in verdict.dice_gain[1:]],
         "selector_dice_before": round(float(np.mean(reference.selector_dice)), 4),
         "selector_dice_after": round(float(np.mean(present.selector_dice)), 4),
-        "feature_distance_before": round(reference.feature_distance, 4), "feature_distance_after": round(present.feature_distance, 4),
-        "appearance_distance_before": round(reference.appearance_distance, 4), "appearance_distance_after": round(present.appearance_distance, 4),
-        "vendi_before": round(reference.vendi, 3), "vendi_after": round(present.vendi, 3),
-        "nearest_before": round(reference.nearest, 4), "nearest_after": round(present.nearest, 4),
-        "winner_ratio": round(verdict.winner_ratio, 4), "num_masks": len(present.dice),
-        "verdict": "accept" if verdict.passed else "keep_old", "reasons": list(verdict.reasons)}
+        "feature_distance_before": round(reference.feature_distance, 4),
+        "feature_distance_after": round(present.feature_distance, 4),
+        "appearance_distance_before": round(reference.appearance_distance, 4),
+        "appearance_distance_after": round(present.appearance_distance, 4),
+        "vendi_before": round(reference.vendi, 3),
+        "vendi_after": round(present.vendi, 3),
+        "nearest_before": round(reference.nearest, 4),
+        "nearest_after": round(present.nearest, 4),
+        "winner_ratio": round(verdict.winner_ratio, 4),
+        "num_masks": len(present.dice),
+        "verdict": "accept" if verdict.passed else "keep_old",
+        "reasons": list(verdict.reasons),
+    }
 
 
 def reading_to_json(reading: Reading) -> dict[str, Any]:

@@ -15,7 +15,9 @@ def default_beta(num_values: int) -> float:
     return BETA_PER_VALUE * num_values
 
 
-def dpo_logit(policy_chosen: Tensor, policy_rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor, *, beta: float) -> Tensor:
+def dpo_logit(
+    policy_chosen: Tensor, policy_rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor, *, beta: float
+) -> Tensor:
     """(B,) logit of Diffusion-DPO (arXiv:2311.12908, eq. 14; T folded into beta, factor 1/2 as in the authors' code).
 
     Args:

@@ -1,6 +1,7 @@
 """Learn from pairs, as a LoRA adapter, which images downstream models and reviewers prefer (SAADi, arXiv:2509.18796).
 
-The loss is Diffusion-DPO (arXiv:2311.12908) with real-image winners and a denoising term on them; a gate on fixed label maps and seeds
+The loss is Diffusion-DPO (arXiv:2311.12908) with real-image winners and a denoising term on them; a gate on fixed label maps
+and seeds
 judges every checkpoint, and the best one that passes is kept, not the last.
 """
 
@@ -53,9 +54,19 @@ class Aligned:
     """One row per checkpoint, passed or not."""
 
 
-def align(engine: TrainableEngine, pairs: Sequence[TrainingPair], gate: Gate, config: AlignmentConfig, report: Report, *,
-          seeds: Sequence[int], parent: Path | None = None, parent_scale: float = 1.0, folder: Path | None = None,
-          keep: Callable[[dict[str, Tensor]], str] | None = None) -> Aligned:
+def align(
+    engine: TrainableEngine,
+    pairs: Sequence[TrainingPair],
+    gate: Gate,
+    config: AlignmentConfig,
+    report: Report,
+    *,
+    seeds: Sequence[int],
+    parent: Path | None = None,
+    parent_scale: float = 1.0,
+    folder: Path | None = None,
+    keep: Callable[[dict[str, Tensor]], str] | None = None,
+) -> Aligned:
     """Train an adapter on pairs and return its best checkpoint.
 
     Args:
@@ -67,8 +78,13 @@ def align(engine: TrainableEngine, pairs: Sequence[TrainingPair], gate: Gate, co
         AlignmentStoppedError: No checkpoint passed the gate; says what the last one failed on.
     """
     # The reference's images on the gate's label maps: what every checkpoint is compared with.
-    before = engine.generate(gate.label_maps, seeds, adapter=parent, adapter_scale=parent_scale,
-                             on_step=lambda step, total: report(0, config.num_steps, f"drawing the old model's images ({step} of {total})"))
+    before = engine.generate(
+        gate.label_maps,
+        seeds,
+        adapter=parent,
+        adapter_scale=parent_scale,
+        on_step=lambda step, total: report(0, config.num_steps, f"drawing the old model's images ({step} of {total})"),
+    )
     reference = gate.read(before)
     trainer = PairTrainer(engine, pairs, config, parent=parent, parent_scale=parent_scale)
     history: list[dict[str, Any]] = []
@@ -81,13 +97,19 @@ def align(engine: TrainableEngine, pairs: Sequence[TrainingPair], gate: Gate, co
     while trainer.step < config.num_steps:
         numbers = trainer.train_step()
         accuracies = [*accuracies[-49:], numbers["accuracy"]]
-        report(trainer.step, config.num_steps, "learning from the pairs", metrics={
-            "loss": numbers["loss"], "accuracy": float(np.mean(accuracies)), "gradient_norm": numbers["gradient_norm"]})
+        report(
+            trainer.step,
+            config.num_steps,
+            "learning from the pairs",
+            metrics={"loss": numbers["loss"], "accuracy": float(np.mean(accuracies)), "gradient_norm": numbers["gradient_norm"]},
+        )
         alarm = trainer.alarm()
         if trainer.step % config.gate_every and trainer.step < config.num_steps and not alarm:
             continue
         # A checkpoint: new images on the fixed label maps and seeds, measured against the reference.
-        after, present, verdict, row = _check(engine, trainer, gate, reference, seeds, report, train_accuracy=float(np.mean(accuracies)))
+        after, present, verdict, row = _check(
+            engine, trainer, gate, reference, seeds, report, train_accuracy=float(np.mean(accuracies))
+        )
         history.append(row)
         if verdict.passed and (best is None or verdict.dice_gain[0] > best.verdict.dice_gain[0]):
             best = Aligned(lora.state(trainer.policy), trainer.step, present, reference, verdict, before, after, history)
@@ -99,25 +121,53 @@ def align(engine: TrainableEngine, pairs: Sequence[TrainingPair], gate: Gate, co
             break
     if best is None:
         reasons = "; ".join(verdict.reasons) if verdict else "no checkpoint was reached"
-        raise AlignmentStoppedError(f"no checkpoint was better than the old model, which stays in use ({reasons}); "
-                                    "collect more pairs or votes, or lower the learning rate")
+        raise AlignmentStoppedError(
+            f"no checkpoint was better than the old model, which stays in use ({reasons}); "
+            "collect more pairs or votes, or lower the learning rate"
+        )
     return Aligned(best.state, best.step, best.reading, best.reference, best.verdict, before, best.after, history)
 
 
-def _check(engine: TrainableEngine, trainer: PairTrainer, gate: Gate, reference: Reading, seeds: Sequence[int], report: Report, *,
-           train_accuracy: float) -> tuple[list[Image], Reading, Verdict, dict[str, Any]]:
+def _check(
+    engine: TrainableEngine,
+    trainer: PairTrainer,
+    gate: Gate,
+    reference: Reading,
+    seeds: Sequence[int],
+    report: Report,
+    *,
+    train_accuracy: float,
+) -> tuple[list[Image], Reading, Verdict, dict[str, Any]]:
     engine.weights_changed()
     steps = trainer.config.num_steps
-    after = engine.generate(gate.label_maps, seeds, on_step=lambda step, total: report(
-        trainer.step, steps, f"checking step {trainer.step} on fixed masks ({step} of {total})"))
+    after = engine.generate(
+        gate.label_maps,
+        seeds,
+        on_step=lambda step, total: report(
+            trainer.step, steps, f"checking step {trainer.step} on fixed masks ({step} of {total})"
+        ),
+    )
     held = trainer.measure_held_out()
     present = gate.read(after)
     verdict = compare(present, reference, winner_ratio=held["winner_ratio"])
-    row = {"step": trainer.step, "train_accuracy": round(train_accuracy, 4), "held_accuracy": round(held["held_accuracy"], 4),
-           **metrics_of(present, reference, verdict)}
-    report(trainer.step, steps, f"checked step {trainer.step}: {'better' if verdict.passed else 'not accepted'}", metrics={
-        "win_rate": verdict.win_rate, "dice": float(np.mean(present.dice)), "feature_distance": present.feature_distance,
-        "held_accuracy": held["held_accuracy"], "winner_ratio": held["winner_ratio"]})
+    row = {
+        "step": trainer.step,
+        "train_accuracy": round(train_accuracy, 4),
+        "held_accuracy": round(held["held_accuracy"], 4),
+        **metrics_of(present, reference, verdict),
+    }
+    report(
+        trainer.step,
+        steps,
+        f"checked step {trainer.step}: {'better' if verdict.passed else 'not accepted'}",
+        metrics={
+            "win_rate": verdict.win_rate,
+            "dice": float(np.mean(present.dice)),
+            "feature_distance": present.feature_distance,
+            "held_accuracy": held["held_accuracy"],
+            "winner_ratio": held["winner_ratio"],
+        },
+    )
     return after, present, verdict, row
 
 
@@ -130,23 +180,55 @@ def _accuracy_gap(trainer: PairTrainer, row: dict[str, Any]) -> str | None:
 def _best_to(best: Aligned | None, keep: Callable[[dict[str, Tensor]], str]) -> dict[str, Any] | None:
     if best is None:
         return None
-    return {"file": keep(best.state), "step": best.step, "reading": reading_to_json(best.reading), "verdict": asdict(best.verdict)}
+    return {
+        "file": keep(best.state),
+        "step": best.step,
+        "reading": reading_to_json(best.reading),
+        "verdict": asdict(best.verdict),
+    }
 
 
-def _best_from(data: dict[str, Any] | None, reference: Reading, before: list[Image], history: list[dict[str, Any]]) -> Aligned | None:
+def _best_from(
+    data: dict[str, Any] | None, reference: Reading, before: list[Image], history: list[dict[str, Any]]
+) -> Aligned | None:
     if data is None:
         return None
     raw = data["verdict"]
-    verdict = Verdict(**(raw | {"reasons": tuple(raw["reasons"]), "win_rate_interval": tuple(raw["win_rate_interval"]),
-                                "dice_gain": tuple(raw["dice_gain"])}))
-    return Aligned(weights.read(Path(data["file"])), data["step"], reading_from_json(data["reading"]), reference, verdict, before, [], history)
+    verdict = Verdict(
+        **(
+            raw
+            | {
+                "reasons": tuple(raw["reasons"]),
+                "win_rate_interval": tuple(raw["win_rate_interval"]),
+                "dice_gain": tuple(raw["dice_gain"]),
+            }
+        )
+    )
+    return Aligned(
+        weights.read(Path(data["file"])),
+        data["step"],
+        reading_from_json(data["reading"]),
+        reference,
+        verdict,
+        before,
+        [],
+        history,
+    )
 
 
 def training_pairs(store: Store, pair_set: PairSet) -> list[TrainingPair]:
     """Pairs with their pixels, from the blob store."""
-    return [TrainingPair(label_map=store.blobs.label_map(pair.label_map_blob), chosen=store.blobs.image(pair.chosen_blob),
-                         rejected=store.blobs.image(pair.rejected_blob), weight=pair.weight, is_real=pair.source == "real",
-                         group=pair.label_map_blob) for pair in pair_set.pairs]
+    return [
+        TrainingPair(
+            label_map=store.blobs.label_map(pair.label_map_blob),
+            chosen=store.blobs.image(pair.chosen_blob),
+            rejected=store.blobs.image(pair.rejected_blob),
+            weight=pair.weight,
+            is_real=pair.source == "real",
+            group=pair.label_map_blob,
+        )
+        for pair in pair_set.pairs
+    ]
 
 
 def gate_label_maps(store: Store, project: Project, *, count: int, exclude: set[str]) -> list[LabelMap]:
@@ -174,8 +256,13 @@ def build_gate(store: Store, project: Project, *, count: int, exclude: set[str])
     training = real_arrays(store, project, "train", limit=MAX_REAL)[0]
     real = real_arrays(store, project, "val", limit=MAX_REAL)[0]
     scaled = {"training": training, "real": real if len(real) >= 8 else training}
-    return Gate(label_maps=gate_label_maps(store, project, count=count, exclude=exclude), selector=scorers["selector"], judge=scorers["judge"],
-                num_classes=len(project.classes), **scaled)
+    return Gate(
+        label_maps=gate_label_maps(store, project, count=count, exclude=exclude),
+        selector=scorers["selector"],
+        judge=scorers["judge"],
+        num_classes=len(project.classes),
+        **scaled,
+    )
 
 
 def run_job(context: JobContext) -> Outcome:
@@ -186,28 +273,66 @@ def run_job(context: JobContext) -> Outcome:
     model, parent = store.active_model(project.id, "engine"), store.accepted_adapter(project.id)
     engine = load_engine(store, project)
     gate = build_gate(store, project, count=order["gate_masks"], exclude={pair.label_map_blob for pair in pair_set.pairs})
-    config = AlignmentConfig(num_steps=order["steps"], batch_size=order["batch_size"], learning_rate=order["learning_rate"],
-                             beta=order["beta"], sft_weight=order["sft_weight"], gate_every=order["gate_every"], seed=order["seed"])
+    config = AlignmentConfig(
+        num_steps=order["steps"],
+        batch_size=order["batch_size"],
+        learning_rate=order["learning_rate"],
+        beta=order["beta"],
+        sft_weight=order["sft_weight"],
+        gate_every=order["gate_every"],
+        seed=order["seed"],
+    )
 
     def keep(state: dict[str, Tensor]) -> str:
         return str(store.files.path(store.files.put(weights.to_bytes(state))))
 
-    found = align(engine, training_pairs(store, pair_set), gate, config, context.report, seeds=range(len(gate.label_maps)), folder=context.dir,
-                  parent=store.files.path(parent.file) if parent else None, parent_scale=parent.scale if parent else 1.0, keep=keep)
+    found = align(
+        engine,
+        training_pairs(store, pair_set),
+        gate,
+        config,
+        context.report,
+        seeds=range(len(gate.label_maps)),
+        folder=context.dir,
+        parent=store.files.path(parent.file) if parent else None,
+        parent_scale=parent.scale if parent else 1.0,
+        keep=keep,
+    )
     file = store.files.put(weights.to_bytes(found.state))
     after = found.after or engine.generate(gate.label_maps[:STRIP], range(STRIP), adapter=store.files.path(file))
     metrics = metrics_of(found.reading, found.reference, found.verdict) | {
-        "step": found.step, "history": found.history, "num_pairs": len(pair_set.pairs), "pairs": pair_set.summary,
+        "step": found.step,
+        "history": found.history,
+        "num_pairs": len(pair_set.pairs),
+        "pairs": pair_set.summary,
         "strip_before": [store.blobs.put_image(image) for image in found.before[:STRIP]],
         "strip_after": [store.blobs.put_image(image) for image in after[:STRIP]],
-        "strip_label_maps": [store.blobs.put_label_map(label_map) for label_map in gate.label_maps[:STRIP]]}
+        "strip_label_maps": [store.blobs.put_label_map(label_map) for label_map in gate.label_maps[:STRIP]],
+    }
     settings = asdict(config) | {"pair_set": pair_set.sha256, "targets": list(lora.TARGETS)}
 
     def publish(store: Store) -> dict[str, Any]:
         assert model is not None, "checked when the order was placed"
-        adapter: Adapter = store.add_adapter(project.id, model_id=model.id, parent_id=parent.id if parent else None, file=file, scale=1.0,
-                                             config=settings, metrics=metrics, actor=context.job.created_by, job_id=context.job.id)
-        return {"adapter_id": adapter.id, "name": adapter.name, "win_rate": metrics["win_rate"], "dice_before": metrics["dice_before"],
-                "dice_after": metrics["dice_after"], "verdict": metrics["verdict"]}
+        adapter: Adapter = store.add_adapter(
+            project.id,
+            model_id=model.id,
+            parent_id=parent.id if parent else None,
+            file=file,
+            scale=1.0,
+            config=settings,
+            metrics=metrics,
+            actor=context.job.created_by,
+            job_id=context.job.id,
+        )
+        return {
+            "adapter_id": adapter.id,
+            "name": adapter.name,
+            "win_rate": metrics["win_rate"],
+            "dice_before": metrics["dice_before"],
+            "dice_after": metrics["dice_after"],
+            "verdict": metrics["verdict"],
+        }
 
-    return Outcome(f"a new version waits for acceptance: the judge prefers it in {found.verdict.win_rate:.0%} of the masks", publish)
+    return Outcome(
+        f"a new version waits for acceptance: the judge prefers it in {found.verdict.win_rate:.0%} of the masks", publish
+    )

@@ -62,11 +62,20 @@ class TrainingPair:
 class PairTrainer:
     """Policy = the engine with an adapter; reference = the same weights with it switched off, or the previous adapter."""
 
-    def __init__(self, engine: TrainableEngine, pairs: Sequence[TrainingPair], config: AlignmentConfig, *, parent: Path | None = None,
-                 parent_scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        engine: TrainableEngine,
+        pairs: Sequence[TrainingPair],
+        config: AlignmentConfig,
+        *,
+        parent: Path | None = None,
+        parent_scale: float = 1.0,
+    ) -> None:
         self.engine = engine
         self.config = config
-        self.policy: PeftModel = lora.attach(engine.denoiser, rank=config.lora_rank, parent=parent, parent_scale=parent_scale, seed=config.seed)
+        self.policy: PeftModel = lora.attach(
+            engine.denoiser, rank=config.lora_rank, parent=parent, parent_scale=parent_scale, seed=config.seed
+        )
         self.parameters = {name: parameter for name, parameter in self.policy.named_parameters() if parameter.requires_grad}
         self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=config.learning_rate, weight_decay=0.0)
         self.chosen = engine.encode_images([pair.chosen for pair in pairs])
@@ -107,15 +116,23 @@ class PairTrainer:
         if self.config.sft_weight and real.any():
             loss = loss + self.config.sft_weight * (policy[0] * real).sum() / real.sum()
         accuracy = float(((logit > 0).float() + 0.5 * (logit == 0).float()).mean())
-        return loss, {"accuracy": accuracy, "logit": float(logit.detach().mean()), "chosen_error": float(policy[0].detach().mean()),
-                      "rejected_error": float(policy[1].detach().mean())}
+        return loss, {
+            "accuracy": accuracy,
+            "logit": float(logit.detach().mean()),
+            "chosen_error": float(policy[0].detach().mean()),
+            "rejected_error": float(policy[1].detach().mean()),
+        }
 
     def errors(self, keys: Sequence[tuple[int, int]]) -> Tensor:
         """(2, B) errors of chosen and rejected images, both arms in one forward with the same time and noise."""
         ids = [pair for pair, _ in keys]
         times, noise = self._draws(keys)
-        both = self.engine.errors(torch.cat([self.chosen[ids], self.rejected[ids]]), torch.cat([self.condition[ids]] * 2),
-                                  torch.cat([times] * 2), torch.cat([noise] * 2))
+        both = self.engine.errors(
+            torch.cat([self.chosen[ids], self.rejected[ids]]),
+            torch.cat([self.condition[ids]] * 2),
+            torch.cat([times] * 2),
+            torch.cat([noise] * 2),
+        )
         return both.view(2, -1)
 
     @torch.no_grad()
@@ -170,8 +187,13 @@ class PairTrainer:
 
     def save(self, folder: Path, extra: dict[str, Any]) -> None:
         """Write a checkpoint with everything that `restore` needs for an exact continuation."""
-        checkpoints.save(folder, parameters=self.parameters, optimizer=self.optimizer, config=asdict(self.config),
-                         state={"step": self.step, "norms": self._norms, "alarms": self._alarms, "extra": extra})
+        checkpoints.save(
+            folder,
+            parameters=self.parameters,
+            optimizer=self.optimizer,
+            config=asdict(self.config),
+            state={"step": self.step, "norms": self._norms, "alarms": self._alarms, "extra": extra},
+        )
 
     def restore(self, folder: Path) -> dict[str, Any] | None:
         """Continue from a checkpoint if there is one; returns what was saved beside it."""

@@ -37,10 +37,13 @@ def agreement(predicted: LabelMap, asked: LabelMap, *, num_classes: int) -> dict
     confusion = np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
     both, wanted, found = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
     return {
-        index: ClassAgreement(dice=float(2 * both[index] / (wanted[index] + found[index])),
-                              iou=float(both[index] / (wanted[index] + found[index] - both[index])),
-                              recall=float(both[index] / wanted[index]) if wanted[index] else 0.0)
-        for index in range(num_classes) if wanted[index] + found[index] > 0
+        index: ClassAgreement(
+            dice=float(2 * both[index] / (wanted[index] + found[index])),
+            iou=float(both[index] / (wanted[index] + found[index] - both[index])),
+            recall=float(both[index] / wanted[index]) if wanted[index] else 0.0,
+        )
+        for index in range(num_classes)
+        if wanted[index] + found[index] > 0
     }
 
 

@@ -22,23 +22,44 @@ KINDS: tuple[ModelKind, ModelKind] = ("selector", "judge")
 def load_scorers(store: Store, project: Project) -> list[tuple[Model, Segmenter]]:
     """The active selector and judge, those that there are."""
     found = [store.active_model(project.id, kind) for kind in KINDS]
-    return [(model, Segmenter.from_file(model.architecture, store.files.path(model.file))) for model in found if model is not None]
+    return [
+        (model, Segmenter.from_file(model.architecture, store.files.path(model.file))) for model in found if model is not None
+    ]
 
 
-def score_of(prediction: Prediction, asked: LabelMap, *, sample_id: int, model: Model, project: Project, prediction_blob: str) -> Score:
+def score_of(
+    prediction: Prediction, asked: LabelMap, *, sample_id: int, model: Model, project: Project, prediction_blob: str
+) -> Score:
     """One model's opinion: Dice, IoU and recall per class against the asked label map."""
     size = prediction.label_map.shape
     asked = asked if asked.shape == size else cv2.resize(asked, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     classes = agreement(prediction.label_map, asked, num_classes=len(project.classes))
-    per_class = {project.classes[index].name: {"dice": round(found.dice, 4), "iou": round(found.iou, 4), "recall": round(found.recall, 4)}
-                 for index, found in classes.items()}
-    return Score(sample_id=sample_id, model_id=model.id, kind=model.kind, dice=round(mean_over_asked(classes, asked), 4),
-                 iou=round(mean_over_asked(classes, asked, "iou"), 4), confidence=round(prediction.confidence, 4), per_class=per_class,
-                 prediction_blob=prediction_blob)
+    per_class = {
+        project.classes[index].name: {"dice": round(found.dice, 4), "iou": round(found.iou, 4), "recall": round(found.recall, 4)}
+        for index, found in classes.items()
+    }
+    return Score(
+        sample_id=sample_id,
+        model_id=model.id,
+        kind=model.kind,
+        dice=round(mean_over_asked(classes, asked), 4),
+        iou=round(mean_over_asked(classes, asked, "iou"), 4),
+        confidence=round(prediction.confidence, 4),
+        per_class=per_class,
+        prediction_blob=prediction_blob,
+    )
 
 
-def score_samples(store: Store, project: Project, samples: Sequence[Sample], scorers: Sequence[tuple[Model, Segmenter]], report: Report, *,
-                  first_step: int = 0, total: int | None = None) -> None:
+def score_samples(
+    store: Store,
+    project: Project,
+    samples: Sequence[Sample],
+    scorers: Sequence[tuple[Model, Segmenter]],
+    report: Report,
+    *,
+    first_step: int = 0,
+    total: int | None = None,
+) -> None:
     """Score samples and store the scores, chunk by chunk; a sample already scored by a model is skipped."""
     total = total or len(samples) * len(scorers)
     step = first_step
@@ -47,9 +68,17 @@ def score_samples(store: Store, project: Project, samples: Sequence[Sample], sco
         for first in range(0, len(samples), CHUNK):
             chunk = [sample for sample in samples[first : first + CHUNK] if sample.id in todo]
             predictions = segmenter.predict([store.blobs.image(sample.blob) for sample in chunk]) if chunk else []
-            scores = [score_of(prediction, store.blobs.label_map(sample.label_map_blob), sample_id=sample.id, model=model, project=project,
-                               prediction_blob=store.blobs.put_label_map(prediction.label_map))
-                      for sample, prediction in zip(chunk, predictions, strict=True)]
+            scores = [
+                score_of(
+                    prediction,
+                    store.blobs.label_map(sample.label_map_blob),
+                    sample_id=sample.id,
+                    model=model,
+                    project=project,
+                    prediction_blob=store.blobs.put_label_map(prediction.label_map),
+                )
+                for sample, prediction in zip(chunk, predictions, strict=True)
+            ]
             store.add_scores(scores)
             step += len(samples[first : first + CHUNK])
             report(step, total, f"the {model.kind} looks at the images")

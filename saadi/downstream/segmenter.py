@@ -42,23 +42,45 @@ def build(architecture: dict[str, Any]) -> nn.Module:
     """A randomly initialised network; seed torch before."""
     num_classes = architecture["num_classes"]
     if architecture["model"] == "unet":
-        return UNet(spatial_dims=2, in_channels=3, out_channels=num_classes, channels=architecture.get("channels", (32, 64, 128, 192)),
-                    strides=(2, 2, 2), num_res_units=2)
-    return SegResNet(spatial_dims=2, in_channels=3, out_channels=num_classes, init_filters=architecture.get("init_filters", 16),
-                     blocks_down=(1, 2, 2, 2), blocks_up=(1, 1, 1))
+        return UNet(
+            spatial_dims=2,
+            in_channels=3,
+            out_channels=num_classes,
+            channels=architecture.get("channels", (32, 64, 128, 192)),
+            strides=(2, 2, 2),
+            num_res_units=2,
+        )
+    return SegResNet(
+        spatial_dims=2,
+        in_channels=3,
+        out_channels=num_classes,
+        init_filters=architecture.get("init_filters", 16),
+        blocks_down=(1, 2, 2, 2),
+        blocks_up=(1, 1, 1),
+    )
+
+
+def _deepest(network: Any) -> nn.Module:
+    """The bottleneck: MONAI's U-Net nests its levels, its SegResNet lists them."""
+    layer: nn.Module = (
+        network.down_layers[-1] if isinstance(network, SegResNet) else network.model[1].submodule[1].submodule[1].submodule
+    )
+    return layer
 
 
 class Segmenter:
     """A trained segmenter, picklable by architecture and file; holds no store."""
 
-    def __init__(self, architecture: dict[str, Any], state: dict[str, Tensor] | None = None, *, device: torch.device | None = None) -> None:
+    def __init__(
+        self, architecture: dict[str, Any], state: dict[str, Tensor] | None = None, *, device: torch.device | None = None
+    ) -> None:
         self.architecture = architecture
         self.size_px: int = architecture["size_px"]
         self.device = device or devices.device()
         self.network = build(architecture)
         if state is not None:
             weights.load_state(self.network, state)
-        self.network.to(self.device, memory_format=torch.channels_last).eval()
+        devices.placed(self.network, self.device).eval()
 
     @classmethod
     def from_file(cls, architecture: dict[str, Any], file: Path) -> Segmenter:
@@ -72,18 +94,23 @@ class Segmenter:
             chunk = images[first : first + BATCH]
             with devices.autocast(self.device):
                 logits = self.network(self.encode(chunk))
-            probabilities = F.interpolate(logits.float(), size=chunk[0].shape[:2], mode="bilinear", align_corners=False).softmax(1)
+            probabilities = F.interpolate(logits.float(), size=chunk[0].shape[:2], mode="bilinear", align_corners=False).softmax(
+                1
+            )
             best, label_maps = probabilities.max(1)
-            found += [Prediction(label_map=array.astype(np.uint8), confidence=float(value))
-                      for array, value in zip(label_maps.cpu().numpy(), best.mean((1, 2)).cpu(), strict=True)]
+            found += [
+                Prediction(label_map=array.astype(np.uint8), confidence=float(value))
+                for array, value in zip(label_maps.cpu().numpy(), best.mean((1, 2)).cpu(), strict=True)
+            ]
         return found
 
     @torch.no_grad()
     def features(self, images: Sequence[Image]) -> NDArray[np.float32]:
         """(N, D) float32: deepest activations averaged over the picture, as a feature space for distances."""
         caught: list[Tensor] = []
-        deepest = self.network.down_layers[-1] if isinstance(self.network, SegResNet) else self.network.model[1].submodule[1].submodule[1].submodule
-        handle = deepest.register_forward_hook(lambda module, inputs, output: caught.append(output.float().mean((2, 3)).cpu()))
+        handle = _deepest(self.network).register_forward_hook(
+            lambda module, inputs, output: caught.append(output.float().mean((2, 3)).cpu())
+        )
         try:
             for first in range(0, len(images), BATCH):
                 with devices.autocast(self.device):
@@ -95,7 +122,10 @@ class Segmenter:
     def encode(self, images: Sequence[Image]) -> Tensor:
         """(B, 3, size_px, size_px) float32 in [-1, 1]."""
         side = self.size_px
-        scaled = [image if image.shape[:2] == (side, side) else cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in images]
+        scaled = [
+            image if image.shape[:2] == (side, side) else cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+            for image in images
+        ]
         stacked = torch.from_numpy(np.stack(scaled)).permute(0, 3, 1, 2).to(self.device)
         return (stacked.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 

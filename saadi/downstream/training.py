@@ -32,8 +32,17 @@ class ScorerConfig:
     seed: int = 0
 
 
-def train(images: Sequence[Image], label_maps: Sequence[LabelMap], *, architecture: dict[str, Any], config: ScorerConfig,
-          report: Report, first_step: int = 0, total: int | None = None, name: str = "segmenter") -> Segmenter:
+def train(
+    images: Sequence[Image],
+    label_maps: Sequence[LabelMap],
+    *,
+    architecture: dict[str, Any],
+    config: ScorerConfig,
+    report: Report,
+    first_step: int = 0,
+    total: int | None = None,
+    name: str = "segmenter",
+) -> Segmenter:
     """Train one segmenter with cross-entropy + Dice on mirrored, shifted, recoloured images.
 
     Args:
@@ -59,8 +68,12 @@ def train(images: Sequence[Image], label_maps: Sequence[LabelMap], *, architectu
         loss.backward()
         optimizer.step()
         schedule.step()
-        report(first_step + step, total or config.num_steps, f"training the {name}",
-               metrics={f"{name} loss": float(loss.detach())} if step % 10 == 0 else None)
+        report(
+            first_step + step,
+            total or config.num_steps,
+            f"training the {name}",
+            metrics={f"{name} loss": float(loss.detach())} if step % 10 == 0 else None,
+        )
     segmenter.network.eval()
     return segmenter
 
@@ -74,11 +87,20 @@ def _augment(batch: Tensor, targets: Tensor, *, generator: torch.Generator) -> t
 
     angle, zoom = uniform(-0.26, 0.26, count), uniform(0.85, 1.2, count)
     flip = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
-    theta = torch.stack([torch.stack([angle.cos() * flip / zoom, -angle.sin() / zoom, uniform(-0.15, 0.15, count)], 1),
-                         torch.stack([angle.sin() * flip / zoom, angle.cos() / zoom, uniform(-0.15, 0.15, count)], 1)], 1).to(batch.device)
+    theta = torch.stack(
+        [
+            torch.stack([angle.cos() * flip / zoom, -angle.sin() / zoom, uniform(-0.15, 0.15, count)], 1),
+            torch.stack([angle.sin() * flip / zoom, angle.cos() / zoom, uniform(-0.15, 0.15, count)], 1),
+        ],
+        1,
+    ).to(batch.device)
     grid = F.affine_grid(theta, [count, 1, *batch.shape[2:]], align_corners=False)
     batch = F.grid_sample(batch, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    targets = F.grid_sample(targets.unsqueeze(1).float(), grid, mode="nearest", padding_mode="reflection", align_corners=False)[:, 0].round().long()
+    targets = (
+        F.grid_sample(targets.unsqueeze(1).float(), grid, mode="nearest", padding_mode="reflection", align_corners=False)[:, 0]
+        .round()
+        .long()
+    )
     gain = uniform(0.75, 1.25, count, 3, 1, 1) * uniform(0.8, 1.2, count, 1, 1, 1)
     batch = (batch + 1) * gain.to(batch.device) - 1 + uniform(-0.1, 0.1, count, 1, 1, 1).to(batch.device)
     noise = torch.randn(batch.shape, generator=generator).to(batch.device) * uniform(0, 0.06, count, 1, 1, 1).to(batch.device)
@@ -96,7 +118,11 @@ def evaluate(segmenter: Segmenter, images: Sequence[Image], label_maps: Sequence
             per_class.setdefault(project.classes[index].name, []).append(found.dice)
     means = {name: round(float(np.mean(values)), 4) for name, values in per_class.items()}
     foreground = [value for name, value in means.items() if name != project.classes[0].name]
-    return {"dice": round(float(np.mean(foreground)), 4) if foreground else None, "dice_per_class": means, "num_images": len(images)}
+    return {
+        "dice": round(float(np.mean(foreground)), 4) if foreground else None,
+        "dice_per_class": means,
+        "num_images": len(images),
+    }
 
 
 def real_arrays(store: Store, project: Project, split: Split, *, limit: int | None = None) -> tuple[list[Image], list[LabelMap]]:
@@ -104,8 +130,10 @@ def real_arrays(store: Store, project: Project, split: Split, *, limit: int | No
     records = {record.image_id: record for record in store.label_maps(project.id, splits=[split])}
     chosen = list(records.values())[:limit]
     images = {record.id: record for record in store.images(project.id, splits=[split])}
-    return ([store.blobs.image(images[record.image_id].blob) for record in chosen if record.image_id is not None],
-            [store.blobs.label_map(record.blob) for record in chosen])
+    return (
+        [store.blobs.image(images[record.image_id].blob) for record in chosen if record.image_id is not None],
+        [store.blobs.label_map(record.blob) for record in chosen],
+    )
 
 
 def run_job(context: JobContext) -> Outcome:
@@ -120,16 +148,30 @@ def run_job(context: JobContext) -> Outcome:
     for position, kind in enumerate(kinds):
         architecture = default_architecture(kind, num_classes=len(project.classes))  # type: ignore[arg-type]
         config = ScorerConfig(num_steps=order["steps"], batch_size=order["batch_size"], seed=order["seed"] * 2 + position)
-        segmenter = train(images, label_maps, architecture=architecture, config=config, report=context.report,
-                          first_step=position * order["steps"], total=2 * order["steps"], name=kind)
+        segmenter = train(
+            images,
+            label_maps,
+            architecture=architecture,
+            config=config,
+            report=context.report,
+            first_step=position * order["steps"],
+            total=2 * order["steps"],
+            name=kind,
+        )
         file = store.files.put(weights.to_bytes(segmenter.network.state_dict(), dtype=torch.float16))
-        metrics = {"val": evaluate(segmenter, held_images, held_maps, project), "num_training_images": len(images), "steps": order["steps"]}
+        metrics = {
+            "val": evaluate(segmenter, held_images, held_maps, project),
+            "num_training_images": len(images),
+            "steps": order["steps"],
+        }
         trained.append((kind, architecture, file, metrics))
 
     def publish(store: Store) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for kind, architecture, file, metrics in trained:
-            model = store.add_model(project.id, kind=kind, architecture=architecture, file=file, metrics=metrics, actor=context.job.created_by)
+            model = store.add_model(
+                project.id, kind=kind, architecture=architecture, file=file, metrics=metrics, actor=context.job.created_by
+            )
             result |= {f"{kind}_id": model.id, f"{kind}_metrics": metrics}
         return result
 

@@ -27,9 +27,17 @@ class Engine(Protocol):
     """Side in pixels of the images it makes."""
     architecture: dict[str, Any]
 
-    def generate(self, label_maps: Sequence[LabelMap], seeds: Sequence[int], *, num_inference_steps: int | None = None,
-                 guidance_scale: float = 1.0, adapter: Path | None = None, adapter_scale: float = 1.0,
-                 on_step: StepCallback = no_callback) -> list[Image]:
+    def generate(
+        self,
+        label_maps: Sequence[LabelMap],
+        seeds: Sequence[int],
+        *,
+        num_inference_steps: int | None = None,
+        guidance_scale: float = 1.0,
+        adapter: Path | None = None,
+        adapter_scale: float = 1.0,
+        on_step: StepCallback = no_callback,
+    ) -> list[Image]:
         """One image per label map and seed.
 
         Args:

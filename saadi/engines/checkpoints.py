@@ -18,20 +18,33 @@ from saadi.jobs import checkpointed
 NAME = "checkpoint.safetensors"
 
 
-def save(folder: Path, *, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, config: dict[str, Any],
-         state: dict[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
+def save(
+    folder: Path,
+    *,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    config: dict[str, Any],
+    state: dict[str, Any],
+    tensors: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write trainable parameters, their optimiser moments, further tensors, and JSON state."""
     everything = {f"parameter.{name}": parameter.detach() for name, parameter in parameters.items()}
     everything |= {f"tensor.{name}": tensor for name, tensor in (tensors or {}).items()}
     for name, parameter in parameters.items():
-        everything |= {f"optimizer.{name}.{key}": torch.as_tensor(value) for key, value in optimizer.state.get(parameter, {}).items()}
+        everything |= {
+            f"optimizer.{name}.{key}": torch.as_tensor(value) for key, value in optimizer.state.get(parameter, {}).items()
+        }
     with checkpointed(folder, NAME) as path:
-        save_file({name: tensor.detach().contiguous().cpu().clone() for name, tensor in everything.items()}, path,
-                  metadata={"state": json.dumps({"config": config, **state})})
+        save_file(
+            {name: tensor.detach().contiguous().cpu().clone() for name, tensor in everything.items()},
+            path,
+            metadata={"state": json.dumps({"config": config, **state})},
+        )
 
 
-def restore(folder: Path, *, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer,
-            config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+def restore(
+    folder: Path, *, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, config: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     """Fill parameters and optimiser from a checkpoint.
 
     Returns:

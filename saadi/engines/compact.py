@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,14 +16,14 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from saadi import devices
-
 from saadi.engines import lora, samplers, weights
 from saadi.engines.base import StepCallback, no_callback
 from saadi.errors import BadInputError
 from saadi.records import Image, LabelMap
 
 NUM_EXTRAS = 6
-"""Augmentation label: mirrored, shift x, shift y, log zoom, log2(resolution / 256), spare. Zero when sampling, so nothing leaks."""
+"""Augmentation label: mirrored, shift x, shift y, log zoom, log2(resolution / 256), spare. Zero when sampling, so nothing
+leaks."""
 SAMPLING_BATCH = 4
 """Every sampling batch is padded to this size: convolution kernels choose their summation order by shape, so only a fixed
 shape makes the image of a seed independent of its company, bit for bit."""
@@ -40,18 +41,32 @@ class CompactDenoiser(nn.Module):
     Patch 4 carries 48 noise values per site, which velocity prediction cannot pass through width 64; it predicts the clean image.
     """
 
-    def __init__(self, *, num_classes: int, patch: int = 4, widths: Sequence[int] = (64, 128, 192, 192),
-                 blocks_per_level: int = 1, prediction: Prediction = "x0", dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        patch: int = 4,
+        widths: Sequence[int] = (64, 128, 192, 192),
+        blocks_per_level: int = 1,
+        prediction: Prediction = "x0",
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.patch = patch
         self.prediction = prediction
         levels = len(widths)
         self.unet = UNet2DModel(
-            in_channels=(3 + num_classes) * patch**2, out_channels=3 * patch**2, block_out_channels=tuple(widths),
-            layers_per_block=blocks_per_level, norm_num_groups=min(16, widths[0] // 4), dropout=dropout,
-            attention_head_dim=min(32, widths[-1]), class_embed_type="identity",
+            in_channels=(3 + num_classes) * patch**2,
+            out_channels=3 * patch**2,
+            block_out_channels=tuple(widths),
+            layers_per_block=blocks_per_level,
+            norm_num_groups=min(16, widths[0] // 4),
+            dropout=dropout,
+            attention_head_dim=min(32, widths[-1]),
+            class_embed_type="identity",
             down_block_types=("DownBlock2D",) * (levels - 1) + ("AttnDownBlock2D",),
-            up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * (levels - 1))
+            up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * (levels - 1),
+        )
         self.extras = nn.Linear(NUM_EXTRAS, widths[0] * 4, bias=False)
         nn.init.zeros_(self.extras.weight)
 
@@ -95,24 +110,33 @@ class CompactDenoiser(nn.Module):
 class CompactEngine:
     """Fits and samples on two CPU cores; 11 M parameters, pixel space, no downloads.
 
-    Needs: label maps of the project's classes. Makes: square RGB images at `resolution`. Licence: Apache-2.0, own weights fitted to
+    Needs: label maps of the project's classes. Makes: square RGB images at `resolution`. Licence: Apache-2.0, own weights
+    fitted to
     rendered phantom scenes; no patient image has been seen by the shipped ones.
     """
 
     name = "compact"
 
-    def __init__(self, architecture: dict[str, Any], state: dict[str, Tensor] | None = None, *, device: torch.device | None = None) -> None:
+    def __init__(
+        self, architecture: dict[str, Any], state: dict[str, Tensor] | None = None, *, device: torch.device | None = None
+    ) -> None:
         self.architecture = dict(architecture)
         self.resolution: int = architecture["resolution"]
         self.num_classes: int = architecture["num_classes"]
+        # More pixels average the same noise away, so large images need more of it: shift 2 at 128 px, 4 at 256 px.
+        self.shift = max(1.0, self.resolution / 64)
         self.device = device or devices.device()
         self._denoiser = CompactDenoiser(
-            num_classes=self.num_classes, patch=architecture["patch"], widths=architecture["widths"],
-            blocks_per_level=architecture.get("blocks_per_level", 1), prediction=architecture["prediction"],
-            dropout=architecture.get("dropout", 0.0))
+            num_classes=self.num_classes,
+            patch=architecture["patch"],
+            widths=architecture["widths"],
+            blocks_per_level=architecture.get("blocks_per_level", 1),
+            prediction=architecture["prediction"],
+            dropout=architecture.get("dropout", 0.0),
+        )
         if state is not None:
             weights.load_state(self._denoiser, state)
-        self._denoiser.to(self.device, memory_format=torch.channels_last).eval()
+        devices.placed(self._denoiser, self.device).eval()
         self._sampling: tuple[tuple[Path | None, float], nn.Module] | None = None
 
     @classmethod
@@ -128,9 +152,17 @@ class CompactEngine:
         """Forget the copy made for sampling; call after the denoiser was trained."""
         self._sampling = None
 
-    def generate(self, label_maps: Sequence[LabelMap], seeds: Sequence[int], *, num_inference_steps: int | None = None,
-                 guidance_scale: float = 1.0, adapter: Path | None = None, adapter_scale: float = 1.0,
-                 on_step: StepCallback = no_callback) -> list[Image]:
+    def generate(
+        self,
+        label_maps: Sequence[LabelMap],
+        seeds: Sequence[int],
+        *,
+        num_inference_steps: int | None = None,
+        guidance_scale: float = 1.0,
+        adapter: Path | None = None,
+        adapter_scale: float = 1.0,
+        on_step: StepCallback = no_callback,
+    ) -> list[Image]:
         """See `Engine.generate`."""
         if len(label_maps) != len(seeds):
             raise BadInputError(f"one seed per label map is needed; got {len(seeds)} seeds for {len(label_maps)} label maps")
@@ -142,18 +174,35 @@ class CompactEngine:
         for first in range(0, len(seeds), SAMPLING_BATCH):
             chosen = slice(first, first + SAMPLING_BATCH)
             done = first // SAMPLING_BATCH * steps
-            batch = self._sample(module, label_maps[chosen], seeds[chosen], name=sampler["name"], steps=steps, guidance=guidance_scale,
-                                 on_step=lambda step, _, done=done: on_step(done + step, total))
-            images += [image for image in batch[: len(seeds[chosen])]]
+            batch = self._sample(
+                module,
+                label_maps[chosen],
+                seeds[chosen],
+                name=sampler["name"],
+                steps=steps,
+                guidance=guidance_scale,
+                on_step=_offset(on_step, done, total),
+            )
+            images += batch[: len(seeds[chosen])]
         return images
 
     @torch.no_grad()
-    def _sample(self, module: nn.Module, label_maps: Sequence[LabelMap], seeds: Sequence[int], *, name: str, steps: int,
-                guidance: float, on_step: StepCallback) -> list[Image]:
+    def _sample(
+        self,
+        module: nn.Module,
+        label_maps: Sequence[LabelMap],
+        seeds: Sequence[int],
+        *,
+        name: str,
+        steps: int,
+        guidance: float,
+        on_step: StepCallback,
+    ) -> list[Image]:
         missing = SAMPLING_BATCH - len(seeds)
         condition = self.encode_label_maps([*label_maps, *[label_maps[0]] * missing])
         noise = torch.stack([self._noise(seed) for seed in [*seeds, *[0] * missing]]).to(self.device)
         extras = self._extras(len(noise))
+
         def clean(noisy: Tensor, time: float) -> Tensor:
             times = torch.full((len(noisy),), time, device=self.device)
             found: Tensor = module(noisy, times, condition, extras)
@@ -162,7 +211,7 @@ class CompactEngine:
                 found = free + guidance * (found - free)
             return found.clamp(-1.0, 1.0)
 
-        return self.decode(samplers.SAMPLERS[name](clean, noise, steps=steps, on_step=on_step))
+        return self.decode(samplers.SAMPLERS[name](clean, noise, steps=steps, shift=self.shift, on_step=on_step))
 
     def _noise(self, seed: int) -> Tensor:
         # Drawn on the CPU: the same seed gives the same noise on every device.
@@ -183,22 +232,27 @@ class CompactEngine:
                 module = lora.merged(module)
             if adapter is not None:
                 module = lora.merged(lora.load(module, adapter, scale=scale))
-            module = module.to(devices.fast_dtype(self.device)).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+            module = devices.placed(module, self.device, dtype=devices.fast_dtype(self.device)).eval().requires_grad_(False)
             self._sampling = (key, module)
         return self._sampling[1]
 
     def encode_images(self, images: Sequence[Image]) -> Tensor:
         """See `TrainableEngine.encode_images`; other sizes are scaled to the engine's (area)."""
         side = self.resolution
-        scaled = [image if image.shape[:2] == (side, side) else cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in images]
+        scaled = [
+            image if image.shape[:2] == (side, side) else cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+            for image in images
+        ]
         stacked = torch.from_numpy(np.stack(scaled)).permute(0, 3, 1, 2)
         return (stacked.float() / 127.5 - 1).to(self.device)
 
     def encode_label_maps(self, label_maps: Sequence[LabelMap]) -> Tensor:
         """See `TrainableEngine.encode_label_maps`; 'ignore' pixels and classes out of range become all zeros."""
         side = self.resolution
-        scaled = [found if found.shape == (side, side) else cv2.resize(found, (side, side), interpolation=cv2.INTER_NEAREST_EXACT)
-                  for found in label_maps]
+        scaled = [
+            found if found.shape == (side, side) else cv2.resize(found, (side, side), interpolation=cv2.INTER_NEAREST_EXACT)
+            for found in label_maps
+        ]
         indices = torch.from_numpy(np.stack(scaled).astype(np.int64)).to(self.device)
         known = indices < self.num_classes
         hot = F.one_hot(indices.where(known, torch.zeros_like(indices)), self.num_classes) * known.unsqueeze(-1)
@@ -209,8 +263,16 @@ class CompactEngine:
         pixels = ((clean.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
         return [array for array in pixels.permute(0, 2, 3, 1).cpu().numpy()]
 
-    def errors(self, clean: Tensor, condition: Tensor, times: Tensor, noise: Tensor, *, extras: Tensor | None = None,
-               pixel_weight: Tensor | None = None) -> Tensor:
+    def errors(
+        self,
+        clean: Tensor,
+        condition: Tensor,
+        times: Tensor,
+        noise: Tensor,
+        *,
+        extras: Tensor | None = None,
+        pixel_weight: Tensor | None = None,
+    ) -> Tensor:
         """See `TrainableEngine.errors`.
 
         Args:
@@ -227,12 +289,25 @@ class CompactEngine:
         return squared.mean((1, 2, 3)) * self._denoiser.loss_weight(times)
 
     def sample_times(self, count: int, *, generator: torch.Generator) -> Tensor:
-        """Logit-normal (mean 0, std 1; Esser et al. 2024), kept above the floor."""
-        times = torch.sigmoid(torch.randn(count, generator=generator))
+        """Logit-normal (mean log of the shift, std 1; Esser et al. 2024, section 5.3.2), kept above the floor."""
+        times = torch.sigmoid(torch.randn(count, generator=generator) + math.log(self.shift))
         return times.clamp(TIME_FLOOR, 0.999).to(self.device)
+
+
+def _offset(on_step: StepCallback, done: int, total: int) -> StepCallback:
+    """Report the steps of one batch as steps of the whole order."""
+    return lambda step, _: on_step(done + step, total)
 
 
 def default_architecture(*, num_classes: int, resolution: int) -> dict[str, Any]:
     """The measured default: patch 4, widths 64-128-192-192, attention at the lowest level, 10 Euler steps."""
-    return {"engine": "compact", "num_classes": num_classes, "resolution": resolution, "patch": 4, "widths": [64, 128, 192, 192],
-            "blocks_per_level": 1, "prediction": "x0", "sampler": {"name": "euler", "num_inference_steps": 10}}
+    return {
+        "engine": "compact",
+        "num_classes": num_classes,
+        "resolution": resolution,
+        "patch": 4,
+        "widths": [64, 128, 192, 192],
+        "blocks_per_level": 1,
+        "prediction": "x0",
+        "sampler": {"name": "euler", "num_inference_steps": 10},
+    }

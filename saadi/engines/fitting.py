@@ -89,7 +89,9 @@ class Batch:
     noise: Tensor
 
 
-def draw_batch(data: TrainingSet, engine: CompactEngine, config: FitConfig, *, step: int, odds: Tensor, class_weights: Tensor) -> Batch:
+def draw_batch(
+    data: TrainingSet, engine: CompactEngine, config: FitConfig, *, step: int, odds: Tensor, class_weights: Tensor
+) -> Batch:
     """The batch of a step depends on seed and step only, so that a resumed fit equals an uninterrupted one."""
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
     chosen = torch.multinomial(odds, config.batch_size, replacement=True, generator=generator)
@@ -103,12 +105,19 @@ def draw_batch(data: TrainingSet, engine: CompactEngine, config: FitConfig, *, s
     kept = (torch.rand(len(hot), generator=generator) >= config.condition_dropout).view(-1, 1, 1, 1)
     pixel_weight = class_weights[indices].unsqueeze(1)
     on = engine.device
-    return Batch(clean=clean.to(on), condition=(hot.permute(0, 3, 1, 2).float() * kept).to(on), extras=extras.to(on),
-                 pixel_weight=pixel_weight.to(on), times=engine.sample_times(len(clean), generator=generator),
-                 noise=torch.randn(clean.shape, generator=generator).to(on))
+    return Batch(
+        clean=clean.to(on),
+        condition=(hot.permute(0, 3, 1, 2).float() * kept).to(on),
+        extras=extras.to(on),
+        pixel_weight=pixel_weight.to(on),
+        times=engine.sample_times(len(clean), generator=generator),
+        noise=torch.randn(clean.shape, generator=generator).to(on),
+    )
 
 
-def _augment(clean: Tensor, label_maps: Tensor, config: FitConfig, *, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def _augment(
+    clean: Tensor, label_maps: Tensor, config: FitConfig, *, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
     """Mirror, shift and zoom image and label map together, and say so in the augmentation label."""
     count = len(clean)
     mirrored = torch.rand(count, generator=generator) < 0.5
@@ -124,7 +133,9 @@ def _augment(clean: Tensor, label_maps: Tensor, config: FitConfig, *, generator:
     grid = F.affine_grid(theta, [count, 1, *clean.shape[2:]], align_corners=False)
     # Reflection shows more of the same tissue; black borders would be learnt as anatomy.
     clean = F.grid_sample(clean, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    moved_maps = F.grid_sample(label_maps.unsqueeze(1).float(), grid, mode="nearest", padding_mode="reflection", align_corners=False)
+    moved_maps = F.grid_sample(
+        label_maps.unsqueeze(1).float(), grid, mode="nearest", padding_mode="reflection", align_corners=False
+    )
     return clean, moved_maps[:, 0].round().to(torch.uint8), extras
 
 
@@ -136,7 +147,9 @@ class Trainer:
         self.config = config
         self.parameters = dict(engine.denoiser.named_parameters())
         self.average = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
-        self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters.values(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
+        )
         self.step = 0
         self.seconds = 0.0
 
@@ -146,15 +159,18 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.engine.denoiser.train()
-        loss = self.engine.errors(batch.clean, batch.condition, batch.times, batch.noise, extras=batch.extras,
-                                  pixel_weight=batch.pixel_weight).mean()
+        loss = self.engine.errors(
+            batch.clean, batch.condition, batch.times, batch.noise, extras=batch.extras, pixel_weight=batch.pixel_weight
+        ).mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
         self.optimizer.step()
         self.step += 1
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(list(self.average.values()), [parameter.detach() for parameter in self.parameters.values()], 1 - decay)
+        torch._foreach_lerp_(
+            list(self.average.values()), [parameter.detach() for parameter in self.parameters.values()], 1 - decay
+        )
         return float(loss.detach())
 
     def use_average(self) -> None:
@@ -167,12 +183,20 @@ class Trainer:
 
     def averaged_engine(self) -> CompactEngine:
         """A second engine with the moving average, for pictures while training goes on."""
-        return CompactEngine(self.engine.architecture, {**self.engine.denoiser.state_dict(), **self.average}, device=self.engine.device)
+        return CompactEngine(
+            self.engine.architecture, {**self.engine.denoiser.state_dict(), **self.average}, device=self.engine.device
+        )
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint; a torn one can never be read."""
-        checkpoints.save(folder, parameters=self.parameters, optimizer=self.optimizer, config=asdict(self.config),
-                         state={"step": self.step, "seconds": self.seconds}, tensors=self.average)
+        checkpoints.save(
+            folder,
+            parameters=self.parameters,
+            optimizer=self.optimizer,
+            config=asdict(self.config),
+            state={"step": self.step, "seconds": self.seconds},
+            tensors=self.average,
+        )
 
     def restore(self, folder: Path) -> bool:
         """Continue from a checkpoint of the same configuration, if there is one."""
@@ -186,8 +210,15 @@ class Trainer:
         return True
 
 
-def fit(engine: CompactEngine, data: TrainingSet, config: FitConfig, report: Report, *, folder: Path | None = None,
-        on_strip: Callable[[CompactEngine, int], dict[str, str]] | None = None) -> dict[str, Any]:
+def fit(
+    engine: CompactEngine,
+    data: TrainingSet,
+    config: FitConfig,
+    report: Report,
+    *,
+    folder: Path | None = None,
+    on_strip: Callable[[CompactEngine, int], dict[str, str]] | None = None,
+) -> dict[str, Any]:
     """Fit an engine in place; its weights are the moving average afterwards.
 
     Args:
@@ -208,20 +239,30 @@ def fit(engine: CompactEngine, data: TrainingSet, config: FitConfig, report: Rep
         if progress >= 1:
             break
         began = time.monotonic()
-        loss = trainer.train_step(draw_batch(data, engine, config, step=trainer.step, odds=odds, class_weights=class_weights), progress=progress)
+        loss = trainer.train_step(
+            draw_batch(data, engine, config, step=trainer.step, odds=odds, class_weights=class_weights), progress=progress
+        )
         trainer.seconds += time.monotonic() - began
         losses = [*losses[-49:], loss]
         total = config.num_steps or max(trainer.step + 1, round(trainer.step / max(progress, 1e-6)))
         rate = trainer.step * config.batch_size / trainer.seconds
         metrics = {"loss": float(np.mean(losses[-10:])), "images_per_s": rate} if trainer.step % 10 == 0 else None
-        images = on_strip(trainer.averaged_engine(), trainer.step) if on_strip and config.sample_every and trainer.step % config.sample_every == 0 else None
+        images = (
+            on_strip(trainer.averaged_engine(), trainer.step)
+            if on_strip and config.sample_every and trainer.step % config.sample_every == 0
+            else None
+        )
         report(trainer.step, total, f"fitting, {rate:.0f} images/s", metrics=metrics, images=images)
         if folder is not None and time.monotonic() - saved > CHECKPOINT_EVERY_S:
             trainer.save(folder)
             saved = time.monotonic()
     trainer.use_average()
-    return {"steps": trainer.step, "seconds": round(trainer.seconds, 1), "loss": round(float(np.mean(losses)) if losses else 0.0, 5),
-            "images_per_s": round(trainer.step * config.batch_size / max(trainer.seconds, 1e-9), 1)}
+    return {
+        "steps": trainer.step,
+        "seconds": round(trainer.seconds, 1),
+        "loss": round(float(np.mean(losses)) if losses else 0.0, 5),
+        "images_per_s": round(trainer.step * config.batch_size / max(trainer.seconds, 1e-9), 1),
+    }
 
 
 SWEEP_STEPS = (6, 8, 10, 15, 20)
@@ -229,10 +270,13 @@ SWEEP_IMAGES = 32
 MAX_SWEEP_REAL = 200
 
 
-def sweep_samplers(engine: CompactEngine, label_maps: Sequence[LabelMap], real: Sequence[Image], report: Report) -> dict[str, Any]:
+def sweep_samplers(
+    engine: CompactEngine, label_maps: Sequence[LabelMap], real: Sequence[Image], report: Report
+) -> dict[str, Any]:
     """Find sampler and number of steps for these weights, and store them in the engine's architecture.
 
-    The cheapest setting whose appearance distance to real images is within 10 % (and a small slack) of the best one wins: in one trial
+    The cheapest setting whose appearance distance to real images is within 10 % (and a small slack) of the best one wins: in
+    one trial
     swapping the sampler moved the distance more than any alignment did (research/performance.md section 0).
 
     Returns:
@@ -250,7 +294,11 @@ def sweep_samplers(engine: CompactEngine, label_maps: Sequence[LabelMap], real: 
     best = min(distances.values())
     steps, name = min(key for key, value in distances.items() if value <= best + 0.1 * abs(best) + 0.05)
     engine.architecture["sampler"] = {"name": name, "num_inference_steps": steps}
-    return {"sampler": name, "num_inference_steps": steps, "sweep": {f"{key[1]}-{key[0]}": round(value, 4) for key, value in distances.items()}}
+    return {
+        "sampler": name,
+        "num_inference_steps": steps,
+        "sweep": {f"{key[1]}-{key[0]}": round(value, 4) for key, value in distances.items()},
+    }
 
 
 def load_engine(store: Store, project: Project, *, model_id: int | None = None) -> CompactEngine:
@@ -285,8 +333,13 @@ def run_job(context: JobContext) -> Outcome:
         engine = CompactEngine(architecture)
     images, label_maps = training_arrays(store, project)
     data = TrainingSet(images, label_maps, engine=engine)
-    config = FitConfig(num_steps=order["steps"], minutes=order["minutes"] or DEFAULT_MINUTES, batch_size=order["batch_size"],
-                       learning_rate=order["learning_rate"], seed=order["seed"])
+    config = FitConfig(
+        num_steps=order["steps"],
+        minutes=order["minutes"] or DEFAULT_MINUTES,
+        batch_size=order["batch_size"],
+        learning_rate=order["learning_rate"],
+        seed=order["seed"],
+    )
     strip = label_maps[:4]
 
     def pictures(present: CompactEngine, step: int) -> dict[str, str]:
@@ -298,8 +351,16 @@ def run_job(context: JobContext) -> Outcome:
     file = store.files.put(weights.to_bytes(engine.denoiser.state_dict(), dtype=torch.float16))
 
     def publish(store: Store) -> dict[str, Any]:
-        model = store.add_model(project.id, kind="engine", architecture=engine.architecture, file=file, metrics=metrics, actor=context.job.created_by,
-                                parent_id=parent.id if parent else None, job_id=context.job.id)
+        model = store.add_model(
+            project.id,
+            kind="engine",
+            architecture=engine.architecture,
+            file=file,
+            metrics=metrics,
+            actor=context.job.created_by,
+            parent_id=parent.id if parent else None,
+            job_id=context.job.id,
+        )
         if (accepted := store.accepted_adapter(project.id)) is not None and accepted.model_id != model.id:
             store.accept_adapter(None, project_id=project.id, actor=context.job.created_by, reason="new base weights")
         return {"model_id": model.id, **metrics}

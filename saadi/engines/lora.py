@@ -25,7 +25,8 @@ def attach(module: nn.Module, *, rank: int, parent: Path | None = None, parent_s
     """Wrap a module with a fresh trainable adapter `policy`; its base weights are frozen.
 
     Args:
-        parent: The previous round's adapter. The policy starts as its copy, and it stays as the second, frozen adapter `reference`.
+        parent: The previous round's adapter. The policy starts as its copy, and it stays as the second, frozen adapter
+        `reference`.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -43,7 +44,8 @@ def attach(module: nn.Module, *, rank: int, parent: Path | None = None, parent_s
 
 @contextmanager
 def reference_mode(wrapped: PeftModel) -> Iterator[None]:
-    """Inside, the module is the reference: adapters off, or the previous round's adapter on. Afterwards the policy is active again."""
+    """Inside, the module is the reference: adapters off, or the previous round's adapter on. Afterwards the policy is active
+    again."""
     if REFERENCE in wrapped.peft_config:
         wrapped.set_adapter(REFERENCE)
         try:
@@ -91,7 +93,7 @@ def merged(wrapped: nn.Module) -> nn.Module:
         return cast(nn.Module, wrapped.merge_and_unload())
     for name, layer in list(wrapped.named_modules()):
         if isinstance(layer, LoraLayer):
-            layer.merge()  # type: ignore[operator]
+            layer.merge()
             parent = wrapped.get_submodule(name.rpartition(".")[0])
             setattr(parent, name.rpartition(".")[2], layer.get_base_layer())
     return wrapped

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Protocol
 
 from torch import Tensor
@@ -15,30 +16,32 @@ Clean = Callable[[Tensor, float], Tensor]
 
 
 class Sampler(Protocol):
-    def __call__(self, clean: Clean, noise: Tensor, *, steps: int, on_step: StepCallback) -> Tensor: ...
+    def __call__(self, clean: Clean, noise: Tensor, *, steps: int, shift: float, on_step: StepCallback) -> Tensor: ...
 
 
-def time_grid(steps: int) -> list[float]:
-    """steps + 1 times from 1 (pure noise) to 0, evenly spaced."""
-    return [1 - index / steps for index in range(steps)] + [0.0]
+def time_grid(steps: int, *, shift: float = 1.0) -> list[float]:
+    """steps + 1 times from 1 (pure noise) to 0; shift 1 spaces them evenly, more spends them at high noise (Esser et al.
+    2024, eq. 23)."""
+    even = [1 - index / steps for index in range(steps)]
+    return [shift * time / (1 + (shift - 1) * time) for time in even] + [0.0]
 
 
-def euler(clean: Clean, noise: Tensor, *, steps: int, on_step: StepCallback) -> Tensor:
+def euler(clean: Clean, noise: Tensor, *, steps: int, shift: float, on_step: StepCallback) -> Tensor:
     """First order: follow the velocity (x_t - x) / t of each step."""
-    grid = time_grid(steps)
+    grid = time_grid(steps, shift=shift)
     noisy = noise
-    for index, (time, following) in enumerate(zip(grid[:-1], grid[1:], strict=True), start=1):
+    for index, (time, following) in enumerate(pairwise(grid), start=1):
         estimate = clean(noisy, time)
         noisy = estimate + (noisy - estimate) * (following / time)
         on_step(index, steps)
     return noisy
 
 
-def dpm_solver_2m(clean: Clean, noise: Tensor, *, steps: int, on_step: StepCallback) -> Tensor:
+def dpm_solver_2m(clean: Clean, noise: Tensor, *, steps: int, shift: float, on_step: StepCallback) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2) with alpha = 1 - t, sigma = t; first and last step are first order."""
-    grid = time_grid(steps)
+    grid = time_grid(steps, shift=shift)
     noisy, previous, last_h = noise, None, 0.0
-    for index, (time, following) in enumerate(zip(grid[:-1], grid[1:], strict=True), start=1):
+    for index, (time, following) in enumerate(pairwise(grid), start=1):
         estimate = clean(noisy, time)
         if following == 0.0:
             noisy = estimate
@@ -58,4 +61,3 @@ def _log_snr(time: float) -> float:
 
 
 SAMPLERS: dict[str, Sampler] = {"euler": euler, "dpm_solver_2m": dpm_solver_2m}
-

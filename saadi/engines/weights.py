@@ -23,7 +23,9 @@ def read(file: Path) -> dict[str, Tensor]:
     """
     data = file.read_bytes()
     if len(data) < 8 or struct.unpack("<Q", data[:8])[0] > min(len(data) - 8, MAX_WEIGHTS_HEADER_BYTES):
-        raise WeightsError(f"{file.name} is not a safetensors file or its header is damaged; only safetensors weights are accepted")
+        raise WeightsError(
+            f"{file.name} is not a safetensors file or its header is damaged; only safetensors weights are accepted"
+        )
     try:
         state = load(data)
     except (SafetensorError, ValueError, KeyError) as error:
@@ -36,8 +38,10 @@ def read(file: Path) -> dict[str, Tensor]:
 
 def to_bytes(state: dict[str, Tensor], *, dtype: torch.dtype | None = None, metadata: dict[str, object] | None = None) -> bytes:
     """Safetensors bytes, keys in sorted order; `dtype` converts floating tensors."""
-    tensors = {name: (tensor.detach().to(dtype) if dtype and tensor.is_floating_point() else tensor.detach()).cpu().contiguous()
-               for name, tensor in sorted(state.items())}
+    tensors = {
+        name: (tensor.detach().to(dtype) if dtype and tensor.is_floating_point() else tensor.detach()).cpu().contiguous()
+        for name, tensor in sorted(state.items())
+    }
     return save(tensors, metadata={"saadi": json.dumps(metadata, sort_keys=True)} if metadata else None)
 
 
@@ -51,6 +55,8 @@ def load_state(module: nn.Module, state: dict[str, Tensor]) -> None:
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
-            raise WeightsError(f"these weights belong to another architecture: {name} is {found.get(name, 'missing')}, "
-                               f"expected {expected.get(name, 'nothing')}")
+            raise WeightsError(
+                f"these weights belong to another architecture: {name} is {found.get(name, 'missing')}, "
+                f"expected {expected.get(name, 'nothing')}"
+            )
     module.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()})

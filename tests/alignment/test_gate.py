@@ -15,14 +15,17 @@ def test_a_clear_gain_passes():
     assert metrics_of(NEW, OLD, verdict)["verdict"] == "accept"
 
 
-@pytest.mark.parametrize(("change", "ratio", "reason"), [
-    ({"dice": (0.4,) * 20}, 1.0, "prefers the new images in only 0%"),
-    ({"feature_distance": 1.5}, 1.0, "away from real ones in features"),
-    ({"appearance_distance": 1.5}, 1.0, "colour and texture"),
-    ({"vendi": 4.0}, 1.0, "variety fell"),
-    ({"nearest": 1.0}, 1.0, "closer to single training images"),
-    ({}, 1.4, "error on held-out winners"),
-])
+@pytest.mark.parametrize(
+    ("change", "ratio", "reason"),
+    [
+        ({"dice": (0.4,) * 20}, 1.0, "prefers the new images in only 0%"),
+        ({"feature_distance": 1.5}, 1.0, "away from real ones in features"),
+        ({"appearance_distance": 1.5}, 1.0, "colour and texture"),
+        ({"vendi": 4.0}, 1.0, "variety fell"),
+        ({"nearest": 1.0}, 1.0, "closer to single training images"),
+        ({}, 1.4, "error on held-out winners"),
+    ],
+)
 def test_each_red_number_stops_a_checkpoint(change, ratio, reason):
     verdict = compare(replace(NEW, **change), OLD, winner_ratio=ratio)
     assert not verdict.passed and any(reason in sentence for sentence in verdict.reasons)
@@ -38,6 +41,8 @@ def test_reading_survives_json():
 
 def test_real_images_read_closer_than_noise():
     images, label_maps = tiny.scenes(24, side=32)
-    gate = Gate(label_maps[:12], tiny.segmenter("unet"), tiny.segmenter("segresnet"), num_classes=3, real=images[12:], training=images[:4])
+    gate = Gate(
+        label_maps[:12], tiny.segmenter("unet"), tiny.segmenter("segresnet"), num_classes=3, real=images[12:], training=images[:4]
+    )
     real, wrong = gate.read(images[:12]), gate.read([image // 3 for image in images[:12]])
     assert real.appearance_distance < wrong.appearance_distance and len(real.dice) == 12

@@ -11,7 +11,9 @@ FOUND = np.array([[0, 1, 1, 1], [0, 0, 0, 1]], np.uint8)
 def test_hand_counted_agreement():
     # Class 1: asked 4, found 4, both 3.
     found = agreement(FOUND, ASKED, num_classes=3)
-    assert found[1].dice == pytest.approx(6 / 8) and found[1].iou == pytest.approx(3 / 5) and found[1].recall == pytest.approx(3 / 4)
+    assert (
+        found[1].dice == pytest.approx(6 / 8) and found[1].iou == pytest.approx(3 / 5) and found[1].recall == pytest.approx(3 / 4)
+    )
     assert 2 not in found
 
 

@@ -40,6 +40,11 @@ def test_unknown_pixels_are_not_learnt():
     def note(step, total, message, *, metrics=None, images=None):
         seen.extend((metrics or {}).values())
 
-    train(images, [*label_maps[:4], *blind[4:]], architecture=tiny.segmenter("unet").architecture,
-          config=ScorerConfig(num_steps=20, batch_size=8), report=note)
+    train(
+        images,
+        [*label_maps[:4], *blind[4:]],
+        architecture=tiny.segmenter("unet").architecture,
+        config=ScorerConfig(num_steps=20, batch_size=8),
+        report=note,
+    )
     assert seen and np.isfinite(seen).all()

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from saadi.engines.fitting import FitConfig, TrainingSet, Trainer, draw_batch, fit, sweep_samplers
+from saadi.engines.fitting import FitConfig, Trainer, TrainingSet, draw_batch, fit, sweep_samplers
 from saadi.errors import CancelledError, WeightsError
 from saadi.jobs import silent
 from tests import tiny

@@ -7,12 +7,13 @@ from saadi.engines.samplers import SAMPLERS, time_grid
 
 def test_grid_runs_from_noise_to_image():
     assert time_grid(4) == [1.0, 0.75, 0.5, 0.25, 0.0]
+    assert time_grid(4, shift=3.0) == pytest.approx([1.0, 0.9, 0.75, 0.5, 0.0])
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_perfect_denoiser_is_reached_exactly(name):
     target = torch.full((2, 3, 4, 4), 0.25)
-    made = SAMPLERS[name](lambda noisy, time: target, torch.randn(2, 3, 4, 4), steps=5, on_step=no_callback)
+    made = SAMPLERS[name](lambda noisy, time: target, torch.randn(2, 3, 4, 4), steps=5, shift=2.0, on_step=no_callback)
     torch.testing.assert_close(made, target)
 
 
@@ -25,5 +26,5 @@ def test_gaussian_data_keep_their_spread(name, tolerance):
         return noisy * (1 - time) * spread**2 / ((1 - time) ** 2 * spread**2 + time**2)
 
     noise = torch.randn(1, 1, 100, 100, generator=torch.Generator().manual_seed(0))
-    made = SAMPLERS[name](best, noise, steps=40, on_step=no_callback)
+    made = SAMPLERS[name](best, noise, steps=40, shift=1.0, on_step=no_callback)
     assert float(made.std()) == pytest.approx(spread, rel=tolerance)

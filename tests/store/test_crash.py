@@ -46,7 +46,8 @@ def kill_round(home: Home, pair: tuple[int, int], random_source: random.Random) 
     started = []
     for _ in range(WRITERS_PER_ROUND):
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=actors.write_forever, args=(str(home.path), pair, random_source.randrange(2**31), theirs))
+        seed = random_source.randrange(2**31)
+        process = context.Process(target=actors.write_forever, args=(str(home.path), pair, seed, theirs))
         process.start()
         theirs.close()
         started.append((random_source.uniform(0.03, 0.25), process, ours))

@@ -9,7 +9,7 @@ export class MaskCanvas {
   /** `onCommit(labels)` after each finished edit; `onChange()` when tool, class, zoom or hover change. */
   constructor({ onCommit, onChange }) {
     Object.assign(this, { onCommit, onChange, w: 0, h: 0, labels: new Uint8Array(0), classes: [], classIndex: 1, tool: "brush", lastTool: "erase" });
-    Object.assign(this, { size: 14, opacity: 0.5, undo: [], redo: [], zoom: 1, ox: 0, oy: 0, polygon: [], hover: null, isSpace: false, isFitted: true });
+    Object.assign(this, { size: 14, opacity: 0.4, undo: [], redo: [], zoom: 1, ox: 0, oy: 0, polygon: [], hover: null, isSpace: false, isFitted: true });
     this.imageLayer = h("canvas", { class: "sx-layer" });
     this.labelLayer = h("canvas", { class: "sx-layer sx-layer-labels" });
     this.stage = h("div", { class: "sx-stage" }, this.imageLayer, this.labelLayer);

@@ -37,24 +37,24 @@ class DrawTab {
     this.buildTools();
     element.append(
       h("aside", { class: "sx-film", "aria-label": "Images" }, this.filmKind,
-        h("button", { type: "button", class: "sx-button sx-small", onclick: () => this.openEmpty() }, "New empty mask"), this.film),
+        h("button", { type: "button", class: "sx-button sx-small", onclick: () => this.openEmpty() }, "+ New mask"), this.film),
       h("section", { class: "sx-stage-column" },
         h("div", { class: "sx-stage-head" }, this.title, this.mode, this.status), this.tools, this.palette, this.banner,
-        h("div", { class: "sx-view-frame" }, this.canvas.view, this.badges = h("div", { class: "sx-badges" })),
+        h("div", { class: "sx-view-frame" }, this.canvas.view, this.badges = h("div", { class: "sx-badges" }), h("label", { class: "sx-opacity" }, "Mask", this.opacityInput)),
         this.hint),
       this.results.root);
   }
 
   buildTools() {
-    const button = (text, key, title, onclick, dataset = {}) => h("button", { type: "button", class: "sx-tool", title, dataset, onclick }, text, key && kbd(key));
-    this.undo = button("Undo", "Ctrl Z", "Undo (Ctrl+Z)", () => this.canvas.undoStep());
-    this.redo = button("Redo", "", "Redo (Ctrl+Shift+Z)", () => this.canvas.redoStep());
+    const button = (text, key, title, onclick, dataset = {}) => h("button", { type: "button", class: "sx-tool", title, "aria-label": title, dataset, onclick }, text, key && kbd(key));
+    this.undo = button("\u21b6", "", "Undo (Ctrl+Z)", () => this.canvas.undoStep());
+    this.redo = button("\u21b7", "", "Redo (Ctrl+Shift+Z)", () => this.canvas.redoStep());
     this.sizeInput = h("input", { type: "range", min: 1, max: 80, value: this.canvas.size, "aria-label": "Brush size in pixels", oninput: () => this.canvas.setSize(+this.sizeInput.value) });
     this.opacityInput = h("input", { type: "range", min: 0, max: 1, step: 0.05, value: this.canvas.opacity, "aria-label": "Mask opacity", oninput: () => this.canvas.setOpacity(+this.opacityInput.value) });
     this.sizeText = h("output", {});
     replace(this.tools, TOOLS.map(([tool, text, key]) => button(text, key, `${text} (${key})`, () => this.canvas.setTool(tool), { tool })), h("span", { class: "sx-gap" }), this.undo, this.redo,
       button("Fit", "F", "Fit to the window (F)", () => this.canvas.fit()), h("span", { class: "sx-gap" }),
-      h("label", { class: "sx-slider" }, "Size", this.sizeInput, this.sizeText), h("label", { class: "sx-slider" }, "Mask", this.opacityInput));
+      h("label", { class: "sx-slider" }, "Size", this.sizeInput, this.sizeText));
   }
 
   listen() {
@@ -80,7 +80,7 @@ class DrawTab {
     this.undo.disabled = !canvas.undo.length; this.redo.disabled = !canvas.redo.length;
     this.sizeInput.value = canvas.size;
     this.sizeText.textContent = `${canvas.size} px`;
-    if (!this.hint.firstChild) replace(this.hint, kbd("0"), "-", kbd("9"), " class  ", kbd("["), kbd("]"), " size  ", kbd("Wheel"), " zoom  ", kbd("Space"), " move  ", kbd("H"), " hide mask  ", kbd("Q"), " last tool  right button erases", h("span", { class: "sx-zoom" }));
+    if (!this.hint.firstChild) replace(this.hint, kbd("0"), "-", kbd("9"), " class  ", kbd("["), kbd("]"), " size  ", kbd("Wheel"), " zoom  ", kbd("Space"), " move  ", kbd("H"), " hide mask  ", kbd("Q"), " last tool", h("span", { class: "sx-zoom" }));
     this.hint.lastChild.textContent = canvas.w ? `${canvas.w} \u00d7 ${canvas.h} px \u00b7 ${Math.round(100 * canvas.zoom)} %` : "";
   }
 

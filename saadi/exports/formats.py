@@ -1,0 +1,37 @@
+"""The formats an export can have, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol, cast
+
+from saadi.errors import BadInputError
+from saadi.exports import imagefolder, nnunet
+from saadi.exports.labels import LabelScheme
+from saadi.exports.selection import Item
+from saadi.records import LabelClass, Project
+
+
+class Format(Protocol):
+    """What a format's module offers."""
+
+    def check_project(self, project: Project) -> None: ...
+
+    def scheme(self, classes: Sequence[LabelClass], *, has_ignore: bool) -> LabelScheme: ...
+
+    def paths(self, project: Project, item: Item) -> tuple[PurePosixPath, PurePosixPath | None]: ...
+
+    def index_files(self, project: Project, rows: Sequence[Mapping[str, Any]], scheme: LabelScheme) -> dict[str, bytes]: ...
+
+    def check(self, folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]: ...
+
+
+FORMATS: Mapping[str, Format] = {imagefolder.NAME: cast(Format, imagefolder), nnunet.NAME: cast(Format, nnunet)}
+
+
+def format_named(name: str) -> Format:
+    """Raises: BadInputError: no such format; names those that exist."""
+    if name not in FORMATS:
+        raise BadInputError(f"there is no export format {name[:20]!r}; choose {' or '.join(FORMATS)}")
+    return FORMATS[name]

@@ -1,0 +1,91 @@
+"""Hugging Face imagefolder: <split>/images, <split>/masks and a metadata.jsonl per split.
+
+Rules of `datasets` 5.2 (folder_based_builder): metadata.jsonl lies in the folder of its split; `file_name` is relative to it;
+each column that ends in `_file_name` becomes an image column; all metadata files have the same columns of the same types, so no
+value may be null in one split and text in another.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from saadi.exports.labels import LabelScheme, label_scheme
+from saadi.exports.manifest import NOTICE
+from saadi.exports.selection import Item
+from saadi.records import LabelClass, Project
+from saadi.store.connection import dump
+
+NAME = "imagefolder"
+METADATA = "metadata.jsonl"
+
+
+def check_project(project: Project) -> None:
+    """Every project can become an imagefolder."""
+
+
+def scheme(classes: Sequence[LabelClass], *, has_ignore: bool) -> LabelScheme:
+    """Class ids as in the store, 255 = ignore: nothing is lost."""
+    return label_scheme(classes, has_ignore=has_ignore, background_is_zero=False, ignore_is_highest=False)
+
+
+def paths(project: Project, item: Item) -> tuple[PurePosixPath, PurePosixPath | None]:
+    """Where image and mask go."""
+    mask = PurePosixPath(item.split, "masks", f"{item.name}.png") if item.label_map_blob is not None else None
+    return PurePosixPath(item.split, "images", f"{item.name}.png"), mask
+
+
+def index_files(project: Project, rows: Sequence[Mapping[str, Any]], scheme: LabelScheme) -> dict[str, bytes]:
+    """metadata.jsonl of each split, and a README.md that names the splits."""
+    splits = [split for split in ("train", "val", "test") if any(row["split"] == split for row in rows)]
+    files = {f"{split}/{METADATA}": _metadata([row for row in rows if row["split"] == split]) for split in splits}
+    return files | {"README.md": _readme(project, splits, scheme)}
+
+
+def check(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Read the metadata files as `datasets` does and list what it would stumble over."""
+    problems: list[str] = []
+    expected = {row["image"]: row for row in rows}
+    seen: set[str] = set()
+    shapes: set[tuple[tuple[str, str], ...]] = set()
+    for split in sorted({row["split"] for row in rows}):
+        path = folder / split / METADATA
+        if not path.is_file():
+            problems.append(f"{split}/{METADATA} is missing")
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            entry = json.loads(line)
+            shapes.add(tuple(sorted((key, type(value).__name__) for key, value in entry.items())))
+            image = f"{split}/{entry.get('file_name')}"
+            row = expected.get(image)
+            mask = f"{split}/{entry['mask_file_name']}" if "mask_file_name" in entry else None
+            if row is None or row["mask"] != mask or row["group"] != entry.get("group") or row["kind"] != entry.get("kind"):
+                problems.append(f"{split}/{METADATA} line {number} does not fit the manifest")
+            seen.add(image)
+    if len(shapes) > 1:
+        problems.append("the metadata files differ in columns or types, which `datasets` refuses")
+    return problems + [f"{image} has no line in {METADATA}" for image in sorted(expected.keys() - seen)]
+
+
+def _metadata(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    lines = []
+    for row in rows:
+        entry = {"file_name": f"images/{row['name']}.png"}
+        entry |= {"mask_file_name": f"masks/{row['name']}.png"} if row["mask"] else {}
+        entry |= {"label": row["label"]} if row["label"] is not None else {}
+        lines.append(dump(entry | {"kind": row["kind"], "synthetic": row["kind"] == "synthetic", "group": row["group"],
+                                   "lineage": dump(row["lineage"])}) + "\n")
+    return "".join(lines).encode()
+
+
+def _readme(project: Project, splits: Sequence[str], scheme: LabelScheme) -> bytes:
+    task = "image-segmentation" if project.task == "segmentation" else "image-classification"
+    configs = "".join(f"  - split: {'validation' if split == 'val' else split}\n    path: {split}/**\n" for split in splits)
+    classes = "".join(f"- {index}: {name}\n" for name, index in scheme.names.items())
+    ignore = "- 255: ignore\n" if scheme.ignore_id is not None else ""
+    header = f"---\ntask_categories:\n- {task}\ntags:\n- synthetic\n- surgery\nconfigs:\n- config_name: default\n  data_files:\n{configs}---\n"
+    return (f"{header}{NOTICE}.\n\nSynthetic images carry `kind: synthetic` and an IPTC DigitalSourceType mark; `manifest.json` and "
+            f"`items.jsonl` tell how each was made. Splits are by group: no patient is on two sides.\n\n"
+            f"Classes:\n\n{classes}{ignore}").encode()

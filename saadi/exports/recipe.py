@@ -1,0 +1,260 @@
+"""Job `export`: the accepted images of a project become a folder that has been read again before it is offered."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from saadi import orders
+from saadi.errors import BadInputError, StorageError
+from saadi.exports.formats import Format, format_named
+from saadi.exports.labels import LabelScheme, at_image_size, check_real_size, compile_label_map, count_pixels, vanished_classes
+from saadi.exports.manifest import ITEMS, MANIFEST, Written, item_row, items_bytes, manifest_bytes, sha256
+from saadi.exports.marks import mark_synthetic
+from saadi.exports.selection import Item, Selection, select
+from saadi.exports.verify import verify_export
+from saadi.jobs import JobContext, Outcome, checkpointed
+from saadi.orders import ExportOrder
+from saadi.records import IGNORE, LabelMap, Project
+from saadi.store import Store
+from saadi.store.blobs import encode_png, fsync_dir
+
+PREFIX = ".saadi-export-"
+"""Names of half-written folders beside the target; a leftover one may be deleted."""
+RUNNING, READY = "temporary.json", "ready.json"
+
+
+@dataclass
+class _Counted:
+    """What the first look at all label maps tells."""
+
+    has_ignore: bool = False
+    num_resized: int = 0
+    vanished: dict[str, int] = field(default_factory=dict)
+    """Class name -> number of images from which resizing removed the class."""
+
+
+def run_job(context: JobContext) -> Outcome:
+    """Write, verify and publish an export; a crash or a cancel leaves nothing under the target's name."""
+    order = orders.order(ExportOrder, **context.params)
+    assert isinstance(order, ExportOrder), "built as one"
+    store, project = context.store, context.store.project(order.project_id)
+    kind = format_named(order.format)
+    kind.check_project(project)
+    target = _target(context, project, order)
+    # A worker that died between renaming and publishing left a finished folder and a note about it.
+    if _is_finished(context, target):
+        return _outcome(context, project, order, target)
+    selection = select(store, project, include_real=order.include_real)
+    total = 3 * len(selection.items)
+    # Count before writing: which classes, ignored pixels, and what the format or a smaller size will lose.
+    counted = _count(context, project, selection.items, total)
+    scheme = kind.scheme(project.classes, has_ignore=counted.has_ignore)
+    with _temporary_sibling(context, target) as folder:
+        written = _write_items(context, kind, project, scheme, selection.items, folder, total)
+        manifest = _write_index(kind, project, order, scheme, selection, written, [*scheme.lost, *_losses(counted)], folder)
+        # Read everything again, by the consumer's rules and against the store.
+        _verify(context, folder, total)
+        context.report(total, total, "publishing")
+        _move_into_place(context, folder, target, manifest)
+    return _outcome(context, project, order, target)
+
+
+def _verify(context: JobContext, folder: Path, total: int) -> None:
+    num_items = total // 3
+
+    def progress(number: int) -> None:
+        context.report(2 * num_items + number, total, f"verifying {number + 1} of {num_items}")
+
+    if problems := verify_export(folder, store=context.store, progress=progress):
+        raise StorageError(f"the written export differs from the store and was thrown away ({problems[0]}; {len(problems)} in all); "
+                           "check the disk and export again")
+
+
+def _target(context: JobContext, project: Project, order: ExportOrder) -> Path:
+    """The folder to make, absolute.
+
+    Raises:
+        BadInputError: It has content, is a file, or lies among the program's own data.
+    """
+    home = context.store.home
+    if order.out_dir is None:
+        slug = re.sub(r"[^A-Za-z0-9_-]+", "-", project.name).strip("-")[:40] or "project"
+        return (home.exports / f"{slug}-{order.format}-{context.job.id:04d}").absolute()
+    target, data = Path(order.out_dir).expanduser().resolve(), home.path.resolve()
+    if target == data or (data in target.parents and home.exports.resolve() not in target.parents):
+        raise BadInputError("that folder belongs to the data folder of the program; choose another for the export")
+    return target
+
+
+def _refuse_content(target: Path) -> None:
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise BadInputError(f"the target '{target.name}' is a file or a link; choose a new folder for the export")
+    if target.is_dir() and any(target.iterdir()):
+        raise BadInputError(f"the folder '{target.name}' is not empty; choose a new folder for the export")
+
+
+def _count(context: JobContext, project: Project, items: Sequence[Item], total: int) -> _Counted:
+    found = _Counted()
+    for number, item in enumerate(items):
+        context.report(number, total, f"counting {number + 1} of {len(items)}")
+        if item.label_map_blob is None:
+            continue
+        before = context.store.label_map_pixels(item.label_map_blob)
+        after = _sized(before, item, context.store.blobs.image(item.blob).shape[:2])
+        found.has_ignore |= bool((after == IGNORE).any())
+        found.num_resized += int(after.shape != before.shape)
+        for index in vanished_classes(before, after):
+            name = project.class_names[index] if index < len(project.classes) else str(index)
+            found.vanished[name] = found.vanished.get(name, 0) + 1
+    return found
+
+
+def _losses(counted: _Counted) -> list[str]:
+    if not counted.num_resized:
+        return []
+    resized = f"{counted.num_resized} label maps were brought to the size of their image by nearest neighbour"
+    return [resized] + [f"class '{name}' vanished from {count} masks by that" for name, count in sorted(counted.vanished.items())]
+
+
+def _sized(label_map: LabelMap, item: Item, size: tuple[int, ...]) -> LabelMap:
+    height, width = size
+    fit = check_real_size if item.kind == "real" else at_image_size
+    return fit(label_map, size=(height, width))
+
+
+def _write_items(context: JobContext, kind: Format, project: Project, scheme: LabelScheme, items: Sequence[Item], folder: Path,
+                 total: int) -> list[Written]:
+    written: list[Written] = []
+    for number, item in enumerate(items):
+        context.report(len(items) + number, total, f"writing {number + 1} of {len(items)}")
+        written.append(_write_item(context.store, kind, project, scheme, item, folder))
+    return written
+
+
+def _write_item(store: Store, kind: Format, project: Project, scheme: LabelScheme, item: Item, folder: Path) -> Written:
+    image_path, mask_path = kind.paths(project, item)
+    png = store.blobs.get(item.blob)
+    size = store.blobs.image(item.blob).shape[:2]
+    png = mark_synthetic(png) if item.kind == "synthetic" else png
+    _write_file(folder / image_path, png)
+    mask_sha256, pixels = None, dict[str, int]()
+    if mask_path is not None and item.label_map_blob is not None:
+        label_map = _sized(store.label_map_pixels(item.label_map_blob), item, size)
+        mask = encode_png(np.ascontiguousarray(compile_label_map(label_map, scheme)))
+        _write_file(folder / mask_path, mask)
+        mask_sha256, pixels = sha256(mask), count_pixels(label_map, project.classes)
+    return Written(item=item, image=image_path, image_sha256=sha256(png), mask=mask_path, mask_sha256=mask_sha256,
+                   size=(size[0], size[1]), pixels=pixels)
+
+
+def _write_index(kind: Format, project: Project, order: ExportOrder, scheme: LabelScheme, selection: Selection,
+                 written: Sequence[Written], lost: Sequence[str], folder: Path) -> bytes:
+    """Write the format's own files, items.jsonl and manifest.json; returns the manifest's bytes."""
+    rows = [item_row(one) for one in written]
+    index = kind.index_files(project, rows, scheme)
+    items = items_bytes(rows)
+    manifest = manifest_bytes(project, format=order.format, scheme=scheme, rows=rows, items=items, left_out=selection.left_out,
+                              lost=lost, index_files={name: sha256(content) for name, content in index.items()})
+    for name, content in {**index, ITEMS: items, MANIFEST: manifest}.items():
+        _write_file(folder / name, content)
+    return manifest
+
+
+def _write_file(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+@contextmanager
+def _temporary_sibling(context: JobContext, target: Path) -> Iterator[Path]:
+    """A new folder beside the target, on the same disk; gone again unless it was moved into place.
+
+    Raises:
+        StorageError: The disk is full or refuses; the target does not exist then.
+    """
+    _remove_leftover(context)
+    _refuse_content(target)
+    folder: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=PREFIX))
+        _remember(context, RUNNING, {"path": str(folder)})
+        yield folder
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        reason = "the disk is full" if error.errno == errno.ENOSPC else f"the disk refused ({error.strerror})"
+        raise StorageError(f"{reason}, nothing was exported; free some space or choose another folder and try again") from error
+    finally:
+        if folder is not None and folder.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_leftover(context: JobContext) -> None:
+    """Delete what a killed attempt of this job was writing."""
+    known = _recalled(context, RUNNING)
+    if known and Path(known["path"]).name.startswith(PREFIX):
+        shutil.rmtree(known["path"], ignore_errors=True)
+
+
+def _move_into_place(context: JobContext, folder: Path, target: Path, manifest: bytes) -> None:
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir():
+            fsync_dir(path)
+    fsync_dir(folder)
+    _refuse_content(target)
+    if target.is_dir():
+        target.rmdir()
+    _remember(context, READY, {"path": str(target), "manifest_sha256": sha256(manifest)})
+    os.rename(folder, target)
+    fsync_dir(target.parent)
+
+
+def _is_finished(context: JobContext, target: Path) -> bool:
+    """True where an earlier attempt of this job has moved this very export into place."""
+    ready = _recalled(context, READY)
+    manifest = target / MANIFEST
+    if ready is None or ready["path"] != str(target) or not manifest.is_file():
+        return False
+    return sha256(manifest.read_bytes()) == ready["manifest_sha256"] and not verify_export(target)
+
+
+def _remember(context: JobContext, name: str, content: Mapping[str, str]) -> None:
+    with checkpointed(context.dir, name) as path:
+        path.write_text(json.dumps(dict(content)), encoding="utf-8")
+
+
+def _recalled(context: JobContext, name: str) -> dict[str, str] | None:
+    path = context.dir / name
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+
+def _outcome(context: JobContext, project: Project, order: ExportOrder, target: Path) -> Outcome:
+    raw = (target / MANIFEST).read_bytes()
+    manifest = json.loads(raw)
+    num_items = int(manifest["num_items"])
+
+    def publish(store: Store) -> dict[str, Any]:
+        record = store.add_export(project.id, format=order.format, path=str(target), manifest_sha256=sha256(raw),
+                                  num_items=num_items, actor=context.job.created_by, job_id=context.job.id)
+        return {"path": str(target), "export_id": record.id, "num_items": num_items, "counts": manifest["counts"],
+                "left_out": manifest["left_out"], "lost": manifest["lost"], "verified": True}
+
+    num_left_out = sum(manifest["left_out"].values())
+    more = f"; {num_left_out} left out" if num_left_out else ""
+    return Outcome(f"{num_items} images exported, read again and found equal to the store{more}", publish)

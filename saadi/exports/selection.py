@@ -1,0 +1,144 @@
+"""What goes into an export: accepted synthetic images and, on request, the real ones, with group, split and lineage.
+
+The rule that keeps a test honest: a synthetic image takes group and split of the real image that its label map came from, and
+never reaches validation or test.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from saadi.errors import TooFewError
+from saadi.records import LabelMapRecord, Project, RealImage, Sample, Score, Split
+from saadi.store import Store
+
+HELD_OUT: tuple[Split, ...] = ("val", "test")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of an export, with its mask where the project has masks."""
+
+    name: str
+    """'real-000012' or 'synthetic-000034': our ids; original names may hold a patient's."""
+    kind: Literal["real", "synthetic"]
+    split: Split
+    group: str
+    """A number in place of the patient, video or operation."""
+    blob: str
+    label_map_blob: str | None
+    label: str | None
+    lineage: dict[str, Any]
+    """All that is needed to trace or make the image again, JSON."""
+
+
+@dataclass
+class Selection:
+    items: list[Item] = field(default_factory=list)
+    """Real ones first, each kind by id."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Reason -> number of images."""
+
+
+def select(store: Store, project: Project, *, include_real: bool) -> Selection:
+    """Choose the items of an export.
+
+    Raises:
+        TooFewError: No accepted image, or all of them stem from validation or test patients.
+    """
+    accepted = store.samples(project.id, curation="accepted")
+    if not accepted:
+        raise TooFewError("no accepted images to export; accept some in Curate first")
+    images = store.images(project.id)
+    selection = Selection()
+    if include_real:
+        _add_real(store, project, images, selection)
+    num_real = len(selection.items)
+    _add_synthetic(store, project, images, accepted, selection)
+    if len(selection.items) == num_real:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(selection.left_out.items()))
+        raise TooFewError(f"none of the {len(accepted)} accepted images may be exported ({reasons}); "
+                          "accept images from training label maps")
+    return selection
+
+
+def group_names(images: list[RealImage]) -> dict[str, str]:
+    """Group of the store -> name in an export: the first image's id in place of what may be a patient's name."""
+    names: dict[str, str] = {}
+    for image in images:
+        names.setdefault(image.group_id, f"group-{image.id:06d}")
+    return names
+
+
+def _add_real(store: Store, project: Project, images: list[RealImage], selection: Selection) -> None:
+    names = group_names(images)
+    for image in images:
+        record = store.label_map(image.label_map_id) if image.label_map_id is not None else None
+        if image.split == "none":
+            selection.left_out["real, in no split"] += 1
+        elif project.task == "segmentation" and record is None:
+            selection.left_out["real, without mask"] += 1
+        elif project.task == "classification" and image.label is None:
+            selection.left_out["real, without label"] += 1
+        else:
+            with_mask = record if project.task == "segmentation" else None
+            selection.items.append(Item(
+                name=f"real-{image.id:06d}", kind="real", split=image.split, group=names[image.group_id], blob=image.blob,
+                label_map_blob=with_mask.blob if with_mask else None, label=image.label,
+                lineage={"image_id": image.id, "label_map": _label_map_lineage(with_mask)}))
+
+
+def _add_synthetic(store: Store, project: Project, images: list[RealImage], accepted: list[Sample], selection: Selection) -> None:
+    by_id = {image.id: image for image in images}
+    names = group_names(images)
+    real_blobs = {image.blob for image in images}
+    held_out_groups = {image.group_id for image in images if image.split in HELD_OUT}
+    held_out_masks = _held_out_masks(store, images)
+    scores: dict[int, list[Score]] = {}
+    for score in store.scores(project.id):
+        scores.setdefault(score.sample_id, []).append(score)
+    for sample in accepted:
+        record = store.label_map(sample.label_map_id)
+        source = by_id.get(record.image_id) if record.image_id is not None else None
+        if source is not None and source.group_id in held_out_groups:
+            selection.left_out["synthetic, label map of a validation or test patient"] += 1
+        elif source is None and sample.label_map_blob in held_out_masks:
+            selection.left_out["synthetic, copied label map of a validation or test patient"] += 1
+        elif sample.blob in real_blobs:
+            selection.left_out["synthetic, exact copy of a real image"] += 1
+        elif project.task == "classification" and (source is None or source.label is None):
+            selection.left_out["synthetic, without label"] += 1
+        else:
+            selection.items.append(Item(
+                name=f"synthetic-{sample.id:06d}", kind="synthetic", split="train",
+                group=names[source.group_id] if source else f"drawing-{record.id:06d}", blob=sample.blob,
+                label_map_blob=sample.label_map_blob if project.task == "segmentation" else None,
+                label=source.label if source else None,
+                lineage=_sample_lineage(store, sample, record, scores.get(sample.id, []))))
+
+
+def _held_out_masks(store: Store, images: list[RealImage]) -> set[str]:
+    """Every revision of every label map of validation and test images: a copy of one may not train either."""
+    label_map_ids = [image.label_map_id for image in images if image.split in HELD_OUT and image.label_map_id is not None]
+    return {revision["blob"] for label_map_id in label_map_ids for revision in store.label_map_history(label_map_id)}
+
+
+def _label_map_lineage(record: LabelMapRecord | None) -> dict[str, Any] | None:
+    return {"id": record.id, "rev": record.rev, "blob": record.blob, "origin": record.origin} if record else None
+
+
+def _sample_lineage(store: Store, sample: Sample, record: LabelMapRecord, scores: list[Score]) -> dict[str, Any]:
+    model = store.model(sample.model_id)
+    adapter = store.adapter(sample.adapter_id) if sample.adapter_id is not None else None
+    scorers = {score.model_id: store.model(score.model_id) for score in scores}
+    return {
+        "sample_id": sample.id, "parent_id": sample.parent_id, "purpose": sample.purpose, "curation": sample.curation,
+        "label_map": {"id": record.id, "rev": sample.label_map_rev, "blob": sample.label_map_blob, "origin": record.origin},
+        "seed": sample.seed, "engine": sample.engine, "settings": sample.settings,
+        "model": {"id": model.id, "sha256": model.file},
+        "adapter": {"id": adapter.id, "name": adapter.name, "sha256": adapter.file, "scale": adapter.scale} if adapter else None,
+        "scores": [{"kind": score.kind, "model_sha256": scorers[score.model_id].file, "dice": score.dice, "iou": score.iou,
+                    "confidence": score.confidence, "per_class": score.per_class} for score in scores],
+    }

@@ -1,0 +1,151 @@
+"""Read an export again, as its consumer would, and compare everything with the manifest and, where it is at hand, the store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from saadi.decoding import decode_image, decode_mask
+from saadi.errors import BadInputError, NotFoundError
+from saadi.exports.formats import FORMATS
+from saadi.exports.labels import IGNORED, LabelScheme, at_image_size, compile_label_map
+from saadi.exports.manifest import ITEMS, MANIFEST, counts, items_bytes, pixel_sums, sha256
+from saadi.exports.marks import is_marked, without_mark
+from saadi.exports.selection import HELD_OUT
+from saadi.store import Store
+
+_KEYS = frozenset({"format", "items_sha256", "index_files", "classes", "ignore_id", "num_items", "counts", "pixels"})
+
+
+def verify_export(folder: Path, *, store: Store | None = None,
+                  progress: Callable[[int], None] = lambda number: None) -> list[str]:
+    """List what is wrong with an export; an empty list means that every file, hash, mask and split is as promised.
+
+    Args:
+        folder: An export as `saadi.exports.recipe` writes it; works anywhere and later, from the hashes in the manifest.
+        store: Compare each mask, pixel by pixel, and each image with what the store holds now under the recorded hash.
+        progress: Called with the number of each item; may raise to stop.
+    """
+    read = _read_manifest(folder)
+    if isinstance(read, str):
+        return [read]
+    manifest, rows = read
+    problems = _check_index(folder, manifest, rows)
+    scheme = LabelScheme(names={label["name"]: label["index"] for label in manifest["classes"]},
+                         num_classes=len(manifest["classes"]), ignore_id=manifest["ignore_id"])
+    for number, row in enumerate(rows):
+        progress(number)
+        try:
+            problems += [f"{row['name']}: {problem}" for problem in _check_item(folder, row, scheme, store)]
+        except (BadInputError, NotFoundError) as error:
+            problems.append(f"{row['name']}: {error}")
+    problems += _check_sides(rows)
+    try:
+        problems += FORMATS[manifest["format"]].check(folder, manifest, rows)
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        problems.append(f"the index files of the format cannot be read ({type(error).__name__})")
+    return problems
+
+
+def _read_manifest(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]] | str:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        raw = (folder / ITEMS).read_bytes()
+    except OSError as error:
+        name = Path(error.filename).name if error.filename else MANIFEST
+        return f"{name} is missing or cannot be read; choose a folder that was exported here"
+    except ValueError:
+        return f"{MANIFEST} is damaged; export again"
+    if not isinstance(manifest, dict) or manifest.get("format") not in FORMATS or not _KEYS <= manifest.keys():
+        return f"{MANIFEST} is not the manifest of an export; choose a folder that was exported here"
+    if sha256(raw) != manifest["items_sha256"]:
+        return f"{ITEMS} was changed after the export; export again"
+    return manifest, [json.loads(line) for line in raw.decode().splitlines()]
+
+
+def _check_index(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Counts, index files, and files that nobody knows."""
+    problems: list[str] = []
+    if manifest["num_items"] != len(rows) or manifest["counts"] != counts(rows) or manifest["pixels"] != pixel_sums(rows):
+        problems.append("the counts in the manifest differ from its items")
+    if items_bytes(rows) != (folder / ITEMS).read_bytes() or len({row["name"] for row in rows}) != len(rows):
+        problems.append(f"{ITEMS} names an item twice or is not in its canonical form")
+    for name, expected in manifest["index_files"].items():
+        path = _inside(folder, name)
+        if path is None or not path.is_file():
+            problems.append(f"{name} is missing")
+        elif sha256(path.read_bytes()) != expected:
+            problems.append(f"{name} was changed after the export")
+    known = {MANIFEST, ITEMS, *manifest["index_files"]} | {row[key] for row in rows for key in ("image", "mask") if row[key]}
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()}
+    return problems + [f"{name} is in the folder but not in the manifest" for name in sorted(present - known)]
+
+
+def _check_item(folder: Path, row: Mapping[str, Any], scheme: LabelScheme, store: Store | None) -> list[str]:
+    image_path = _inside(folder, row["image"])
+    if image_path is None or not image_path.is_file():
+        return ["the image is missing"]
+    png = image_path.read_bytes()
+    if sha256(png) != row["image_sha256"]:
+        return ["the image was changed after the export"]
+    problems: list[str] = []
+    if is_marked(png) != (row["kind"] == "synthetic"):
+        problems.append("a synthetic image lacks its mark, or a real one carries it")
+    if sha256(without_mark(png)) != row["blob"]:
+        problems.append("the image is not the one that the manifest traces")
+    pixels = decode_image(png, name=row["name"], max_bytes=len(png)).pixels
+    size = (row["height"], row["width"])
+    if pixels.shape[:2] != size:
+        problems.append(f"the image is {pixels.shape[:2]}, the manifest says {size}")
+    if store is not None and not np.array_equal(pixels, store.blobs.image(row["blob"])):
+        problems.append("the image differs from the store")
+    return problems + (_check_mask(folder, row, scheme, store) if row["mask"] else [])
+
+
+def _check_mask(folder: Path, row: Mapping[str, Any], scheme: LabelScheme, store: Store | None) -> list[str]:
+    path = _inside(folder, row["mask"])
+    if path is None or not path.is_file():
+        return ["the mask is missing"]
+    png = path.read_bytes()
+    if sha256(png) != row["mask_sha256"]:
+        return ["the mask was changed after the export"]
+    mask = decode_mask(png, name=row["name"], max_bytes=len(png))
+    size = (row["height"], row["width"])
+    if mask.pixels.shape != size or mask.colours is not None:
+        return [f"the mask is {mask.pixels.shape}, its image {size}"]
+    problems: list[str] = []
+    ids = dict(scheme.names) | ({IGNORED: scheme.ignore_id} if scheme.ignore_id is not None else {})
+    found = mask.counts()
+    if unknown := sorted(set(found) - set(ids.values())):
+        problems.append(f"the mask holds value {unknown[0]}, which is no label")
+    if {name: found[index] for name, index in ids.items() if index in found} != {name: n for name, n in row["pixels"].items() if n}:
+        problems.append("the pixel counts of the mask differ from the manifest")
+    if store is not None:
+        stored = at_image_size(store.label_map_pixels(row["lineage"]["label_map"]["blob"]), size=size)
+        if not np.array_equal(mask.pixels, compile_label_map(stored, scheme)):
+            problems.append("the mask differs from the label map in the store")
+    return problems
+
+
+def _check_sides(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """No group on two sides, and nothing synthetic where models are tested."""
+    sides: dict[str, set[str]] = {}
+    for row in rows:
+        sides.setdefault(row["group"], set()).add(row["split"])
+    problems = [f"{group} is on more than one side: {', '.join(sorted(found))}"
+                for group, found in sorted(sides.items()) if len(found) > 1]
+    return problems + [f"{row['name']} is synthetic and lies in {row['split']}" for row in rows
+                       if row["kind"] == "synthetic" and row["split"] in HELD_OUT]
+
+
+def _inside(folder: Path, name: str) -> Path | None:
+    """The path of a listed file, or None for one that would leave the folder."""
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or "\\" in name or ":" in name:
+        return None
+    path = folder.joinpath(*parts)
+    return None if path.is_symlink() else path

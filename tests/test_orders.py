@@ -1,0 +1,120 @@
+"""Orders: bounds in one sentence, and what is missing is counted."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+import pytest
+
+from saadi import orders
+from saadi.errors import BadInputError, TooFewError
+from saadi.records import Pair, Project
+from saadi.store import Store
+from tests.builders import add_engine, add_label_map, add_samples
+from tests.conftest import CLASSES
+
+
+@pytest.mark.parametrize(("kind", "values", "name"), [
+    (orders.FitOrder, {"steps": 0}, "steps"), (orders.FitOrder, {"minutes": math.inf}, "minutes"),
+    (orders.FitOrder, {"learning_rate": math.nan}, "learning_rate"), (orders.FitOrder, {"batch_size": 10_000}, "batch_size"),
+    (orders.FitOrder, {"seed": 2**65}, "seed"), (orders.FitOrder, {"seed": -1}, "seed"), (orders.FitOrder, {"speed": 1}, "speed"),
+    (orders.GenerateOrder, {"count": 0}, "count"), (orders.GenerateOrder, {"candidates": 65}, "candidates"),
+    (orders.GenerateOrder, {"settings": {"num_inference_steps": 1}}, "settings.num_inference_steps"),
+    (orders.GenerateOrder, {"settings": {"guidance_scale": math.nan}}, "settings.guidance_scale"),
+    (orders.TrainScorerOrder, {"batch_size": 1}, "batch_size"), (orders.AlignOrder, {}, "pair_set_id"),
+    (orders.AlignOrder, {"pair_set_id": 1, "beta": 0}, "beta"), (orders.ExportOrder, {"format": "zip"}, "format"),
+])
+def test_a_value_out_of_bounds_is_named(kind: type[orders.Order], values: dict[str, Any], name: str) -> None:
+    with pytest.raises(BadInputError, match=rf"^{name}: .*; got "):
+        orders.order(kind, project_id=1, **values)
+
+
+def add_images(store: Store, project: Project, num: int) -> None:
+    for number in range(num):
+        store.add_image(project.id, blob=f"{number:064x}", size=(16, 16), group_id=str(number), split="train",
+                        source_name=f"{number}.png", label_map_blob="0" * 64, actor="ann")
+
+
+@pytest.mark.parametrize("kind", [orders.FitOrder, orders.TrainScorerOrder])
+def test_too_few_images_are_counted(store: Store, project: Project, kind: type[orders.Order]) -> None:
+    add_images(store, project, 3)
+    with pytest.raises(TooFewError, match=r"3 training images with a label map, 8 needed .* 5 more"):
+        orders.place(store, orders.order(kind, project_id=project.id), actor="ann")
+    assert store.jobs() == []
+    add_images(store, project, 8)
+    job, is_new = orders.place(store, orders.order(kind, project_id=project.id), actor="ann")
+    assert (job.state, is_new, job.created_by) == ("queued", True, "ann")
+
+
+def pair_set(store: Store, project: Project, num: int) -> int:
+    pairs = [Pair("0" * 64, f"{number:064x}", "f" * 64, "score", 1.0, 0.1) for number in range(num)]
+    return store.freeze_pairs(project.id, pairs, {}, actor="ann").id
+
+
+def test_too_few_pairs_are_counted(store: Store, project: Project) -> None:
+    wanted = orders.AlignOrder(project_id=project.id, pair_set_id=pair_set(store, project, 5))
+    with pytest.raises(TooFewError, match=r"5 usable pairs, 16 needed to align; .* vote on 11 more"):
+        orders.place(store, wanted, actor="ann")
+
+
+def test_a_second_align_click_is_the_first_job(store: Store, project: Project) -> None:
+    wanted = orders.AlignOrder(project_id=project.id, pair_set_id=pair_set(store, project, 16))
+    with pytest.raises(TooFewError, match="no engine yet; run `fit`"):
+        orders.place(store, wanted, actor="ann")
+    add_engine(store, project)
+    for kind in ("selector", "judge"):
+        store.add_model(project.id, kind=kind, architecture={}, file="f", metrics={}, actor="test")
+    first, is_new = orders.place(store, wanted, actor="ann")
+    second, is_second_new = orders.place(store, wanted, actor="bob")
+    assert (second.id, is_new, is_second_new) == (first.id, True, False)
+    other, is_new = orders.place(store, wanted.model_copy(update={"steps": 50}), actor="ann")
+    assert other.id != first.id and is_new
+
+
+def test_generation_says_what_is_missing(store: Store, project: Project) -> None:
+    with pytest.raises(TooFewError, match="no generator yet; run `fit`"):
+        orders.place(store, orders.GenerateOrder(project_id=project.id), actor="ann")
+    add_engine(store, project)
+    with pytest.raises(TooFewError, match="no label maps in its training split"):
+        orders.place(store, orders.GenerateOrder(project_id=project.id), actor="ann")
+    other = store.create_project("other", task="segmentation", classes=CLASSES, resolution=16, actor="ann")
+    drawing = add_label_map(store, other)
+    with pytest.raises(BadInputError, match="belongs to another project"):
+        orders.place(store, orders.GenerateOrder(project_id=project.id, label_map_ids=(drawing.id,)), actor="ann")
+
+
+def test_a_drawing_person_goes_before_a_pool(store: Store, project: Project) -> None:
+    add_engine(store, project)
+    drawing = add_label_map(store, project)
+    pool, _ = orders.place(store, orders.GenerateOrder(project_id=project.id, label_map_ids=(drawing.id,)), actor="ann")
+    draw, _ = orders.place(store, orders.DrawOrder(project_id=project.id, label_map_ids=(drawing.id,)), actor="ann")
+    assert (store.queue_position(draw.id), store.queue_position(pool.id)) == (0, 1)
+
+
+def test_nothing_accepted_is_nothing_to_export(store: Store, project: Project) -> None:
+    wanted = orders.order(orders.ExportOrder, project_id=project.id, format="nnunet")
+    with pytest.raises(TooFewError, match="no accepted images"):
+        orders.place(store, wanted, actor="ann")
+    store.curate([sample.id for sample in add_samples(store, project)], "accepted", actor="ann")
+    assert orders.place(store, wanted, actor="ann")[1]
+
+
+def test_a_request_sent_twice_is_one_job(store: Store, project: Project) -> None:
+    add_images(store, project, 8)
+    wanted = orders.FitOrder(project_id=project.id)
+    first, second = (orders.place(store, wanted, actor="ann", request_id="form-1") for _ in range(2))
+    assert (first[0].id, first[1], second[1]) == (second[0].id, True, False)
+
+
+def test_scoring_needs_a_selector(store: Store, project: Project) -> None:
+    with pytest.raises(TooFewError, match="no selector yet; run `train-scorer`"):
+        orders.place(store, orders.ScoreOrder(project_id=project.id), actor="ann")
+
+
+def test_orders_import_no_torch() -> None:
+    import subprocess
+
+    code = "import sys, saadi.orders, saadi.jobs, saadi.worker; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
