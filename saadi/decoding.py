@@ -23,12 +23,10 @@ from PIL import Image as Pillow
 from PIL import ImageCms, ImageOps
 
 from saadi.config import MAX_FILE_BYTES, MAX_SIDE_PX, MIN_SIDE_PX
-from saadi.decoding_formats import FORMATS, advice_for, check_png, is_lossy, sniff
+from saadi.decoding_formats import FORMATS, advice_for, check_pixels, check_png, is_lossy, sniff
 from saadi.errors import BadImageError, BadInputError, UnknownClassError
 from saadi.records import Image, LabelMap
 
-MAX_PIXELS = 40_000_000
-"""An 8K frame has 33 million pixels; 40 million decode in about 0.3 GB."""
 MAX_MASK_COLOURS = 256
 """A mask with more colours was saved with loss, or is no mask."""
 MAX_NAME_CHARS = 40
@@ -37,6 +35,7 @@ COLOUR_BIT = 1 << 24
 """Marks a mask value that is a colour: COLOUR_BIT | 0xRRGGBB. Grey pixels of a colour mask keep their level 0..255."""
 
 _ORIENTATION_TAG = 0x0112
+_TURNED = "turned upright by EXIF"
 _BITS_PER_SAMPLE_TAG = 258
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _DECODER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError,
@@ -178,6 +177,8 @@ def _opened(data: bytes, shown: str, max_bytes: int, *, lossless: bool = False) 
     try:
         with _pillow_warnings_as_errors(), Pillow.open(io.BytesIO(data), formats=[kind]) as picture:
             _check_header(picture, shown, lossless=lossless)
+            if getattr(picture, "tag_v2", {}).get(_ORIENTATION_TAG, 1) in range(2, 9):
+                notes.append(_TURNED)  # a TIFF is turned while it is loaded, and its tag is gone then
             picture.load()
             yield picture, notes
     except BadImageError:
@@ -205,9 +206,7 @@ def _check_header(picture: Pillow.Image, shown: str, *, lossless: bool) -> None:
     if min(width, height) < MIN_SIDE_PX or max(width, height) > MAX_SIDE_PX:
         raise BadImageError(f"{shown} has {width} x {height} pixels, outside {MIN_SIDE_PX}..{MAX_SIDE_PX} on a side; "
                             "scale or crop it first")
-    if width * height > MAX_PIXELS:
-        raise BadImageError(f"{shown} has {width} x {height} pixels, {MAX_PIXELS // 1_000_000} million are the limit; "
-                            "scale it down first")
+    check_pixels(width, height, shown)
     if (num_frames := getattr(picture, "n_frames", 1)) > 1:
         raise BadImageError(f"{shown} holds {num_frames} pictures, one was expected; save the frames as single files first")
     bits = _bits_per_sample(picture)
@@ -229,10 +228,8 @@ def _bits_per_sample(picture: Pillow.Image) -> int:
 
 def _upright(picture: Pillow.Image, notes: list[str]) -> Pillow.Image:
     """Apply the EXIF orientation once; 1, missing or senseless values leave the picture alone."""
-    before = picture.getexif().get(_ORIENTATION_TAG, 1)
-    tags = getattr(picture, "tag_v2", None)  # a TIFF was turned while it was loaded, its own tag still tells
-    if (tags is not None and tags.get(_ORIENTATION_TAG, 1) in range(2, 9)) or before in range(2, 9):
-        notes.append("turned upright by EXIF")
+    if picture.getexif().get(_ORIENTATION_TAG, 1) in range(2, 9):
+        notes.append(_TURNED)
     return ImageOps.exif_transpose(picture)
 
 

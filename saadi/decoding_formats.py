@@ -13,6 +13,13 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TIFF_LOSSY = (6, 7, 34892, 50001, 50002)
 """Compression tags: old JPEG, JPEG, lossy JPEG (DNG), WebP, JPEG XL."""
 _COMPRESSION_TAG = 259
+MAX_PIXELS = 40_000_000
+"""An 8K frame has 33 million pixels; 40 million decode in about 0.3 GB."""
+AGAIN = "export it again from the original"
+_PIECE_BYTES = 2**20
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""First column and row, steps in x and y of the seven passes of an interlaced PNG."""
 
 _FOREIGN: tuple[tuple[int, bytes, str], ...] = (
     (128, b"DICM", "a DICOM file; de-identify it and save the frame as PNG first"),
@@ -76,39 +83,72 @@ def is_lossy(kind: str, data: bytes) -> bool:
 
 
 def check_png(data: bytes, shown: str) -> list[str]:
-    """Walk the chunks of a PNG: sizes, checksums, depth; Pillow skips the checksums of the pixel data.
+    """Walk the chunks of a PNG: sizes, checksums, depth, number of pixels.
+
+    Pillow skips the checksums of the pixel data, reduces 16 bits without a word and fills missing rows with black.
 
     Returns:
         Notes on what is missing or left over at the end.
 
     Raises:
-        BadImageError: A chunk is damaged or cut, the picture is too large, or has 16 bits.
+        BadImageError: A chunk is damaged or cut, the picture is too large, has 16 bits, or has too few pixels.
     """
-    position = len(PNG_SIGNATURE)
+    view, position = memoryview(data), len(PNG_SIGNATURE)
+    missing, inflater, notes = -1, zlib.decompressobj(), ["the end mark was missing, all pixels were there"]
     while position < len(data):
-        header = data[position:position + 8]
-        length = struct.unpack(">I", header[:4])[0] if len(header) == 8 else 0
-        end = position + 12 + length
-        if len(header) < 8 or end > len(data):
-            raise BadImageError(f"{shown} is damaged or cut off after {len(data)} bytes; export it again from the original")
-        if zlib.crc32(data[position + 4:end - 4]) != struct.unpack(">I", data[end - 4:end])[0]:
-            raise BadImageError(f"{shown} is damaged (a checksum in it is wrong); export it again from the original")
-        if header[4:] == b"IHDR" and length == 13:
-            _check_png_header(data[position + 8:end - 4], shown)
-        if header[4:] == b"IEND":
-            return ["data after the end of the picture dropped"] if end < len(data) else []
+        length = struct.unpack_from(">I", view, position)[0] if len(data) - position >= 12 else len(data)
+        name, end = bytes(view[position + 4:position + 8]), position + 12 + length
+        if end > len(data):
+            raise BadImageError(f"{shown} is damaged or cut off after {len(data)} bytes; {AGAIN}")
+        body = view[position + 8:end - 4]
+        if zlib.crc32(view[position + 4:end - 4]) != struct.unpack_from(">I", view, end - 4)[0]:
+            raise BadImageError(f"{shown} is damaged (a checksum in it is wrong); {AGAIN}")
+        if name == b"IHDR" and length == 13:
+            missing = _check_png_header(bytes(body), shown)
+        elif name == b"IDAT":
+            missing -= _inflated_bytes(inflater, body, shown, at_most=missing)
         position = end
-    return ["the end mark was missing, all pixels were there"]
+        if name == b"IEND":
+            notes = ["data after the end of the picture dropped"] if end < len(data) else []
+            break
+    if missing:
+        raise BadImageError(f"{shown} is damaged (pixels are missing); {AGAIN}")
+    return notes
 
 
-def _check_png_header(header: bytes, shown: str) -> None:
-    width, height, depth = struct.unpack(">IIB", header[:9])
+def check_pixels(width: int, height: int, shown: str) -> None:
+    """Raises: BadImageError: more pixels than may be decoded."""
+    if width * height > MAX_PIXELS:
+        raise BadImageError(f"{shown} has {width} x {height} pixels, {MAX_PIXELS // 1_000_000} million are the limit; "
+                            "scale it down first")
+
+
+def _inflated_bytes(inflater: "zlib._Decompress", body: memoryview, shown: str, *, at_most: int) -> int:
+    """How many bytes of pixel rows one chunk holds, counted piece by piece and never beyond `at_most`."""
+    total, rest = 0, bytes(body)
+    try:
+        while rest and total < at_most and not inflater.eof:
+            total += len(inflater.decompress(rest, min(_PIECE_BYTES, at_most - total)))
+            rest = inflater.unconsumed_tail
+    except zlib.error as error:
+        raise BadImageError(f"{shown} is damaged (its pixels cannot be unpacked); {AGAIN}") from error
+    return total
+
+
+def _check_png_header(header: bytes, shown: str) -> int:
+    """Number of bytes that the rows of this PNG have when unpacked."""
+    width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", header)
     if width == 0 or height == 0:
-        raise BadImageError(f"{shown} is damaged (it claims {width} x {height} pixels); export it again from the original")
+        raise BadImageError(f"{shown} is damaged (it claims {width} x {height} pixels); {AGAIN}")
     if max(width, height) > MAX_SIDE_PX:
         raise BadImageError(f"{shown} has {width} x {height} pixels, larger than {MAX_SIDE_PX} on a side; scale it down first")
+    check_pixels(width, height, shown)
     if depth == 16:
         raise BadImageError(f"{shown} is a 16-bit picture, 8 bit were expected; export it as 8 bit first")
+    bits = depth * _PNG_CHANNELS.get(colour, 1)
+    passes = _ADAM7 if interlace else ((0, 0, 1, 1),)
+    sizes = ((max(0, -(-(width - x) // dx)), max(0, -(-(height - y) // dy))) for x, y, dx, dy in passes)
+    return sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in sizes if columns)
 
 
 def _webp_chunk(data: bytes) -> bytes:

@@ -65,7 +65,7 @@ def test_the_whole_loop(store: Store, home: Home, filled: Project):
 
 
 def test_alignment_publishes_a_candidate_or_says_why_not(store: Store, home: Home, filled: Project):
-    run(store, home, TrainScorerOrder, project_id=filled.id, steps=30, batch_size=8)
+    run(store, home, TrainScorerOrder, project_id=filled.id, steps=6, batch_size=8)
     run(store, home, GenerateOrder, project_id=filled.id, count=12, candidates=2)
     pair_set = pairing.build_pairs(store, filled.id, actor="test")
     if len(pair_set.pairs) < orders.MIN_PAIRS_TO_ALIGN:

@@ -1,41 +1,50 @@
-"""Folder import for the page: a preview of what was found, then the import itself, both by `saadi.datasets.folder`."""
+"""Folder import for the page: a look at what was found, then the import itself, both by `saadi.datasets.folder`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from saadi.decoding import value_name
 from saadi.errors import BadInputError
-from saadi.records import Project
+from saadi.records import IGNORE, Project
 from saadi.store import Store
-from ui.payloads import ImportFolder
+from ui.payloads import ImportFolder, ScanFolder
 
 MAX_PROBLEMS_SHOWN = 20
 
 
-def preview(project: Project, images_dir: str, masks_dir: str) -> dict[str, Any]:
-    """Return number of pairs, the values in the masks with pixel counts and a proposed class each, and the problems."""
-    from saadi.datasets import folder  # here, because the page must come up without it
+def preview(project: Project, body: ScanFolder) -> dict[str, Any]:
+    """Return number of pairs, groups, splits, the values in the masks with a proposed class each, notes and problems."""
+    from saadi.datasets import folder  # here, because the page comes up faster without it
 
-    found = folder.scan(_folder(images_dir), _folder(masks_dir))
-    values = sorted(found.values)
-    direct = all(value < len(project.classes) or value == 255 for value in values) and len(values) > 2
-    proposed = {value: value if direct else min(rank, len(project.classes) - 1) for rank, value in enumerate(values)}
-    return {"num_pairs": len(found.pairs), "problems": [str(problem) for problem in found.problems[:MAX_PROBLEMS_SHOWN]],
-            "num_problems": len(found.problems),
-            "values": [{"value": int(value), "pixels": int(found.values[value]), "class": proposed[value]} for value in values]}
+    found = _scan(body)
+    proposed = folder.suggested_values(found, project.classes)
+    values = [{"value": value, "name": value_name(value), "pixels": pixels, "masks": masks, "class": proposed.get(value, 0)}
+              for value, (pixels, masks) in sorted(found.values.items())]
+    return {"num_pairs": len(found.pairs), "has_masks": found.has_masks, "num_groups": len(found.groups), "splits": found.splits,
+            "values": values, "notes": list(found.notes), "num_problems": len(found.problems),
+            "problems": [str(problem) for problem in found.problems[:MAX_PROBLEMS_SHOWN]]}
 
 
 def run(store: Store, project: Project, body: ImportFolder, *, actor: str) -> dict[str, Any]:
-    """Import the folder and return what came in."""
+    """Import the folder and return one sentence on what came in, and the images per split."""
     from saadi.datasets import folder
 
-    unknown = [index for index in body.values.values() if index >= len(project.classes) and index != 255]
+    unknown = [index for index in body.values.values() if index >= len(project.classes) and index != IGNORE]
     if unknown:
         raise BadInputError(f"class {unknown[0]} is not in this project; it has classes 0 to {len(project.classes) - 1}")
-    scanned = folder.scan(_folder(body.images_dir), _folder(body.masks_dir))
-    report = folder.import_folder(store, project, scanned, values=dict(body.values), actor=actor)
-    return {"message": str(getattr(report, "message", report)), "overview": store.count_images(project.id)}
+    result = folder.import_folder(store, project, _scan(body), values=body.values, actor=actor)
+    return {"message": result.message, "num_added": result.num_added, "splits": result.splits,
+            "refused": [str(problem) for problem in result.refused[:MAX_PROBLEMS_SHOWN]]}
+
+
+def _scan(body: ScanFolder) -> Any:
+    from saadi.datasets import folder
+
+    return folder.scan(_folder(body.images_dir), _folder(body.masks_dir) if body.masks_dir else None,
+                       csv=Path(body.csv).expanduser() if body.csv else None, group_pattern=body.group_pattern or None,
+                       group_column=body.group_column or None, split_column=body.split_column or None)
 
 
 def _folder(text: str) -> Path:

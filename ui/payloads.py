@@ -33,15 +33,20 @@ class NewProject(Body):
 
 
 class ScanFolder(Body):
+    """Server-side folders: the program is local, so its disk is the user's disk."""
+
     project_id: Id
     images_dir: str = Field(min_length=1, max_length=4096)
-    masks_dir: str = Field(min_length=1, max_length=4096)
+    masks_dir: str | None = Field(default=None, max_length=4096)
+    csv: str | None = Field(default=None, max_length=4096)
+    group_pattern: str | None = Field(default=None, max_length=200)
+    group_column: str | None = Field(default=None, max_length=100)
+    split_column: str | None = Field(default=None, max_length=100)
 
 
 class ImportFolder(ScanFolder):
-    values: dict[int, Annotated[int, Field(ge=0, le=255)]] = Field(max_length=256)
+    values: dict[int, Annotated[int, Field(ge=0, le=255)]] = Field(default={}, max_length=256)
     """Value in the mask files -> class index of the project (255 = ignore)."""
-    group_pattern: str | None = Field(default=None, max_length=200)
 
 
 class NewLabelMap(Body):

@@ -55,7 +55,7 @@ def build_router(context: Context) -> APIRouter:
         from saadi.pairing import next_vote_pairs  # here, because scikit-learn and evalica would slow the start
 
         with context.open() as store:
-            exclude = {(left, right) for left, right in body.exclude}
+            exclude = {(min(pair), max(pair)) for pair in body.exclude}
             chosen = next_vote_pairs(store, body.project_id, voter=context.actor, count=body.count, exclude=exclude)
             pairs = [(store.sample(left), store.sample(right)) for left, right in chosen]
             # Blind: no score, no adapter and no seed leaves the server before the vote is stored.

@@ -31,9 +31,11 @@ def demo(home: HomeOption = None, as_json: JsonOption = False) -> None:
     from saadi import demo as recipe
 
     with Store.open(home_of(home)) as store:
-        recipe.ensure_demo(store, actor=config.user_name())
-        newest = [_summary(store, project) for project in store.projects()]
-    answer({"projects": newest}, as_json=as_json, lines=lambda: [_line(item) for item in newest])
+        with Bar("demo") as bar:
+            made = recipe.ensure_demo(store, actor=config.user_name(),
+                                      on_progress=lambda step, total: bar.show(step, total, "rendering"))
+        summary = _summary(store, made)
+    answer(summary, as_json=as_json, lines=lambda: [_line(summary)])
 
 
 @project_app.command("create")

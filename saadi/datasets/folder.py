@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from saadi.datasets.folder_pairs import normal
+from saadi.datasets.folder_pairs import Problem, normal
 from saadi.datasets.folder_scan import FolderPair, FolderScan, Progress, check_sizes, read, scan, silent
 from saadi.datasets.folder_split import SIDES, assign_splits, check_fractions
 from saadi.datasets.folder_table import SPLIT_WORDS
@@ -20,7 +20,7 @@ from saadi.records import IGNORE, Image, LabelClass, LabelMap, Project, RealImag
 from saadi.store import Store, audit
 from saadi.store.blobs import encode_png
 
-__all__ = ["FolderPair", "FolderScan", "ImportResult", "import_folder", "scan", "suggested_values", "value_map"]
+__all__ = ["FolderPair", "FolderScan", "ImportResult", "Problem", "import_folder", "scan", "suggested_values", "value_map"]
 
 Shares = tuple[float, float, float]
 DEFAULT_SHARES: Shares = (0.7, 0.15, 0.15)
@@ -35,13 +35,19 @@ class ImportResult:
     num_added: int
     num_duplicates: int
     """Images whose pixels the project has already, or that came twice."""
-    refused: list[tuple[str, str]]
-    """(display name, sentence)."""
+    refused: list[Problem]
     splits: dict[str, int]
     """Split -> images added."""
     groups: dict[str, int]
     """Split -> groups among the images added."""
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def message(self) -> str:
+        """One sentence for a person: '12 images added, 3 were there already, 1 refused (the first: ...)'."""
+        there = f", {self.num_duplicates} were there already" if self.num_duplicates else ""
+        refused = f", {len(self.refused)} refused (the first: {self.refused[0]})" if self.refused else ""
+        return f"{self.num_added} images added{there}{refused}"
 
 
 def import_folder(store: Store, project: Project, scan: FolderScan, *, values: Mapping[int, int] | None = None, actor: str,
@@ -65,7 +71,7 @@ def import_folder(store: Store, project: Project, scan: FolderScan, *, values: M
     usable: list[FolderPair] = []
     for pair in scan.pairs:
         reason = _refusal(project, pair, values, labels)
-        refused += [(display_name(pair.name), reason)] if reason else []
+        refused += [Problem(display_name(pair.name), reason)] if reason else []
         usable += [] if reason else [pair]
     _check_strict(refused, strict)
     # A scan may be old, so everything is decoded again; pixels go into the store, rows wait.
@@ -77,7 +83,7 @@ def import_folder(store: Store, project: Project, scan: FolderScan, *, values: M
         try:
             stored = intake.take(pair)
         except BadInputError as error:
-            refused.append((display_name(pair.name), str(error)))
+            refused.append(Problem(display_name(pair.name), str(error)))
             continue
         if stored is not None:
             ready.append((pair, stored))
@@ -205,10 +211,9 @@ def _refusal(project: Project, pair: FolderPair, values: Mapping[int, int], labe
     return None
 
 
-def _check_strict(refused: Sequence[tuple[str, str]], strict: bool) -> None:
+def _check_strict(refused: Sequence[Problem], strict: bool) -> None:
     if strict and refused:
-        name, reason = refused[0]
-        raise BadInputError(f"{len(refused)} files cannot be used and nothing was imported; the first is {name}: {reason}")
+        raise BadInputError(f"{len(refused)} files cannot be used and nothing was imported; the first is {refused[0]}")
 
 
 def _given_splits(pairs: Sequence[FolderPair], split: Mapping[str, str] | Shares, known: Mapping[str, Split]) -> dict[str, Split]:
@@ -271,7 +276,7 @@ def _text(name: str) -> str:
 
 
 def _result(scan: FolderScan, intake: _Intake, added: Sequence[RealImage], num_ready: int,
-            refused: list[tuple[str, str]]) -> ImportResult:
+            refused: list[Problem]) -> ImportResult:
     splits = Counter(image.split for image in added)
     groups = Counter(side for _, side in {(image.group_id, image.split) for image in added})
     notes = list(scan.notes)

@@ -8,6 +8,7 @@ import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from saadi.decoding import display_name
 from saadi.errors import BadInputError
@@ -20,6 +21,18 @@ SKIPPED_SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".md", ".rst", ".json", ".
 """Companions of data sets; every other file is taken for a picture and, where it is none, listed with advice."""
 _MASK_SUFFIX = re.compile(r"[_\-. ](masks?|seg|segmentation|labels?|gt|groundtruth)$", re.IGNORECASE)
 _CHANNEL_SUFFIX = re.compile(r"_0000$")
+
+
+class Problem(NamedTuple):
+    """A file that cannot be used, and why."""
+
+    name: str
+    """Shortened for display, in quotes."""
+    reason: str
+    """One sentence."""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -44,8 +57,7 @@ class PairedFiles:
 
     pairs: list[tuple[FoundFile, FoundFile | None]] = field(default_factory=list)
     """(image, its mask); the mask is None for all where there are no masks at all."""
-    problems: list[tuple[str, str]] = field(default_factory=list)
-    """(display name, sentence)."""
+    problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     has_masks: bool = False
 
@@ -135,8 +147,8 @@ def _match(images: list[FoundFile], masks: list[FoundFile], result: PairedFiles)
     for mask in masks:
         candidates = _candidates(mask, by_key, by_stem)
         if not candidates:
-            result.problems.append((display_name(mask.relative.name),
-                                    "this mask has no image of the same name; add the image or remove the mask"))
+            result.problems.append(Problem(display_name(mask.relative.name),
+                                           "this mask has no image of the same name; add the image or remove the mask"))
         for image in candidates:
             fitting[image.relative].append(mask)
         if len(candidates) > 1:
@@ -152,7 +164,7 @@ def _match(images: list[FoundFile], masks: list[FoundFile], result: PairedFiles)
         else:
             result.pairs.append((image, found[0]))
             continue
-        result.problems.append((display_name(image.relative.name), reason))
+        result.problems.append(Problem(display_name(image.relative.name), reason))
 
 
 Index = dict[tuple[tuple[str, ...], str], list[FoundFile]]

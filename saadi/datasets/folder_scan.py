@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from saadi.config import MAX_FILE_BYTES
-from saadi.datasets.folder_pairs import IMAGE_FOLDERS, FoundFile, normal, pair_files
+from saadi.datasets.folder_pairs import IMAGE_FOLDERS, FoundFile, Problem, normal, pair_files
 from saadi.datasets.folder_table import SPLIT_WORDS, Row, Table, read_table
 from saadi.decoding import decode_image, decode_mask, display_name
 from saadi.errors import BadInputError, SizeMismatchError
@@ -48,8 +48,8 @@ class FolderScan:
     """What a folder holds. Nothing has been stored."""
 
     pairs: tuple[FolderPair, ...]
-    problems: tuple[tuple[str, str], ...]
-    """(display name, sentence) of every file that cannot be used."""
+    problems: tuple[Problem, ...]
+    """Every file that cannot be used."""
     values: Mapping[int, tuple[int, int]]
     """Mask value -> (pixels, masks), ascending; colours as `saadi.decoding.value_name` writes them."""
     has_masks: bool
@@ -103,7 +103,7 @@ def scan(images_dir: Path, masks_dir: Path | None = None, *, csv: Path | None = 
         try:
             pair, seen = _look(image, mask, facts[image.relative])
         except BadInputError as error:
-            problems.append((display_name(image.relative.name), str(error)))
+            problems.append(Problem(display_name(image.relative.name), str(error)))
             continue
         pairs.append(pair)
         changes.update(seen)

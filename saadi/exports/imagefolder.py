@@ -85,7 +85,8 @@ def _readme(project: Project, splits: Sequence[str], scheme: LabelScheme) -> byt
     configs = "".join(f"  - split: {'validation' if split == 'val' else split}\n    path: {split}/**\n" for split in splits)
     classes = "".join(f"- {index}: {name}\n" for name, index in scheme.names.items())
     ignore = "- 255: ignore\n" if scheme.ignore_id is not None else ""
-    header = f"---\ntask_categories:\n- {task}\ntags:\n- synthetic\n- surgery\nconfigs:\n- config_name: default\n  data_files:\n{configs}---\n"
-    return (f"{header}{NOTICE}.\n\nSynthetic images carry `kind: synthetic` and an IPTC DigitalSourceType mark; `manifest.json` and "
-            f"`items.jsonl` tell how each was made. Splits are by group: no patient is on two sides.\n\n"
+    header = (f"---\ntask_categories:\n- {task}\ntags:\n- synthetic\n- surgery\nconfigs:\n- config_name: default\n"
+              f"  data_files:\n{configs}---\n")
+    return (f"{header}{NOTICE}.\n\nSynthetic images carry `kind: synthetic` and an IPTC DigitalSourceType mark; `manifest.json` "
+            f"and `items.jsonl` tell how each was made. Splits are by group: no patient is on two sides.\n\n"
             f"Classes:\n\n{classes}{ignore}").encode()

@@ -18,7 +18,8 @@ MANIFEST = "manifest.json"
 ITEMS = "items.jsonl"
 NOTICE = "Research use only; not a medical device"
 PROGRAM = "SAADi Studio"
-VERSION = "0.1.0"
+VERSION = "0.1.0.dev0"
+"""As in pyproject.toml."""
 MANIFEST_VERSION = 1
 
 

@@ -128,5 +128,5 @@ def _json(content: Any) -> bytes:
 
 def _readme(root: str, has_folds: bool) -> bytes:
     folds = (f"Copy {SPLITS} into nnUNet_preprocessed/{root} before training: it keeps patients on one side and synthetic images "
-             "out of validation." if has_folds else "There are too few real groups for a validation split: train with fold 'all'.")
+             "out of validation." if has_folds else "There are too few real groups for validation: train with fold 'all'.")
     return f"{NOTICE}.\n\nPut {root} into nnUNet_raw. {folds}\n".encode()

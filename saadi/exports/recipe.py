@@ -78,8 +78,8 @@ def _verify(context: JobContext, folder: Path, total: int) -> None:
         context.report(2 * num_items + number, total, f"verifying {number + 1} of {num_items}")
 
     if problems := verify_export(folder, store=context.store, progress=progress):
-        raise StorageError(f"the written export differs from the store and was thrown away ({problems[0]}; {len(problems)} in all); "
-                           "check the disk and export again")
+        raise StorageError(f"the written export differs from the store and was thrown away ({problems[0]}; {len(problems)} in "
+                           "all); check the disk and export again")
 
 
 def _target(context: JobContext, project: Project, order: ExportOrder) -> Path:

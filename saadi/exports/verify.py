@@ -19,6 +19,8 @@ from saadi.exports.selection import HELD_OUT
 from saadi.store import Store
 
 _KEYS = frozenset({"format", "items_sha256", "index_files", "classes", "ignore_id", "num_items", "counts", "pixels"})
+_ROW_KEYS = frozenset({"name", "kind", "split", "group", "image", "image_sha256", "mask", "mask_sha256", "height", "width",
+                       "blob", "pixels", "lineage"})
 
 
 def verify_export(folder: Path, *, store: Store | None = None,
@@ -60,11 +62,14 @@ def _read_manifest(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]] 
         return f"{name} is missing or cannot be read; choose a folder that was exported here"
     except ValueError:
         return f"{MANIFEST} is damaged; export again"
-    if not isinstance(manifest, dict) or manifest.get("format") not in FORMATS or not _KEYS <= manifest.keys():
+    if not isinstance(manifest, dict) or manifest.get("format") not in FORMATS or not manifest.keys() >= _KEYS:
         return f"{MANIFEST} is not the manifest of an export; choose a folder that was exported here"
     if sha256(raw) != manifest["items_sha256"]:
         return f"{ITEMS} was changed after the export; export again"
-    return manifest, [json.loads(line) for line in raw.decode().splitlines()]
+    rows = [json.loads(line) for line in raw.decode().splitlines()]
+    if not all(isinstance(row, dict) and row.keys() >= _ROW_KEYS and isinstance(row["image"], str) for row in rows):
+        return f"{ITEMS} lacks columns; export again"
+    return manifest, rows
 
 
 def _check_index(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -122,7 +127,8 @@ def _check_mask(folder: Path, row: Mapping[str, Any], scheme: LabelScheme, store
     found = mask.counts()
     if unknown := sorted(set(found) - set(ids.values())):
         problems.append(f"the mask holds value {unknown[0]}, which is no label")
-    if {name: found[index] for name, index in ids.items() if index in found} != {name: n for name, n in row["pixels"].items() if n}:
+    counted = {name: count for name, count in row["pixels"].items() if count}
+    if {name: found[index] for name, index in ids.items() if index in found} != counted:
         problems.append("the pixel counts of the mask differ from the manifest")
     if store is not None:
         stored = at_image_size(store.label_map_pixels(row["lineage"]["label_map"]["blob"]), size=size)

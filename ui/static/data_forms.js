@@ -8,7 +8,10 @@ export class DataForms {
     this.onImported = onImported;
     this.images = text("Folder of images", "/path/to/images", { id: "import-images" });
     this.masks = text("Folder of masks", "/path/to/masks", { id: "import-masks" });
-    this.pattern = text("Patient or video in the name (pattern, optional)", "^(case\\d+)", { id: "import-pattern" });
+    this.pattern = text("Patient or video in the file name (pattern)", "^(case\\d+)", { id: "import-pattern" });
+    this.csv = text("Table (CSV)", "/path/to/table.csv", { id: "import-csv" });
+    this.groupColumn = text("Column of the patient", "patient");
+    this.splitColumn = text("Column of the split", "split");
     this.found = h("div", { class: "sx-found" });
     this.title = h("summary", {}, "Import a folder");
     this.name = text("Name", "my-hospital-2026", { id: "project-name" });
@@ -16,26 +19,29 @@ export class DataForms {
     this.resolution = h("select", { "aria-label": "Resolution" }, [64, 128, 192, 256, 512].map((side) => h("option", { value: side }, `${side} \u00d7 ${side} px`)));
     this.resolution.value = "256";
     this.root = h("div", { class: "sx-stack" },
-      h("details", { class: "sx-details" }, this.title, h("div", { class: "sx-stack" }, this.images, this.masks, h("button", { type: "button", class: "sx-button", id: "import-scan", onclick: (event) => this.scan(event.currentTarget) }, "Look into the folders"), this.found)),
+      h("details", { class: "sx-details" }, this.title, h("div", { class: "sx-stack" }, this.images, this.masks, h("details", { class: "sx-details" }, h("summary", {}, "Patients and splits (optional)"), h("div", { class: "sx-stack" }, this.pattern, this.csv, h("div", { class: "sx-row" }, this.groupColumn, this.splitColumn))), h("button", { type: "button", class: "sx-button", id: "import-scan", onclick: (event) => this.scan(event.currentTarget) }, "Look into the folders"), this.found)),
       h("details", { class: "sx-details" }, h("summary", {}, "New project"), h("div", { class: "sx-stack" }, this.name, this.classes, h("label", { class: "sx-field" }, h("span", {}, "Images are made at"), this.resolution), h("button", { type: "button", class: "sx-button", id: "project-create", onclick: (event) => this.create(event.currentTarget) }, "Create project"))));
   }
 
   showProject(project) { this.title.textContent = `Import a folder into ${project.name}`; replace(this.found); }
-  folders() { return { project_id: state.project.id, images_dir: this.images.input.value, masks_dir: this.masks.input.value }; }
+  folders() {
+    const given = (field) => field.input.value.trim() || null;
+    return { project_id: state.project.id, images_dir: this.images.input.value, masks_dir: given(this.masks), csv: given(this.csv), group_pattern: given(this.pattern), group_column: given(this.groupColumn), split_column: given(this.splitColumn) };
+  }
 
   scan(button) {
     return act(button, async () => {
       const found = await post("/api/import/scan", this.folders());
       this.mapping = found.values.map((item) => ({ value: item.value, select: this.classChooser(item) }));
       const total = found.values.reduce((sum, item) => sum + item.pixels, 0) || 1;
-      replace(this.found, h("p", {}, h("b", {}, `${found.num_pairs} pairs of image and mask.`), found.num_problems ? ` ${found.num_problems} files cannot be used:` : ""), found.problems.length ? h("ul", { class: "sx-reasons" }, found.problems.map((line) => h("li", {}, line))) : null,
-        h("table", { class: "sx-table" }, h("thead", {}, h("tr", {}, ["Value in the masks", "Share", "Class"].map((name) => h("th", {}, name)))), h("tbody", {}, found.values.map((item, index) => h("tr", {}, h("td", {}, String(item.value)), h("td", {}, `${((100 * item.pixels) / total).toFixed(1)} %`), h("td", {}, this.mapping[index].select))))), this.pattern,
-        h("button", { type: "button", class: "sx-button sx-primary", id: "import-run", disabled: !found.num_pairs, onclick: (event) => this.run(event.currentTarget) }, `Import ${found.num_pairs} pairs`));
+      replace(this.found, h("p", {}, h("b", {}, found.has_masks ? `${found.num_pairs} pairs of image and mask.` : `${found.num_pairs} images without masks.`), found.num_groups ? ` ${found.num_groups} patients or videos.` : "", found.num_problems ? ` ${found.num_problems} files cannot be used:` : ""), found.problems.length ? h("ul", { class: "sx-reasons" }, found.problems.map((line) => h("li", {}, line))) : null,
+        found.notes.map((note) => h("p", { class: "sx-note" }, note)), h("table", { class: "sx-table" }, h("thead", {}, h("tr", {}, ["Value in the masks", "Share", "Class"].map((name) => h("th", {}, name)))), h("tbody", {}, found.values.map((item, index) => h("tr", {}, h("td", {}, item.name), h("td", {}, `${((100 * item.pixels) / total).toFixed(1)} %`), h("td", {}, this.mapping[index].select))))),
+        h("button", { type: "button", class: "sx-button sx-primary", id: "import-run", disabled: !found.num_pairs, onclick: (event) => this.run(event.currentTarget) }, `Import ${found.num_pairs} images`));
     });
   }
 
   classChooser(item) {
-    const select = h("select", { "aria-label": `Class of value ${item.value}` }, state.project.classes.map((entry) => h("option", { value: entry.index }, `${entry.index} ${entry.name}`)), h("option", { value: 255 }, "ignore"));
+    const select = h("select", { "aria-label": `Class of value ${item.name}` }, state.project.classes.map((entry) => h("option", { value: entry.index }, `${entry.index} ${entry.name}`)), h("option", { value: 255 }, "ignore"));
     select.value = String(item.class);
     return select;
   }
@@ -43,7 +49,7 @@ export class DataForms {
   run(button) {
     return act(button, async () => {
       const values = Object.fromEntries(this.mapping.map(({ value, select }) => [value, Number(select.value)]));
-      const { message } = await post("/api/import/run", { ...this.folders(), values, group_pattern: this.pattern.input.value || null });
+      const { message } = await post("/api/import/run", { ...this.folders(), values });
       toast(message, "good");
       replace(this.found);
       await refreshOverview();

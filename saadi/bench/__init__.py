@@ -1,0 +1,61 @@
+"""Benchmarks: speed and memory as ratios against a named reference, measured in one run, median of several."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from saadi.errors import BadInputError
+
+BENCHES: dict[str, str] = {
+    "generation": "saadi.bench.generation",
+    "fitting": "saadi.bench.fitting",
+    "alignment": "saadi.bench.alignment",
+    "memory": "saadi.bench.memory",
+}
+
+
+def main(names: Sequence[str] = (), out: Path | None = None) -> dict[str, Any]:
+    """Run benchmarks (all of them when none is named), print their ratios and write them as JSON.
+
+    Raises:
+        BadInputError: an unknown name.
+    """
+    if unknown := sorted(set(names) - set(BENCHES)):
+        raise BadInputError(f"no benchmark {unknown[0]!r}; there are: {', '.join(BENCHES)}")
+    results: dict[str, Any] = {"machine": machine(), "command": "python -m saadi bench " + " ".join(names)}
+    for name in names or BENCHES:
+        results[name] = import_module(BENCHES[name]).run()
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(results, indent=1) + "\n")
+    return results
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on, without names."""
+    import torch
+
+    from saadi import config, devices
+
+    return {
+        "processor": platform.machine(), "threads": config.num_threads(), "device": devices.device().type,
+        "dtype": str(devices.fast_dtype(devices.device())), "torch": torch.__version__, "python": platform.python_version(),
+    }  # fmt: skip
+
+
+def median_seconds(work: Callable[[], object], *, repeats: int, warm_up: int = 1) -> float:
+    """Median wall time of a call in seconds."""
+    for _ in range(warm_up):
+        work()
+    times: list[float] = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return sorted(times)[len(times) // 2]
