@@ -6,7 +6,8 @@
     python scripts/make_assets.py engine  --work build/assets --resolution 256 --minutes 90 --start build/assets/engine-128
     python scripts/make_assets.py pack    --work build/assets --engine engine-256
 
-Each stage keeps its output in --work; `engine` resumes from its checkpoint. The demo project uses patients 0-23, which no stage sees.
+Each stage keeps its output in --work; `engine` resumes from its checkpoint. The demo project uses patients 0-23, which no
+stage sees.
 """
 
 from __future__ import annotations
@@ -90,6 +91,8 @@ def scorers(arguments: argparse.Namespace) -> None:
     images, label_maps = load(arguments.work, "train")
     held = load(arguments.work, "held")
     for seed, kind in enumerate(("selector", "judge"), start=1):
+        if (arguments.work / f"{kind}.json").exists():
+            continue
         architecture = default_architecture(kind, num_classes=len(CLASSES))  # type: ignore[arg-type]
         settings = ScorerConfig(num_steps=arguments.steps, seed=seed)
         made = train(images, label_maps, architecture=architecture, config=settings, report=progress, name=kind)
@@ -135,7 +138,7 @@ def pack(arguments: argparse.Namespace) -> None:
         (target / f"{kind}.safetensors").write_bytes(data)
         manifest[kind] = {"file": f"{kind}.safetensors", "sha256": hashlib.sha256(data).hexdigest(),
                           **json.loads((arguments.work / f"{name}.json").read_text())}  # fmt: skip
-    held_images, held_maps = load(arguments.work, "held")
+    _, held_maps = load(arguments.work, "held")
     made = CompactEngine.from_file(manifest["engine"]["architecture"], target / "engine.safetensors")
     drawn = made.generate(held_maps, range(len(held_maps)))
     for kind in ("selector", "judge"):

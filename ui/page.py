@@ -49,4 +49,5 @@ def theme() -> gr.themes.Base:
 def head(context: Context) -> str:
     """Return what goes into the page's head: our style sheets, loaded before anything is drawn."""
     base = f"/static/{context.static_version}"
-    return "".join(f'<link rel="stylesheet" href="{base}/{name}.css">' for name in ("studio", "draw", "tabs"))
+    sheets = "".join(f'<link rel="stylesheet" href="{base}/{name}.css">' for name in ("studio", "draw", "tabs"))
+    return f'{sheets}<link rel="icon" type="image/svg+xml" href="{base}/icon.svg">'

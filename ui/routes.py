@@ -21,6 +21,10 @@ def build_router(context: Context) -> APIRouter:
     def healthz() -> dict[str, bool]:
         return {"ok": True}
 
+    @router.get("/favicon.ico")
+    def favicon() -> Response:
+        return Response((STATIC_DIR / "icon.svg").read_bytes(), media_type=STATIC_TYPES[".svg"], headers={"Cache-Control": "private, max-age=86400"})
+
     @router.get("/static/{version}/{name}")
     def static(version: str, name: str) -> Response:
         # The name is looked up among the files that are there, so no path can be built from it.

@@ -29,13 +29,15 @@ def run() -> dict[str, Any]:
     def image() -> Any:
         return draw.integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
 
-    pairs = [TrainingPair(draw.integers(0, NUM_CLASSES, (SIDE, SIDE)).astype(np.uint8), image(), image(), weight=1.0, is_real=False, group=str(index))
+    pairs = [TrainingPair(draw.integers(0, NUM_CLASSES, (SIDE, SIDE)).astype(np.uint8), image(), image(), weight=1.0,
+    is_real=False, group=str(index))
              for index in range(NUM_PAIRS)]  # fmt: skip
     torch.manual_seed(0)
     engine = CompactEngine(default_architecture(num_classes=NUM_CLASSES, resolution=SIDE))
     frozen = CompactEngine(engine.architecture, copy.deepcopy(engine.denoiser.state_dict()))
     trainer = PairTrainer(engine, pairs, AlignmentConfig(batch_size=BATCH, sft_weight=0.0))
-    batches = [[(trainer.train_ids[(start + offset) % len(trainer.train_ids)], (start // 2) % NUM_DRAWS) for offset in range(BATCH)]
+    batches = [[(trainer.train_ids[(start + offset) % len(trainer.train_ids)], (start // 2) % NUM_DRAWS) for offset in
+    range(BATCH)]
                for start in range(0, 8 * NUM_DRAWS, 8)]  # fmt: skip
     differences = [
         abs(float(trainer.loss(keys)[0].detach()) - float(_plain_loss(trainer, frozen, keys).detach())) for keys in batches[:3]
@@ -55,8 +57,8 @@ def run() -> dict[str, Any]:
     for keys in batches:  # one sweep fills the reference errors, as the first steps of a run do
         trainer.reference_errors(keys)
     fast, slow = median_seconds(ours, repeats=9), median_seconds(plain, repeats=5)
-    print(f"alignment step of {BATCH} pairs at {SIDE} px: {fast:.3f} s = {slow / fast:.2f} x as fast as the straightforward form ({slow:.3f} s); "
-          f"losses differ by at most {max(differences):.1e}")  # fmt: skip
+    print(f"alignment step of {BATCH} pairs at {SIDE} px: {fast:.3f} s = {slow / fast:.2f} x as fast as the "
+          f"straightforward form ({slow:.3f} s); losses differ by at most {max(differences):.1e}")  # fmt: skip
     return {"side_px": SIDE, "batch_pairs": BATCH, "step_s": round(fast, 4), "straightforward_step_s": round(slow, 4),
             "ratio": round(slow / fast, 2), "largest_loss_difference": max(differences)}  # fmt: skip
 

@@ -46,5 +46,6 @@ def run() -> dict[str, Any]:
 
     rate, peer_rate = BATCH / median_seconds(ours, repeats=9, warm_up=2), few / median_seconds(peer, repeats=1, warm_up=0)
     print(f"fitting at {SIDE} px: {rate:.1f} images/s = {rate / peer_rate:.0f} x diffusers in float32 ({peer_rate:.2f})")
-    return {"side_px": SIDE, "batch": BATCH, "compact_images_per_s": round(rate, 1), "diffusers_images_per_s": round(peer_rate, 2),
+    return {"side_px": SIDE, "batch": BATCH, "compact_images_per_s": round(rate, 1), "diffusers_images_per_s":
+    round(peer_rate, 2),
             "ratio": round(rate / peer_rate, 1)}  # fmt: skip

@@ -33,8 +33,8 @@ def run() -> dict[str, Any]:
     fast = engine.encode_label_maps(label_maps).to(devices.fast_dtype(engine.device), memory_format=torch.channels_last)
     tuned = POOL / median_seconds(lambda: peer_sample(tuned_network, fast, steps=TUNED_STEPS), repeats=3)
     sizes = {"ours": _millions(engine.denoiser), "peer": _millions(network)}
-    print(f"four {SIDE} px candidates: {four:.2f} s; compact {ours:.1f} images/s = {ours / default:.0f} x diffusers at its defaults "
-          f"({default:.2f}), {ours / tuned:.1f} x tuned ({tuned:.2f})")  # fmt: skip
+    print(f"four {SIDE} px candidates: {four:.2f} s; compact {ours:.1f} images/s = {ours / default:.0f} x diffusers "
+          f"at its defaults ({default:.2f}), {ours / tuned:.1f} x tuned ({tuned:.2f})")  # fmt: skip
     return {
         "side_px": SIDE, "four_candidates_s": round(four, 3), "compact_images_per_s": round(ours, 2),
         "compact_steps": engine.architecture["sampler"]["num_inference_steps"], "million_parameters": sizes,

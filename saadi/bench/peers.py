@@ -6,8 +6,8 @@ import torch
 from diffusers import DDIMScheduler, UNet2DModel
 from torch import Tensor
 
-WIDTHS = (64, 96, 160, 192)
-"""With diffusers' default block types and two blocks a level this has 11 M parameters, like the compact engine."""
+WIDTHS = (64, 96, 128, 160)
+"""With diffusers' default block types and two blocks a level this has 10.3 M parameters; the compact engine has 10.9 M."""
 
 
 def peer_network(num_classes: int, *, side: int) -> UNet2DModel:

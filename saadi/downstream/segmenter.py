@@ -35,7 +35,9 @@ class Prediction:
 
 def default_architecture(kind: Literal["selector", "judge"], *, num_classes: int) -> dict[str, Any]:
     """Selector = U-Net with residual units; judge = SegResNet, another family with other norms."""
-    return {"model": "unet" if kind == "selector" else "segresnet", "num_classes": num_classes, "size_px": SIZE_PX}
+    if kind == "selector":
+        return {"model": "unet", "num_classes": num_classes, "size_px": SIZE_PX, "channels": [32, 64, 128, 192]}
+    return {"model": "segresnet", "num_classes": num_classes, "size_px": SIZE_PX, "init_filters": 8}
 
 
 def build(architecture: dict[str, Any]) -> nn.Module:

@@ -132,7 +132,7 @@ class AlignTab {
         tile("Distance to real images", `${fixed(m.feature_distance_before)} \u2192 ${fixed(m.feature_distance_after)}`, "lower is better", better(m.feature_distance_after === undefined ? null : m.feature_distance_after <= m.feature_distance_before)),
         tile("Winner's error against base", fixed(m.winner_ratio), "near 1 is healthy", better(null))),
       (m.reasons ?? []).length ? h("ul", { class: "sx-reasons" }, m.reasons.map((text) => h("li", {}, text))) : null,
-      m.strip_before?.length ? beforeAfter(m.strip_before, m.strip_after ?? []) : null, this.choices(adapter));
+      m.strip_before?.length ? beforeAfter(m.strip_before, m.strip_after ?? [], m.strip_label_maps ?? []) : null, this.choices(adapter));
   }
 
   choices(adapter) {

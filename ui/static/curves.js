@@ -31,7 +31,7 @@ export class Curves {
 }
 
 /** Two rows of pictures, same masks and seeds, before and after. */
-export function beforeAfter(before, after) {
-  const row = (name, blobs) => h("div", { class: "sx-compare-row" }, h("b", {}, name), blobs.slice(0, 8).map((blob, index) => h("figure", {}, picture(urls.thumb(blob, 256), `${name} ${index + 1}`), badge("synthetic"))));
-  return h("div", { class: "sx-compare", style: { "--n": Math.min(8, before.length) } }, row("Before", before), row("After", after));
+export function beforeAfter(before, after, masks) {
+  const row = (name, blobs, address, mark) => h("div", { class: "sx-compare-row" }, h("b", {}, name), blobs.slice(0, 8).map((blob, index) => h("figure", {}, picture(address(blob, 256), `${name} ${index + 1}`), mark && badge("synthetic"))));
+  return h("div", { class: "sx-compare", style: { "--n": Math.min(8, before.length) } }, masks.length ? row("Asked", masks, urls.mask, false) : null, row("Before", before, urls.thumb, true), row("After", after, urls.thumb, true));
 }

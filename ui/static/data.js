@@ -24,6 +24,7 @@ class DataTab {
       h("aside", { class: "sx-side-column sx-stack" }, this.training(), this.forms.root));
     onShow(element, () => state.project && this.load());
     on("overview", () => this.showModels());
+    on("library", () => element.offsetParent && this.load());
     withProject(() => this.load());
     element.dataset.ready = "1";
   }

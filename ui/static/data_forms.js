@@ -53,6 +53,7 @@ export class DataForms {
       toast(message, "good");
       replace(this.found);
       await refreshOverview();
+      emit("library");
       this.onImported();
     });
   }

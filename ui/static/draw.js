@@ -3,7 +3,7 @@ import { DrawResults } from "./draw_results.js";
 import { MaskCanvas } from "./canvas.js";
 import { decode } from "./codec.js";
 import { keepCopy, recover, Saver } from "./journal.js";
-import { act, ago, badge, get, h, kbd, on, onKeys, onShow, order, picture, replace, segmented, state, urls, withProject } from "./lib.js";
+import { act, ago, ApiError, badge, get, h, kbd, on, onKeys, onShow, order, picture, replace, segmented, state, urls, withProject } from "./lib.js";
 
 const TOOLS = [["brush", "Brush", "B"], ["erase", "Eraser", "E"], ["fill", "Fill", "G"], ["polygon", "Polygon", "P"]];
 
@@ -14,6 +14,7 @@ class DrawTab {
     this.canvas = new MaskCanvas({ onCommit: (labels) => this.commit(labels), onChange: () => this.showTools() });
     this.results = new DrawResults(() => this.generate());
     this.doc = null; this.images = []; this.drawings = []; this.savedAt = 0; this.saveState = "saved";
+    this.restoreTools();
     this.build(element);
     this.listen();
     withProject((project) => this.openProject(project));
@@ -37,7 +38,7 @@ class DrawTab {
     this.buildTools();
     element.append(
       h("aside", { class: "sx-film", "aria-label": "Images" }, this.filmKind,
-        h("button", { type: "button", class: "sx-button sx-small", onclick: () => this.openEmpty() }, "+ New mask"), this.film),
+        h("button", { type: "button", class: "sx-button sx-small", onclick: () => this.openEmpty() }, "New mask"), this.film),
       h("section", { class: "sx-stage-column" },
         h("div", { class: "sx-stage-head" }, this.title, this.mode, this.status), this.tools, this.palette, this.banner,
         h("div", { class: "sx-view-frame" }, this.canvas.view, this.badges = h("div", { class: "sx-badges" }), h("label", { class: "sx-opacity" }, "Mask", this.opacityInput)),
@@ -70,11 +71,21 @@ class DrawTab {
     setInterval(() => this.showSaved(), 1000);
     onShow(this.root, () => { this.canvas.fit(); if (state.project) this.loadFilm(); });
     on("draw:open", ({ image, label_map_id }) => this.openById(image, label_map_id));
-    on("draw:busy", () => this.showTools());
+    on("library", async () => {  // the demo project is complete, or images were imported
+      await this.loadFilm();
+      if (this.images.length && (!this.doc || (this.doc.mode === "empty" && !this.doc.isTouched))) await this.openImage(this.images[0]);
+    });
+  }
+
+  restoreTools() {
+    const kept = JSON.parse(localStorage.getItem("saadi.draw.tools") ?? "{}");
+    for (const name of ["tool", "classIndex", "size"]) if (kept[name] !== undefined) this.canvas[name] = kept[name];
+    if (kept.opacity !== undefined) this.canvas.setOpacity(kept.opacity);
   }
 
   showTools() {
     const { canvas } = this;
+    localStorage.setItem("saadi.draw.tools", JSON.stringify({ tool: canvas.tool, classIndex: canvas.classIndex, size: canvas.size, opacity: canvas.opacity }));
     this.tools.querySelectorAll("[data-tool]").forEach((node) => node.setAttribute("aria-pressed", node.dataset.tool === canvas.tool));
     [...this.palette.children].forEach((node) => node.setAttribute("aria-pressed", +node.dataset.index === canvas.classIndex && canvas.tool !== "erase"));
     this.undo.disabled = !canvas.undo.length; this.redo.disabled = !canvas.redo.length;
@@ -236,7 +247,7 @@ class DrawTab {
     const { doc } = this;
     await doc.saver.flush();
     const mapId = doc.saver.id ?? doc.stored?.id;
-    if (!mapId) throw new Error("Draw something first; an empty mask has nothing to show.");
+    if (!mapId) throw new ApiError("Draw something first; an empty mask has nothing to show.", 0, null);
     return { mapId, answer: await order("draw", { label_map_ids: [mapId], ...this.results.settings() }) };
   }
 }

@@ -67,7 +67,7 @@ export class DrawResults {
       if (["done", "failed", "cancelled"].includes(job.state)) return this.finish(job);
       this.bar.style.width = `${job.total ? (100 * job.step) / job.total : 3}%`;
       this.note.textContent = job.state === "queued" ? (job.before ? `Waiting for ${job.before === 1 ? "one other job" : `${job.before} other jobs`}` : "Starting\u2026")
-        : `${job.message}${job.total ? ` \u00b7 step ${job.step} of ${job.total}` : ""}${job.eta_s ? ` \u00b7 ${duration(job.eta_s)} left` : ""}`;
+        : `${job.message}${job.eta_s ? ` \u00b7 ${duration(job.eta_s)} left` : ""}`;
       this.preview(job.images);
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     }

@@ -1,5 +1,5 @@
 // Generate: a pool of images in one order, and the queue of all work with whose turn it is.
-import { act, duration, get, h, numberField, on, onShow, order, plural, post, replace, selectField, state, toast, when, withProject } from "./lib.js";
+import { act, duration, get, h, numberField, on, onShow, order, percent, plural, post, replace, selectField, state, toast, when, withProject } from "./lib.js";
 
 const ENDS = { done: "done", failed: "failed", cancelled: "stopped" };
 
@@ -60,7 +60,7 @@ class GenerateTab {
   }
 
   activeRow(job) {
-    const turn = job.state === "running" ? [job.cancelling ? "stopping" : job.message, job.total ? `${job.step} of ${job.total}` : "", job.eta_s ? `${duration(job.eta_s)} left` : ""].filter(Boolean).join(" \u00b7 ") : job.before === 0 ? "next" : `waits for ${plural(job.before, "job")}`;
+    const turn = job.state === "running" ? [job.cancelling ? "stopping" : job.message, job.total ? percent(job.step / job.total) : "", job.eta_s ? `${duration(job.eta_s)} left` : ""].filter(Boolean).join(" \u00b7 ") : job.before === 0 ? "next" : `waits for ${plural(job.before, "job")}`;
     return h("div", { class: "sx-job", dataset: { state: job.state } }, h("b", {}, job.title), h("span", {}, turn), h("small", {}, `for ${job.created_by}`),
       h("div", { class: "sx-bar", role: "progressbar", "aria-label": job.title }, h("div", { class: "sx-bar-fill", style: { width: `${job.total ? (100 * job.step) / job.total : 0}%` } })),
       h("button", { type: "button", class: "sx-button sx-small", onclick: (event) => act(event.currentTarget, () => post(`/api/jobs/${job.id}/cancel`, {})) }, "Stop"));

@@ -1,5 +1,5 @@
 // Header (project, counts, theme) and the strip at the bottom that follows the running job on every tab.
-import { act, ago, duration, emit, get, h, on, plural, post, refreshOverview, replace, state, toast } from "./lib.js";
+import { act, ago, duration, emit, get, h, on, percent, plural, post, refreshOverview, replace, state, toast } from "./lib.js";
 
 const FAST_MS = 1000, IDLE_MS = 15000;
 const chooser = h("select", { "aria-label": "Project", id: "project-chooser" });
@@ -35,6 +35,7 @@ async function start(wanted) {
   try {
     const answer = await get("/api/start");
     Object.assign(state, { projects: answer.projects, user: answer.user });
+    const wasPreparing = !notice.hidden && !answer.notice;
     notice.hidden = !answer.notice;
     notice.textContent = answer.notice ?? "";
     if (answer.notice) setTimeout(() => start(state.project?.id ?? wanted), 1000);
@@ -42,6 +43,7 @@ async function start(wanted) {
     const chosen = state.projects.find((project) => project.id === wanted) ?? state.projects[0];
     if (chosen && chosen.id !== state.project?.id) choose(chosen.id);
     else if (state.project) chooser.value = state.project.id;
+    if (wasPreparing) { emit("library"); refreshOverview().catch(() => {}); }
   } catch { setTimeout(() => start(wanted), 2000); }
 }
 
@@ -105,7 +107,7 @@ function showJob() {
   job.title.textContent = running.title;
   job.bar.style.width = `${100 * share}%`;
   job.bar.parentElement.setAttribute("aria-valuenow", Math.round(100 * share));
-  job.text.textContent = [running.cancelling ? "stopping" : running.message, running.total ? `${running.step} of ${running.total}` : "",
+  job.text.textContent = [running.cancelling ? "stopping" : running.message, running.total ? percent(share) : "",
     running.eta_s ? `${duration(running.eta_s)} left` : "", others ? `${others} more waiting` : ""].filter(Boolean).join(" \u00b7 ");
   job.stop.onclick = () => act(job.stop, async () => { await post(`/api/jobs/${running.id}/cancel`, {}); await poll(); });
 }
