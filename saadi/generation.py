@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import structlog
@@ -59,7 +59,7 @@ def generate_samples(
     seed: int,
     settings: dict[str, Any],
     adapter: Adapter | None,
-    purpose: str,
+    purpose: Literal["draw", "pool"],
     report: Report,
     parent_id: int | None = None,
     total: int | None = None,
@@ -131,7 +131,7 @@ def generate_samples(
                 settings=settings,
                 purpose=purpose,
                 parent_id=parent_id,
-            )  # type: ignore[arg-type]
+            )
         made += [sample for sample in known.values() if sample is not None]
     return made
 

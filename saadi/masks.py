@@ -64,13 +64,17 @@ def validate(label_map: LabelMap, *, num_classes: int, size: tuple[int, int]) ->
     """
     if label_map.ndim != 2 or label_map.shape != size:
         shape = " x ".join(str(side) for side in label_map.shape)
-        raise SizeMismatchError(f"the label map is {shape} (height x width), {size[0]} x {size[1]} was expected; fit the label map first")
+        raise SizeMismatchError(
+            f"the label map is {shape} (height x width), {size[0]} x {size[1]} was expected; fit the label map first"
+        )
     counts = np.bincount(label_map.ravel(), minlength=256)
     unknown = [value for value in range(num_classes, IGNORE) if counts[value]]
     if unknown:
         listed = ", ".join(f"{value} ({counts[value]} pixels)" for value in unknown[:8]) + (" ..." if len(unknown) > 8 else "")
-        raise UnknownClassError(f"the label map holds values that the project does not know: {listed}; "
-                                f"allowed are 0 to {num_classes - 1} and {IGNORE} (ignore)")
+        raise UnknownClassError(
+            f"the label map holds values that the project does not know: {listed}; "
+            f"allowed are 0 to {num_classes - 1} and {IGNORE} (ignore)"
+        )
     return label_map
 
 
@@ -78,7 +82,9 @@ def class_statistics(label_map: LabelMap, classes: Sequence[LabelClass]) -> list
     """Return one entry per class of the project, present or not, by index; ignored pixels count for the whole."""
     counts = np.bincount(label_map.ravel(), minlength=256)
     total = max(1, label_map.size)
-    return [ClassStatistic(label.index, label.name, int(counts[label.index]), float(counts[label.index] / total)) for label in classes]
+    return [
+        ClassStatistic(label.index, label.name, int(counts[label.index]), float(counts[label.index] / total)) for label in classes
+    ]
 
 
 def colorize(label_map: LabelMap, classes: Sequence[LabelClass]) -> Image:
@@ -97,7 +103,9 @@ def borders(label_map: LabelMap, *, width_px: int) -> NDArray[np.bool_]:
     return np.asarray(highest != lowest, dtype=bool)
 
 
-def overlay(image: Image, label_map: LabelMap, classes: Sequence[LabelClass], *, opacity: float = 0.45, outline_px: int = 0) -> Image:
+def overlay(
+    image: Image, label_map: LabelMap, classes: Sequence[LabelClass], *, opacity: float = 0.45, outline_px: int = 0
+) -> Image:
     """Return the image with class colours laid over it; background pixels stay as they are.
 
     Args:

@@ -136,7 +136,7 @@ class AlignOrder(Order):
     batch_size: int = Field(default=8, ge=1, le=128)
     learning_rate: float = Field(default=1e-4, gt=0, le=1e-2, allow_inf_nan=False)
     beta: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """None = 0.3 x number of values in an image (DESIGN section 6)."""
+    """None = 0.3 x number of values in an image (docs/design.md)."""
     sft_weight: float = Field(default=0.2, ge=0, le=10, allow_inf_nan=False)
     gate_masks: int = Field(default=32, ge=4, le=512)
     gate_every: int = Field(default=50, ge=1)

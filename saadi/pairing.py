@@ -12,7 +12,7 @@ from saadi.records import Pair, PairSet, Sample, Vote
 from saadi.store import Store
 
 RARE_SHARE = 0.25
-"""Of the pairs shown, this share comes from label maps with the rarest class (DESIGN section 1: votes count most there)."""
+"""Of the pairs shown, this share comes from label maps with the rarest class (docs/design.md: votes count most there)."""
 REAL_SHARE = 1.0
 """Real-image winners added per synthetic pair: the real image against the worst candidate of the same label map."""
 

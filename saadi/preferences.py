@@ -1,6 +1,6 @@
 """Votes and scores to preference pairs: pure functions on records and numbers.
 
-Merge (research/ui.md section 5.3): Bradley-Terry per label map over human votes and weighted pseudo-votes of the selector.
+Merge (docs/design.md): Bradley-Terry per label map over human votes and weighted pseudo-votes of the selector.
 In simulation
 60 votes lifted pair accuracy from 0.706 (scores only) to 0.735; votes only gave 0.617. A human overrules a score, but a
 conflict waits for
@@ -13,6 +13,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import evalica
 import numpy as np
@@ -20,7 +21,7 @@ import numpy as np
 from saadi.records import Pair, Vote
 
 MIN_MARGIN = 0.05
-"""Dice between chosen and rejected; smaller differences are noise of the selector (research/methods.md section 1)."""
+"""Dice between chosen and rejected; smaller differences are noise of the selector (docs/design.md)."""
 MAX_PAIRS_PER_LABEL_MAP = 2
 PSEUDO_VOTES = 1.0
 """Weight kappa of the score's virtual votes against one human vote."""
@@ -28,6 +29,9 @@ TEMPERATURE = 1.0
 """tau in p = sigmoid(tau * standardised score difference)."""
 AUTOMATIC_WEIGHT = 0.5
 """Training weight of a pair that only the score decided; pairs with a human vote weigh 1."""
+
+
+DecisionSource = Literal["score", "vote", "agreed"]
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,7 @@ class Decision:
 
     chosen: Candidate
     rejected: Candidate
-    source: str
-    """'score', 'vote' or 'agreed'."""
+    source: DecisionSource
     margin: float
     """Probability that the chosen one is better (merged), minus 0.5, times 2; 0..1."""
 
@@ -178,7 +181,7 @@ def to_pairs(decisions: Iterable[Decision], *, label_map_blob: str) -> list[Pair
             chosen_blob=item.chosen.blob,
             rejected_blob=item.rejected.blob,
             source=item.source,
-            weight=AUTOMATIC_WEIGHT if item.source == "score" else 1.0,  # type: ignore[arg-type]
+            weight=AUTOMATIC_WEIGHT if item.source == "score" else 1.0,
             margin=round(item.margin, 6),
         )
         for item in decisions

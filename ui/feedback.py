@@ -8,7 +8,12 @@ from fastapi.responses import JSONResponse
 
 from saadi.errors import ConflictError, NotFoundError, SaadiError, StorageError, TooFewError
 
-STATUS: tuple[tuple[type[SaadiError], int], ...] = ((NotFoundError, 404), (ConflictError, 409), (TooFewError, 422), (StorageError, 507))
+STATUS: tuple[tuple[type[SaadiError], int], ...] = (
+    (NotFoundError, 404),
+    (ConflictError, 409),
+    (TooFewError, 422),
+    (StorageError, 507),
+)
 
 
 def install(app: FastAPI) -> None:

@@ -20,11 +20,20 @@ def preview(project: Project, body: ScanFolder) -> dict[str, Any]:
 
     found = _scan(body)
     proposed = folder.suggested_values(found, project.classes)
-    values = [{"value": value, "name": value_name(value), "pixels": pixels, "masks": masks, "class": proposed.get(value, 0)}
-              for value, (pixels, masks) in sorted(found.values.items())]
-    return {"num_pairs": len(found.pairs), "has_masks": found.has_masks, "num_groups": len(found.groups), "splits": found.splits,
-            "values": values, "notes": list(found.notes), "num_problems": len(found.problems),
-            "problems": [str(problem) for problem in found.problems[:MAX_PROBLEMS_SHOWN]]}
+    values = [
+        {"value": value, "name": value_name(value), "pixels": pixels, "masks": masks, "class": proposed.get(value, 0)}
+        for value, (pixels, masks) in sorted(found.values.items())
+    ]
+    return {
+        "num_pairs": len(found.pairs),
+        "has_masks": found.has_masks,
+        "num_groups": len(found.groups),
+        "splits": found.splits,
+        "values": values,
+        "notes": list(found.notes),
+        "num_problems": len(found.problems),
+        "problems": [str(problem) for problem in found.problems[:MAX_PROBLEMS_SHOWN]],
+    }
 
 
 def run(store: Store, project: Project, body: ImportFolder, *, actor: str) -> dict[str, Any]:
@@ -35,20 +44,31 @@ def run(store: Store, project: Project, body: ImportFolder, *, actor: str) -> di
     if unknown:
         raise BadInputError(f"class {unknown[0]} is not in this project; it has classes 0 to {len(project.classes) - 1}")
     result = folder.import_folder(store, project, _scan(body), values=body.values, actor=actor)
-    return {"message": result.message, "num_added": result.num_added, "splits": result.splits,
-            "refused": [str(problem) for problem in result.refused[:MAX_PROBLEMS_SHOWN]]}
+    return {
+        "message": result.message,
+        "num_added": result.num_added,
+        "splits": result.splits,
+        "refused": [str(problem) for problem in result.refused[:MAX_PROBLEMS_SHOWN]],
+    }
 
 
 def _scan(body: ScanFolder) -> Any:
     from saadi.datasets import folder
 
-    return folder.scan(_folder(body.images_dir), _folder(body.masks_dir) if body.masks_dir else None,
-                       csv=Path(body.csv).expanduser() if body.csv else None, group_pattern=body.group_pattern or None,
-                       group_column=body.group_column or None, split_column=body.split_column or None)
+    return folder.scan(
+        _folder(body.images_dir),
+        _folder(body.masks_dir) if body.masks_dir else None,
+        csv=Path(body.csv).expanduser() if body.csv else None,
+        group_pattern=body.group_pattern or None,
+        group_column=body.group_column or None,
+        split_column=body.split_column or None,
+    )
 
 
 def _folder(text: str) -> Path:
     path = Path(text.strip()).expanduser()
     if not path.is_dir():
-        raise BadInputError(f"there is no folder {path.name!r} at this address; type the whole path on the computer that runs the program")
+        raise BadInputError(
+            f"there is no folder {path.name!r} at this address; type the whole path on the computer that runs the program"
+        )
     return path

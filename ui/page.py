@@ -18,8 +18,14 @@ from ui.vote_tab import build_vote_tab
 
 TITLE = "SAADi Studio"
 TABS: tuple[tuple[str, Callable[[Context], Panel]], ...] = (
-    ("Data", build_data_tab), ("Draw", build_draw_tab), ("Generate", build_generate_tab), ("Curate", build_curate_tab),
-    ("Vote", build_vote_tab), ("Align", build_align_tab), ("Export", build_export_tab))
+    ("Data", build_data_tab),
+    ("Draw", build_draw_tab),
+    ("Generate", build_generate_tab),
+    ("Curate", build_curate_tab),
+    ("Vote", build_vote_tab),
+    ("Align", build_align_tab),
+    ("Export", build_export_tab),
+)
 FIRST_TAB = "Draw"
 
 
@@ -37,17 +43,32 @@ def build_page(context: Context) -> gr.Blocks:
 def theme() -> gr.themes.Base:
     """Teal on slate with system fonts: no font is downloaded, and all text passes WCAG AA in light and dark."""
     return gr.themes.Base(
-        primary_hue=gr.themes.colors.teal, secondary_hue=gr.themes.colors.slate, neutral_hue=gr.themes.colors.slate,
-        radius_size=gr.themes.sizes.radius_sm, spacing_size=gr.themes.sizes.spacing_md, text_size=gr.themes.sizes.text_md,
-        font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"], font_mono=["ui-monospace", "Consolas", "monospace"],
-    ).set(button_primary_background_fill="*primary_700", button_primary_background_fill_hover="*primary_800",
-          button_primary_background_fill_dark="*primary_700", button_primary_text_color="white", body_text_color_subdued="*neutral_600",
-          body_text_color_subdued_dark="*neutral_300", body_background_fill="*neutral_50", body_background_fill_dark="*neutral_950",
-          block_border_width="0px", block_shadow="none")
+        primary_hue=gr.themes.colors.teal,
+        secondary_hue=gr.themes.colors.slate,
+        neutral_hue=gr.themes.colors.slate,
+        radius_size=gr.themes.sizes.radius_sm,
+        spacing_size=gr.themes.sizes.spacing_md,
+        text_size=gr.themes.sizes.text_md,
+        font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"],
+        font_mono=["ui-monospace", "Consolas", "monospace"],
+    ).set(
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_text_color="white",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        body_background_fill="*neutral_50",
+        body_background_fill_dark="*neutral_950",
+        block_border_width="0px",
+        block_shadow="none",
+    )
 
 
 def head(context: Context) -> str:
     """Return what goes into the page's head: our style sheets, loaded before anything is drawn."""
     base = f"/static/{context.static_version}"
-    sheets = "".join(f'<link rel="stylesheet" href="{base}/{name}.css">' for name in ("studio", "draw", "tabs"))
+    sheets = "".join(
+        f'<link rel="stylesheet" href="{base}/{name}.css">' for name in ("studio", "controls", "draw", "review", "tabs")
+    )
     return f'{sheets}<link rel="icon" type="image/svg+xml" href="{base}/icon.svg">'

@@ -16,6 +16,15 @@ class Panel(gr.HTML):
 
     def __init__(self, context: Context, module: str) -> None:
         """Args: module: File name in `static/` without suffix; it exports `mount(element)`."""
-        start = f"import('/static/{context.static_version}/{module}.js').then((module) => module.mount(element.firstElementChild));"
-        super().__init__(None, html_template=f'<div class="sx-panel" data-panel="{module}"></div>', css_template="", js_on_load=start,
-                         apply_default_css=False, elem_id=f"panel-{module}", elem_classes="sx-host")
+        start = (
+            f"import('/static/{context.static_version}/{module}.js').then((module) => module.mount(element.firstElementChild));"
+        )
+        super().__init__(
+            None,
+            html_template=f'<div class="sx-panel" data-panel="{module}"></div>',
+            css_template="",
+            js_on_load=start,
+            apply_default_css=False,
+            elem_id=f"panel-{module}",
+            elem_classes="sx-host",
+        )

@@ -128,8 +128,12 @@ def unpack(labels: str, *, size: tuple[int, int]) -> LabelMap:
         stream = zlib.decompressobj()
         raw = stream.decompress(base64.b64decode(labels, validate=True), expected + 1)
     except (binascii.Error, zlib.error, ValueError) as error:
-        raise BadInputError("the label map arrived damaged (base64 of zlib was expected); nothing was stored, try again") from error
+        raise BadInputError(
+            "the label map arrived damaged (base64 of zlib was expected); nothing was stored, try again"
+        ) from error
     if len(raw) != expected:
         amount = "more" if len(raw) > expected else f"{len(raw)}"
-        raise BadInputError(f"the label map has {amount} pixels, {size[0]} x {size[1]} = {expected} were expected; reload the page")
+        raise BadInputError(
+            f"the label map has {amount} pixels, {size[0]} x {size[1]} = {expected} were expected; reload the page"
+        )
     return np.frombuffer(raw, np.uint8).reshape(size)

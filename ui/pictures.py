@@ -42,7 +42,9 @@ def build_router(context: Context) -> APIRouter:
 
     @router.get("/outline/{project_id}/{label_map}.png")
     def outline(project_id: int, label_map: str, size: int = Query(default=768, ge=16, le=2048)) -> Response:
-        return Response(_outline(context.home.blobs, label_map, classes_of(project_id), size), media_type="image/png", headers=FOREVER)
+        return Response(
+            _outline(context.home.blobs, label_map, classes_of(project_id), size), media_type="image/png", headers=FOREVER
+        )
 
     @router.get("/overlay/{project_id}/{image_blob}/{label_map}.webp")
     def overlay(project_id: int, image_blob: str, label_map: str, size: int = Query(default=256, ge=16, le=2048)) -> Response:

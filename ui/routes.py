@@ -23,7 +23,11 @@ def build_router(context: Context) -> APIRouter:
 
     @router.get("/favicon.ico")
     def favicon() -> Response:
-        return Response((STATIC_DIR / "icon.svg").read_bytes(), media_type=STATIC_TYPES[".svg"], headers={"Cache-Control": "private, max-age=86400"})
+        return Response(
+            (STATIC_DIR / "icon.svg").read_bytes(),
+            media_type=STATIC_TYPES[".svg"],
+            headers={"Cache-Control": "private, max-age=86400"},
+        )
 
     @router.get("/static/{version}/{name}")
     def static(version: str, name: str) -> Response:

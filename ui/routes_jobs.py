@@ -20,8 +20,14 @@ from ui.context import Context
 from ui.payloads import ChooseAdapter, PlaceOrder
 from ui.views import adapter_view, job_view, model_view
 
-ORDERS: dict[str, type[orders.Order]] = {"fit": orders.FitOrder, "generate": orders.GenerateOrder, "draw": orders.DrawOrder,
-                                         "train_scorer": orders.TrainScorerOrder, "score": orders.ScoreOrder, "export": orders.ExportOrder}
+ORDERS: dict[str, type[orders.Order]] = {
+    "fit": orders.FitOrder,
+    "generate": orders.GenerateOrder,
+    "draw": orders.DrawOrder,
+    "train_scorer": orders.TrainScorerOrder,
+    "score": orders.ScoreOrder,
+    "export": orders.ExportOrder,
+}
 
 
 def build_router(context: Context) -> APIRouter:
@@ -34,7 +40,10 @@ def build_router(context: Context) -> APIRouter:
         with context.open() as store:
             active = store.jobs(active_only=True, limit=200)
             recent = store.jobs(project_id, limit=limit)
-            return {"active": [job_view(store, job) for job in reversed(active)], "recent": [job_view(store, job) for job in recent]}
+            return {
+                "active": [job_view(store, job) for job in reversed(active)],
+                "recent": [job_view(store, job) for job in recent],
+            }
 
     @router.get("/jobs/{job_id}")
     def job(job_id: int) -> dict[str, Any]:
@@ -75,8 +84,10 @@ def build_router(context: Context) -> APIRouter:
     def adapters(project_id: int) -> dict[str, Any]:
         with context.open() as store:
             store.project(project_id)
-            return {"items": [adapter_view(adapter) for adapter in reversed(store.adapters(project_id))],
-                    "engine": model_view(store.active_model(project_id, "engine"))}
+            return {
+                "items": [adapter_view(adapter) for adapter in reversed(store.adapters(project_id))],
+                "engine": model_view(store.active_model(project_id, "engine")),
+            }
 
     @router.post("/adapters/choose")
     def choose_adapter(body: ChooseAdapter) -> dict[str, Any]:
@@ -94,9 +105,21 @@ def build_router(context: Context) -> APIRouter:
         with context.open() as store:
             store.project(project_id)
             finished = [job for job in store.jobs(project_id, kind="export", limit=200) if job.state == "done"]
-            return {"items": [{"id": record.id, "format": record.format, "path": record.path, "num_items": record.num_items,
-                               "manifest_sha256": record.manifest_sha256, "created_at": record.created_at, "is_there": Path(record.path).is_dir(),
-                               "message": _export_message(finished, record.id, record.path)} for record in reversed(store.exports(project_id))]}
+            return {
+                "items": [
+                    {
+                        "id": record.id,
+                        "format": record.format,
+                        "path": record.path,
+                        "num_items": record.num_items,
+                        "manifest_sha256": record.manifest_sha256,
+                        "created_at": record.created_at,
+                        "is_there": Path(record.path).is_dir(),
+                        "message": _export_message(finished, record.id, record.path),
+                    }
+                    for record in reversed(store.exports(project_id))
+                ]
+            }
 
     @router.get("/projects/{project_id}/exports/{export_id}.zip")
     def download(project_id: int, export_id: int) -> FileResponse:
@@ -106,7 +129,9 @@ def build_router(context: Context) -> APIRouter:
             raise NotFoundError("this export is no longer in its folder; export again")
         archive = _zipped(Path(record.path), context.home.path / "tmp")
         name = f"{Path(record.path).name}.zip"
-        return FileResponse(archive, media_type="application/zip", filename=name, background=BackgroundTask(archive.unlink, missing_ok=True))
+        return FileResponse(
+            archive, media_type="application/zip", filename=name, background=BackgroundTask(archive.unlink, missing_ok=True)
+        )
 
     return router
 

@@ -28,7 +28,11 @@ def build_router(context: Context) -> APIRouter:
     @router.get("/start")
     def start() -> dict[str, Any]:
         with context.open() as store:
-            return {"user": context.actor, "notice": context.notice, "projects": [project_view(project) for project in store.projects()]}
+            return {
+                "user": context.actor,
+                "notice": context.notice,
+                "projects": [project_view(project) for project in store.projects()],
+            }
 
     @router.get("/projects/{project_id}/overview")
     def project_overview(project_id: int) -> dict[str, Any]:
@@ -43,11 +47,15 @@ def build_router(context: Context) -> APIRouter:
         colors = ["#000000", *(CLASS_COLORS[index % len(CLASS_COLORS)] for index in range(len(body.classes)))]
         classes = [LabelClass(index, name, color) for index, (name, color) in enumerate(zip(names, colors, strict=True))]
         with context.open() as store:
-            made = store.create_project(body.name.strip(), task=body.task, classes=classes, resolution=body.resolution, actor=context.actor)
+            made = store.create_project(
+                body.name.strip(), task=body.task, classes=classes, resolution=body.resolution, actor=context.actor
+            )
             return project_view(made)
 
     @router.get("/projects/{project_id}/images")
-    def images(project_id: int, offset: int = Query(default=0, ge=0), limit: int = Query(default=500, ge=1, le=5000)) -> dict[str, Any]:
+    def images(
+        project_id: int, offset: int = Query(default=0, ge=0), limit: int = Query(default=500, ge=1, le=5000)
+    ) -> dict[str, Any]:
         with context.open() as store:
             store.project(project_id)
             found = store.images(project_id, limit=limit, offset=offset)
@@ -60,7 +68,9 @@ def build_router(context: Context) -> APIRouter:
         with context.open() as store:
             store.project(project_id)
             free = [record for record in store.label_maps(project_id) if record.image_id is None and record.origin != "sampled"]
-            return {"items": [label_map_view(record) for record in sorted(free, key=lambda record: record.updated_at, reverse=True)]}
+            return {
+                "items": [label_map_view(record) for record in sorted(free, key=lambda record: record.updated_at, reverse=True)]
+            }
 
     @router.get("/label_maps/{label_map_id}")
     def label_map(label_map_id: int) -> dict[str, Any]:
@@ -76,8 +86,15 @@ def build_router(context: Context) -> APIRouter:
                 raise BadInputError("a mask can only be attached to a real image; name the image")
             drawn = np.zeros(size, np.uint8) if body.labels is None else unpack(body.labels, size=size)
             blob = store.blobs.put_label_map(masks.validate(drawn, num_classes=len(project.classes), size=size))
-            made = store.add_label_map(project.id, blob=blob, name=body.name, author=context.actor, request_id=body.request_id, origin="drawn",
-                                       image_id=body.image_id if body.attach else None)
+            made = store.add_label_map(
+                project.id,
+                blob=blob,
+                name=body.name,
+                author=context.actor,
+                request_id=body.request_id,
+                origin="drawn",
+                image_id=body.image_id if body.attach else None,
+            )
             return _with_pixels(store, made.id)
 
     @router.post("/label_maps/save")
@@ -91,7 +108,9 @@ def build_router(context: Context) -> APIRouter:
             try:
                 saved = store.save_label_map(record.id, blob=blob, rev=body.rev, author=context.actor, request_id=body.request_id)
             except ConflictError as error:
-                return JSONResponse({"error": str(error), "theirs": _with_pixels(store, record.id), "yours": body.labels}, status_code=409)
+                return JSONResponse(
+                    {"error": str(error), "theirs": _with_pixels(store, record.id), "yours": body.labels}, status_code=409
+                )
             return label_map_view(saved)
 
     @router.post("/import/scan")

@@ -18,12 +18,17 @@ def build_router(context: Context) -> APIRouter:
     router = APIRouter(prefix="/api")
 
     @router.get("/projects/{project_id}/samples")
-    def samples(project_id: int, limit: int = Query(default=10_000, ge=1, le=100_000),
-                label_map: str | None = Query(default=None, pattern="^[0-9a-f]{64}$")) -> dict[str, Any]:
+    def samples(
+        project_id: int,
+        limit: int = Query(default=10_000, ge=1, le=100_000),
+        label_map: str | None = Query(default=None, pattern="^[0-9a-f]{64}$"),
+    ) -> dict[str, Any]:
         """Newest first; `label_map` keeps those made for exactly these pixels."""
         with context.open() as store:
             store.project(project_id)
-            return {"items": sample_views(store, store.samples(project_id, label_map_blob=label_map, limit=limit, newest_first=True))}
+            return {
+                "items": sample_views(store, store.samples(project_id, label_map_blob=label_map, limit=limit, newest_first=True))
+            }
 
     @router.get("/samples")
     def some_samples(ids: str = Query(pattern="^[0-9]+(,[0-9]+)*$", max_length=2000)) -> dict[str, Any]:
@@ -59,9 +64,19 @@ def build_router(context: Context) -> APIRouter:
             chosen = next_vote_pairs(store, body.project_id, voter=context.actor, count=body.count, exclude=exclude)
             pairs = [(store.sample(left), store.sample(right)) for left, right in chosen]
             # Blind: no score, no adapter and no seed leaves the server before the vote is stored.
-            return {"pairs": [{"left_id": left.id, "right_id": right.id, "left": left.blob, "right": right.blob, "label_map_blob": left.label_map_blob}
-                              for left, right in pairs],
-                    "my_votes": len(store.votes(body.project_id, voter=context.actor))}
+            return {
+                "pairs": [
+                    {
+                        "left_id": left.id,
+                        "right_id": right.id,
+                        "left": left.blob,
+                        "right": right.blob,
+                        "label_map_blob": left.label_map_blob,
+                    }
+                    for left, right in pairs
+                ],
+                "my_votes": len(store.votes(body.project_id, voter=context.actor)),
+            }
 
     @router.post("/pairs/build")
     def build(body: dict[str, int]) -> dict[str, Any]:
@@ -75,8 +90,15 @@ def build_router(context: Context) -> APIRouter:
     @router.post("/votes")
     def vote(body: CastVote) -> dict[str, Any]:
         with context.open() as store:
-            cast = store.add_vote(body.project_id, left_id=body.left_id, right_id=body.right_id, answer=body.answer, voter=context.actor,
-                                  request_id=body.request_id, response_ms=body.response_ms)
+            cast = store.add_vote(
+                body.project_id,
+                left_id=body.left_id,
+                right_id=body.right_id,
+                answer=body.answer,
+                voter=context.actor,
+                request_id=body.request_id,
+                response_ms=body.response_ms,
+            )
             return {"vote_id": cast.id}
 
     @router.post("/votes/undo")

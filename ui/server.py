@@ -21,11 +21,19 @@ MAX_BODY_BYTES = 16 * 2**20
 """A drawn label map is 1-10 kB; incompressible noise at 1920 x 1920 is 5 MB in base64."""
 PAGE_PATH = "/app"
 # 'unsafe-eval': Gradio builds the start code of HTML components with `new Function`.
-CSP = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
-       "font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; frame-ancestors 'none'; "
-       "form-action 'self'")
-HEADERS = ((b"content-security-policy", CSP.encode()), (b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"same-origin"),
-           (b"x-frame-options", b"DENY"), (b"cross-origin-resource-policy", b"same-origin"), (b"cross-origin-opener-policy", b"same-origin"))
+CSP = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; object-src 'none'; "
+    "base-uri 'self'; frame-ancestors 'none'; form-action 'self'"
+)
+HEADERS = (
+    (b"content-security-policy", CSP.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),
+    (b"x-frame-options", b"DENY"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+)
 
 
 class TooLarge(Exception):
@@ -79,8 +87,12 @@ def refusal(method: str, path: str, headers: dict[str, str]) -> tuple[int, bytes
     origin, site = headers.get("origin"), headers.get("sec-fetch-site")
     if origin is not None and urlsplit(origin).netloc != headers.get("host"):
         return 403, b"request from another site refused"
-    opens_page = (method == "GET" and headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
-                  and path in ("/", PAGE_PATH, f"{PAGE_PATH}/"))
+    opens_page = (
+        method == "GET"
+        and headers.get("sec-fetch-mode") == "navigate"
+        and headers.get("sec-fetch-dest") == "document"
+        and path in ("/", PAGE_PATH, f"{PAGE_PATH}/")
+    )
     if site in ("cross-site", "same-site") and not opens_page:
         return 403, b"request from another site refused"
     length = headers.get("content-length", "0")
@@ -90,7 +102,13 @@ def refusal(method: str, path: str, headers: dict[str, str]) -> tuple[int, bytes
 
 
 async def _refuse(send: Send, status: int, words: bytes) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain"), (b"connection", b"close")]})
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [(b"content-type", b"text/plain"), (b"connection", b"close")],
+        }
+    )
     await send({"type": "http.response.body", "body": words})
 
 
@@ -107,8 +125,10 @@ def check_host(host: str) -> str:
             return host
     except ValueError:
         pass
-    raise BadInputError(f"--host {host} would let other computers in, and there are no accounts yet (they come with a later release); "
-                        "use 127.0.0.1 and, from elsewhere, an SSH tunnel")
+    raise BadInputError(
+        f"--host {host} would let other computers in, and there are no accounts yet (they come with a later release); "
+        "use 127.0.0.1 and, from elsewhere, an SSH tunnel"
+    )
 
 
 def build_app(context: Context, *, with_page: bool = True) -> FastAPI:
@@ -144,6 +164,16 @@ def _mounted(app: FastAPI, context: Context) -> FastAPI:
 
     blocks = page.build_page(context)
     mounted: FastAPI = gr.mount_gradio_app(
-        app, blocks, path=PAGE_PATH, theme=page.theme(), head=page.head(context), footer_links=[], run_history=False, enable_monitoring=False,
-        ssr_mode=False, max_file_size="1mb", show_error=False)
+        app,
+        blocks,
+        path=PAGE_PATH,
+        theme=page.theme(),
+        head=page.head(context),
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        max_file_size="1mb",
+        show_error=False,
+    )
     return mounted

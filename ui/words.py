@@ -13,7 +13,7 @@ MISSED = 0.4
 
 
 def percent(value: float) -> str:
-    return f"{round(100 * value)} %"
+    return f"{round(100 * value)}\u00a0%"
 
 
 def describe(score: Score | None, asked: Collection[str]) -> str:
@@ -38,12 +38,18 @@ def describe(score: Score | None, asked: Collection[str]) -> str:
     partly = [name for name in ranked if MISSED <= dice[name] < FOUND]
     missed = [name for name in reversed(ranked) if dice[name] < MISSED]
     if not partly and not missed:
-        text = f"The segmenter finds the {names(found)}." if len(found) == 1 else \
-            f"The segmenter finds everything; weakest is the {names(found[-1:])}."
+        text = (
+            f"The segmenter finds the {names(found)}."
+            if len(found) == 1
+            else f"The segmenter finds everything; weakest is the {names(found[-1:])}."
+        )
     elif missed:
         best = (found or partly)[:2]
-        text = f"The segmenter finds the {names(best)} but misses the {names(missed[:2])}." if best else \
-            f"The segmenter misses the {names(missed[:3])}."
+        text = (
+            f"The segmenter finds the {names(best)} but misses the {names(missed[:2])}."
+            if best
+            else f"The segmenter misses the {names(missed[:3])}."
+        )
     elif found:
         text = f"The segmenter finds the {names(found[:2])}, but the {names(partly[-1:])} only in part."
     else:

@@ -18,7 +18,7 @@ MIN_WIN_RATE = 0.5
 MAX_DISTANCE_RATIO = 1.15
 """Distances to real images may grow by this factor of the reference's own distance, plus `DISTANCE_SLACK`."""
 MAX_WINNER_RATIO = 1.25
-"""Held-out winner error against the reference's (research/methods.md section 1, alarm 5): its size is the alarm, not its sign."""
+"""Held-out winner error against the reference's (docs/design.md): its size is the alarm, not its sign."""
 MIN_VENDI_RATIO = 0.9
 MIN_NEAREST_RATIO = 0.8
 """Median distance to the nearest training image against the reference's: below, the model has begun to copy."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 BETA_PER_VALUE = 0.3
 """beta of a mean-reduced loss grows with the number of values d in an image: 0.305 d gives 5,000 at SD-1.5 latents
-(5000 / 16384, research/performance.md section 1.3). A smaller beta is not the cautious direction."""
+(5000 / 16384, docs/design.md). A smaller beta is not the cautious direction."""
 
 
 def default_beta(num_values: int) -> float:

@@ -28,7 +28,7 @@ NUM_DRAWS = 8
 
 @dataclass(frozen=True)
 class AlignmentConfig:
-    """Settings of one alignment; the defaults are those of DESIGN section 6."""
+    """Settings of one alignment; the defaults are those of docs/design.md."""
 
     num_steps: int = 150
     batch_size: int = 8

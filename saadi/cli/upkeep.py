@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -80,9 +81,10 @@ def bench(names: Annotated[list[str] | None, typer.Argument(help="Benchmarks to 
     """Run the benchmarks; prints ratios and writes JSON."""
     from saadi import bench as benchmarks
 
-    result = benchmarks.main(names or [], out)
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        result = benchmarks.main(names or [], out)
     if as_json:
-        answer(result if isinstance(result, dict) else {"result": result}, as_json=True)
+        answer(result, as_json=True)
 
 
 def worker(home: HomeOption = None,

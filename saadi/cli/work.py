@@ -165,8 +165,16 @@ def export(name: ProjectArgument,
 
 def verify(directory: Annotated[Path, typer.Argument(metavar="DIR", help="An exported folder.")], home: HomeOption = None,
            as_json: JsonOption = False) -> None:
-    """Read an exported folder again by the rules of its format and compare every hash."""
+    """Read an exported folder again by the rules of its format and compare every hash; with --home, also with the store."""
     from saadi.exports.verify import verify_export
 
-    report = verify_export(directory)
-    answer(report if isinstance(report, dict) else {"verified": True, "report": report}, as_json=as_json)
+    if home is None:
+        problems = verify_export(directory)
+    else:
+        with Store.open(home_of(home)) as store:
+            problems = verify_export(directory, store=store)
+    answer({"verified": not problems, "problems": problems}, as_json=as_json,
+           lines=lambda: problems or ["every file, hash, mask and split is as the manifest promises"])
+    if problems:
+        note(f"{len(problems)} problems, the first: {problems[0]}")
+        raise typer.Exit(1)

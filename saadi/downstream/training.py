@@ -53,7 +53,8 @@ def train(
     pixels, targets = segmenter.encode(images), segmenter.encode_label_maps(label_maps)
     optimizer = torch.optim.AdamW(segmenter.network.parameters(), lr=config.learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.num_steps)
-    dice_loss = MaskedDiceLoss(softmax=True, to_onehot_y=True, include_background=False)
+    # Over the whole batch: a class that one image lacks would otherwise cost the full loss whatever the network does.
+    dice_loss = MaskedDiceLoss(softmax=True, to_onehot_y=True, include_background=False, batch=True)
     segmenter.network.train()
     for step in range(1, config.num_steps + 1):
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)

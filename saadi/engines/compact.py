@@ -30,7 +30,7 @@ shape makes the image of a seed independent of its company, bit for bit."""
 DATA_STD = 0.5
 """Standard deviation of images in [-1, 1]; sets the preconditioning below."""
 TIME_FLOOR = 0.06
-"""Smallest noise level trained on; below it the loss weight 1/t^2 only amplifies rounding (research/performance.md section 6)."""
+"""Smallest noise level trained on; below it the loss weight 1/t^2 only amplifies rounding (docs/design.md)."""
 
 Prediction = Literal["x0", "velocity", "preconditioned"]
 

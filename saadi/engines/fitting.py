@@ -277,7 +277,7 @@ def sweep_samplers(
 
     The cheapest setting whose appearance distance to real images is within 10 % (and a small slack) of the best one wins: in
     one trial
-    swapping the sampler moved the distance more than any alignment did (research/performance.md section 0).
+    swapping the sampler moved the distance more than any alignment did (docs/design.md).
 
     Returns:
         'sampler', 'num_inference_steps', and 'sweep': setting -> distance.

@@ -1,27 +1,82 @@
 // Data: the real images, what is trained on them, new projects, folder import.
 import { DataForms } from "./data_forms.js";
 import { VirtualGrid } from "./grid.js";
-import { act, badge, emit, get, h, numberField, on, onShow, openTab, order, percent, picture, plural, replace, segmented, state, toast, urls, when, withProject } from "./lib.js";
+import {
+  act,
+  badge,
+  emit,
+  get,
+  h,
+  numberField,
+  on,
+  onShow,
+  openTab,
+  order,
+  percent,
+  picture,
+  plural,
+  replace,
+  segmented,
+  state,
+  toast,
+  urls,
+  when,
+  withProject,
+} from "./lib.js";
 
-const SPLITS = [["all", "All"], ["train", "Train"], ["val", "Validation"], ["test", "Test"], ["none", "No split"]];
+const SPLITS = [
+  ["all", "All"],
+  ["train", "Train"],
+  ["val", "Validation"],
+  ["test", "Test"],
+  ["none", "No split"],
+];
 
-export function mount(element) { new DataTab(element); }
+export function mount(element) {
+  new DataTab(element);
+}
 
 class DataTab {
   constructor(element) {
     Object.assign(this, { root: element, images: [], shown: [], showsMask: true });
     this.split = segmented("Split", SPLITS, "all", () => this.apply());
-    this.maskBox = h("input", { type: "checkbox", checked: true, onchange: () => { this.showsMask = this.maskBox.checked; this.grid.refresh(); } });
+    this.maskBox = h("input", {
+      type: "checkbox",
+      checked: true,
+      onchange: () => {
+        this.showsMask = this.maskBox.checked;
+        this.grid.refresh();
+      },
+    });
     this.count = h("span", { class: "sx-note" });
-    this.grid = new VirtualGrid({ width: 164, height: 206, make: () => this.card(), update: (card, image) => this.update(card, image), label: "Real images" });
+    this.grid = new VirtualGrid({
+      width: 164,
+      height: 206,
+      make: () => this.card(),
+      update: (card, image) => this.update(card, image),
+      label: "Real images",
+    });
     this.models = h("div", { class: "sx-models" });
     this.minutes = numberField("Minutes", 20, { min: 1, max: 10080, id: "fit-minutes" });
     this.fitSteps = numberField("or steps", "", { min: 1, placeholder: "by time", id: "fit-steps" });
     this.scorerSteps = numberField("Steps", 600, { min: 1, id: "scorer-steps" });
     this.forms = new DataForms(() => this.load());
     element.classList.add("sx-data");
-    element.append(h("section", { class: "sx-main-column" }, h("div", { class: "sx-filter-row" }, this.split, h("label", { class: "sx-check" }, this.maskBox, "Show masks"), this.count), this.grid.root),
-      h("aside", { class: "sx-side-column sx-stack" }, this.training(), this.forms.root));
+    element.append(
+      h(
+        "section",
+        { class: "sx-main-column" },
+        h(
+          "div",
+          { class: "sx-filter-row" },
+          this.split,
+          h("label", { class: "sx-check" }, this.maskBox, "Show masks"),
+          this.count,
+        ),
+        this.grid.root,
+      ),
+      h("aside", { class: "sx-side-column sx-stack" }, this.training(), this.forms.root),
+    );
     onShow(element, () => state.project && this.load());
     on("overview", () => this.showModels());
     on("library", () => element.offsetParent && this.load());
@@ -30,22 +85,81 @@ class DataTab {
   }
 
   training() {
-    const run = (kind, values, words) => (event) => act(event.currentTarget, async () => { const { job } = await order(kind, values()); toast(job.before ? `${words}: in the queue, ${plural(job.before, "job")} before it.` : `${words}: started.`); });
+    const run = (kind, values, words) => (event) =>
+      act(event.currentTarget, async () => {
+        const { job } = await order(kind, values());
+        toast(job.before ? `${words}: in the queue, ${plural(job.before, "job")} before it.` : `${words}: started.`);
+      });
     const bySteps = () => (this.fitSteps.number() ? { steps: this.fitSteps.number() } : { minutes: this.minutes.number() ?? 20 });
-    return h("section", { class: "sx-block" }, h("h2", {}, "Trained on these images"), this.models,
-      h("div", { class: "sx-row" }, this.scorerSteps, h("button", { type: "button", class: "sx-button", id: "train-scorers", onclick: run("train_scorer", () => ({ steps: this.scorerSteps.number() ?? 600 }), "Training the scorers") }, "Train scorers")),
-      h("div", { class: "sx-row" }, this.minutes, this.fitSteps, h("button", { type: "button", class: "sx-button", id: "fit-generator", onclick: run("fit", bySteps, "Fitting the generator") }, "Fit generator")),
-      h("p", { class: "sx-note" }, "Scorers judge how well an image shows its mask. Fitting teaches the generator your own images; it can go on in the background."));
+    return h(
+      "section",
+      { class: "sx-block" },
+      h("h2", {}, "Trained on these images"),
+      this.models,
+      h(
+        "div",
+        { class: "sx-row" },
+        this.scorerSteps,
+        h(
+          "button",
+          {
+            type: "button",
+            class: "sx-button",
+            id: "train-scorers",
+            onclick: run("train_scorer", () => ({ steps: this.scorerSteps.number() ?? 600 }), "Training the scorers"),
+          },
+          "Train scorers",
+        ),
+      ),
+      h(
+        "div",
+        { class: "sx-row" },
+        this.minutes,
+        this.fitSteps,
+        h(
+          "button",
+          { type: "button", class: "sx-button", id: "fit-generator", onclick: run("fit", bySteps, "Fitting the generator") },
+          "Fit generator",
+        ),
+      ),
+      h(
+        "p",
+        { class: "sx-note" },
+        "Scorers judge how well an image shows its mask. Fitting teaches the generator your own images; it can go on in the background.",
+      ),
+    );
   }
 
   showModels() {
     const { models } = state.overview;
-    const line = (kind, name, missing) => { const model = models[kind]; return [h("dt", {}, name), h("dd", {}, model ? `version ${model.id}, ${when(model.created_at)}${model.metrics.dice !== undefined ? `, overlap ${percent(model.metrics.dice)}` : ""}` : missing)]; };
-    replace(this.models, h("dl", { class: "sx-facts-list" }, line("engine", "Generator", "not fitted yet"), line("selector", "Scorer", "not trained yet"), line("judge", "Judge", "not trained yet")));
+    const line = (kind, name, missing) => {
+      const model = models[kind];
+      return [
+        h("dt", {}, name),
+        h(
+          "dd",
+          {},
+          model
+            ? `version ${model.id}, ${when(model.created_at)}${model.metrics.dice !== undefined ? `, overlap ${percent(model.metrics.dice)}` : ""}`
+            : missing,
+        ),
+      ];
+    };
+    replace(
+      this.models,
+      h(
+        "dl",
+        { class: "sx-facts-list" },
+        line("engine", "Generator", "not fitted yet"),
+        line("selector", "Scorer", "not trained yet"),
+        line("judge", "Judge", "not trained yet"),
+      ),
+    );
   }
 
   async load() {
-    const project = state.project, items = [];
+    const project = state.project,
+      items = [];
     for (let offset = 0, page; ; offset += page.length) {
       page = (await get(`/api/projects/${project.id}/images?limit=2000&offset=${offset}`)).items;
       if (state.project !== project) return;
@@ -61,22 +175,48 @@ class DataTab {
   apply() {
     this.shown = this.images.filter((image) => this.split.value === "all" || image.split === this.split.value);
     this.grid.set(this.shown);
-    const number = (split) => this.images.filter((image) => image.split === split).length, groups = new Set(this.shown.map((image) => image.group)).size;
-    [...this.split.children].forEach((button) => { const [, text] = SPLITS.find(([name]) => name === button.dataset.value); const count = button.dataset.value === "all" ? this.images.length : number(button.dataset.value); button.textContent = `${text} ${count}`; button.hidden = !count && button.dataset.value === "none"; });
+    const number = (split) => this.images.filter((image) => image.split === split).length,
+      groups = new Set(this.shown.map((image) => image.group)).size;
+    [...this.split.children].forEach((button) => {
+      const [, text] = SPLITS.find(([name]) => name === button.dataset.value);
+      const count = button.dataset.value === "all" ? this.images.length : number(button.dataset.value);
+      button.textContent = `${text} ${count}`;
+      button.hidden = !count && button.dataset.value === "none";
+    });
     this.count.textContent = `${plural(groups, "patient or video", "patients or videos")} \u00b7 ${this.shown.filter((image) => image.label_map_id).length} with mask`;
     this.root.dataset.loaded = String(this.shown.length);
   }
 
   card() {
-    const card = h("div", { class: "sx-sample", role: "option", title: "Open in Draw" }, h("div", { class: "sx-sample-picture" }), h("div", { class: "sx-sample-foot" }));
-    card.addEventListener("click", () => { openTab("draw"); setTimeout(() => emit("draw:open", { image: card.image }), 60); });
+    const card = h(
+      "div",
+      { class: "sx-sample", role: "option", title: "Open in Draw" },
+      h("div", { class: "sx-sample-picture" }),
+      h("div", { class: "sx-sample-foot" }),
+    );
+    card.addEventListener("click", () => {
+      openTab("draw");
+      setTimeout(() => emit("draw:open", { image: card.image }), 60);
+    });
     return card;
   }
 
   update(card, image) {
     card.image = image;
-    const [frame, foot] = card.children, source = this.showsMask && image.label_map_blob ? urls.overlay(image.blob, image.label_map_blob, 256) : urls.thumb(image.blob, 256);
-    if (frame.dataset.source !== source) { frame.dataset.source = source; replace(frame, picture(source, image.name), badge(image.origin === "edited" ? "edited" : "real")); }
-    replace(foot, h("span", { class: "sx-cut", title: image.name }, image.group), h("span", {}, image.split), h("small", { class: "sx-cut" }, image.label_map_id ? image.label ?? "" : "no mask"));
+    const [frame, foot] = card.children,
+      source =
+        this.showsMask && image.label_map_blob
+          ? urls.overlay(image.blob, image.label_map_blob, 256)
+          : urls.thumb(image.blob, 256);
+    if (frame.dataset.source !== source) {
+      frame.dataset.source = source;
+      replace(frame, picture(source, image.name), badge(image.origin === "edited" ? "edited" : "real"));
+    }
+    replace(
+      foot,
+      h("span", { class: "sx-cut", title: image.name }, image.group),
+      h("span", {}, image.split),
+      h("small", { class: "sx-cut" }, image.label_map_id ? (image.label ?? "") : "no mask"),
+    );
   }
 }

@@ -1,7 +1,12 @@
 // The two forms of the Data tab: a new project, and the import of a folder with a look at what is in it first.
 import { act, emit, h, post, refreshOverview, replace, state, toast } from "./lib.js";
 
-const text = (label, placeholder, attributes = {}) => { const input = h("input", { type: "text", placeholder, "aria-label": label, ...attributes }); const field = h("label", { class: "sx-field" }, h("span", {}, label), input); field.input = input; return field; };
+const text = (label, placeholder, attributes = {}) => {
+  const input = h("input", { type: "text", placeholder, "aria-label": label, ...attributes });
+  const field = h("label", { class: "sx-field" }, h("span", {}, label), input);
+  field.input = input;
+  return field;
+};
 
 export class DataForms {
   constructor(onImported) {
@@ -15,18 +20,82 @@ export class DataForms {
     this.found = h("div", { class: "sx-found" });
     this.title = h("summary", {}, "Import a folder");
     this.name = text("Name", "my-hospital-2026", { id: "project-name" });
-    this.classes = text("Classes, without background, separated by commas", "liver, gallbladder, instrument", { id: "project-classes" });
-    this.resolution = h("select", { "aria-label": "Resolution" }, [64, 128, 192, 256, 512].map((side) => h("option", { value: side }, `${side} \u00d7 ${side} px`)));
+    this.classes = text("Classes, without background, separated by commas", "liver, gallbladder, instrument", {
+      id: "project-classes",
+    });
+    this.resolution = h(
+      "select",
+      { "aria-label": "Resolution" },
+      [64, 128, 192, 256, 512].map((side) => h("option", { value: side }, `${side} \u00d7 ${side} px`)),
+    );
     this.resolution.value = "256";
-    this.root = h("div", { class: "sx-stack" },
-      h("details", { class: "sx-details" }, this.title, h("div", { class: "sx-stack" }, this.images, this.masks, h("details", { class: "sx-details" }, h("summary", {}, "Patients and splits (optional)"), h("div", { class: "sx-stack" }, this.pattern, this.csv, h("div", { class: "sx-row" }, this.groupColumn, this.splitColumn))), h("button", { type: "button", class: "sx-button", id: "import-scan", onclick: (event) => this.scan(event.currentTarget) }, "Look into the folders"), this.found)),
-      h("details", { class: "sx-details" }, h("summary", {}, "New project"), h("div", { class: "sx-stack" }, this.name, this.classes, h("label", { class: "sx-field" }, h("span", {}, "Images are made at"), this.resolution), h("button", { type: "button", class: "sx-button", id: "project-create", onclick: (event) => this.create(event.currentTarget) }, "Create project"))));
+    this.root = h(
+      "div",
+      { class: "sx-stack" },
+      h(
+        "details",
+        { class: "sx-details" },
+        this.title,
+        h(
+          "div",
+          { class: "sx-stack" },
+          this.images,
+          this.masks,
+          h(
+            "details",
+            { class: "sx-details" },
+            h("summary", {}, "Patients and splits (optional)"),
+            h(
+              "div",
+              { class: "sx-stack" },
+              this.pattern,
+              this.csv,
+              h("div", { class: "sx-row" }, this.groupColumn, this.splitColumn),
+            ),
+          ),
+          h(
+            "button",
+            { type: "button", class: "sx-button", id: "import-scan", onclick: (event) => this.scan(event.currentTarget) },
+            "Look into the folders",
+          ),
+          this.found,
+        ),
+      ),
+      h(
+        "details",
+        { class: "sx-details" },
+        h("summary", {}, "New project"),
+        h(
+          "div",
+          { class: "sx-stack" },
+          this.name,
+          this.classes,
+          h("label", { class: "sx-field" }, h("span", {}, "Images are made at"), this.resolution),
+          h(
+            "button",
+            { type: "button", class: "sx-button", id: "project-create", onclick: (event) => this.create(event.currentTarget) },
+            "Create project",
+          ),
+        ),
+      ),
+    );
   }
 
-  showProject(project) { this.title.textContent = `Import a folder into ${project.name}`; replace(this.found); }
+  showProject(project) {
+    this.title.textContent = `Import a folder into ${project.name}`;
+    replace(this.found);
+  }
   folders() {
     const given = (field) => field.input.value.trim() || null;
-    return { project_id: state.project.id, images_dir: this.images.input.value, masks_dir: given(this.masks), csv: given(this.csv), group_pattern: given(this.pattern), group_column: given(this.groupColumn), split_column: given(this.splitColumn) };
+    return {
+      project_id: state.project.id,
+      images_dir: this.images.input.value,
+      masks_dir: given(this.masks),
+      csv: given(this.csv),
+      group_pattern: given(this.pattern),
+      group_column: given(this.groupColumn),
+      split_column: given(this.splitColumn),
+    };
   }
 
   scan(button) {
@@ -34,14 +103,75 @@ export class DataForms {
       const found = await post("/api/import/scan", this.folders());
       this.mapping = found.values.map((item) => ({ value: item.value, select: this.classChooser(item) }));
       const total = found.values.reduce((sum, item) => sum + item.pixels, 0) || 1;
-      replace(this.found, h("p", {}, h("b", {}, found.has_masks ? `${found.num_pairs} pairs of image and mask.` : `${found.num_pairs} images without masks.`), found.num_groups ? ` ${found.num_groups} patients or videos.` : "", found.num_problems ? ` ${found.num_problems} files cannot be used:` : ""), found.problems.length ? h("ul", { class: "sx-reasons" }, found.problems.map((line) => h("li", {}, line))) : null,
-        found.notes.map((note) => h("p", { class: "sx-note" }, note)), h("table", { class: "sx-table" }, h("thead", {}, h("tr", {}, ["Value in the masks", "Share", "Class"].map((name) => h("th", {}, name)))), h("tbody", {}, found.values.map((item, index) => h("tr", {}, h("td", {}, item.name), h("td", {}, `${((100 * item.pixels) / total).toFixed(1)} %`), h("td", {}, this.mapping[index].select))))),
-        h("button", { type: "button", class: "sx-button sx-primary", id: "import-run", disabled: !found.num_pairs, onclick: (event) => this.run(event.currentTarget) }, `Import ${found.num_pairs} images`));
+      replace(
+        this.found,
+        h(
+          "p",
+          {},
+          h(
+            "b",
+            {},
+            found.has_masks ? `${found.num_pairs} pairs of image and mask.` : `${found.num_pairs} images without masks.`,
+          ),
+          found.num_groups ? ` ${found.num_groups} patients or videos.` : "",
+          found.num_problems ? ` ${found.num_problems} files cannot be used:` : "",
+        ),
+        found.problems.length
+          ? h(
+              "ul",
+              { class: "sx-reasons" },
+              found.problems.map((line) => h("li", {}, line)),
+            )
+          : null,
+        found.notes.map((note) => h("p", { class: "sx-note" }, note)),
+        h(
+          "table",
+          { class: "sx-table" },
+          h(
+            "thead",
+            {},
+            h(
+              "tr",
+              {},
+              ["Value in the masks", "Share", "Class"].map((name) => h("th", {}, name)),
+            ),
+          ),
+          h(
+            "tbody",
+            {},
+            found.values.map((item, index) =>
+              h(
+                "tr",
+                {},
+                h("td", {}, item.name),
+                h("td", {}, `${((100 * item.pixels) / total).toFixed(1)} %`),
+                h("td", {}, this.mapping[index].select),
+              ),
+            ),
+          ),
+        ),
+        h(
+          "button",
+          {
+            type: "button",
+            class: "sx-button sx-primary",
+            id: "import-run",
+            disabled: !found.num_pairs,
+            onclick: (event) => this.run(event.currentTarget),
+          },
+          `Import ${found.num_pairs} images`,
+        ),
+      );
     });
   }
 
   classChooser(item) {
-    const select = h("select", { "aria-label": `Class of value ${item.name}` }, state.project.classes.map((entry) => h("option", { value: entry.index }, `${entry.index} ${entry.name}`)), h("option", { value: 255 }, "ignore"));
+    const select = h(
+      "select",
+      { "aria-label": `Class of value ${item.name}` },
+      state.project.classes.map((entry) => h("option", { value: entry.index }, `${entry.index} ${entry.name}`)),
+      h("option", { value: 255 }, "ignore"),
+    );
     select.value = String(item.class);
     return select;
   }
@@ -60,8 +190,15 @@ export class DataForms {
 
   create(button) {
     return act(button, async () => {
-      const classes = this.classes.input.value.split(",").map((name) => name.trim()).filter(Boolean);
-      const made = await post("/api/projects", { name: this.name.input.value.trim(), classes, resolution: Number(this.resolution.value) });
+      const classes = this.classes.input.value
+        .split(",")
+        .map((name) => name.trim())
+        .filter(Boolean);
+      const made = await post("/api/projects", {
+        name: this.name.input.value.trim(),
+        classes,
+        resolution: Number(this.resolution.value),
+      });
       toast(`Project ${made.name} is ready; import a folder next.`, "good");
       this.name.input.value = this.classes.input.value = "";
       emit("projects", made.id);

@@ -1,7 +1,27 @@
 // One synthetic image, closely: picture, asked mask, disagreement, bars per class, facts, decision.
-import { act, badge, emit, get, h, kbd, percent, picture, post, refreshOverview, replace, segmented, state, toast, urls } from "./lib.js";
+import {
+  act,
+  badge,
+  emit,
+  get,
+  h,
+  kbd,
+  percent,
+  picture,
+  post,
+  refreshOverview,
+  replace,
+  segmented,
+  state,
+  toast,
+  urls,
+} from "./lib.js";
 
-export const DECISIONS = [["accepted", "Accept", "A"], ["rejected", "Reject", "R"], ["quarantined", "Quarantine", "Q"]];
+export const DECISIONS = [
+  ["accepted", "Accept", "A"],
+  ["rejected", "Reject", "R"],
+  ["quarantined", "Quarantine", "Q"],
+];
 
 /** Set states of samples; the toast offers the way back. Returns the states before. */
 export async function curate(states) {
@@ -29,50 +49,152 @@ export class DetailView {
   }
 
   render() {
-    const { sample } = this, prediction = sample.scores.selector?.prediction_blob;
-    const views = [["image", "Image"], ["overlay", "With mask"], ["asked", "Mask"], ...(prediction ? [["differ", "Disagreement"]] : [])];
+    const { sample } = this,
+      prediction = sample.scores.selector?.prediction_blob;
+    const views = [
+      ["image", "Image"],
+      ["overlay", "With mask"],
+      ["asked", "Mask"],
+      ...(prediction ? [["differ", "Disagreement"]] : []),
+    ];
     if (!views.some(([name]) => name === this.view)) this.view = "image";
     const frame = h("div", { class: "sx-detail-picture" });
-    const draw = () => replace(frame, picture({ image: urls.image(sample.blob), overlay: urls.overlay(sample.blob, sample.label_map_blob, 512), asked: urls.mask(sample.label_map_blob, 512),
-      differ: prediction && urls.disagreement(sample.label_map_blob, prediction) }[this.view], `Sample ${sample.id}, ${this.view}`), badge("synthetic"));
+    const draw = () =>
+      replace(
+        frame,
+        picture(
+          {
+            image: urls.image(sample.blob),
+            overlay: urls.overlay(sample.blob, sample.label_map_blob, 512),
+            asked: urls.mask(sample.label_map_blob, 512),
+            differ: prediction && urls.disagreement(sample.label_map_blob, prediction),
+          }[this.view],
+          `Sample ${sample.id}, ${this.view}`,
+        ),
+        badge("synthetic"),
+      );
     draw();
-    replace(this.root, segmented("View", views, this.view, (name) => { this.view = name; draw(); this.legend.hidden = name !== "differ"; }), frame, this.legend = legend(this.view), h("p", { class: "sx-words" }, sample.words), this.decisions(),
-      h("div", { class: "sx-bars" }, this.bars()), h("dl", { class: "sx-facts-list" }, Object.entries(sample.facts).map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])));
+    replace(
+      this.root,
+      segmented("View", views, this.view, (name) => {
+        this.view = name;
+        draw();
+        this.legend.hidden = name !== "differ";
+      }),
+      frame,
+      (this.legend = legend(this.view)),
+      h("p", { class: "sx-words" }, sample.words),
+      this.decisions(),
+      h("div", { class: "sx-bars" }, this.bars()),
+      h(
+        "dl",
+        { class: "sx-facts-list" },
+        Object.entries(sample.facts).map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]),
+      ),
+    );
   }
 
   decisions() {
-    return h("div", { class: "sx-decisions" }, DECISIONS.map(([curation, text, key]) => h("button", { type: "button", class: `sx-button sx-${curation}`, "aria-pressed": String(this.sample.curation === curation), onclick: () => this.onDecide(curation) }, text, kbd(key))));
+    return h(
+      "div",
+      { class: "sx-decisions" },
+      DECISIONS.map(([curation, text, key]) =>
+        h(
+          "button",
+          {
+            type: "button",
+            class: `sx-button sx-${curation}`,
+            "aria-pressed": String(this.sample.curation === curation),
+            onclick: () => this.onDecide(curation),
+          },
+          text,
+          kbd(key),
+        ),
+      ),
+    );
   }
 
   bars() {
     const { selector, judge } = this.sample.scores;
     if (!selector) return h("p", { class: "sx-note" }, "Not scored yet. Scores come once the scorers are trained (tab Data).");
-    const row = (name, first, second, isAsked) => h("div", { class: "sx-bar-row" }, h("span", { class: "sx-bar-name" }, name, isAsked ? null : h("small", {}, "not asked for")),
-      h("div", { class: "sx-meter", role: "meter", "aria-label": `${name}, Dice`, "aria-valuenow": first ?? 0, "aria-valuemin": 0, "aria-valuemax": 1 }, h("i", { style: { width: `${100 * (first ?? 0)}%` } }), second !== undefined && second !== null && h("b", { style: { left: `${100 * second}%` }, title: `judge ${percent(second)}` })), h("span", { class: "sx-bar-value" }, percent(first)));
-    return [row("All classes", selector.dice, judge?.dice, true), ...Object.entries(selector.per_class).map(([name, values]) => row(name, values.dice, judge?.per_class?.[name]?.dice, this.sample.asked.includes(name))),
-      h("p", { class: "sx-note" }, "Bar: overlap (Dice) of what the segmenter sees with the asked mask. Line: the judge, a second model.")];
+    const row = (name, first, second, isAsked) =>
+      h(
+        "div",
+        { class: "sx-bar-row" },
+        h("span", { class: "sx-bar-name" }, name, isAsked ? null : h("small", {}, "not asked for")),
+        h(
+          "div",
+          {
+            class: "sx-meter",
+            role: "meter",
+            "aria-label": `${name}, Dice`,
+            "aria-valuenow": first ?? 0,
+            "aria-valuemin": 0,
+            "aria-valuemax": 1,
+          },
+          h("i", { style: { width: `${100 * (first ?? 0)}%` } }),
+          second !== undefined &&
+            second !== null &&
+            h("b", { style: { left: `${100 * second}%` }, title: `judge ${percent(second)}` }),
+        ),
+        h("span", { class: "sx-bar-value" }, percent(first)),
+      );
+    return [
+      row("All classes", selector.dice, judge?.dice, true),
+      ...Object.entries(selector.per_class).map(([name, values]) =>
+        row(name, values.dice, judge?.per_class?.[name]?.dice, this.sample.asked.includes(name)),
+      ),
+      h(
+        "p",
+        { class: "sx-note" },
+        "Bar: overlap (Dice) of what the segmenter sees with the asked mask. Line: the judge, a second model.",
+      ),
+    ];
   }
 }
 
 function legend(view) {
   const item = (color, text) => h("span", {}, h("i", { style: { background: color } }), text);
-  return h("p", { class: "sx-legend", hidden: view !== "differ" }, item("#e69f00", "missed"), item("#56b4e9", "invented"), item("#cc79a7", "taken for another class"));
+  return h(
+    "p",
+    { class: "sx-legend", hidden: view !== "differ" },
+    item("#e69f00", "missed"),
+    item("#56b4e9", "invented"),
+    item("#cc79a7", "taken for another class"),
+  );
 }
 
 /** The same as a window over any tab. */
 export function openDetail(id) {
   const dialog = h("dialog", { class: "sx-dialog", "aria-label": "Synthetic image" });
-  const view = new DetailView((curation) => act(null, async () => {
-    const before = await curate({ [id]: curation });
-    toast(`${curation}`, "good", { label: "Undo", run: () => act(null, async () => { await curate(before); await view.show(id); }) });
-    await view.show(id);
-  }));
-  dialog.append(h("button", { type: "button", class: "sx-close", "aria-label": "Close", onclick: () => dialog.close() }, "\u00d7"), view.root);
+  const view = new DetailView((curation) =>
+    act(null, async () => {
+      const before = await curate({ [id]: curation });
+      toast(`${curation}`, "good", {
+        label: "Undo",
+        run: () =>
+          act(null, async () => {
+            await curate(before);
+            await view.show(id);
+          }),
+      });
+      await view.show(id);
+    }),
+  );
+  dialog.append(
+    h("button", { type: "button", class: "sx-close", "aria-label": "Close", onclick: () => dialog.close() }, "\u00d7"),
+    view.root,
+  );
   dialog.addEventListener("close", () => dialog.remove());
-  dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+  dialog.addEventListener("click", (event) => {
+    if (event.target === dialog) dialog.close();
+  });
   dialog.addEventListener("keydown", (event) => {
     const found = DECISIONS.find(([, , key]) => key.toLowerCase() === event.key.toLowerCase());
-    if (found && !event.ctrlKey && !event.metaKey) { event.preventDefault(); view.onDecide(found[0]); }
+    if (found && !event.ctrlKey && !event.metaKey) {
+      event.preventDefault();
+      view.onDecide(found[0]);
+    }
   });
   document.body.append(dialog);
   dialog.showModal();

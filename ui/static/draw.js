@@ -1,20 +1,42 @@
 // Draw: filmstrip, canvas, and four synthetic images beside it.
 import { DrawResults } from "./draw_results.js";
+import { DrawTools } from "./draw_tools.js";
 import { MaskCanvas } from "./canvas.js";
 import { decode } from "./codec.js";
 import { keepCopy, recover, Saver } from "./journal.js";
-import { act, ago, ApiError, badge, get, h, kbd, on, onKeys, onShow, order, picture, replace, segmented, state, urls, withProject } from "./lib.js";
+import {
+  act,
+  ago,
+  ApiError,
+  badge,
+  get,
+  h,
+  on,
+  onKeys,
+  onShow,
+  order,
+  picture,
+  replace,
+  segmented,
+  state,
+  urls,
+  withProject,
+} from "./lib.js";
 
-const TOOLS = [["brush", "Brush", "B"], ["erase", "Eraser", "E"], ["fill", "Fill", "G"], ["polygon", "Polygon", "P"]];
-
-export function mount(element) { new DrawTab(element); }
+export function mount(element) {
+  new DrawTab(element);
+}
 
 class DrawTab {
   constructor(element) {
-    this.canvas = new MaskCanvas({ onCommit: (labels) => this.commit(labels), onChange: () => this.showTools() });
+    this.canvas = new MaskCanvas({ onCommit: (labels) => this.commit(labels), onChange: () => this.tools.show() });
+    this.tools = new DrawTools(this.canvas);
     this.results = new DrawResults(() => this.generate());
-    this.doc = null; this.images = []; this.drawings = []; this.savedAt = 0; this.saveState = "saved";
-    this.restoreTools();
+    this.doc = null;
+    this.images = [];
+    this.drawings = [];
+    this.savedAt = 0;
+    this.saveState = "saved";
     this.build(element);
     this.listen();
     withProject((project) => this.openProject(project));
@@ -27,83 +49,97 @@ class DrawTab {
     this.root = element;
     element.classList.add("sx-draw");
     this.film = h("div", { class: "sx-film-list", role: "list" });
-    this.filmKind = segmented("Filmstrip", [["real", "Real"], ["mine", "Mine"]], "real", () => this.showFilm());
-    this.tools = h("div", { class: "sx-toolbar", role: "toolbar", "aria-label": "Tools" });
-    this.palette = h("div", { class: "sx-palette", role: "toolbar", "aria-label": "Classes" });
+    this.filmKind = segmented(
+      "Filmstrip",
+      [
+        ["real", "Real"],
+        ["mine", "Mine"],
+      ],
+      "real",
+      () => this.showFilm(),
+    );
     this.status = h("span", { class: "sx-save", role: "status", "aria-live": "polite" });
-    this.hint = h("span", { class: "sx-hint" });
     this.title = h("span", { class: "sx-doc" });
     this.banner = h("div", { class: "sx-banner", role: "alert", hidden: true });
-    this.mode = segmented("What strokes change", [["variant", "New variant"], ["correct", "Correct the real mask"]], "variant", (mode) => this.switchMode(mode));
-    this.buildTools();
+    this.mode = segmented(
+      "What strokes change",
+      [
+        ["variant", "New variant"],
+        ["correct", "Correct the real mask"],
+      ],
+      "variant",
+      (mode) => this.switchMode(mode),
+    );
     element.append(
-      h("aside", { class: "sx-film", "aria-label": "Images" }, this.filmKind,
-        h("button", { type: "button", class: "sx-button sx-small", onclick: () => this.openEmpty() }, "New mask"), this.film),
-      h("section", { class: "sx-stage-column" },
-        h("div", { class: "sx-stage-head" }, this.title, this.mode, this.status), this.tools, this.palette, this.banner,
-        h("div", { class: "sx-view-frame" }, this.canvas.view, this.badges = h("div", { class: "sx-badges" }), h("label", { class: "sx-opacity" }, "Mask", this.opacityInput)),
-        this.hint),
-      this.results.root);
-  }
-
-  buildTools() {
-    const button = (text, key, title, onclick, dataset = {}) => h("button", { type: "button", class: "sx-tool", title, "aria-label": title, dataset, onclick }, text, key && kbd(key));
-    this.undo = button("\u21b6", "", "Undo (Ctrl+Z)", () => this.canvas.undoStep());
-    this.redo = button("\u21b7", "", "Redo (Ctrl+Shift+Z)", () => this.canvas.redoStep());
-    this.sizeInput = h("input", { type: "range", min: 1, max: 80, value: this.canvas.size, "aria-label": "Brush size in pixels", oninput: () => this.canvas.setSize(+this.sizeInput.value) });
-    this.opacityInput = h("input", { type: "range", min: 0, max: 1, step: 0.05, value: this.canvas.opacity, "aria-label": "Mask opacity", oninput: () => this.canvas.setOpacity(+this.opacityInput.value) });
-    this.sizeText = h("output", {});
-    replace(this.tools, TOOLS.map(([tool, text, key]) => button(text, key, `${text} (${key})`, () => this.canvas.setTool(tool), { tool })), h("span", { class: "sx-gap" }), this.undo, this.redo,
-      button("Fit", "F", "Fit to the window (F)", () => this.canvas.fit()), h("span", { class: "sx-gap" }),
-      h("label", { class: "sx-slider" }, "Size", this.sizeInput, this.sizeText));
+      h(
+        "aside",
+        { class: "sx-film", "aria-label": "Images" },
+        this.filmKind,
+        h("button", { type: "button", class: "sx-button sx-small", onclick: () => this.openEmpty() }, "New mask"),
+        this.film,
+      ),
+      h(
+        "section",
+        { class: "sx-stage-column" },
+        h("div", { class: "sx-stage-head" }, this.title, this.mode, this.status),
+        this.tools.bar,
+        this.tools.palette,
+        this.banner,
+        h(
+          "div",
+          { class: "sx-view-frame" },
+          this.canvas.view,
+          (this.badges = h("div", { class: "sx-badges" })),
+          h("label", { class: "sx-opacity" }, "Mask", this.tools.opacityInput),
+        ),
+        this.tools.hint,
+      ),
+      this.results.root,
+    );
   }
 
   listen() {
     onKeys(this.root, (event) => {
-      if (event.key === "Escape" && !this.canvas.polygon.length && this.results.job) { this.results.cancel(); return true; }
+      if (event.key === "Escape" && !this.canvas.polygon.length && this.results.job) {
+        this.results.cancel();
+        return true;
+      }
       return this.canvas.key(event);
     });
-    document.addEventListener("keydown", (event) => {  // undo and redo carry Ctrl, which onKeys leaves to the browser
-      if ((event.ctrlKey || event.metaKey) && this.root.offsetParent && !event.composedPath()[0].closest?.("input[type=number],input[type=text],textarea,select,dialog") && this.canvas.key(event)) event.preventDefault();
+    document.addEventListener("keydown", (event) => {
+      // undo and redo carry Ctrl, which onKeys leaves to the browser
+      if (
+        (event.ctrlKey || event.metaKey) &&
+        this.root.offsetParent &&
+        !event.composedPath()[0].closest?.("input[type=number],input[type=text],textarea,select,dialog") &&
+        this.canvas.key(event)
+      )
+        event.preventDefault();
     });
     document.addEventListener("keyup", (event) => this.canvas.keyUp(event));
-    addEventListener("blur", () => { this.canvas.isSpace = false; this.canvas.setHidden(false); });
-    setInterval(() => this.showSaved(), 1000);
-    onShow(this.root, () => { this.canvas.fit(); if (state.project) this.loadFilm(); });
-    on("draw:open", ({ image, label_map_id }) => this.openById(image, label_map_id));
-    on("library", async () => {  // the demo project is complete, or images were imported
-      await this.loadFilm();
-      if (this.images.length && (!this.doc || (this.doc.mode === "empty" && !this.doc.isTouched))) await this.openImage(this.images[0]);
+    addEventListener("blur", () => {
+      this.canvas.isSpace = false;
+      this.canvas.setHidden(false);
     });
-  }
-
-  restoreTools() {
-    const kept = JSON.parse(localStorage.getItem("saadi.draw.tools") ?? "{}");
-    for (const name of ["tool", "classIndex", "size"]) if (kept[name] !== undefined) this.canvas[name] = kept[name];
-    if (kept.opacity !== undefined) this.canvas.setOpacity(kept.opacity);
-  }
-
-  showTools() {
-    const { canvas } = this;
-    localStorage.setItem("saadi.draw.tools", JSON.stringify({ tool: canvas.tool, classIndex: canvas.classIndex, size: canvas.size, opacity: canvas.opacity }));
-    this.tools.querySelectorAll("[data-tool]").forEach((node) => node.setAttribute("aria-pressed", node.dataset.tool === canvas.tool));
-    [...this.palette.children].forEach((node) => node.setAttribute("aria-pressed", +node.dataset.index === canvas.classIndex && canvas.tool !== "erase"));
-    this.undo.disabled = !canvas.undo.length; this.redo.disabled = !canvas.redo.length;
-    this.sizeInput.value = canvas.size;
-    this.sizeText.textContent = `${canvas.size} px`;
-    if (!this.hint.firstChild) replace(this.hint, kbd("0"), "-", kbd("9"), " class  ", kbd("["), kbd("]"), " size  ", kbd("Wheel"), " zoom  ", kbd("Space"), " move  ", kbd("H"), " hide mask  ", kbd("Q"), " last tool", h("span", { class: "sx-zoom" }));
-    this.hint.lastChild.textContent = canvas.w ? `${canvas.w} \u00d7 ${canvas.h} px \u00b7 ${Math.round(100 * canvas.zoom)} %` : "";
-  }
-
-  showPalette() {
-    replace(this.palette, state.project.classes.map((item) => h("button", { type: "button", class: "sx-class", dataset: { index: item.index }, style: { "--c": item.index ? item.color : "transparent" }, onclick: () => this.canvas.setClass(item.index) },
-      kbd(item.index < 10 ? String(item.index) : ""), h("span", { class: "sx-dot" }), item.name)));
+    setInterval(() => this.showSaved(), 1000);
+    onShow(this.root, () => {
+      this.canvas.fit();
+      if (state.project) this.loadFilm();
+    });
+    on("draw:open", ({ image, label_map_id }) => this.openById(image, label_map_id));
+    on("library", async () => {
+      // the demo project is complete, or images were imported
+      await this.loadFilm();
+      if (this.images.length && (!this.doc || (this.doc.mode === "empty" && !this.doc.isTouched)))
+        await this.openImage(this.images[0]);
+    });
   }
 
   // ---- filmstrip
 
   async openProject(project) {
-    this.showPalette();
+    this.tools.showClasses(project.classes);
+    this.tools.show();
     this.root.dataset.loaded = "";
     await recover(project, (name, message) => this.setSaveState(name, message));
     if (state.project !== project) return;
@@ -118,24 +154,55 @@ class DrawTab {
 
   async loadFilm() {
     const project = state.project;
-    const [images, drawings] = await Promise.all([get(`/api/projects/${project.id}/images?limit=400`), get(`/api/projects/${project.id}/drawings`)]);
+    const [images, drawings] = await Promise.all([
+      get(`/api/projects/${project.id}/images?limit=400`),
+      get(`/api/projects/${project.id}/drawings`),
+    ]);
     if (state.project !== project) return;
-    this.images = images.items; this.drawings = drawings.items;
+    this.images = images.items;
+    this.drawings = drawings.items;
     this.showFilm();
   }
 
   showFilm() {
-    const mine = this.filmKind.value === "mine", items = mine ? this.drawings : this.images;
-    replace(this.film, items.map((item) => {
-      const source = mine ? urls.mask(item.blob, 128) : item.label_map_blob ? urls.overlay(item.blob, item.label_map_blob, 128) : urls.thumb(item.blob, 128);
-      return h("button", { type: "button", role: "listitem", class: "sx-frame", title: item.name, dataset: { id: item.id }, onclick: () => act(null, () => (mine ? this.openDrawing(item, this.underlayOf(item.id)) : this.openImage(item))) },
-        picture(source, item.name, { width: 96, height: 96 }), mine ? h("span", { class: "sx-badge sx-badge-edited" }, "MASK") : badge("real"));
-    }), items.length ? null : h("p", { class: "sx-empty" }, mine ? "Masks that you draw appear here." : "No images yet. Import a folder in Data, or draw an empty mask."));
+    const mine = this.filmKind.value === "mine",
+      items = mine ? this.drawings : this.images;
+    replace(
+      this.film,
+      items.map((item) => {
+        const source = mine
+          ? urls.mask(item.blob, 128)
+          : item.label_map_blob
+            ? urls.overlay(item.blob, item.label_map_blob, 128)
+            : urls.thumb(item.blob, 128);
+        return h(
+          "button",
+          {
+            type: "button",
+            role: "listitem",
+            class: "sx-frame",
+            title: item.name,
+            dataset: { id: item.id },
+            onclick: () => act(null, () => (mine ? this.openDrawing(item, this.underlayOf(item.id)) : this.openImage(item))),
+          },
+          picture(source, item.name, { width: 96, height: 96 }),
+          mine ? h("span", { class: "sx-badge sx-badge-edited" }, "MASK") : badge("real"),
+        );
+      }),
+      items.length
+        ? null
+        : h(
+            "p",
+            { class: "sx-empty" },
+            mine ? "Masks that you draw appear here." : "No images yet. Import a folder in Data, or draw an empty mask.",
+          ),
+    );
     this.markFilm();
   }
 
   markFilm() {
-    const mine = this.filmKind.value === "mine", id = mine ? this.doc?.saver.id : this.doc?.image?.id;
+    const mine = this.filmKind.value === "mine",
+      id = mine ? this.doc?.saver.id : this.doc?.image?.id;
     for (const node of this.film.children) node.setAttribute("aria-current", String(+node.dataset.id === id));
   }
 
@@ -168,13 +235,27 @@ class DrawTab {
 
   async openEmpty() {
     const side = state.project.resolution;
-    this.show({ image: null, stored: null, labels: new Uint8Array(side * side), w: side, h: side, name: "empty mask", mode: "empty" });
+    this.show({
+      image: null,
+      stored: null,
+      labels: new Uint8Array(side * side),
+      w: side,
+      h: side,
+      name: "empty mask",
+      mode: "empty",
+    });
   }
 
   show(doc) {
     this.doc = doc;
     this.attachSaver();
-    this.canvas.load({ w: doc.w, h: doc.h, labels: doc.labels, image: doc.image ? urls.image(doc.image.blob) : null, classes: state.project.classes });
+    this.canvas.load({
+      w: doc.w,
+      h: doc.h,
+      labels: doc.labels,
+      image: doc.image ? urls.image(doc.image.blob) : null,
+      classes: state.project.classes,
+    });
     this.mode.hidden = !(doc.image && doc.mode === "variant");
     this.mode.set("variant");
     this.banner.hidden = true;
@@ -186,36 +267,94 @@ class DrawTab {
   }
 
   attachSaver() {
-    const { doc } = this, keepsReal = doc.mode === "variant" || doc.mode === "empty" || doc.mode === "annotate";
-    const target = keepsReal ? { draft: { name: doc.mode === "variant" ? `${doc.name} variant` : doc.mode === "annotate" ? doc.name : `drawing ${new Date().toLocaleString()}`,
-      image_id: doc.image?.id, attach: doc.mode === "annotate" || undefined } } : { id: doc.stored.id, rev: doc.stored.rev };
-    doc.saver = new Saver(state.project, { w: doc.w, h: doc.h, target, onState: (name, message) => doc === this.doc && this.setSaveState(name, message),
-      onCreated: (made) => this.created(doc, made), onConflict: (error, labels) => this.conflict(doc, error, labels) });
+    const { doc } = this,
+      keepsReal = doc.mode === "variant" || doc.mode === "empty" || doc.mode === "annotate";
+    const target = keepsReal
+      ? {
+          draft: {
+            name:
+              doc.mode === "variant"
+                ? `${doc.name} variant`
+                : doc.mode === "annotate"
+                  ? doc.name
+                  : `drawing ${new Date().toLocaleString()}`,
+            image_id: doc.image?.id,
+            attach: doc.mode === "annotate" || undefined,
+          },
+        }
+      : { id: doc.stored.id, rev: doc.stored.rev };
+    doc.saver = new Saver(state.project, {
+      w: doc.w,
+      h: doc.h,
+      target,
+      onState: (name, message) => doc === this.doc && this.setSaveState(name, message),
+      onCreated: (made) => this.created(doc, made),
+      onConflict: (error, labels) => this.conflict(doc, error, labels),
+    });
   }
 
-  switchMode(mode) { this.doc.mode = mode; this.attachSaver(); this.describe(); }
+  switchMode(mode) {
+    this.doc.mode = mode;
+    this.attachSaver();
+    this.describe();
+  }
 
   created(doc, made) {
     if (doc.image) localStorage.setItem(`saadi.underlay.${state.project.created_at}.${made.id}`, doc.image.id);
     doc.name = made.name;
     if (doc.mode !== "annotate") doc.mode = "drawing";
-    if (doc === this.doc) { this.mode.hidden = true; this.describe(); this.remember(); this.loadFilm().catch(() => {}); }
+    if (doc === this.doc) {
+      this.mode.hidden = true;
+      this.describe();
+      this.remember();
+      this.loadFilm().catch(() => {});
+    }
   }
 
   describe() {
-    const { doc } = this, isChanged = doc.mode === "drawing" || doc.mode === "correct";
-    replace(this.title, h("b", {}, doc.name), h("small", {}, { variant: "strokes make a new mask; the real one stays", correct: "strokes change the real image's mask", annotate: "no mask yet; draw one", drawing: "your mask", empty: "draw on an empty field" }[doc.mode]));
-    replace(this.badges, doc.image && badge("real"), (isChanged || doc.stored?.origin === "edited") && h("span", { class: "sx-badge sx-badge-edited" }, doc.mode === "drawing" ? "EDITED MASK" : "EDITED"));
+    const { doc } = this,
+      isChanged = doc.mode === "drawing" || doc.mode === "correct";
+    replace(
+      this.title,
+      h("b", {}, doc.name),
+      h(
+        "small",
+        {},
+        {
+          variant: "strokes make a new mask; the real one stays",
+          correct: "strokes change the real image's mask",
+          annotate: "no mask yet; draw one",
+          drawing: "your mask",
+          empty: "draw on an empty field",
+        }[doc.mode],
+      ),
+    );
+    replace(
+      this.badges,
+      doc.image && badge("real"),
+      (isChanged || doc.stored?.origin === "edited") &&
+        h("span", { class: "sx-badge sx-badge-edited" }, doc.mode === "drawing" ? "EDITED MASK" : "EDITED"),
+    );
     this.markFilm();
   }
 
   remember() {
-    localStorage.setItem(`saadi.draw.last.${state.project.id}.${state.project.created_at}`, JSON.stringify({ image_id: this.doc.image?.id ?? null, label_map_id: this.doc.mode === "drawing" ? this.doc.saver.id : null }));
+    localStorage.setItem(
+      `saadi.draw.last.${state.project.id}.${state.project.created_at}`,
+      JSON.stringify({
+        image_id: this.doc.image?.id ?? null,
+        label_map_id: this.doc.mode === "drawing" ? this.doc.saver.id : null,
+      }),
+    );
   }
 
   // ---- saving
 
-  commit(labels) { this.doc.isTouched = true; this.doc.saver.commit(labels); this.results.maskChanged(); }
+  commit(labels) {
+    this.doc.isTouched = true;
+    this.doc.saver.commit(labels);
+    this.results.maskChanged();
+  }
 
   setSaveState(name, message = "") {
     this.saveState = name;
@@ -225,8 +364,16 @@ class DrawTab {
   }
 
   showSaved() {
-    const words = { saving: "saving\u2026", saved: `saved ${ago(this.savedAt)}`, unchanged: "unchanged", empty: "nothing drawn yet", offline: "kept in this browser; the program does not answer, trying again",
-      conflict: "not saved: two versions", refused: `not saved: ${this.saveMessage}`, "journal-full": "saving (too large for this browser's journal)" };
+    const words = {
+      saving: "saving\u2026",
+      saved: `saved ${ago(this.savedAt)}`,
+      unchanged: "unchanged",
+      empty: "nothing drawn yet",
+      offline: "kept in this browser; the program does not answer, trying again",
+      conflict: "not saved: two versions",
+      refused: `not saved: ${this.saveMessage}`,
+      "journal-full": "saving (too large for this browser's journal)",
+    };
     const text = words[this.saveState] ?? this.saveState;
     if (this.status.textContent !== text) this.status.textContent = text;
     this.status.dataset.state = this.saveState;
@@ -235,10 +382,46 @@ class DrawTab {
   conflict(doc, error, labels) {
     const theirs = error.data?.theirs;
     this.banner.hidden = false;
-    const finish = async (action) => { this.banner.hidden = true; doc.saver.drop(); await action(); };
-    replace(this.banner, h("span", {}, error.message), h("span", { class: "sx-versions" }, theirs?.blob && h("figure", {}, picture(urls.mask(theirs.blob, 96), "Their version"), h("figcaption", {}, "theirs"))),
-      h("button", { type: "button", class: "sx-button", onclick: (event) => act(event.currentTarget, () => finish(async () => this.openDrawing(await keepCopy(state.project, { id: doc.saver.id, draft: doc.saver.draft, labels, name: `${doc.name} (mine)` }), doc.image))) }, "Keep mine as a copy"),
-      h("button", { type: "button", class: "sx-button", onclick: (event) => act(event.currentTarget, () => finish(() => this.openById(null, doc.saver.id))) }, "Use theirs"));
+    const finish = async (action) => {
+      this.banner.hidden = true;
+      doc.saver.drop();
+      await action();
+    };
+    replace(
+      this.banner,
+      h("span", {}, error.message),
+      h(
+        "span",
+        { class: "sx-versions" },
+        theirs?.blob && h("figure", {}, picture(urls.mask(theirs.blob, 96), "Their version"), h("figcaption", {}, "theirs")),
+      ),
+      h(
+        "button",
+        {
+          type: "button",
+          class: "sx-button",
+          onclick: (event) =>
+            act(event.currentTarget, () =>
+              finish(async () =>
+                this.openDrawing(
+                  await keepCopy(state.project, { id: doc.saver.id, draft: doc.saver.draft, labels, name: `${doc.name} (mine)` }),
+                  doc.image,
+                ),
+              ),
+            ),
+        },
+        "Keep mine as a copy",
+      ),
+      h(
+        "button",
+        {
+          type: "button",
+          class: "sx-button",
+          onclick: (event) => act(event.currentTarget, () => finish(() => this.openById(null, doc.saver.id))),
+        },
+        "Use theirs",
+      ),
+    );
   }
 
   // ---- generation

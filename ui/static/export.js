@@ -1,22 +1,56 @@
 // Export: the accepted images as a data set, re-read and verified before it is offered.
 import { act, get, h, on, onShow, order, plural, replace, state, toast, when, withProject } from "./lib.js";
 
-const FORMATS = [["imagefolder", "Hugging Face imagefolder", "image, mask and metadata.jsonl; opens with load_dataset(\"imagefolder\")"], ["nnunet", "nnU-Net v2", "imagesTr, labelsTr and dataset.json; ready for nnUNetv2_plan_and_preprocess"]];
+const FORMATS = [
+  ["imagefolder", "Hugging Face imagefolder", 'image, mask and metadata.jsonl; opens with load_dataset("imagefolder")'],
+  ["nnunet", "nnU-Net v2", "imagesTr, labelsTr and dataset.json; ready for nnUNetv2_plan_and_preprocess"],
+];
 
-export function mount(element) { new ExportTab(element); }
+export function mount(element) {
+  new ExportTab(element);
+}
 
 class ExportTab {
   constructor(element) {
     this.root = element;
-    this.choices = FORMATS.map(([name, title, words], index) => h("label", { class: "sx-format" }, h("input", { type: "radio", name: "export-format", value: name, checked: index === 0 }), h("span", {}, h("b", {}, title), h("small", {}, words))));
+    this.choices = FORMATS.map(([name, title, words], index) =>
+      h(
+        "label",
+        { class: "sx-format" },
+        h("input", { type: "radio", name: "export-format", value: name, checked: index === 0 }),
+        h("span", {}, h("b", {}, title), h("small", {}, words)),
+      ),
+    );
     this.real = h("input", { type: "checkbox", checked: true });
     this.counts = h("p", { class: "sx-promise" });
-    this.button = h("button", { type: "button", class: "sx-button sx-primary sx-big", id: "export-now", onclick: () => this.start() }, "Export");
+    this.button = h(
+      "button",
+      { type: "button", class: "sx-button sx-primary sx-big", id: "export-now", onclick: () => this.start() },
+      "Export",
+    );
     this.list = h("div", { class: "sx-export-list" });
     element.classList.add("sx-export");
-    element.append(h("div", { class: "sx-two-columns" }, h("section", { class: "sx-card sx-stack" }, h("h2", {}, "Export the accepted images"), this.counts, h("div", { class: "sx-stack", role: "radiogroup", "aria-label": "Format" }, this.choices),
-      h("label", { class: "sx-check" }, this.real, "Include the real training images"), this.button, h("p", { class: "sx-note" }, "Synthetic images carry the IPTC mark for synthetic media and say in the manifest from which mask, seed and version they came. Split by patient or video.")),
-    h("section", { class: "sx-card" }, h("h2", {}, "Exports"), this.list)));
+    element.append(
+      h(
+        "div",
+        { class: "sx-two-columns" },
+        h(
+          "section",
+          { class: "sx-card sx-stack" },
+          h("h2", {}, "Export the accepted images"),
+          this.counts,
+          h("div", { class: "sx-stack", role: "radiogroup", "aria-label": "Format" }, this.choices),
+          h("label", { class: "sx-check" }, this.real, "Include the real training images"),
+          this.button,
+          h(
+            "p",
+            { class: "sx-note" },
+            "Synthetic images carry the IPTC mark for synthetic media and say in the manifest from which mask, seed and version they came. Split by patient or video.",
+          ),
+        ),
+        h("section", { class: "sx-card" }, h("h2", {}, "Exports"), this.list),
+      ),
+    );
     onShow(element, () => state.project && this.load());
     on("job:end", (job) => job.kind === "export" && this.load());
     on("overview", () => this.count());
@@ -26,31 +60,73 @@ class ExportTab {
 
   count() {
     const { curation, splits } = state.overview;
-    replace(this.counts, h("b", {}, plural(curation.accepted, "accepted image")), ` \u00b7 ${curation.pending} open, ${curation.rejected} rejected, ${curation.quarantined} in quarantine \u00b7 ${splits.train ?? 0} real training images`);
+    replace(
+      this.counts,
+      h("b", {}, plural(curation.accepted, "accepted image")),
+      ` \u00b7 ${curation.pending} open, ${curation.rejected} rejected, ${curation.quarantined} in quarantine \u00b7 ${splits.train ?? 0} real training images`,
+    );
     this.button.disabled = !curation.accepted;
-    this.button.textContent = curation.accepted ? `Export ${plural(curation.accepted, "image")}` : "Accept images in Curate first";
+    this.button.textContent = curation.accepted
+      ? `Export ${plural(curation.accepted, "image")}`
+      : "Accept images in Curate first";
   }
 
   start() {
     return act(this.button, async () => {
-      await order("export", { format: this.root.querySelector("input[name=export-format]:checked").value, include_real: this.real.checked });
+      await order("export", {
+        format: this.root.querySelector("input[name=export-format]:checked").value,
+        include_real: this.real.checked,
+      });
       toast("Writing and checking the files\u2026");
     });
   }
 
   async load() {
     if (state.overview) this.count();
-    const project = state.project, { items } = await get(`/api/projects/${project.id}/exports`);
+    const project = state.project,
+      { items } = await get(`/api/projects/${project.id}/exports`);
     if (state.project !== project) return;
     this.root.dataset.loaded = String(items.length);
-    replace(this.list, items.length ? items.map((item) => this.row(item, project)) : h("p", { class: "sx-empty" }, "No export yet."));
+    replace(
+      this.list,
+      items.length ? items.map((item) => this.row(item, project)) : h("p", { class: "sx-empty" }, "No export yet."),
+    );
   }
 
   row(item, project) {
     const title = FORMATS.find(([name]) => name === item.format)?.[1] ?? item.format;
-    return h("article", { class: "sx-export-row", dataset: { id: item.id } }, h("div", {}, h("b", {}, `${title}, ${plural(item.num_items, "item")}`), h("small", {}, when(item.created_at)), h("p", { class: "sx-verified" }, item.message ?? "Written and verified."),
-      h("code", { class: "sx-path" }, item.path), h("small", {}, `manifest ${item.manifest_sha256.slice(0, 16)}`)),
-    h("div", { class: "sx-stack" }, item.is_there ? h("a", { class: "sx-button", href: `/api/projects/${project.id}/exports/${item.id}.zip`, download: "" }, "Download zip") : h("span", { class: "sx-note" }, "folder was removed"),
-      h("button", { type: "button", class: "sx-button sx-small", onclick: () => navigator.clipboard.writeText(item.path).then(() => toast("Path copied.")) }, "Copy path")));
+    return h(
+      "article",
+      { class: "sx-export-row", dataset: { id: item.id } },
+      h(
+        "div",
+        {},
+        h("b", {}, `${title}, ${plural(item.num_items, "item")}`),
+        h("small", {}, when(item.created_at)),
+        h("p", { class: "sx-verified" }, item.message ?? "Written and verified."),
+        h("code", { class: "sx-path" }, item.path),
+        h("small", {}, `manifest ${item.manifest_sha256.slice(0, 16)}`),
+      ),
+      h(
+        "div",
+        { class: "sx-stack" },
+        item.is_there
+          ? h(
+              "a",
+              { class: "sx-button", href: `/api/projects/${project.id}/exports/${item.id}.zip`, download: "" },
+              "Download zip",
+            )
+          : h("span", { class: "sx-note" }, "folder was removed"),
+        h(
+          "button",
+          {
+            type: "button",
+            class: "sx-button sx-small",
+            onclick: () => navigator.clipboard.writeText(item.path).then(() => toast("Path copied.")),
+          },
+          "Copy path",
+        ),
+      ),
+    );
   }
 }

@@ -13,23 +13,43 @@ export class VirtualGrid {
     new ResizeObserver(() => this.layout()).observe(this.root);
   }
 
-  set(items) { this.items = items; this.refresh(); }
-  refresh() { for (const [index, card] of this.cards) if (index < this.items.length) this.update(card, this.items[index], index); this.layout(); }
+  set(items) {
+    this.items = items;
+    this.refresh();
+  }
+  refresh() {
+    for (const [index, card] of this.cards) if (index < this.items.length) this.update(card, this.items[index], index);
+    this.layout();
+  }
 
   layout() {
     const inner = this.root.clientWidth;
     if (!inner) return;
     this.columns = Math.max(1, Math.floor((inner + this.gap) / (this.width + this.gap)));
-    const side = (inner - this.gap * (this.columns - 1)) / this.columns, rowHeight = this.height + side - this.width + this.gap;
+    const side = (inner - this.gap * (this.columns - 1)) / this.columns,
+      rowHeight = this.height + side - this.width + this.gap;
     const rows = Math.ceil(this.items.length / this.columns);
     this.rowHeight = rowHeight;
     this.space.style.height = `${Math.max(0, rows * rowHeight - this.gap)}px`;
     const first = Math.max(0, Math.floor(this.root.scrollTop / rowHeight) - SPARE_ROWS) * this.columns;
-    const last = Math.min(this.items.length, (Math.ceil((this.root.scrollTop + this.root.clientHeight) / rowHeight) + SPARE_ROWS) * this.columns);
-    for (const [index, card] of this.cards) if (index < first || index >= last) { card.remove(); this.cards.delete(index); this.free.push(card); }
+    const last = Math.min(
+      this.items.length,
+      (Math.ceil((this.root.scrollTop + this.root.clientHeight) / rowHeight) + SPARE_ROWS) * this.columns,
+    );
+    for (const [index, card] of this.cards)
+      if (index < first || index >= last) {
+        card.remove();
+        this.cards.delete(index);
+        this.free.push(card);
+      }
     for (let index = first; index < last; index++) {
       let card = this.cards.get(index);
-      if (!card) { card = this.free.pop() ?? this.make(); this.cards.set(index, card); this.update(card, this.items[index], index); this.space.append(card); }
+      if (!card) {
+        card = this.free.pop() ?? this.make();
+        this.cards.set(index, card);
+        this.update(card, this.items[index], index);
+        this.space.append(card);
+      }
       card.style.cssText = `position:absolute;width:${side}px;height:${rowHeight - this.gap}px;left:${(index % this.columns) * (side + this.gap)}px;top:${Math.floor(index / this.columns) * rowHeight}px`;
     }
   }
@@ -37,7 +57,8 @@ export class VirtualGrid {
   reveal(index) {
     const top = Math.floor(index / this.columns) * this.rowHeight;
     if (top < this.root.scrollTop) this.root.scrollTop = top;
-    else if (top + this.rowHeight > this.root.scrollTop + this.root.clientHeight) this.root.scrollTop = top + this.rowHeight - this.root.clientHeight;
+    else if (top + this.rowHeight > this.root.scrollTop + this.root.clientHeight)
+      this.root.scrollTop = top + this.rowHeight - this.root.clientHeight;
     this.layout();
   }
 }

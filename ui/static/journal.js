@@ -25,13 +25,29 @@ export class Saver {
   }
 
   write() {
-    const entry = { w: this.w, h: this.h, id: this.id, rev: this.rev, draft: this.draft, attempt: this.attempt && { ...this.attempt, labels: runs(this.attempt.labels) }, latest: this.latest && runs(this.latest), at: Date.now() };
-    try { localStorage.setItem(this.key, JSON.stringify(entry)); } catch { this.onState("journal-full"); }
+    const entry = {
+      w: this.w,
+      h: this.h,
+      id: this.id,
+      rev: this.rev,
+      draft: this.draft,
+      attempt: this.attempt && { ...this.attempt, labels: runs(this.attempt.labels) },
+      latest: this.latest && runs(this.latest),
+      at: Date.now(),
+    };
+    try {
+      localStorage.setItem(this.key, JSON.stringify(entry));
+    } catch {
+      this.onState("journal-full");
+    }
   }
 
   /** Send until nothing is left; one request at a time, so that revisions follow each other. */
   pump() {
-    this.running ??= this.send().finally(() => { this.running = null; if (this.latest && !this.isStuck) this.pump(); });
+    this.running ??= this.send().finally(() => {
+      this.running = null;
+      if (this.latest && !this.isStuck) this.pump();
+    });
     return this.running;
   }
 
@@ -46,7 +62,11 @@ export class Saver {
         await this.deliver(await encode(this.attempt.labels));
         failures = 0;
       } catch (error) {
-        if (error instanceof ApiError && error.status >= 400 && error.status < 500) { this.isStuck = true; this.refused(error); return; }
+        if (error instanceof ApiError && error.status >= 400 && error.status < 500) {
+          this.isStuck = true;
+          this.refused(error);
+          return;
+        }
         this.onState("offline", error.message);
         await new Promise((resolve) => setTimeout(resolve, RETRY_MS[Math.min(failures++, RETRY_MS.length - 1)]));
       }
@@ -59,10 +79,16 @@ export class Saver {
     const { rev, request_id } = this.attempt;
     if (this.id) {
       const saved = await post("/api/label_maps/save", { label_map_id: this.id, rev, labels, request_id });
-      if (saved.rev !== rev + 1) throw new ApiError(`${saved.author} saved revision ${saved.rev} in the meantime`, 409, { theirs: saved });
+      if (saved.rev !== rev + 1)
+        throw new ApiError(`${saved.author} saved revision ${saved.rev} in the meantime`, 409, { theirs: saved });
       Object.assign(this, { rev: saved.rev, attempt: null });
     } else {
-      const made = await post("/api/label_maps", { project_id: this.project.id, labels, request_id, ...pick(this.draft, ["name", "image_id", "attach"]) });
+      const made = await post("/api/label_maps", {
+        project_id: this.project.id,
+        labels,
+        request_id,
+        ...pick(this.draft, ["name", "image_id", "attach"]),
+      });
       localStorage.removeItem(this.key);
       Object.assign(this, { id: made.id, rev: made.rev, attempt: null, draft: null, key: prefix(this.project) + made.id });
       this.onCreated?.(made);
@@ -71,32 +97,62 @@ export class Saver {
   }
 
   refused(error) {
-    if (error.status === 409) { this.onState("conflict", error.message); this.onConflict?.(error, this.latest ?? this.attempt.labels); }
-    else this.onState("refused", error.message);
+    if (error.status === 409) {
+      this.onState("conflict", error.message);
+      this.onConflict?.(error, this.latest ?? this.attempt.labels);
+    } else this.onState("refused", error.message);
   }
 
   /** Forget what could not be sent: it was kept elsewhere, or the user decided against it. */
-  drop() { Object.assign(this, { latest: null, attempt: null, isStuck: false }); localStorage.removeItem(this.key); }
+  drop() {
+    Object.assign(this, { latest: null, attempt: null, isStuck: false });
+    localStorage.removeItem(this.key);
+  }
 
-  async flush() { while (this.running) await this.running; if (this.isStuck) throw new ApiError("The last strokes are not saved yet; see the note above the canvas.", 409, null); }
+  async flush() {
+    while (this.running) await this.running;
+    if (this.isStuck) throw new ApiError("The last strokes are not saved yet; see the note above the canvas.", 409, null);
+  }
 }
 
-const pick = (source, names) => Object.fromEntries(names.filter((name) => source[name] !== undefined).map((name) => [name, source[name]]));
+const pick = (source, names) =>
+  Object.fromEntries(names.filter((name) => source[name] !== undefined).map((name) => [name, source[name]]));
 
 /** Send what an earlier visit left behind. Returns the label maps that were completed; a conflict becomes a copy. */
 export async function recover(project, onState = () => {}) {
   const recovered = [];
   for (const key of Object.keys(localStorage).filter((name) => name.startsWith(prefix(project)))) {
     let entry;
-    try { entry = JSON.parse(localStorage.getItem(key)); } catch { localStorage.removeItem(key); continue; }
+    try {
+      entry = JSON.parse(localStorage.getItem(key));
+    } catch {
+      localStorage.removeItem(key);
+      continue;
+    }
     const unpackRuns = (text) => text && fromRuns(text, entry.w * entry.h);
     let copied = null;
-    const onConflict = (error, labels) => { copied = keepCopy(project, { id: entry.id, draft: entry.draft, labels, name: "recovered drawing" }); };
-    const saver = new Saver(project, { w: entry.w, h: entry.h, target: { id: entry.id, rev: entry.rev, draft: entry.draft }, onState, onConflict });
-    Object.assign(saver, { key, latest: unpackRuns(entry.latest), attempt: entry.attempt && { ...entry.attempt, labels: unpackRuns(entry.attempt.labels) } });
+    const onConflict = (error, labels) => {
+      copied = keepCopy(project, { id: entry.id, draft: entry.draft, labels, name: "recovered drawing" });
+    };
+    const saver = new Saver(project, {
+      w: entry.w,
+      h: entry.h,
+      target: { id: entry.id, rev: entry.rev, draft: entry.draft },
+      onState,
+      onConflict,
+    });
+    Object.assign(saver, {
+      key,
+      latest: unpackRuns(entry.latest),
+      attempt: entry.attempt && { ...entry.attempt, labels: unpackRuns(entry.attempt.labels) },
+    });
     await saver.pump();
     if (saver.isStuck) {
-      try { await copied; } catch { continue; }  // stays in the journal for the next visit
+      try {
+        await copied;
+      } catch {
+        continue;
+      } // stays in the journal for the next visit
       if (copied) saver.drop();
     }
     if (saver.id) recovered.push({ id: saver.id, draft: entry.draft });
@@ -106,5 +162,12 @@ export async function recover(project, onState = () => {}) {
 
 /** Store labels as a new free drawing of the same size. */
 export async function keepCopy(project, { id, draft, labels, name }) {
-  return post("/api/label_maps", { project_id: project.id, copy_of: id, image_id: draft?.image_id ?? null, name, labels: await encode(labels), request_id: requestId() });
+  return post("/api/label_maps", {
+    project_id: project.id,
+    copy_of: id,
+    image_id: draft?.image_id ?? null,
+    name,
+    labels: await encode(labels),
+    request_id: requestId(),
+  });
 }

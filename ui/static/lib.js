@@ -31,31 +31,51 @@ export function replace(node, ...children) {
 // ---- calls
 
 export class ApiError extends Error {
-  constructor(message, status, data) { super(message); this.status = status; this.data = data; }
+  constructor(message, status, data) {
+    super(message);
+    this.status = status;
+    this.data = data;
+  }
 }
 
 async function call(path, options) {
   let answer;
-  try { answer = await fetch(path, options); } catch { throw new ApiError("The program does not answer; it may have been stopped.", 0, null); }
+  try {
+    answer = await fetch(path, options);
+  } catch {
+    throw new ApiError("The program does not answer; it may have been stopped.", 0, null);
+  }
   const data = await answer.json().catch(() => null);
   if (!answer.ok) throw new ApiError(data?.error ?? `The program answered ${answer.status}.`, answer.status, data);
   return data;
 }
 export const get = (path) => call(path, { headers: { Accept: "application/json" } });
-export const post = (path, body) => call(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+export const post = (path, body) =>
+  call(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
 export const requestId = () => crypto.randomUUID();
 
 /** Run an action of the user; an error becomes a toast with the server's sentence. */
 export async function act(button, action) {
   if (button) button.disabled = true;
-  try { return await action(); } catch (error) { toast(error.message, "bad"); if (!(error instanceof ApiError)) throw error; } finally { if (button) button.disabled = false; }
+  try {
+    return await action();
+  } catch (error) {
+    toast(error.message, "bad");
+    if (!(error instanceof ApiError)) throw error;
+  } finally {
+    if (button) button.disabled = false;
+  }
 }
 
 // ---- state and bus: "project", "jobs", "job:end", "overview", "samples", "adapters", "votes"
 
 const listeners = new Map();
-export const on = (name, listener) => { (listeners.get(name) ?? listeners.set(name, new Set()).get(name)).add(listener); };
-export const emit = (name, data) => { for (const listener of listeners.get(name) ?? []) listener(data); };
+export const on = (name, listener) => {
+  (listeners.get(name) ?? listeners.set(name, new Set()).get(name)).add(listener);
+};
+export const emit = (name, data) => {
+  for (const listener of listeners.get(name) ?? []) listener(data);
+};
 export const state = { project: null, projects: [], user: "", overview: null, active: [], recent: [] };
 
 /** Call back now when a project is chosen, and whenever another one is. */
@@ -99,14 +119,16 @@ export const urls = {
   overlay: (image, map, size = 256) => `/overlay/${state.project.id}/${image}/${map}.webp?size=${size}`,
   disagreement: (asked, predicted, size = 512) => `/disagreement/${state.project.id}/${asked}/${predicted}.webp?size=${size}`,
 };
-export const picture = (source, alternative, attributes = {}) => h("img", { src: source, alt: alternative, loading: "lazy", decoding: "async", draggable: "false", ...attributes });
+export const picture = (source, alternative, attributes = {}) =>
+  h("img", { src: source, alt: alternative, loading: "lazy", decoding: "async", draggable: "false", ...attributes });
 export const badge = (kind) => h("span", { class: `sx-badge sx-badge-${kind}` }, kind.toUpperCase());
 export const kbd = (key) => h("kbd", {}, key);
 
 // ---- words and numbers
 
-export const percent = (value) => (value === null || value === undefined ? "-" : `${Math.round(100 * value)} %`);
-export const fixed = (value, digits = 2) => (value === null || value === undefined || Number.isNaN(+value) ? "-" : (+value).toFixed(digits));
+export const percent = (value) => (value === null || value === undefined ? "-" : `${Math.round(100 * value)}\u00a0%`);
+export const fixed = (value, digits = 2) =>
+  value === null || value === undefined || Number.isNaN(+value) ? "-" : (+value).toFixed(digits);
 export const plural = (count, one, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "";
@@ -117,16 +139,33 @@ export function ago(milliseconds) {
   const seconds = Math.round((Date.now() - milliseconds) / 1000);
   return seconds < 2 ? "just now" : `${duration(seconds)} ago`;
 }
-export const when = (text) => new Date(text).toLocaleString([], { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" });
+export const when = (text) =>
+  new Date(text).toLocaleString([], { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" });
 
 // ---- feedback
 
 export function toast(message, kind = "info", action = null) {
   let box = document.querySelector(".sx-toasts");
   if (!box) document.body.append((box = h("div", { class: "sx-toasts", role: "status", "aria-live": "polite" })));
-  const note = h("div", { class: `sx-toast sx-toast-${kind}` }, h("span", {}, message),
-    action && h("button", { type: "button", class: "sx-link", onclick: () => { note.remove(); action.run(); } }, action.label),
-    h("button", { type: "button", class: "sx-close", "aria-label": "Close", onclick: () => note.remove() }, "\u00d7"));
+  const note = h(
+    "div",
+    { class: `sx-toast sx-toast-${kind}` },
+    h("span", {}, message),
+    action &&
+      h(
+        "button",
+        {
+          type: "button",
+          class: "sx-link",
+          onclick: () => {
+            note.remove();
+            action.run();
+          },
+        },
+        action.label,
+      ),
+    h("button", { type: "button", class: "sx-close", "aria-label": "Close", onclick: () => note.remove() }, "\u00d7"),
+  );
   box.append(note);
   setTimeout(() => note.remove(), kind === "bad" ? 9000 : 5000);
 }
@@ -135,7 +174,12 @@ export function toast(message, kind = "info", action = null) {
 export function keyIsTaken(event) {
   if (event.defaultPrevented || event.isComposing || event.ctrlKey || event.metaKey || event.altKey) return true;
   const target = event.composedPath()[0];
-  if (target.closest?.("input:not([type=range]):not([type=checkbox]):not([type=radio]),textarea,select,[contenteditable],[role=textbox],[role=listbox]")) return true;
+  if (
+    target.closest?.(
+      "input:not([type=range]):not([type=checkbox]):not([type=radio]),textarea,select,[contenteditable],[role=textbox],[role=listbox]",
+    )
+  )
+    return true;
   return document.querySelector("dialog[open]") !== null && !target.closest?.("dialog[open]");
 }
 
@@ -159,7 +203,11 @@ export function numberField(label, value, attributes = {}) {
 }
 
 export function selectField(label, options, value, onchange = null) {
-  const input = h("select", { "aria-label": label, onchange: onchange && (() => onchange(input.value)) }, options.map(([key, text]) => h("option", { value: key }, text)));
+  const input = h(
+    "select",
+    { "aria-label": label, onchange: onchange && (() => onchange(input.value)) },
+    options.map(([key, text]) => h("option", { value: key }, text)),
+  );
   if (value !== undefined) input.value = value;
   const field = h("label", { class: "sx-field" }, h("span", {}, label), input);
   field.input = input;
@@ -169,8 +217,28 @@ export function selectField(label, options, value, onchange = null) {
 /** Two or more exclusive choices as one control. */
 export function segmented(label, options, value, onchange) {
   const box = h("div", { class: "sx-segmented", role: "group", "aria-label": label });
-  box.set = (chosen) => { box.value = chosen; [...box.children].forEach((button) => button.setAttribute("aria-pressed", button.dataset.value === chosen)); };
-  box.append(...options.map(([key, text]) => h("button", { type: "button", dataset: { value: key }, onclick: () => { if (box.value !== key) { box.set(key); onchange(key); } } }, text)));
+  box.set = (chosen) => {
+    box.value = chosen;
+    [...box.children].forEach((button) => button.setAttribute("aria-pressed", button.dataset.value === chosen));
+  };
+  box.append(
+    ...options.map(([key, text]) =>
+      h(
+        "button",
+        {
+          type: "button",
+          dataset: { value: key },
+          onclick: () => {
+            if (box.value !== key) {
+              box.set(key);
+              onchange(key);
+            }
+          },
+        },
+        text,
+      ),
+    ),
+  );
   box.set(value);
   return box;
 }

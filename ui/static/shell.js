@@ -1,29 +1,65 @@
 // Header (project, counts, theme) and the strip at the bottom that follows the running job on every tab.
 import { act, ago, duration, emit, get, h, on, percent, plural, post, refreshOverview, replace, state, toast } from "./lib.js";
 
-const FAST_MS = 1000, IDLE_MS = 15000;
+const FAST_MS = 1000,
+  IDLE_MS = 15000;
 const chooser = h("select", { "aria-label": "Project", id: "project-chooser" });
 const facts = h("span", { class: "sx-facts" });
 const notice = h("div", { class: "sx-notice", role: "status", hidden: true });
-const job = { title: h("strong"), text: h("span"), bar: h("div", { class: "sx-bar-fill" }), stop: h("button", { type: "button", class: "sx-link" }, "Stop") };
+const job = {
+  title: h("strong"),
+  text: h("span"),
+  bar: h("div", { class: "sx-bar-fill" }),
+  stop: h("button", { type: "button", class: "sx-link" }, "Stop"),
+};
 const strip = h("footer", { class: "sx-strip", "aria-label": "Work in progress" });
-let timer = 0, seen = new Map(), lastEnd = null;
+let timer = 0,
+  seen = new Map(),
+  lastEnd = null;
 
 export function mount(element) {
   restoreTheme();
   element.append(
-    h("header", { class: "sx-header" },
+    h(
+      "header",
+      { class: "sx-header" },
       h("div", { class: "sx-brand" }, logo(), h("b", {}, "SAADi Studio")),
-      h("div", { class: "sx-header-right" }, facts, h("label", { class: "sx-project" }, h("span", {}, "Project"), chooser),
-        h("button", { type: "button", class: "sx-icon", title: "Dark or light", "aria-label": "Switch between dark and light", onclick: switchTheme }, "\u25d0"))),
-    notice, strip);
+      h(
+        "div",
+        { class: "sx-header-right" },
+        facts,
+        h("label", { class: "sx-project" }, h("span", {}, "Project"), chooser),
+        h(
+          "button",
+          {
+            type: "button",
+            class: "sx-icon",
+            title: "Dark or light",
+            "aria-label": "Switch between dark and light",
+            onclick: switchTheme,
+          },
+          "\u25d0",
+        ),
+      ),
+    ),
+    notice,
+    strip,
+  );
   chooser.addEventListener("change", () => choose(Number(chooser.value)));
   on("poll", poll);
   on("projects", (id) => start(id));
   on("overview", showFacts);
-  document.addEventListener("visibilitychange", () => { if (!document.hidden) poll(); });
-  replace(strip, job.title, h("div", { class: "sx-bar", role: "progressbar", "aria-label": "Progress" }, job.bar), job.text, job.stop,
-    h("span", { class: "sx-disclaimer" }, "Research use only; not a medical device"));
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden) poll();
+  });
+  replace(
+    strip,
+    job.title,
+    h("div", { class: "sx-bar", role: "progressbar", "aria-label": "Progress" }, job.bar),
+    job.text,
+    job.stop,
+    h("span", { class: "sx-disclaimer" }, "Research use only; not a medical device"),
+  );
   start(Number(localStorage.getItem("saadi.project")) || null);
 }
 
@@ -39,12 +75,20 @@ async function start(wanted) {
     notice.hidden = !answer.notice;
     notice.textContent = answer.notice ?? "";
     if (answer.notice) setTimeout(() => start(state.project?.id ?? wanted), 1000);
-    replace(chooser, state.projects.map((project) => h("option", { value: project.id }, project.name)));
+    replace(
+      chooser,
+      state.projects.map((project) => h("option", { value: project.id }, project.name)),
+    );
     const chosen = state.projects.find((project) => project.id === wanted) ?? state.projects[0];
     if (chosen && chosen.id !== state.project?.id) choose(chosen.id);
     else if (state.project) chooser.value = state.project.id;
-    if (wasPreparing) { emit("library"); refreshOverview().catch(() => {}); }
-  } catch { setTimeout(() => start(wanted), 2000); }
+    if (wasPreparing) {
+      emit("library");
+      refreshOverview().catch(() => {});
+    }
+  } catch {
+    setTimeout(() => start(wanted), 2000);
+  }
 }
 
 async function choose(id) {
@@ -74,7 +118,12 @@ async function poll() {
     showJob();
     emit("jobs", answer);
     if (answer.active.length) wait = FAST_MS;
-  } catch { job.title.textContent = "The program does not answer"; job.text.textContent = "It may have been stopped. Strokes and votes are kept in this browser and sent when it is back."; strip.dataset.state = "offline"; wait = 2000; }
+  } catch {
+    job.title.textContent = "The program does not answer";
+    job.text.textContent = "It may have been stopped. Strokes and votes are kept in this browser and sent when it is back.";
+    strip.dataset.state = "offline";
+    wait = 2000;
+  }
   timer = setTimeout(() => (document.hidden ? (timer = setTimeout(poll, IDLE_MS)) : poll()), wait);
 }
 
@@ -99,7 +148,9 @@ function showJob() {
   if (!running) {
     const end = lastEnd?.item;
     job.title.textContent = end ? end.title : "Ready";
-    job.text.textContent = end ? `${end.state === "failed" ? end.error : end.message} (${ago(lastEnd.at)})` : "Nothing is running.";
+    job.text.textContent = end
+      ? `${end.state === "failed" ? end.error : end.message} (${ago(lastEnd.at)})`
+      : "Nothing is running.";
     return;
   }
   const share = running.total ? running.step / running.total : 0;
@@ -107,9 +158,19 @@ function showJob() {
   job.title.textContent = running.title;
   job.bar.style.width = `${100 * share}%`;
   job.bar.parentElement.setAttribute("aria-valuenow", Math.round(100 * share));
-  job.text.textContent = [running.cancelling ? "stopping" : running.message, running.total ? percent(share) : "",
-    running.eta_s ? `${duration(running.eta_s)} left` : "", others ? `${others} more waiting` : ""].filter(Boolean).join(" \u00b7 ");
-  job.stop.onclick = () => act(job.stop, async () => { await post(`/api/jobs/${running.id}/cancel`, {}); await poll(); });
+  job.text.textContent = [
+    running.cancelling ? "stopping" : running.message,
+    running.total ? percent(share) : "",
+    running.eta_s ? `${duration(running.eta_s)} left` : "",
+    others ? `${others} more waiting` : "",
+  ]
+    .filter(Boolean)
+    .join(" \u00b7 ");
+  job.stop.onclick = () =>
+    act(job.stop, async () => {
+      await post(`/api/jobs/${running.id}/cancel`, {});
+      await poll();
+    });
 }
 
 // ---- dark and light

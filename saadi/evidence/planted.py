@@ -1,0 +1,190 @@
+"""Planted preference: a generator that paints the organ displaced half of the time must learn not to.
+
+The truth is known, so the method can fail visibly: swapped pairs must make it worse, shuffled pairs must change nothing, a small
+beta must be stopped by the gate.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from saadi import config, devices, quality
+from saadi.alignment.gate import Gate, Reading, compare, metrics_of
+from saadi.alignment.recipe import align
+from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair
+from saadi.datasets import phantom
+from saadi.demo import read_manifest
+from saadi.downstream.metrics import agreement, mean_over_asked
+from saadi.downstream.segmenter import Segmenter
+from saadi.engines.compact import CompactEngine
+from saadi.engines.fitting import FitConfig, TrainingSet, fit
+from saadi.errors import AlignmentStoppedError
+from saadi.jobs import Report, silent
+from saadi.preferences import MIN_MARGIN
+from saadi.records import Image, LabelMap
+
+NUM_CLASSES = len(phantom.CLASS_NAMES)
+GALLBLADDER = phantom.CLASS_NAMES.index("gallbladder")
+
+
+def run(*, fit_steps: int = 300, align_steps: int = 150, num_scenes: int = 256, num_masks: int = 64, candidates: int = 4,
+seed: int = 0,
+        report: Report = silent) -> dict[str, Any]:  # fmt: skip
+    """Spoil the shipped generator, then align it in five arms and measure each on unseen masks.
+
+    Returns:
+        base and one entry per arm (aligned, swapped, shuffled, small_beta): judge's Dice gain with interval, win rate, distances.
+    """
+    devices.use_all_threads()
+    began = time.monotonic()
+    engine, selector, judge = shipped()
+    spoil(engine, fit_steps=fit_steps, num_scenes=num_scenes, seed=seed, report=report)
+    state = {name: tensor.clone() for name, tensor in engine.denoiser.state_dict().items()}
+    # The pool: K candidates per mask, best against worst by the selector; and the true image against the worst.
+    pool = [
+        phantom.render(20_000 + seed * 1000 + index, patient=400 + index % 40, size_px=engine.resolution)
+        for index in range(num_scenes // candidates)
+    ]
+    pairs = best_against_worst(engine, selector, [scene.label_map for scene in pool], candidates=candidates, seed=seed)
+    fresh = [
+        phantom.render(30_000 + seed * 1000 + index, patient=500 + index % 40, size_px=engine.resolution)
+        for index in range(2 * num_masks)
+    ]
+    gates = [Gate(label_maps=[s.label_map for s in part], selector=selector, judge=judge, num_classes=NUM_CLASSES,
+                  real=[s.image for s in part], training=[s.image for s in pool]) for part in (fresh[:num_masks],
+                  fresh[num_masks:])]  # fmt: skip
+    seeds = list(range(700_000, 700_000 + num_masks))
+    base_images = engine.generate(gates[1].label_maps, seeds)
+    base = gates[1].read(base_images)
+    settings = AlignmentConfig(num_steps=align_steps, gate_every=max(1, align_steps // 3), seed=seed)
+    result: dict[str, Any] = {
+        "base": reading_numbers(base) | organ_numbers(judge, base_images, gates[1].label_maps),
+        "step_0_loss": step_0_loss(engine.architecture, state, pairs, settings), "ln_2": math.log(2), "num_pairs":
+        len(pairs)}  # fmt: skip
+    for name, arm_pairs, arm in arms(pairs, [scene.image for scene in pool], settings, seed=seed):
+        result[name] = run_arm(engine.architecture, state, arm_pairs, arm, gates, base, seeds, judge, report=report)
+    return result | {"seconds": round(time.monotonic() - began), "seed": seed}
+
+
+def shipped() -> tuple[CompactEngine, Segmenter, Segmenter]:
+    """The shipped generator, selector and judge."""
+    manifest, folder = read_manifest(), config.assets_dir() / "phantom"
+    parts = {kind: (manifest[kind]["architecture"], folder / manifest[kind]["file"]) for kind in ("engine", "selector", "judge")}
+    return (
+        CompactEngine.from_file(*parts["engine"]),
+        Segmenter.from_file(*parts["selector"]),
+        Segmenter.from_file(*parts["judge"]),
+    )
+
+
+def spoil(engine: CompactEngine, *, fit_steps: int, num_scenes: int, seed: int, report: Report) -> None:
+    """Fine-tune on scenes whose gallbladder is painted displaced in every second image, while the label map stays."""
+    generator = random.Random(seed)
+    scenes = []
+    for index in range(num_scenes):
+        far = round(engine.resolution * 0.16)
+        shift = (generator.choice([-far, far]), generator.randint(-far // 2, far // 2)) if index % 2 else (0, 0)
+        scenes.append(
+            phantom.render(
+                10_000 + seed * 1000 + index, patient=300 + index % 60, size_px=engine.resolution, organ_shift_px=shift
+            )
+        )
+    data = TrainingSet([scene.image for scene in scenes], [scene.label_map for scene in scenes], engine=engine)
+    fit(engine, data, FitConfig(num_steps=fit_steps, learning_rate=2e-4, sample_every=0, seed=seed), report)
+
+
+def best_against_worst(
+    engine: CompactEngine, selector: Segmenter, label_maps: Sequence[LabelMap], *, candidates: int, seed: int
+) -> list[TrainingPair]:
+    """One pair per label map whose candidates differ clearly, by the selector's mean Dice."""
+    pairs: list[TrainingPair] = []
+    for group, label_map in enumerate(label_maps):
+        images = engine.generate(
+            [label_map] * candidates, [seed * 100_000 + group * candidates + offset for offset in range(candidates)]
+        )
+        scores = [
+            mean_over_asked(agreement(found.label_map, label_map, num_classes=NUM_CLASSES), label_map)
+            for found in selector.predict(images)
+        ]
+        best, worst = int(np.argmax(scores)), int(np.argmin(scores))
+        if scores[best] - scores[worst] >= MIN_MARGIN:
+            pairs.append(TrainingPair(label_map, images[best], images[worst], weight=1.0, is_real=False, group=str(group)))
+    return pairs
+
+
+def arms(
+    pairs: list[TrainingPair], real: Sequence[Image], settings: AlignmentConfig, *, seed: int
+) -> list[tuple[str, list[TrainingPair], AlignmentConfig]]:
+    """The method (with real winners) and its controls."""
+    generator = random.Random(seed)
+    with_real = [*pairs, *[replace(pair, chosen=real[int(pair.group)], is_real=True) for pair in pairs]]
+    swapped = [replace(pair, chosen=pair.rejected, rejected=pair.chosen) for pair in pairs]
+    shuffled = [replace(pair, chosen=pair.rejected, rejected=pair.chosen) if generator.random() < 0.5 else pair for pair in pairs]
+    plain = replace(settings, sft_weight=0.0)
+    return [("aligned", with_real, settings), ("synthetic_winners_only", pairs, settings), ("swapped", swapped, plain),
+            ("shuffled", shuffled, plain), ("small_beta", pairs, replace(plain, beta=300.0, learning_rate=1e-3))]  # fmt: skip
+
+
+def run_arm(architecture: dict[str, Any], state: dict[str, Any], pairs: list[TrainingPair], settings: AlignmentConfig, gates:
+Sequence[Gate],
+            base: Reading, seeds: Sequence[int], judge: Segmenter, *, report: Report) -> dict[str, Any]:  # fmt: skip
+    """Align once; measure the last state on unseen masks, and say what the gate would have kept."""
+    engine = CompactEngine(architecture, state)
+    stopped: str | None = None
+    kept: int | None = None
+    final: dict[str, Any] = {}
+
+    def note(step: int, total: int, message: str, *, metrics: Any = None, images: Any = None) -> None:
+        report(step, total, message, metrics=metrics, images=images)
+
+    try:
+        kept = align(engine, pairs, gates[0], settings, note, seeds=seeds).step
+    except AlignmentStoppedError as error:
+        stopped = str(error)
+    engine.weights_changed()
+    images = engine.generate(gates[1].label_maps, seeds)
+    present = gates[1].read(images)
+    final |= metrics_of(present, base, compare(present, base, winner_ratio=1.0)) | organ_numbers(
+        judge, images, gates[1].label_maps
+    )
+    gains = [after - before for after, before in zip(present.dice, base.dice, strict=True)]
+    return final | {
+        "gate_kept_step": kept,
+        "gate_stopped": stopped,
+        "num_pairs": len(pairs),
+        "mean_gain": round(quality.paired_interval(gains)[0], 4),
+    }
+
+
+def step_0_loss(
+    architecture: dict[str, Any], state: dict[str, Any], pairs: list[TrainingPair], settings: AlignmentConfig
+) -> float:
+    """Loss before the first update: ln 2 when policy and reference agree."""
+    return PairTrainer(CompactEngine(architecture, state), pairs, replace(settings, sft_weight=0.0)).train_step()["loss"]
+
+
+def organ_numbers(judge: Segmenter, images: Sequence[Image], label_maps: Sequence[LabelMap]) -> dict[str, float]:
+    """Judge's mean Dice of the gallbladder, the displaced class, where it was asked for."""
+    dice = [found[GALLBLADDER].dice for prediction, asked in zip(judge.predict(images), label_maps, strict=True)
+            if GALLBLADDER in (found := agreement(prediction.label_map, asked, num_classes=NUM_CLASSES)) and (asked ==
+            GALLBLADDER).any()]  # fmt: skip
+    return {"gallbladder_dice": round(float(np.mean(dice)), 4)}
+
+
+def reading_numbers(reading: Reading) -> dict[str, float]:
+    return {"dice": round(float(np.mean(reading.dice)), 4), "selector_dice": round(float(np.mean(reading.selector_dice)), 4),
+            "feature_distance": round(reading.feature_distance, 4), "appearance_distance": round(reading.appearance_distance,
+            4)}  # fmt: skip
+
+
+def default_out() -> Path:
+    """Where the evidence is kept in a checkout."""
+    return Path(__file__).resolve().parent.parent.parent / "docs" / "evidence" / "planted-preference.json"
