@@ -21,9 +21,8 @@ def build_pairs(store: Store, project_id: int, *, actor: str, real_winners: bool
     """Settle all pairs of a project and freeze them.
 
     Under each label map with scored candidates: merged votes and scores decide chosen and rejected; and where the label map
-    belongs to
-    a real training image, that image is the winner against the worst candidate (the strongest lever in both trials, DESIGN
-    section 6).
+    belongs to a real training image, that image is the winner against the worst candidate (the strongest lever in both
+    trials, DESIGN section 6).
 
     Raises:
         TooFewError: No scored candidates yet.

@@ -1,10 +1,8 @@
 """Votes and scores to preference pairs: pure functions on records and numbers.
 
-Merge (docs/design.md): Bradley-Terry per label map over human votes and weighted pseudo-votes of the selector.
-In simulation
+Merge (docs/design.md): Bradley-Terry per label map over human votes and weighted pseudo-votes of the selector. In simulation
 60 votes lifted pair accuracy from 0.706 (scores only) to 0.735; votes only gave 0.617. A human overrules a score, but a
-conflict waits for
-a second opinion before it trains: 30 % wrong pairs wiped out nearly the whole gain.
+conflict waits for a second opinion before it trains: 30 % wrong pairs wiped out nearly the whole gain.
 """
 
 from __future__ import annotations
@@ -109,10 +107,8 @@ def merge(candidates: Sequence[Candidate], votes: Sequence[Vote]) -> Merged:
     """Chosen and rejected candidates of one label map.
 
     Every pair that people voted on is decided by them, unless they contradict each other or the selector's clear opinion
-    (margin of
-    at least `MIN_MARGIN`) while only one person has voted: that is a conflict and is held out. Beside those, the best
-    against the worst
-    by merged strength, where the selector's margin is clear. 'Both bad' never makes a winner.
+    (margin of at least `MIN_MARGIN`) while only one person has voted: that is a conflict and is held out. Beside those, the
+    best against the worst by merged strength, where the selector's margin is clear. 'Both bad' never makes a winner.
     """
     by_id = {candidate.sample_id: candidate for candidate in candidates}
     tally = _tally(votes, by_id)

@@ -1,8 +1,7 @@
 """Learn from pairs, as a LoRA adapter, which images downstream models and reviewers prefer (SAADi, arXiv:2509.18796).
 
 The loss is Diffusion-DPO (arXiv:2311.12908) with real-image winners and a denoising term on them; a gate on fixed label maps
-and seeds
-judges every checkpoint, and the best one that passes is kept, not the last.
+and seeds judges every checkpoint, and the best one that passes is kept, not the last.
 """
 
 from __future__ import annotations

@@ -111,8 +111,7 @@ class CompactEngine:
     """Fits and samples on two CPU cores; 11 M parameters, pixel space, no downloads.
 
     Needs: label maps of the project's classes. Makes: square RGB images at `resolution`. Licence: Apache-2.0, own weights
-    fitted to
-    rendered phantom scenes; no patient image has been seen by the shipped ones.
+    fitted to rendered phantom scenes; no patient image has been seen by the shipped ones.
     """
 
     name = "compact"

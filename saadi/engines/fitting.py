@@ -276,8 +276,7 @@ def sweep_samplers(
     """Find sampler and number of steps for these weights, and store them in the engine's architecture.
 
     The cheapest setting whose appearance distance to real images is within 10 % (and a small slack) of the best one wins: in
-    one trial
-    swapping the sampler moved the distance more than any alignment did (docs/design.md).
+    one trial swapping the sampler moved the distance more than any alignment did (docs/design.md).
 
     Returns:
         'sampler', 'num_inference_steps', and 'sweep': setting -> distance.
