@@ -8,6 +8,8 @@ from pathlib import Path
 
 import platformdirs
 
+VERSION = "0.1.0.dev0"
+"""The release; the same as in pyproject.toml."""
 MAX_SIDE_PX = 8192
 MIN_SIDE_PX = 16
 MAX_FILE_BYTES = 25 * 2**20

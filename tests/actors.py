@@ -23,6 +23,10 @@ from saadi.store import Store, queue
 from tests.builders import new_request
 
 
+BIG_BLOB_BYTES = 800_000
+"""Large enough that a naive writer is killed in the middle now and then: with small ones the test proved nothing."""
+
+
 def context() -> ForkServerContext:
     """Where these processes come from."""
     made = multiprocessing.get_context("forkserver")
@@ -41,6 +45,7 @@ def write_forever(path: str, pair: tuple[int, int], seed: int, acknowledged: Con
             _say(acknowledged, kind="add", id=drawing.id, rev=1, blob=first)
             saved = store.save_label_map(drawing.id, blob=second, rev=1, author="w", request_id=new_request())
             _say(acknowledged, kind="save", id=drawing.id, rev=saved.rev, blob=second)
+            store.blobs.put(rng.bytes(BIG_BLOB_BYTES))
             vote = store.add_vote(project.id, left_id=pair[0], right_id=pair[1], answer="left", voter=new_request(),
                                   request_id=new_request())
             _say(acknowledged, kind="vote", id=vote.id)

@@ -181,7 +181,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
         pytest.importorskip(module)
     folder = tmp_path_factory.mktemp("studio")
     home = Home(folder / "home")
-    images, masks = write_scenes(folder / "data", num=60)
+    images, masks = write_scenes(folder / "data", num=48)
     threads = os.environ.get("SAADI_THREADS")
     os.environ["SAADI_THREADS"] = "1"
     worker = jobs.WorkerProcess(home)
@@ -204,11 +204,11 @@ def test_the_whole_loop(run: Run, answer: Answer, studio: Home, tmp_path: Path) 
     fitted = answer("fit", "blobs", "--steps", 2, "--batch-size", 2, "--from-scratch", *at)
     assert (fitted["state"], fitted["result"]["steps"]) == ("done", 2)
     assert answer("train-scorer", "blobs", "--steps", 2, "--batch-size", 2, *at)["state"] == "done"
-    made = answer("generate", "blobs", "--count", 20, "--candidates", 2, "--seed", 3, "--steps", 2, *at)
-    assert len(made["result"]["sample_ids"]) == 40
+    made = answer("generate", "blobs", "--count", 18, "--candidates", 2, "--seed", 3, "--steps", 2, *at)
+    assert len(made["result"]["sample_ids"]) == 36
     assert answer("score", "blobs", *at)["state"] == "done"
     assert answer("pairs", "blobs", *at)["num_pairs"] >= 16
-    assert answer("curate", "blobs", "--accept-above", 0, *at) == {"accepted": 40, "below": 0, "unscored": 0}
+    assert answer("curate", "blobs", "--accept-above", 0, *at) == {"accepted": 36, "below": 0, "unscored": 0}
     assert answer("adapters", "blobs", *at) == {"in_use": None, "adapters": []}
     status, _, err = run("adapters", "blobs", "--rollback", *at)
     assert (status, "uses the base model already" in err) == (1, True)
@@ -270,7 +270,7 @@ def test_ctrl_c_cancels_the_job(studio: Home) -> None:
 
 
 def test_a_killed_worker_is_replaced_and_the_job_ends_well(studio: Home) -> None:
-    command = start(studio, "train-scorer", "blobs", "--steps", "30", "--batch-size", "2", "--json")
+    command = start(studio, "train-scorer", "blobs", "--steps", "16", "--batch-size", "2", "--json")
     job = running_job(studio)
     os.kill(int((job.worker or "").split("-")[0]), signal.SIGKILL)
     out, err = command.communicate(timeout=120)

@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def header_only(width: int, height: int, *, depth: int = 8, colour: int = 0, res
 
 
 def flipped(data: bytes, position: int) -> bytes:
-    return data[:position] + bytes([data[position] ^ 0xFF]) + data[position + 1:]
+    return data[:position] + bytes([data[position] ^ 0xFF]) + data[position + 1 :]
 
 
 def with_chunk(extra: bytes) -> bytes:
@@ -64,11 +65,26 @@ def deep_png(colour: int) -> bytes:
 def deep_rgb_tiff() -> bytes:
     """48 bits a pixel, one strip; Pillow reduces it to 8 bits a sample without a word."""
     size = SIDE * SIDE * 6
-    entries = [(256, 3, 1, SIDE), (257, 3, 1, SIDE), (258, 3, 3, 134), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 140), (277, 3, 1, 3),
-               (278, 3, 1, SIDE), (279, 4, 1, size)]
-    directory = struct.pack("<H", len(entries)) + b"".join(
-        struct.pack("<HHI", tag, kind, count) + (struct.pack("<HH", value, 0) if kind == 3 and count == 1 else struct.pack("<I", value))
-        for tag, kind, count, value in entries) + struct.pack("<I", 0)
+    entries = [
+        (256, 3, 1, SIDE),
+        (257, 3, 1, SIDE),
+        (258, 3, 3, 134),
+        (259, 3, 1, 1),
+        (262, 3, 1, 2),
+        (273, 4, 1, 140),
+        (277, 3, 1, 3),
+        (278, 3, 1, SIDE),
+        (279, 4, 1, size),
+    ]
+    directory = (
+        struct.pack("<H", len(entries))
+        + b"".join(
+            struct.pack("<HHI", tag, kind, count)
+            + (struct.pack("<HH", value, 0) if kind == 3 and count == 1 else struct.pack("<I", value))
+            for tag, kind, count, value in entries
+        )
+        + struct.pack("<I", 0)
+    )
     return (b"II*\0" + struct.pack("<I", 8) + directory).ljust(134, b"\0") + struct.pack("<HHH", 16, 16, 16) + bytes(size)
 
 
@@ -81,7 +97,7 @@ PNG, JPEG = saved(RGB), saved(RGB, "JPEG")
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "C01 empty": (lambda: b"", "is empty"),
     "C02 one byte": (lambda: b"\x89", "not a PNG, JPEG"),
-    "C03 PNG cut in half": (lambda: PNG[:len(PNG) // 2], "damaged or cut off"),
+    "C03 PNG cut in half": (lambda: PNG[: len(PNG) // 2], "damaged or cut off"),
     "C05 flipped pixel byte": (lambda: flipped(PNG, len(PNG) // 2), "checksum"),
     "C06 bad header checksum": (lambda: flipped(PNG, 30), "checksum"),
     "C07 width 0": (lambda: header_only(0, SIDE), "0 x 24"),
@@ -91,7 +107,10 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "C10 50,000 square, one bit": (lambda: header_only(50_000, 50_000, depth=1), "larger than 8192"),
     "C12 12,000 square": (lambda: header_only(12_000, 12_000), "larger than 8192"),
     "C12 8192 square": (lambda: header_only(8192, 8192), "million"),
-    "C12 BMP of 30,000 square": (lambda: saved(RGB, "BMP")[:18] + struct.pack("<ii", 30_000, 30_000) + saved(RGB, "BMP")[26:], "8192"),
+    "C12 BMP of 30,000 square": (
+        lambda: saved(RGB, "BMP")[:18] + struct.pack("<ii", 30_000, 30_000) + saved(RGB, "BMP")[26:],
+        "8192",
+    ),
     "C13 100,000 x 1": (lambda: header_only(100_000, 1), "larger than 8192"),
     "C14 1 x 1": (lambda: saved(RGB[:1, :1]), "outside 16..8192"),
     "C16 16-bit grey": (lambda: deep_png(0), "16-bit.*8 bit"),
@@ -104,7 +123,10 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "C32 animated GIF": (lambda: frames("GIF"), "GIF"),
     "C32 animated WebP": (lambda: frames("WEBP"), "holds 3 pictures"),
     "C33 four-page TIFF": (lambda: frames("TIFF", 4), "holds 4 pictures"),
-    "C34 SVG with script": (lambda: b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><script>1</script></svg>', "SVG"),
+    "C34 SVG with script": (
+        lambda: b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><script>1</script></svg>',
+        "SVG",
+    ),
     "C35 SVG with entity": (lambda: b'<!DOCTYPE svg [<!ENTITY x SYSTEM "file:///etc/passwd">]><svg>&x;</svg>', "SVG"),
     "C36 HTML": (lambda: b"<html><script>alert(1)</script></html>", "web page"),
     "C37 EPS": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n", "PostScript"),
@@ -114,7 +136,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "C41 DICOM": (lambda: bytes(128) + b"DICM" + bytes(60), "DICOM.*de-identify"),
     "C41 DICOM with TIFF preamble": (lambda: b"II*\0" + bytes(124) + b"DICM", "DICOM"),
     "C42 NumPy": (lambda: b"\x93NUMPY\x01\0" + bytes(60), "NumPy"),
-    "C45 JPEG cut": (lambda: JPEG[:len(JPEG) // 2], "damaged or cut off"),
+    "C45 JPEG cut": (lambda: JPEG[: len(JPEG) // 2], "damaged or cut off"),
     "C47 above 25 MB": (lambda: PNG + bytes(MAX_FILE_BYTES), "25 MB"),
 }
 
@@ -218,7 +240,8 @@ def test_grey_masks_keep_their_values() -> None:
 def test_palette_masks_are_read_as_indices() -> None:  # C21, C22
     picture = Image.fromarray(GREY * 3)
     picture.putpalette([channel for index in range(256) for channel in (255 - index, index // 2, 17)])
-    for options in ({}, {"transparency": 0}, {"bits": 4}):
+    ways: tuple[dict[str, Any], ...] = ({}, {"transparency": 0}, {"bits": 4})
+    for options in ways:
         assert np.array_equal(decode_mask(pillow(picture, **options), name="m").pixels, GREY * 3)
 
 
@@ -241,15 +264,18 @@ def test_colour_masks_keep_one_value_per_colour_in_every_file() -> None:
     assert mapped[0, 0] == 2 and mapped[5, 0] == 1 and mapped[-1, 0] == 0
 
 
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda: saved(GREY, "JPEG"), "saved with loss"),  # C72
-    (lambda: saved(GREY, "WEBP", quality=50), "saved with loss"),
-    (lambda: tagged_tiff("jpeg"), "saved with loss"),
-    (lambda: pillow(Image.new("CMYK", (SIDE, SIDE)), "TIFF"), "CMYK"),
-    (lambda: pillow(Image.new("RGBA", (SIDE, SIDE), (1, 1, 1, 100))), "transparent"),
-    (lambda: saved(RGB), "colours, a mask has at most 256"),
-    (lambda: saved(GREY.astype(np.float32) / 2, "TIFF"), "floating-point"),  # C70, C71
-])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: saved(GREY, "JPEG"), "saved with loss"),  # C72
+        (lambda: saved(GREY, "WEBP", quality=50), "saved with loss"),
+        (lambda: tagged_tiff("jpeg"), "saved with loss"),
+        (lambda: pillow(Image.new("CMYK", (SIDE, SIDE)), "TIFF"), "CMYK"),
+        (lambda: pillow(Image.new("RGBA", (SIDE, SIDE), (1, 1, 1, 100))), "transparent"),
+        (lambda: saved(RGB), "colours, a mask has at most 256"),
+        (lambda: saved(GREY.astype(np.float32) / 2, "TIFF"), "floating-point"),  # C70, C71
+    ],
+)
 def test_masks_whose_values_cannot_be_trusted_are_refused(make: Callable[[], bytes], message: str) -> None:
     with pytest.raises(BadImageError, match=message):
         decode_mask(make(), name="m.png")
@@ -262,16 +288,29 @@ def test_a_value_without_class_never_becomes_background() -> None:  # C66, C73
     assert np.array_equal(mask.mapped({0: 0, 1: 1, 2: 255}), np.where(GREY == 2, 255, GREY))
 
 
-@pytest.mark.parametrize(("name", "shown"), [
-    ("../../etc/x.png", "'x.png'"), ("..\\..\\x.png", "'x.png'"), ("a" * 300 + ".png", "'" + "a" * 27 + "…" + "a" * 8 + ".png'"),
-    ("\u202egnp.exe", "'gnp.exe'"), ("a\x00b\n.png", "'ab.png'"), ("", "this file"), ("e\u0301.png", "'\u00e9.png'"), ("\udcff.png", "'.png'"),
-])
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("../../etc/x.png", "'x.png'"),
+        ("..\\..\\x.png", "'x.png'"),
+        ("a" * 300 + ".png", "'" + "a" * 27 + "…" + "a" * 8 + ".png'"),
+        ("\u202egnp.exe", "'gnp.exe'"),
+        ("a\x00b\n.png", "'ab.png'"),
+        ("", "this file"),
+        ("e\u0301.png", "'\u00e9.png'"),
+        ("\udcff.png", "'.png'"),
+    ],
+)
 def test_names_are_shown_short_and_harmless(name: str, shown: str) -> None:  # C82-C86
     assert display_name(name) == shown
 
 
-@given(st.integers(0, 255) | st.integers(0, 0xFFFFFF).map(lambda rgb: COLOUR_BIT | rgb).filter(
-    lambda value: len({value & 0xFF, value >> 8 & 0xFF, value >> 16 & 0xFF}) > 1))
+@given(
+    st.integers(0, 255)
+    | st.integers(0, 0xFFFFFF)
+    .map(lambda rgb: COLOUR_BIT | rgb)
+    .filter(lambda value: len({value & 0xFF, value >> 8 & 0xFF, value >> 16 & 0xFF}) > 1)
+)
 def test_values_read_back_as_they_are_written(value: int) -> None:
     assert parse_value(value_name(value)) == value
 
@@ -282,7 +321,16 @@ def test_other_words_are_no_mask_values(text: str) -> None:
         parse_value(text)
 
 
-SEEDS = [PNG, JPEG, saved(RGB, "TIFF"), saved(RGB, "WEBP"), saved(RGB, "BMP"), tagged_tiff("tiff_lzw"), frames("PNG"), frames("TIFF")]
+SEEDS = [
+    PNG,
+    JPEG,
+    saved(RGB, "TIFF"),
+    saved(RGB, "WEBP"),
+    saved(RGB, "BMP"),
+    tagged_tiff("tiff_lzw"),
+    frames("PNG"),
+    frames("TIFF"),
+]
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))

@@ -55,10 +55,11 @@ def train(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.num_steps)
     # Over the whole batch: a class that one image lacks would otherwise cost the full loss whatever the network does.
     dice_loss = MaskedDiceLoss(softmax=True, to_onehot_y=True, include_background=False, batch=True)
+    odds = rarity(targets.cpu(), num_classes=architecture["num_classes"])
     segmenter.network.train()
     for step in range(1, config.num_steps + 1):
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        chosen = torch.randint(len(pixels), (config.batch_size,), generator=generator)
+        chosen = torch.multinomial(odds, config.batch_size, replacement=True, generator=generator)
         batch, wanted = _augment(pixels[chosen], targets[chosen], generator=generator)
         with devices.autocast(segmenter.device):
             logits = segmenter.network(batch)
@@ -77,6 +78,15 @@ def train(
         )
     segmenter.network.eval()
     return segmenter
+
+
+def rarity(targets: Tensor, *, num_classes: int, cap: float = 4.0) -> Tensor:
+    """(N,) odds of drawing an image: one that holds a class of share s comes 1 / sqrt(s) times as often, at most `cap` times.
+
+    Without this a class in 12 % of the images and 0.1 % of the pixels was not learnt at all (Dice 0.07 after 500 steps).
+    """
+    has = torch.stack([(targets == index).flatten(1).any(1) for index in range(num_classes)], 1).float()
+    return (has / has.mean(0).clamp_min(1e-3)).amax(1).sqrt().clamp(1.0, cap)
 
 
 def _augment(batch: Tensor, targets: Tensor, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:

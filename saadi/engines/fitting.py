@@ -75,8 +75,7 @@ class TrainingSet:
     def rarity(self) -> Tensor:
         """(N,) sampling weight: images that hold rare classes come more often, at most 3 times."""
         has = torch.stack([(self.label_maps == index).flatten(1).any(1) for index in range(self.num_classes)], 1).float()
-        share = has.mean(0).clamp_min(1e-3)
-        return (has / share).amax(1).sqrt().clamp(1.0, 3.0)
+        return (has / has.mean(0).clamp_min(1e-3)).amax(1).sqrt().clamp(1.0, 3.0)
 
 
 @dataclass

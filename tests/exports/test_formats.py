@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from tests.exports.builders import export, full_project
 
+from saadi.errors import BadInputError
 from saadi.exports.formats import format_named
 from saadi.exports.nnunet import make_folds
-from saadi.errors import BadInputError
 from saadi.store import Store
+from tests.exports.builders import export, full_project
 
 
 def dataset(tmp_path: Path, store: Store, *, ignore: bool = False) -> Path:
@@ -36,7 +36,10 @@ def test_nnunet_has_the_layout_and_keys_of_version_2(tmp_path: Path, store: Stor
     assert cases == {path.stem for path in (root / "labelsTr").iterdir()} and len(cases) == 11
     assert {path.stem for path in (root / "labelsTs").iterdir()} == {"real-000007", "real-000008"}
     for case in cases:
-        with Image.open(root / "imagesTr" / f"{case}_0000.png") as picture, Image.open(root / "labelsTr" / f"{case}.png") as label:
+        with (
+            Image.open(root / "imagesTr" / f"{case}_0000.png") as picture,
+            Image.open(root / "labelsTr" / f"{case}.png") as label,
+        ):
             assert picture.mode == "RGB" and label.mode == "L" and picture.size == label.size
 
 
@@ -49,14 +52,18 @@ def test_nnunet_ignore_is_the_highest_label(tmp_path: Path, store: Store) -> Non
 
 def test_nnunet_folds_are_the_projects_own_split(tmp_path: Path, store: Store) -> None:
     root = dataset(tmp_path, store)
-    fold, = json.loads((root.parent / "splits_final.json").read_text())
-    assert fold["val"] == ["real-000005", "real-000006"] and len(fold["train"]) == 9 and not set(fold["train"]) & set(fold["val"])
+    (fold,) = json.loads((root.parent / "splits_final.json").read_text())
+    assert (
+        fold["val"] == ["real-000005", "real-000006"] and len(fold["train"]) == 9 and not set(fold["train"]) & set(fold["val"])
+    )
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), max_size=30))
 def test_folds_without_validation_split_keep_groups_and_synthetic_images_apart(cases: list[tuple[int, bool]]) -> None:
-    rows: list[dict[str, Any]] = [{"name": f"case-{index}", "group": f"group-{group}", "kind": "real" if real else "synthetic", "split": "train"}
-                                  for index, (group, real) in enumerate(cases)]
+    rows: list[dict[str, Any]] = [
+        {"name": f"case-{index}", "group": f"group-{group}", "kind": "real" if real else "synthetic", "split": "train"}
+        for index, (group, real) in enumerate(cases)
+    ]
     by_name = {row["name"]: row for row in rows}
     folds = make_folds(rows)
     num_groups = len({row["group"] for row in rows if row["kind"] == "real"})
@@ -64,7 +71,9 @@ def test_folds_without_validation_split_keep_groups_and_synthetic_images_apart(c
     for fold in folds:
         assert fold["train"] and fold["val"] and all(by_name[name]["kind"] == "real" for name in fold["val"])
         assert not {by_name[name]["group"] for name in fold["train"]} & {by_name[name]["group"] for name in fold["val"]}
-    assert {name for fold in folds for name in fold["val"]} == ({row["name"] for row in rows if row["kind"] == "real"} if folds else set())
+    assert {name for fold in folds for name in fold["val"]} == (
+        {row["name"] for row in rows if row["kind"] == "real"} if folds else set()
+    )
 
 
 def test_imagefolder_metadata_have_equal_columns_and_relative_names(tmp_path: Path, store: Store) -> None:

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from saadi.errors import SizeMismatchError, UnknownClassError
-from saadi.exports.labels import IGNORED, LabelScheme, at_image_size, check_real_size, compile_label_map, count_pixels, label_scheme, vanished_classes
+from saadi.exports.labels import (
+    IGNORED,
+    LabelScheme,
+    at_image_size,
+    check_real_size,
+    compile_label_map,
+    count_pixels,
+    label_scheme,
+    vanished_classes,
+)
 from saadi.records import IGNORE, LabelClass
 
 CLASSES = [LabelClass(0, "tissue", "#000000"), LabelClass(1, "liver", "#000000"), LabelClass(2, "background", "#000000")]
@@ -23,8 +32,15 @@ def scheme(*, has_ignore: bool = True, highest: bool = True) -> LabelScheme:
 def test_reserved_names_are_renamed_and_the_loss_is_told() -> None:
     found = scheme()
     assert found.names == {"background": 0, "liver": 1, "background_class": 2, "ignore": 3} and found.ignore_id == 3
-    assert found.lost == ("class 0 'tissue' is called 'background' in this format", "class 2 'background' is called 'background_class' in this format")
-    assert scheme(highest=False).lost == () and scheme(highest=False).ignore_id == IGNORE and scheme(has_ignore=False).ignore_id is None
+    assert found.lost == (
+        "class 0 'tissue' is called 'background' in this format",
+        "class 2 'background' is called 'background_class' in this format",
+    )
+    assert (
+        scheme(highest=False).lost == ()
+        and scheme(highest=False).ignore_id == IGNORE
+        and scheme(has_ignore=False).ignore_id is None
+    )
 
 
 @given(label_maps)

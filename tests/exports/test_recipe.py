@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.exports.builders import SIDE, add_sample, drawing, export, full_project, image, label_map, make_project, order_export, run
 
 from saadi.decoding import decode_image, decode_mask
 from saadi.errors import CancelledError
@@ -19,6 +18,18 @@ from saadi.exports.verify import verify_export
 from saadi.jobs import JobContext, Outcome
 from saadi.records import LabelClass
 from saadi.store import Store
+from tests.exports.builders import (
+    SIDE,
+    add_sample,
+    drawing,
+    export,
+    full_project,
+    image,
+    label_map,
+    make_project,
+    order_export,
+    run,
+)
 
 FORMATS = ("imagefolder", "nnunet")
 
@@ -38,7 +49,7 @@ def test_an_export_is_verified_and_recorded(tmp_path: Path, store: Store, name: 
     assert job.state == "done", (job.error, store.job_traceback(job.id))
     assert job.result["verified"] is True and job.result["num_items"] == 13 and job.result["path"] == str(tmp_path / "out")
     assert job.result["counts"] == {"test": {"real": 2}, "train": {"real": 4, "synthetic": 5}, "val": {"real": 2}}
-    record, = store.exports(project.id)
+    (record,) = store.exports(project.id)
     assert record.num_items == 13 and record.path == str(tmp_path / "out")
     assert verify_export(tmp_path / "out") == [] and verify_export(tmp_path / "out", store=store) == []
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
@@ -64,8 +75,10 @@ def test_a_copy_of_a_test_patients_label_map_is_left_out(tmp_path: Path, store: 
     add_sample(store, project, drawing(store, project, store.label_map_pixels(store.label_map(held_out.label_map_id).blob)), 2)
     add_sample(store, project, store.images(project.id)[0], 3, pixels=image(6))  # the very pixels of a test image
     job = export(store, project, tmp_path / "out", format="imagefolder")
-    assert job.result["left_out"] == {"synthetic, copied label map of a validation or test patient": 1,
-                                      "synthetic, exact copy of a real image": 1}
+    assert job.result["left_out"] == {
+        "synthetic, copied label map of a validation or test patient": 1,
+        "synthetic, exact copy of a real image": 1,
+    }
 
 
 def test_no_name_of_a_patient_is_anywhere_in_an_export(tmp_path: Path, store: Store) -> None:
@@ -74,7 +87,9 @@ def test_no_name_of_a_patient_is_anywhere_in_an_export(tmp_path: Path, store: St
         assert export(store, project, tmp_path / name, format=name).state == "done"
     for path, content in tree(tmp_path).items():
         if not path.startswith("home/"):
-            assert not any(word in path.encode() + content for word in (b"DOE", b"ROE", b"val patient", b"ann\"", str(tmp_path).encode()))
+            assert not any(
+                word in path.encode() + content for word in (b"DOE", b"ROE", b"val patient", b'ann"', str(tmp_path).encode())
+            )
 
 
 def test_pixels_and_masks_are_those_of_the_store(tmp_path: Path, store: Store) -> None:
@@ -92,9 +107,16 @@ def test_the_manifest_counts_classes_and_says_what_is_lost(tmp_path: Path, store
     add_sample(store, project, drawing(store, project, thin), 1)
     export(store, project, tmp_path / "out", format="nnunet", include_real=False)
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
-    assert manifest["notice"] == "Research use only; not a medical device" and manifest["pixels"]["train"]["synthetic"]["tissue"] == SIDE**2
-    assert manifest["lost"] == ["class 0 'tissue' is called 'background' in this format", "class 2 'ignore' is called 'ignore_class' in this format",
-                                "1 label maps were brought to the size of their image by nearest neighbour", "class 'organ' vanished from 1 masks by that"]
+    assert (
+        manifest["notice"] == "Research use only; not a medical device"
+        and manifest["pixels"]["train"]["synthetic"]["tissue"] == SIDE**2
+    )
+    assert manifest["lost"] == [
+        "class 0 'tissue' is called 'background' in this format",
+        "class 2 'ignore' is called 'ignore_class' in this format",
+        "1 label maps were brought to the size of their image by nearest neighbour",
+        "class 'organ' vanished from 1 masks by that",
+    ]
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -132,7 +154,11 @@ def test_without_usable_images_nothing_is_written(tmp_path: Path, store: Store) 
     project = make_project(store)
     add_sample(store, project, store.images(project.id)[7], 1)
     job = export(store, project, tmp_path / "out", format="imagefolder")
-    assert job.state == "failed" and "none of the 1 accepted images may be exported" in str(job.error) and not (tmp_path / "out").exists()
+    assert (
+        job.state == "failed"
+        and "none of the 1 accepted images may be exported" in str(job.error)
+        and not (tmp_path / "out").exists()
+    )
 
 
 @pytest.mark.parametrize("step", [0, 5, 14, 25, 30])
@@ -160,11 +186,17 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, store: Store, monkeyp
     monkeypatch.setattr("saadi.jobs.os.fsync", fsync)
     job = order_export(store, project, tmp_path / "out", format="imagefolder")
     ended = run(store, job)
-    assert ended.state == "failed" and "the disk is full, nothing was exported" in str(ended.error) and not (tmp_path / "out").exists()
+    assert (
+        ended.state == "failed"
+        and "the disk is full, nothing was exported" in str(ended.error)
+        and not (tmp_path / "out").exists()
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
-def test_a_crash_while_writing_is_cleared_away_by_the_next_attempt(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_while_writing_is_cleared_away_by_the_next_attempt(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = order_export(store, full_project(store), tmp_path / "out", format="imagefolder")
     monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # a killed process clears nothing away
 
@@ -195,7 +227,9 @@ def test_a_crash_after_the_move_is_finished_by_the_next_attempt(tmp_path: Path, 
     assert ended.state == "done" and tree(tmp_path / "out") == before and len(store.exports(1)) == 1
 
 
-def test_damage_on_disk_is_noticed_before_the_export_is_offered(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damage_on_disk_is_noticed_before_the_export_is_offered(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real_write = recipe._write_file
 
     def write(path: Path, content: bytes) -> None:
@@ -211,11 +245,23 @@ def test_damage_on_disk_is_noticed_before_the_export_is_offered(tmp_path: Path, 
 def test_a_classification_project_exports_labels_and_refuses_nnunet(tmp_path: Path, store: Store) -> None:
     classes = [LabelClass(index, name, "#000000") for index, name in enumerate(("preparation", "dissection"))]
     project = store.create_project("phases", task="classification", classes=classes, resolution=16, actor="ann")
-    real = store.add_image(project.id, blob=store.blobs.put_image(image(1)), size=(24, 24), group_id="v", split="train", label="dissection",
-                           source_name="x.png", label_map_blob=store.blobs.put_label_map(label_map(1)), actor="ann")
+    real = store.add_image(
+        project.id,
+        blob=store.blobs.put_image(image(1)),
+        size=(24, 24),
+        group_id="v",
+        split="train",
+        label="dissection",
+        source_name="x.png",
+        label_map_blob=store.blobs.put_label_map(label_map(1)),
+        actor="ann",
+    )
     assert real is not None
     add_sample(store, project, real, 1)
     assert "classifies whole images" in str(export(store, project, tmp_path / "a", format="nnunet").error)
     assert export(store, project, tmp_path / "b", format="imagefolder").state == "done"
     lines = [json.loads(line) for line in (tmp_path / "b/train/metadata.jsonl").read_text().splitlines()]
-    assert [(line["kind"], line["label"], "mask_file_name" in line) for line in lines] == [("real", "dissection", False), ("synthetic", "dissection", False)]
+    assert [(line["kind"], line["label"], "mask_file_name" in line) for line in lines] == [
+        ("real", "dissection", False),
+        ("synthetic", "dissection", False),
+    ]

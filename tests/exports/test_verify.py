@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.exports.builders import export, full_project, label_map
 
 from saadi.exports.manifest import items_bytes, sha256
 from saadi.exports.marks import mark_synthetic, without_mark
 from saadi.exports.verify import verify_export
 from saadi.store import Store
 from saadi.store.blobs import encode_png
+from tests.exports.builders import export, full_project, label_map
 
 
 @pytest.fixture
@@ -30,24 +30,27 @@ def flip(path: Path) -> None:
     path.write_bytes(bytes(data))
 
 
-@pytest.mark.parametrize(("change", "found"), [
-    (lambda f: flip(f / "train/images/real-000001.png"), "real-000001: the image was changed"),
-    (lambda f: flip(f / "train/masks/synthetic-000001.png"), "synthetic-000001: the mask was changed"),
-    (lambda f: (f / "test/images/real-000007.png").unlink(), "real-000007: the image is missing"),
-    (lambda f: (f / "val/metadata.jsonl").unlink(), "val/metadata.jsonl is missing"),
-    (lambda f: flip(f / "train/metadata.jsonl"), "train/metadata.jsonl was changed"),
-    (lambda f: (f / "train/images/extra.png").write_bytes(b"x"), "train/images/extra.png is in the folder but not"),
-    (lambda f: flip(f / "items.jsonl"), "items.jsonl was changed"),
-    (lambda f: (f / "manifest.json").unlink(), "manifest.json is missing"),
-    (lambda f: (f / "manifest.json").write_text("{"), "manifest.json is damaged"),
-    (lambda f: (f / "manifest.json").write_text("[]"), "not the manifest of an export"),
-])
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda f: flip(f / "train/images/real-000001.png"), "real-000001: the image was changed"),
+        (lambda f: flip(f / "train/masks/synthetic-000001.png"), "synthetic-000001: the mask was changed"),
+        (lambda f: (f / "test/images/real-000007.png").unlink(), "real-000007: the image is missing"),
+        (lambda f: (f / "val/metadata.jsonl").unlink(), "val/metadata.jsonl is missing"),
+        (lambda f: flip(f / "train/metadata.jsonl"), "train/metadata.jsonl was changed"),
+        (lambda f: (f / "train/images/extra.png").write_bytes(b"x"), "train/images/extra.png is in the folder but not"),
+        (lambda f: flip(f / "items.jsonl"), "items.jsonl was changed"),
+        (lambda f: (f / "manifest.json").unlink(), "manifest.json is missing"),
+        (lambda f: (f / "manifest.json").write_text("{"), "manifest.json is damaged"),
+        (lambda f: (f / "manifest.json").write_text("[]"), "not the manifest of an export"),
+    ],
+)
 def test_changes_after_the_export_are_found(folder: Path, change: Callable[[Path], object], found: str) -> None:
     change(folder)
     assert any(problem.startswith(found) or found in problem for problem in verify_export(folder))
 
 
-def rewrite(folder: Path, change: Callable[[list[dict[str, object]]], None]) -> None:
+def rewrite(folder: Path, change: Callable[[list[dict[str, object]]], object]) -> None:
     """Forge the items together with the hash in the manifest."""
     rows = [json.loads(line) for line in (folder / "items.jsonl").read_text().splitlines()]
     change(rows)
@@ -57,10 +60,16 @@ def rewrite(folder: Path, change: Callable[[list[dict[str, object]]], None]) -> 
     (folder / "manifest.json").write_text(json.dumps(manifest | {"items_sha256": sha256(content)}))
 
 
-@pytest.mark.parametrize(("column", "value", "found"), [
-    ("split", "test", "is on more than one side"), ("kind", "synthetic", "lacks its mark"), ("image", "../../../etc/passwd", "missing"),
-    ("blob", "0" * 64, "not the one that the manifest traces"), ("height", 99, "the manifest says"),
-])
+@pytest.mark.parametrize(
+    ("column", "value", "found"),
+    [
+        ("split", "test", "is on more than one side"),
+        ("kind", "synthetic", "lacks its mark"),
+        ("image", "../../../etc/passwd", "missing"),
+        ("blob", "0" * 64, "not the one that the manifest traces"),
+        ("height", 99, "the manifest says"),
+    ],
+)
 def test_a_forged_item_is_found(folder: Path, column: str, value: object, found: str) -> None:
     rewrite(folder, lambda rows: rows[0].update({column: value}))
     assert any(found in problem for problem in verify_export(folder))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import shutil
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -35,6 +36,7 @@ def test_200_killed_writers_lose_nothing(tmp_path: Path) -> None:
             acknowledged += kill_round(home, (left.id, right.id), random_source)
             num_killed += WRITERS_PER_ROUND
         check_everything(home, acknowledged)
+        shutil.rmtree(home.path)
         num_acknowledged += len(acknowledged)
     assert num_killed == 200
     assert num_acknowledged > 400, "the writers were killed before they did anything"

@@ -1,0 +1,209 @@
+"""The page's fast paths: what works, and every refusal in one sentence with nothing stored."""
+
+from __future__ import annotations
+
+import base64
+import io
+import zipfile
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+
+from tests import builders
+from ui.payloads import pack, unpack
+
+BAD_LABELS = {
+    "not base64": "%%%",
+    "not zlib": base64.b64encode(b"hello").decode(),
+    "too short": base64.b64encode(zlib.compress(bytes(10))).decode(),
+    "zip bomb": base64.b64encode(zlib.compress(bytes(50_000_000), 9)).decode(),
+}
+
+
+def test_the_start_names_projects_and_user(client, project):
+    answer = client.get("/api/start")
+    assert answer.json()["user"] == "ann" and answer.json()["projects"][0]["name"] == "tiny"
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_a_project_gets_background_and_colours(client, store):
+    made = client.post("/api/projects", json={"name": "mine", "classes": ["liver", "tip"], "resolution": 128}).json()
+    assert [item["name"] for item in made["classes"]] == ["background", "liver", "tip"]
+    refused = client.post("/api/projects", json={"name": "mine", "classes": ["liver"], "resolution": 128})
+    assert refused.status_code == 400 and "already a project" in refused.json()["error"]
+    assert client.post("/api/projects", json={"name": "x", "classes": ["a", "a"]}).status_code == 400
+
+
+def test_a_stroke_is_saved_on_top_of_its_revision(client, store, project):
+    record = builders.add_label_map(store, project)
+    drawn = np.ones((16, 16), np.uint8)
+    body = {"label_map_id": record.id, "rev": 1, "labels": pack(drawn), "request_id": builders.new_request()}
+    assert client.post("/api/label_maps/save", json=body).json()["rev"] == 2
+    assert client.post("/api/label_maps/save", json=body).json()["rev"] == 2  # a resend changes nothing
+    stored = client.get(f"/api/label_maps/{record.id}").json()
+    assert (unpack(stored["labels"], size=(16, 16)) == 1).all()
+    assert len(store.label_map_history(record.id)) == 2
+
+
+def test_a_conflict_answers_with_both_versions(client, store, project):
+    record = builders.add_label_map(store, project)
+    mine, theirs = np.zeros((16, 16), np.uint8), np.ones((16, 16), np.uint8)
+    first = {"label_map_id": record.id, "rev": 1, "labels": pack(theirs), "request_id": builders.new_request()}
+    second = first | {"labels": pack(mine), "request_id": builders.new_request()}
+    client.post("/api/label_maps/save", json=first)
+    answer = client.post("/api/label_maps/save", json=second)
+    assert answer.status_code == 409 and "revision 2" in answer.json()["error"]
+    assert (unpack(answer.json()["theirs"]["labels"], size=(16, 16)) == 1).all() and answer.json()["yours"] == pack(mine)
+    copy = {"project_id": project.id, "copy_of": record.id, "name": "mine", "labels": pack(mine), "request_id": builders.new_request()}
+    assert client.post("/api/label_maps", json=copy).json()["id"] != record.id
+
+
+@pytest.mark.parametrize("kind", BAD_LABELS)
+def test_a_damaged_label_map_is_refused(client, store, project, kind):
+    record = builders.add_label_map(store, project)
+    body = {"label_map_id": record.id, "rev": 1, "labels": BAD_LABELS[kind], "request_id": builders.new_request()}
+    answer = client.post("/api/label_maps/save", json=body)
+    assert answer.status_code == 400 and answer.json()["error"]
+    assert store.label_map(record.id).rev == 1
+
+
+def test_an_unknown_class_is_refused_with_counts(client, store, project):
+    record = builders.add_label_map(store, project)
+    drawn = np.zeros((16, 16), np.uint8)
+    drawn[0, :5] = 7
+    body = {"label_map_id": record.id, "rev": 1, "labels": pack(drawn), "request_id": builders.new_request()}
+    answer = client.post("/api/label_maps/save", json=body)
+    assert answer.status_code == 400 and "7 (5 pixels)" in answer.json()["error"]
+
+
+def test_a_variant_spares_the_mask_of_the_real_image(client, store, project, image):
+    body = {"project_id": project.id, "image_id": image.id, "name": "variant", "request_id": builders.new_request()}
+    made = client.post("/api/label_maps", json=body).json()
+    assert (made["w"], made["h"]) == (24, 16)
+    assert store.image(image.id).label_map_id == image.label_map_id
+    assert [item["name"] for item in client.get(f"/api/projects/{project.id}/drawings").json()["items"]] == ["variant"]
+    attached = client.post("/api/label_maps", json=body | {"attach": True, "request_id": builders.new_request()}).json()
+    assert store.image(image.id).label_map_id == attached["id"]
+
+
+def test_pictures_are_cached_for_good_and_full_size_is_lossless(client, store, project, image):
+    full = client.get(f"/image/{image.blob}.png")
+    decoded = cv2.imdecode(np.frombuffer(full.content, np.uint8), cv2.IMREAD_COLOR)
+    assert decoded.shape == (16, 24, 3) and "immutable" in full.headers["cache-control"]
+    label_map = store.label_map(image.label_map_id).blob
+    for path in (f"/image/{image.blob}.png?size=16", f"/mask/{project.id}/{label_map}.webp", f"/outline/{project.id}/{label_map}.png",
+                 f"/overlay/{project.id}/{image.blob}/{label_map}.webp", f"/disagreement/{project.id}/{label_map}/{label_map}.webp"):  # fmt: skip
+        assert client.get(path).status_code == 200, path
+
+
+@pytest.mark.parametrize("name", ["..%2F..%2Fsaadi.db", "%2e%2e", "A" * 64, "0" * 63, "../../etc/passwd"])
+def test_no_name_leaves_the_blob_folder(client, project, name):
+    assert client.get(f"/image/{name}.png").status_code in (400, 404)
+    assert client.get(f"/static/x/{name}").status_code == 404
+
+
+def test_samples_come_with_scores_in_words(client, project, scored):
+    items = client.get(f"/api/projects/{project.id}/samples").json()["items"]
+    assert [item["id"] for item in items] == scored[::-1]
+    assert items[-1]["words"] == "The segmenter finds the polyp (90\u00a0%)." and items[0]["words"].startswith("The segmenter misses")
+    detail = client.get(f"/api/samples/{scored[0]}").json()
+    assert detail["scores"]["judge"]["dice"] == 0.9 and detail["facts"]["seed"] == "0" and detail["asked"] == ["polyp"]
+    assert client.get("/api/samples?ids=1,x").status_code == 422
+
+
+def test_curation_can_be_taken_back(client, store, project, scored):
+    body = {"project_id": project.id, "states": {scored[0]: "accepted", scored[1]: "rejected"}}
+    before = client.post("/api/samples/curate", json=body).json()["before"]
+    assert [store.sample(number).curation for number in scored[:2]] == ["accepted", "rejected"]
+    client.post("/api/samples/curate", json={"project_id": project.id, "states": before})
+    assert {store.sample(number).curation for number in scored} == {"pending"}
+    assert client.post("/api/samples/curate", json=body | {"states": {scored[0]: "great"}}).status_code == 422
+
+
+def test_pairs_to_vote_on_are_blind(client, project, scored):
+    answer = client.post("/api/pairs/next", json={"project_id": project.id, "count": 3}).json()
+    assert len(answer["pairs"]) == 3
+    assert set(answer["pairs"][0]) == {"left_id", "right_id", "left", "right", "label_map_blob"}
+    seen = [[pair["left_id"], pair["right_id"]] for pair in answer["pairs"]]
+    more = client.post("/api/pairs/next", json={"project_id": project.id, "count": 20, "exclude": seen}).json()["pairs"]
+    assert not {frozenset(pair) for pair in seen} & {frozenset((pair["left_id"], pair["right_id"])) for pair in more}
+
+
+def test_a_vote_is_stored_once_and_can_be_undone(client, store, project, scored):
+    body = {"project_id": project.id, "left_id": scored[0], "right_id": scored[1], "answer": "left", "request_id": "vote-0001"}
+    first, again = (client.post("/api/votes", json=body).json()["vote_id"] for _ in range(2))
+    assert first == again and len(store.votes(project.id)) == 1
+    client.post("/api/votes/undo", json={"vote_id": first, "request_id": "undo-0001"})
+    assert store.votes(project.id) == []
+    assert client.post("/api/votes", json=body | {"answer": "maybe", "request_id": "vote-0002"}).status_code == 422
+
+
+def test_orders_are_checked_before_they_wait(client, store, project, scored):
+    def place(kind, **values):
+        return client.post(f"/api/orders/{kind}", json={"project_id": project.id, "request_id": builders.new_request(), "values": values})
+
+    drawn = store.sample(scored[0]).label_map_id
+    job = place("draw", label_map_ids=[drawn], candidates=4, seed=3).json()["job"]
+    assert (job["kind"], job["state"], job["label_map_ids"]) == ("generate", "queued", [drawn])
+    assert "less than or equal" in place("draw", label_map_ids=[drawn], candidates=4000).json()["error"]
+    assert place("fit").status_code == 422 and place("nonsense").status_code == 404
+    assert place("export", format="nnunet").json()["error"].startswith("no accepted images")
+    assert place("export", format="nnunet", out_dir="/tmp/x").status_code == 400
+    assert [entry["id"] for entry in client.get("/api/jobs").json()["active"]] == [job["id"]]
+    assert client.post(f"/api/jobs/{job['id']}/cancel").json()["state"] == "cancelled"
+
+
+def test_too_few_pairs_say_how_many_are_missing(client, project, scored):
+    answer = client.post("/api/orders/align", json={"project_id": project.id, "request_id": builders.new_request()})
+    assert answer.status_code == 422 and "16 needed" in answer.json()["error"]
+
+
+def test_a_second_align_click_shows_the_running_job(client, store, project, scored):
+    first, _ = store.add_job("align", {}, project_id=project.id, actor="ann", request_id="align-001")
+    answer = client.post("/api/orders/align", json={"project_id": project.id, "request_id": builders.new_request()}).json()
+    assert answer["is_new"] is False and answer["job"]["id"] == first.id
+
+
+def test_a_version_is_accepted_and_rolled_back(client, store, project):
+    engine = builders.add_engine(store, project)
+    made = store.add_adapter(project.id, model_id=engine.id, parent_id=None, file="f" * 64, scale=1, config={}, metrics={}, actor="x")
+    choose = {"project_id": project.id, "adapter_id": made.id, "decision": "accept"}
+    assert client.post("/api/adapters/choose", json=choose).json()["items"][0]["state"] == "accepted"
+    client.post("/api/adapters/choose", json=choose | {"adapter_id": None})
+    assert store.accepted_adapter(project.id) is None
+    assert client.post("/api/adapters/choose", json=choose | {"adapter_id": 999, "decision": "reject"}).status_code == 404
+
+
+def test_an_export_is_downloaded_as_zip(client, store, project, home):
+    folder = home.exports / "set"
+    (folder / "images").mkdir(parents=True)
+    (folder / "images" / "1.png").write_bytes(b"pixels")
+    made = store.add_export(project.id, format="nnunet", path=str(folder), manifest_sha256="0" * 64, num_items=1, actor="ann")
+    answer = client.get(f"/api/projects/{project.id}/exports/{made.id}.zip")
+    assert zipfile.ZipFile(io.BytesIO(answer.content)).namelist() == ["set/images/1.png"]
+    assert not list((home.path / "tmp").iterdir())
+    assert client.get(f"/api/projects/{project.id}/exports/77.zip").status_code == 404
+
+
+def test_a_folder_is_looked_at_and_imported(client, store, project, folder_of_pairs):
+    where = {"project_id": project.id, "images_dir": str(folder_of_pairs / "images"), "masks_dir": str(folder_of_pairs / "masks")}
+    found = client.post("/api/import/scan", json=where).json()
+    assert found["num_pairs"] == 3 and [(item["value"], item["class"]) for item in found["values"]] == [(0, 0), (255, 1)]
+    done = client.post("/api/import/run", json=where | {"values": {"0": 0, "255": 1}}).json()
+    assert done["num_added"] == 3 and sum(store.count_images(project.id).values()) == 3
+    missing = client.post("/api/import/scan", json=where | {"images_dir": "/no/such/folder"})
+    assert missing.status_code == 400 and "no folder" in missing.json()["error"]
+    assert client.post("/api/import/run", json=where | {"values": {"0": 0, "255": 9}}).status_code == 400
+
+
+def test_unknown_things_are_not_found(client, project):
+    for path in ("/api/projects/99/overview", "/api/samples/99", "/api/jobs/99", "/api/label_maps/99", "/api/projects/99/samples"):
+        answer = client.get(path)
+        assert answer.status_code == 404 and answer.json()["error"], path
+
+
+def test_a_body_with_unknown_fields_is_refused(client, project):
+    answer = client.post("/api/pairs/next", json={"project_id": project.id, "sql": "drop"})
+    assert answer.status_code == 422 and answer.json()["error"].startswith("sql:")
