@@ -123,7 +123,7 @@ def check_pixels(width: int, height: int, shown: str) -> None:
                             "scale it down first")
 
 
-def _inflated_bytes(inflater: "zlib._Decompress", body: memoryview, shown: str, *, at_most: int) -> int:
+def _inflated_bytes(inflater: zlib._Decompress, body: memoryview, shown: str, *, at_most: int) -> int:
     """How many bytes of pixel rows one chunk holds, counted piece by piece and never beyond `at_most`."""
     total, rest = 0, bytes(body)
     try:

@@ -22,7 +22,6 @@ from saadi.jobs import JobContext, Outcome
 from saadi.store import Store, queue
 from tests.builders import new_request
 
-
 BIG_BLOB_BYTES = 800_000
 """Large enough that a naive writer is killed in the middle now and then: with small ones the test proved nothing."""
 

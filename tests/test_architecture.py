@@ -19,8 +19,8 @@ LEVELS = {
     "saadi": FACTS, "saadi.errors": FACTS, "saadi.records": FACTS, "saadi.config": FACTS,
     "saadi.decoding": BORDERS, "saadi.decoding_formats": BORDERS, "saadi.masks": BORDERS, "saadi.devices": BORDERS,
     "saadi.engines.weights": BORDERS,
-    "saadi.datasets": PARTS, "saadi.engines": PARTS, "saadi.downstream": PARTS, "saadi.segmentation": PARTS, "saadi.quality": PARTS,
-    "saadi.privacy": PARTS, "saadi.preferences": PARTS, "saadi.store": PARTS, "saadi.mining": PARTS,
+    "saadi.datasets": PARTS, "saadi.engines": PARTS, "saadi.downstream": PARTS, "saadi.segmentation": PARTS,
+    "saadi.quality": PARTS, "saadi.privacy": PARTS, "saadi.preferences": PARTS, "saadi.store": PARTS, "saadi.mining": PARTS,
     "saadi.jobs": QUEUE, "saadi.orders": QUEUE, "saadi.worker": QUEUE,
     # Recipes hold a store in one hand and a model, a folder or votes in the other.
     "saadi.alignment": RECIPES, "saadi.evidence": RECIPES, "saadi.exports": RECIPES, "saadi.generation": RECIPES,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import typer
 
 from saadi import cli, jobs
 from saadi.config import Home
@@ -294,3 +296,18 @@ def test_a_terminated_worker_gives_its_job_back(studio: Home) -> None:
         given_back = store.job(job.id)
         assert (given_back.state, given_back.attempt) == ("queued", 0)
         store.cancel_job(job.id, actor="test")
+
+
+def readme_commands() -> list[str]:
+    readme = ROOT / "README.md"
+    lines = readme.read_text().splitlines() if readme.exists() else []
+    return [line.split("#")[0].strip().removeprefix("python -m saadi ") for line in lines if line.startswith("python -m saadi ")]
+
+
+@pytest.mark.parametrize("line", readme_commands())
+def test_the_readme_uses_commands_and_options_that_exist(line: str) -> None:
+    command: Any = typer.main.get_command(cli.app)
+    arguments = shlex.split(line)
+    while hasattr(command, "commands"):
+        command = command.commands[arguments.pop(0)]
+    assert command.make_context("saadi", arguments).params  # parses and checks, runs nothing

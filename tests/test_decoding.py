@@ -120,6 +120,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "C18 float TIFF": (lambda: saved(np.full((SIDE, SIDE), 0.5, np.float32), "TIFF"), "floating-point.*8 bit"),
     "C30 zTXt bomb": (lambda: with_chunk(chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(80 * 2**20), 9))), "damaged"),
     "C31 animated PNG": (lambda: frames("PNG"), "holds 3 pictures"),
+    "C31 animation header that Pillow only warns of": (lambda: with_chunk(chunk(b"acTL", bytes(8))), "damaged"),
     "C32 animated GIF": (lambda: frames("GIF"), "GIF"),
     "C32 animated WebP": (lambda: frames("WEBP"), "holds 3 pictures"),
     "C33 four-page TIFF": (lambda: frames("TIFF", 4), "holds 4 pictures"),

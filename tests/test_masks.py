@@ -26,7 +26,7 @@ def test_a_valid_label_map_comes_back_unchanged():
 
 
 def test_another_size_is_refused_with_both_sizes():
-    with pytest.raises(SizeMismatchError, match="8 x 8.*8 x 9"):
+    with pytest.raises(SizeMismatchError, match=r"8 x 8.*8 x 9"):
         masks.validate(drawing(), num_classes=3, size=(8, 9))
 
 

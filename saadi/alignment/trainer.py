@@ -127,12 +127,13 @@ class PairTrainer:
         """(2, B) errors of chosen and rejected images, both arms in one forward with the same time and noise."""
         ids = [pair for pair, _ in keys]
         times, noise = self._draws(keys)
-        both = self.engine.errors(
-            torch.cat([self.chosen[ids], self.rejected[ids]]),
-            torch.cat([self.condition[ids]] * 2),
-            torch.cat([times] * 2),
-            torch.cat([noise] * 2),
-        )
+        with lora.lean_forward(self.policy):
+            both = self.engine.errors(
+                torch.cat([self.chosen[ids], self.rejected[ids]]),
+                torch.cat([self.condition[ids]] * 2),
+                torch.cat([times] * 2),
+                torch.cat([noise] * 2),
+            )
         return both.view(2, -1)
 
     @torch.no_grad()

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DModel
+from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import Tensor, nn
 
 from saadi import devices
@@ -67,6 +68,10 @@ class CompactDenoiser(nn.Module):
             down_block_types=("DownBlock2D",) * (levels - 1) + ("AttnDownBlock2D",),
             up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * (levels - 1),
         )
+        # Explicit softmax: at 64-256 tokens its backward is four times faster on CPUs than that of the fused kernel.
+        for layer in self.unet.modules():
+            if isinstance(layer, Attention):
+                layer.set_processor(AttnProcessor())
         self.extras = nn.Linear(NUM_EXTRAS, widths[0] * 4, bias=False)
         nn.init.zeros_(self.extras.weight)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
@@ -57,6 +58,33 @@ def reference_mode(wrapped: PeftModel) -> Iterator[None]:
     else:
         with wrapped.disable_adapter():
             yield
+
+
+@contextmanager
+def lean_forward(wrapped: PeftModel) -> Iterator[None]:
+    """Inside, adapter layers compute base(x) + scale B(A(x)) with one addition in place.
+
+    peft's own forward casts x to float32 and back (autocast undoes it), multiplies the full-size result by the scale and
+    adds out of
+    place; on a CPU that is a fifth of a training step. The values are the same.
+    """
+    layers = [layer for layer in wrapped.modules() if isinstance(layer, LoraLayer)]
+    for layer in layers:
+        layer.forward = partial(_lean, layer)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward  # type: ignore[attr-defined]
+
+
+def _lean(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    result: Tensor = layer.base_layer(x, *args, **kwargs)
+    if layer.disable_adapters:
+        return result
+    for name in layer.active_adapters:
+        result = result.add_(layer.lora_B[name](layer.lora_A[name](x)), alpha=layer.scaling[name])
+    return result
 
 
 def state(wrapped: PeftModel) -> dict[str, Tensor]:

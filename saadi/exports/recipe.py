@@ -202,7 +202,7 @@ def _temporary_sibling(context: JobContext, target: Path) -> Iterator[Path]:
         raise StorageError(f"{reason}, nothing was exported; free some space or choose another folder and try again") from error
     finally:
         if folder is not None and folder.exists():
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)  # the first error is the one to tell
 
 
 def _remove_leftover(context: JobContext) -> None:

@@ -8,20 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from saadi.datasets.folder import FolderScan, import_folder, scan, suggested_values, value_map
-from saadi.datasets.folder_split import assign_splits
 from saadi.decoding import COLOUR_BIT
 from saadi.errors import BadInputError, CancelledError, StorageError
 from saadi.records import LabelClass, Project
 from saadi.store import Store
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 VALUES = {0: 0, 255: 1}
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="no shared data sets beside this checkout")
 
 
 def put(path: Path, array: np.ndarray, **options: Any) -> Path:
@@ -419,23 +414,6 @@ def test_strange_file_names_neither_leak_nor_break(tmp_path: Path, store: Store,
     assert import_folder(store, project, scan(tmp_path), values=VALUES, actor="ann").num_added == 4
 
 
-@given(st.sets(st.text(min_size=1, max_size=6), min_size=1, max_size=30), st.integers(0, 2**32), st.data())
-def test_splits_are_stable_complete_and_the_same_for_more_groups(groups: set[str], seed: int, data: st.DataObject) -> None:
-    shares = (0.7, 0.15, 0.15)
-    first = assign_splits(groups, known={}, fractions=shares, seed=seed)
-    assert first == assign_splits(sorted(groups, reverse=True), known={}, fractions=shares, seed=seed)
-    assert len(set(first.values())) >= min(len(groups), 3)
-    more = data.draw(st.sets(st.text(min_size=1, max_size=6), max_size=10))
-    later = assign_splits(groups | more, known=first, fractions=shares, seed=seed)
-    assert {group: later[group] for group in groups} == first
-
-
-@pytest.mark.parametrize("shares", [(0.5, 0.5, 0.5), (0.0, 0.5, 0.5), (1.2, -0.1, -0.1)])
-def test_shares_that_do_not_add_up_are_refused(shares: tuple[float, float, float]) -> None:
-    with pytest.raises(BadInputError, match="add up to 1"):
-        assign_splits(["a"], known={}, fractions=shares, seed=0)
-
-
 @pytest.mark.parametrize(
     ("text", "message"), [("0", "write values as"), ("0=liver", "no class 'liver'"), ("300=polyp", "mask value")]
 )
@@ -448,31 +426,3 @@ def test_a_suggestion_needs_as_many_values_as_classes(project: Project) -> None:
     empty = FolderScan(pairs=(), problems=(), values={0: (1, 1), 255: (1, 1)}, has_masks=True)
     assert suggested_values(empty, project.classes) == {0: 0, 255: 1}
     assert suggested_values(FolderScan(pairs=(), problems=(), values={0: (1, 1)}, has_masks=True), project.classes) == {}
-
-
-@needs_data
-def test_kvasir_comes_in_by_one_call(store: Store, project: Project) -> None:
-    root = DATA / "kvasir_seg"
-    found = scan(root / "images", root / "masks", csv=root / "split.csv", split_column="split", limit=24)
-    result = import_folder(store, project, found, values=VALUES, actor="ann")
-    assert result.num_added == 24 and set(found.values) == {0, 255} and set(result.splits) == {"train", "val"}
-
-
-@needs_data
-def test_endovis_comes_in_by_one_call(store: Store) -> None:
-    root = DATA / "endovis2015_rigid"
-    classes = [LabelClass(index, name, "#000000") for index, name in enumerate(("background", "tip", "shaft"))]
-    project = store.create_project("endovis", task="segmentation", classes=classes, resolution=16, actor="test")
-    found = scan(root / "images", root / "masks", group_pattern=r"op(\d+)_", limit=12)
-    result = import_folder(store, project, found, values={0: 0, 70: 1, 160: 2}, actor="ann")
-    assert result.splits == {"train": 4, "val": 4, "test": 4} and set(found.groups) == {"1", "2", "3"}
-
-
-@needs_data
-def test_cholect50_comes_in_by_one_call(store: Store) -> None:
-    root = DATA / "cholect50_frames"
-    found = scan(root / "images", csv=root / "labels.csv", label_column="phase", group_column="video", limit=30)
-    classes = [LabelClass(index, name, "#000000") for index, name in enumerate(found.labels)]
-    project = store.create_project("cholec", task="classification", classes=classes, resolution=16, actor="test")
-    result = import_folder(store, project, found, actor="ann")
-    assert result.num_added == 30 and set(found.groups) == {"68", "70", "73"} and sum(result.groups.values()) == 3

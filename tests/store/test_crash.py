@@ -39,7 +39,7 @@ def test_200_killed_writers_lose_nothing(tmp_path: Path) -> None:
         shutil.rmtree(home.path)
         num_acknowledged += len(acknowledged)
     assert num_killed == 200
-    assert num_acknowledged > 400, "the writers were killed before they did anything"
+    assert num_acknowledged > 100, "the writers were killed before they did anything"
 
 
 def kill_round(home: Home, pair: tuple[int, int], random_source: random.Random) -> list[dict[str, Any]]:

@@ -51,7 +51,9 @@ def scored(store: Store, project: Project) -> list[int]:
     """Ids of four samples of one label map, scored by selector and judge."""
     samples = builders.add_samples(store, project, count=4)
     models = {
-        kind: store.add_model(project.id, kind=kind, architecture={}, file=store.files.put(kind.encode()), metrics={}, actor="test")
+        kind: store.add_model(
+            project.id, kind=kind, architecture={}, file=store.files.put(kind.encode()), metrics={}, actor="test"
+        )
         for kind in ("selector", "judge")
     }
     for rank, sample in enumerate(samples):

@@ -56,7 +56,13 @@ def test_a_conflict_answers_with_both_versions(client, store, project):
     answer = client.post("/api/label_maps/save", json=second)
     assert answer.status_code == 409 and "revision 2" in answer.json()["error"]
     assert (unpack(answer.json()["theirs"]["labels"], size=(16, 16)) == 1).all() and answer.json()["yours"] == pack(mine)
-    copy = {"project_id": project.id, "copy_of": record.id, "name": "mine", "labels": pack(mine), "request_id": builders.new_request()}
+    copy = {
+        "project_id": project.id,
+        "copy_of": record.id,
+        "name": "mine",
+        "labels": pack(mine),
+        "request_id": builders.new_request(),
+    }
     assert client.post("/api/label_maps", json=copy).json()["id"] != record.id
 
 
@@ -93,8 +99,13 @@ def test_pictures_are_cached_for_good_and_full_size_is_lossless(client, store, p
     decoded = cv2.imdecode(np.frombuffer(full.content, np.uint8), cv2.IMREAD_COLOR)
     assert decoded.shape == (16, 24, 3) and "immutable" in full.headers["cache-control"]
     label_map = store.label_map(image.label_map_id).blob
-    for path in (f"/image/{image.blob}.png?size=16", f"/mask/{project.id}/{label_map}.webp", f"/outline/{project.id}/{label_map}.png",
-                 f"/overlay/{project.id}/{image.blob}/{label_map}.webp", f"/disagreement/{project.id}/{label_map}/{label_map}.webp"):  # fmt: skip
+    over = f"{project.id}/{image.blob}/{label_map}.webp"
+    pictures = [
+        f"/image/{image.blob}.png?size=16",
+        f"/mask/{project.id}/{label_map}.webp",
+        f"/outline/{project.id}/{label_map}.png",
+    ]
+    for path in [*pictures, f"/overlay/{over}", f"/disagreement/{project.id}/{label_map}/{label_map}.webp"]:
         assert client.get(path).status_code == 200, path
 
 
@@ -107,7 +118,9 @@ def test_no_name_leaves_the_blob_folder(client, project, name):
 def test_samples_come_with_scores_in_words(client, project, scored):
     items = client.get(f"/api/projects/{project.id}/samples").json()["items"]
     assert [item["id"] for item in items] == scored[::-1]
-    assert items[-1]["words"] == "The segmenter finds the polyp (90\u00a0%)." and items[0]["words"].startswith("The segmenter misses")
+    assert items[-1]["words"] == "The segmenter finds the polyp (90\u00a0%)." and items[0]["words"].startswith(
+        "The segmenter misses"
+    )
     detail = client.get(f"/api/samples/{scored[0]}").json()
     assert detail["scores"]["judge"]["dice"] == 0.9 and detail["facts"]["seed"] == "0" and detail["asked"] == ["polyp"]
     assert client.get("/api/samples?ids=1,x").status_code == 422
@@ -142,7 +155,9 @@ def test_a_vote_is_stored_once_and_can_be_undone(client, store, project, scored)
 
 def test_orders_are_checked_before_they_wait(client, store, project, scored):
     def place(kind, **values):
-        return client.post(f"/api/orders/{kind}", json={"project_id": project.id, "request_id": builders.new_request(), "values": values})
+        return client.post(
+            f"/api/orders/{kind}", json={"project_id": project.id, "request_id": builders.new_request(), "values": values}
+        )
 
     drawn = store.sample(scored[0]).label_map_id
     job = place("draw", label_map_ids=[drawn], candidates=4, seed=3).json()["job"]
@@ -168,7 +183,9 @@ def test_a_second_align_click_shows_the_running_job(client, store, project, scor
 
 def test_a_version_is_accepted_and_rolled_back(client, store, project):
     engine = builders.add_engine(store, project)
-    made = store.add_adapter(project.id, model_id=engine.id, parent_id=None, file="f" * 64, scale=1, config={}, metrics={}, actor="x")
+    made = store.add_adapter(
+        project.id, model_id=engine.id, parent_id=None, file="f" * 64, scale=1, config={}, metrics={}, actor="x"
+    )
     choose = {"project_id": project.id, "adapter_id": made.id, "decision": "accept"}
     assert client.post("/api/adapters/choose", json=choose).json()["items"][0]["state"] == "accepted"
     client.post("/api/adapters/choose", json=choose | {"adapter_id": None})
@@ -199,7 +216,13 @@ def test_a_folder_is_looked_at_and_imported(client, store, project, folder_of_pa
 
 
 def test_unknown_things_are_not_found(client, project):
-    for path in ("/api/projects/99/overview", "/api/samples/99", "/api/jobs/99", "/api/label_maps/99", "/api/projects/99/samples"):
+    for path in (
+        "/api/projects/99/overview",
+        "/api/samples/99",
+        "/api/jobs/99",
+        "/api/label_maps/99",
+        "/api/projects/99/samples",
+    ):
         answer = client.get(path)
         assert answer.status_code == 404 and answer.json()["error"], path
 

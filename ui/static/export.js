@@ -28,6 +28,7 @@ class ExportTab {
       { type: "button", class: "sx-button sx-primary sx-big", id: "export-now", onclick: () => this.start() },
       "Export",
     );
+    this.outcome = h("p", { class: "sx-outcome", role: "status" });
     this.list = h("div", { class: "sx-export-list" });
     element.classList.add("sx-export");
     element.append(
@@ -42,6 +43,7 @@ class ExportTab {
           h("div", { class: "sx-stack", role: "radiogroup", "aria-label": "Format" }, this.choices),
           h("label", { class: "sx-check" }, this.real, "Include the real training images"),
           this.button,
+          this.outcome,
           h(
             "p",
             { class: "sx-note" },
@@ -52,6 +54,7 @@ class ExportTab {
       ),
     );
     onShow(element, () => state.project && this.load());
+    on("jobs", ({ recent }) => this.showJob(recent.find((job) => job.kind === "export")));
     on("job:end", (job) => job.kind === "export" && this.load());
     on("overview", () => this.count());
     withProject(() => this.load());
@@ -69,6 +72,14 @@ class ExportTab {
     this.button.textContent = curation.accepted
       ? `Export ${plural(curation.accepted, "image")}`
       : "Accept images in Curate first";
+  }
+
+  /** How the newest export stands; a refusal stays readable. */
+  showJob(job) {
+    const isOpen = job && ["queued", "running"].includes(job.state);
+    this.outcome.textContent =
+      !job || job.state === "done" ? "" : isOpen ? `${job.message}\u2026` : (job.error ?? "Stopped; nothing was written.");
+    this.outcome.dataset.state = job?.state ?? "";
   }
 
   start() {

@@ -74,6 +74,7 @@ async function start(wanted) {
     const wasPreparing = !notice.hidden && !answer.notice;
     notice.hidden = !answer.notice;
     notice.textContent = answer.notice ?? "";
+    document.documentElement.style.setProperty("--sx-note", answer.notice ? "34px" : "0px");
     if (answer.notice) setTimeout(() => start(state.project?.id ?? wanted), 1000);
     replace(
       chooser,
@@ -148,7 +149,7 @@ function showJob() {
   if (!running) {
     const end = lastEnd?.item;
     job.title.textContent = end ? end.title : "Ready";
-    job.text.textContent = end
+    job.text.title = job.text.textContent = end
       ? `${end.state === "failed" ? end.error : end.message} (${ago(lastEnd.at)})`
       : "Nothing is running.";
     return;

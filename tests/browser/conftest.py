@@ -1,0 +1,103 @@
+"""A real app in its own process and a real Chromium."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Page, Request, sync_playwright
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+             "--disable-component-update", "--disable-sync"]  # fmt: skip
+
+
+@dataclass
+class Studio:
+    """One data folder, one port; the app over it can be killed and started again."""
+
+    home: Path
+    port: int = 0
+    process: subprocess.Popen[bytes] | None = None
+    killed: bool = field(default=False)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        if not self.port:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                self.port = probe.getsockname()[1]
+        with (self.home.parent / "app.log").open("ab") as log:
+            command = [sys.executable, str(ROOT / "app.py"), "--home", str(self.home), "--port", str(self.port)]
+            self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=os.environ | {"SAADI_USER": "ann"})
+        for _ in range(600):
+            try:
+                httpx.get(f"{self.url}/healthz", timeout=2)
+                return
+            except httpx.HTTPError:
+                assert self.process.poll() is None, (self.home.parent / "app.log").read_text()[-2000:]
+                time.sleep(0.1)
+        raise AssertionError("the app did not come up within a minute")
+
+    def kill(self) -> None:
+        """As if the power had gone: no clean-up of any kind."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+
+    def get(self, path: str) -> dict:
+        answer = httpx.get(self.url + path, timeout=10)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def wait_for_jobs(self, *, timeout_s: float) -> list[dict]:
+        """Wait until nothing runs or waits; return the last jobs, newest first."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            jobs = self.get("/api/jobs?limit=50")
+            if not jobs["active"]:
+                return jobs["recent"]
+            time.sleep(0.3)
+        raise AssertionError(f"still busy: {jobs['active']}")
+
+
+@pytest.fixture
+def studio(tmp_path: Path) -> Iterator[Studio]:
+    """A started app with the demo project."""
+    made = Studio(tmp_path / "home")
+    made.start()
+    yield made
+    if made.process is not None:
+        made.process.terminate()
+        made.process.wait(20)
+
+
+@pytest.fixture
+def page(chromium_path: str) -> Iterator[Page]:
+    """A page that fails the test on script errors and on any request that leaves this computer."""
+    complaints: list[str] = []
+
+    def check(request: Request) -> None:
+        if not request.url.startswith(("http://127.0.0.1:", "data:", "blob:")):
+            complaints.append(f"request to {request.url}")
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium_path, args=ARGUMENTS)
+        opened = browser.new_context(viewport={"width": 1366, "height": 768}).new_page()
+        opened.on("pageerror", lambda error: complaints.append(str(error)))
+        opened.on("request", check)
+        yield opened
+        browser.close()
+    assert not complaints, complaints
