@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from saadi.config import VERSION
 from saadi.exports.labels import LabelScheme
 from saadi.exports.selection import Item
 from saadi.records import Project
@@ -18,8 +19,6 @@ MANIFEST = "manifest.json"
 ITEMS = "items.jsonl"
 NOTICE = "Research use only; not a medical device"
 PROGRAM = "SAADi Studio"
-VERSION = "0.1.0.dev0"
-"""As in pyproject.toml."""
 MANIFEST_VERSION = 1
 
 

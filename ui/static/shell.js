@@ -15,6 +15,7 @@ const job = {
 const strip = h("footer", { class: "sx-strip", "aria-label": "Work in progress" });
 let timer = 0,
   seen = new Map(),
+  isPrimed = false,
   lastEnd = null;
 
 export function mount(element) {
@@ -97,6 +98,7 @@ async function choose(id) {
   if (!state.project) return;
   chooser.value = id;
   localStorage.setItem("saadi.project", id);
+  isPrimed = false; // what ended earlier in another project is no news
   document.documentElement.dataset.project = id;
   emit("project", state.project);
   refreshOverview().catch(() => {});
@@ -129,7 +131,8 @@ async function poll() {
 }
 
 function announceEnds(recent) {
-  const first = seen.size === 0;
+  const first = !isPrimed;
+  isPrimed = true;
   for (const item of [...recent].reverse()) {
     const before = seen.get(item.id);
     seen.set(item.id, item.state);
