@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from typing import Any
 
-from saadi.config import assets_dir
 from saadi.datasets import phantom
+from saadi.engines import shipped
 from saadi.errors import NotFoundError
 from saadi.records import LabelClass, ModelKind, Project, Split
 from saadi.store import Store
@@ -31,7 +29,7 @@ def ensure_demo(
 
     The shipped weights were fitted to other phantom patients (100-219), so that no image here was seen in fitting.
     """
-    shipped = read_manifest()
+    entries = shipped.manifest()
     try:
         project = store.project(NAME)
     except NotFoundError:
@@ -40,7 +38,7 @@ def ensure_demo(
             for index, (name, color) in enumerate(zip(phantom.CLASS_NAMES, phantom.CLASS_COLORS, strict=True))
         ]
         project = store.create_project(
-            NAME, task="segmentation", classes=classes, resolution=shipped["engine"]["architecture"]["resolution"], actor=actor
+            NAME, task="segmentation", classes=classes, resolution=entries["engine"]["architecture"]["resolution"], actor=actor
         )
     present = {image.source_name for image in store.images(project.id)}
     missing = [index for index in range(num_images) if _source_name(index) not in present]
@@ -48,18 +46,12 @@ def ensure_demo(
         _render_into(store, project, missing, actor=actor, on_progress=on_progress)
     for kind in KINDS:
         if store.active_model(project.id, kind) is None:
-            entry = shipped[kind]
-            file = store.files.put((assets_dir() / "phantom" / entry["file"]).read_bytes())
+            entry = entries[kind]
+            file = store.files.put(shipped.file(kind).read_bytes())
             store.add_model(
                 project.id, kind=kind, architecture=entry["architecture"], file=file, metrics=entry["metrics"], actor=actor
             )
     return store.project(NAME)
-
-
-def read_manifest() -> dict[str, Any]:
-    """What ships: per model its file, architecture and how it was made."""
-    manifest: dict[str, Any] = json.loads((assets_dir() / "phantom" / "manifest.json").read_text())
-    return manifest
 
 
 def split_of(patient: int) -> Split:

@@ -60,7 +60,9 @@ class FitOrder(Order):
     seed: Seed = 0
 
     def check(self, store: Store) -> None:
-        usable = len([record for record in store.label_maps(self.project_id, splits=["train"])])
+        if self.steps is not None and self.minutes is not None:
+            raise BadInputError(f"steps or minutes, not both; got {self.steps} steps and {self.minutes:g} minutes")
+        usable = len(store.label_maps(self.project_id, splits=["train"]))
         if usable < MIN_IMAGES_TO_FIT:
             raise TooFewError(
                 f"{usable} training images with a label map, {MIN_IMAGES_TO_FIT} needed to fit; "
@@ -72,7 +74,7 @@ class GenerateOrder(Order):
     """Candidates for label maps: K images each, one seed each."""
 
     kind: ClassVar[str] = "generate"
-    label_map_ids: tuple[int, ...] | None = None
+    label_map_ids: Annotated[tuple[int, ...], Field(min_length=1, max_length=10_000)] | None = None
     """None = `count` label maps drawn from the training split by `seed`."""
     count: int = Field(default=8, ge=1, le=100_000)
     candidates: int = Field(default=4, ge=1, le=64)

@@ -104,7 +104,7 @@ def test_fitting_makes_a_new_version_with_a_parent(store: Store, home: Home, fil
     assert job.state == "done", store.job_traceback(job.id)
     fitted = store.active_model(filled.id, "engine")
     assert fitted.id == job.result["model_id"] and fitted.parent_id == old.id and fitted.metrics["num_images"] == 12
-    assert fitted.architecture["sampler"]["num_inference_steps"] == fitted.metrics["num_inference_steps"]
+    assert fitted.architecture == old.architecture and fitted.metrics["steps"] == 3
 
 
 def test_too_few_says_how_many_are_missing(store: Store, project: Project):

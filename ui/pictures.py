@@ -41,10 +41,12 @@ def build_router(context: Context) -> APIRouter:
         return _webp(_mask(context.home.blobs, label_map, classes_of(project_id), size))
 
     @router.get("/outline/{project_id}/{label_map}.png")
-    def outline(project_id: int, label_map: str, size: int = Query(default=768, ge=16, le=2048)) -> Response:
-        return Response(
-            _outline(context.home.blobs, label_map, classes_of(project_id), size), media_type="image/png", headers=FOREVER
-        )
+    def outline(
+        project_id: int, label_map: str, size: int = Query(default=768, ge=16, le=2048), like: str | None = None
+    ) -> Response:
+        """Class outlines on nothing; `like` names an image whose proportions are taken."""
+        picture = _outline(context.home.blobs, label_map, classes_of(project_id), size, like)
+        return Response(picture, media_type="image/png", headers=FOREVER)
 
     @router.get("/overlay/{project_id}/{image_blob}/{label_map}.webp")
     def overlay(project_id: int, image_blob: str, label_map: str, size: int = Query(default=256, ge=16, le=2048)) -> Response:
@@ -101,10 +103,11 @@ def _mask(root: Path, label_map: str, classes: Classes, size: int) -> bytes:
 
 
 @cached
-def _outline(root: Path, label_map: str, classes: Classes, size: int) -> bytes:
+def _outline(root: Path, label_map: str, classes: Classes, size: int, like: str | None) -> bytes:
     labels = BlobStore(root).label_map(label_map)
-    factor = size / max(labels.shape)
-    large = masks.fit_to(labels, size=(max(1, round(labels.shape[0] * factor)), max(1, round(labels.shape[1] * factor))))
+    height, width = labels.shape if like is None else BlobStore(root).image(like).shape[:2]
+    factor = size / max(height, width)
+    large = masks.fit_to(labels, size=(max(1, round(height * factor)), max(1, round(width * factor))))
     return _encode(masks.outline(large, classes, width_px=max(2, round(size / 250))), ".png")
 
 
@@ -117,6 +120,6 @@ def _overlay(root: Path, image_blob: str, label_map: str, classes: Classes, size
 
 @cached
 def _disagreement(root: Path, asked: str, predicted: str, classes: Classes, size: int) -> bytes:
-    wanted = BlobStore(root).label_map(asked)
-    seen = masks.fit_to(BlobStore(root).label_map(predicted), size=wanted.shape)
+    seen = BlobStore(root).label_map(predicted)
+    wanted = masks.fit_to(BlobStore(root).label_map(asked), size=seen.shape)
     return _encode(_shrunk(masks.disagreement(wanted, seen, classes), size), ".webp", [cv2.IMWRITE_WEBP_QUALITY, 101])

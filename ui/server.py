@@ -20,6 +20,8 @@ from ui.context import Context
 MAX_BODY_BYTES = 16 * 2**20
 """A drawn label map is 1-10 kB; incompressible noise at 1920 x 1920 is 5 MB in base64."""
 PAGE_PATH = "/app"
+UNUSED = tuple(f"{PAGE_PATH}/gradio_api/{name}" for name in ("upload", "file", "proxy", "stream"))
+"""What Gradio could do with files; our pages never ask for it."""
 # 'unsafe-eval': Gradio builds the start code of HTML components with `new Function`.
 CSP = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -95,6 +97,8 @@ def refusal(method: str, path: str, headers: dict[str, str]) -> tuple[int, bytes
     )
     if site in ("cross-site", "same-site") and not opens_page:
         return 403, b"request from another site refused"
+    if path.startswith(UNUSED):
+        return 404, b"not part of this program"
     length = headers.get("content-length", "0")
     if not length.isdigit() or int(length) > MAX_BODY_BYTES:
         return 413, b"body too large"

@@ -14,6 +14,7 @@ from saadi.store import Store
 from saadi.store.blobs import BlobStore
 from ui.words import describe
 
+FACT_NAMES = {"num_inference_steps": "steps", "guidance_scale": "guidance", "adapter_scale": "strength"}
 KIND_WORDS = {
     "fit": "Fitting the generator",
     "generate": "Generating images",
@@ -102,7 +103,11 @@ def sample_detail(store: Store, sample: Sample) -> dict[str, Any]:
         "made for": "drawing" if sample.purpose == "draw" else "pool",
         "created": sample.created_at[:19].replace("T", " ") + " UTC",
     }
-    facts |= {key.replace("_", " "): str(value) for key, value in sample.settings.items() if not isinstance(value, (dict, list))}
+    facts |= {
+        FACT_NAMES.get(key, key.replace("_", " ")): str(value)
+        for key, value in sample.settings.items()
+        if not isinstance(value, (dict, list))
+    }
     return view | {
         "scores": scores,
         "facts": facts,

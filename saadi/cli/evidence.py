@@ -67,9 +67,14 @@ def adapter(
         engine = store.model(chosen.model_id)
         result = measure_adapter(store, project, chosen, num_masks=masks)
         result |= {
-            "project": name, "resolution": project.resolution, "engine_metrics": engine.metrics, "engine_architecture": engine.architecture,
-            "alignment": {key: value for key, value in chosen.metrics.items() if not key.startswith("strip")}, "config": chosen.config,
-            "images": store.count_images(project.id)}  # fmt: skip
+            "project": name,
+            "resolution": project.resolution,
+            "images": store.count_images(project.id),
+            "engine_architecture": engine.architecture,
+            "engine_metrics": engine.metrics,
+            "config": chosen.config,
+            "alignment": {key: value for key, value in chosen.metrics.items() if not key.startswith("strip")},
+        }
     _finish(result, out, as_json=as_json)
 
 

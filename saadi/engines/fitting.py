@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from saadi import devices, quality
-from saadi.engines import checkpoints, samplers, weights
+from saadi.engines import checkpoints, samplers, shipped, weights
 from saadi.engines.compact import NUM_EXTRAS, CompactEngine, default_architecture
 from saadi.errors import WeightsError
 from saadi.jobs import JobContext, Outcome, Report, silent
@@ -264,8 +264,33 @@ def fit(
     }
 
 
+def borrow_shipped(engine: CompactEngine) -> bool:
+    """Start a new project's engine from the shipped weights: all but the input channels of classes it does not share.
+
+    Tissue, light and noise are learnt already; what each class looks like is not. Returns False where the shapes differ.
+    """
+    borrowed, own = weights.read(shipped.file("engine")), engine.denoiser.state_dict()
+    name, pixels = "unet.conv_in.weight", 3 * engine.denoiser.patch**2
+    stem = own[name].clone()
+    if borrowed[name].shape[0] != stem.shape[0]:
+        return False
+    # pixel_unshuffle keeps the order of channels: first those of the noisy image, then those of the one-hot label map.
+    stem[:, :pixels] = borrowed[name][:, :pixels]
+    borrowed[name] = stem
+    if (
+        any(borrowed[key].shape != tensor.shape for key, tensor in own.items() if key in borrowed)
+        or borrowed.keys() != own.keys()
+    ):
+        return False
+    weights.load_state(engine.denoiser, borrowed)
+    engine.weights_changed()
+    return True
+
+
 SWEEP_STEPS = (6, 8, 10, 15, 20)
 SWEEP_IMAGES = 32
+MIN_FIT_FOR_SWEEP_S = 120.0
+"""A shorter fit changes little, and the sweep (118 network steps for 32 images) would take longer than it."""
 MAX_SWEEP_REAL = 200
 
 
@@ -322,13 +347,17 @@ def run_job(context: JobContext) -> Outcome:
     store, order = context.store, context.params
     project = store.project(order["project_id"])
     parent = None if order["from_scratch"] else store.active_model(project.id, "engine")
-    if parent is not None and parent.architecture["num_classes"] == len(project.classes):
-        architecture = parent.architecture | {"resolution": project.resolution}
-        engine = CompactEngine(architecture, weights.read(store.files.path(parent.file)))
+    if parent is not None and parent.architecture["num_classes"] != len(project.classes):
+        parent = None
+    if parent is not None:
+        state = weights.read(store.files.path(parent.file))
+        engine = CompactEngine(parent.architecture | {"resolution": project.resolution}, state)
     else:
-        parent, architecture = None, default_architecture(num_classes=len(project.classes), resolution=project.resolution)
+        architecture = default_architecture(num_classes=len(project.classes), resolution=project.resolution)
         torch.manual_seed(order["seed"])
         engine = CompactEngine(architecture)
+        if not order["from_scratch"]:
+            borrow_shipped(engine)
     images, label_maps = training_arrays(store, project)
     data = TrainingSet(images, label_maps, engine=engine)
     config = FitConfig(
@@ -345,7 +374,9 @@ def run_job(context: JobContext) -> Outcome:
         return {f"sample {index}": store.blobs.put_image(image) for index, image in enumerate(made)}
 
     metrics = fit(engine, data, config, context.report, folder=context.dir, on_strip=pictures)
-    metrics |= {"num_images": len(images)} | sweep_samplers(engine, label_maps[:SWEEP_IMAGES], images[:MAX_SWEEP_REAL], silent)
+    metrics |= {"num_images": len(images)}
+    if metrics["seconds"] >= MIN_FIT_FOR_SWEEP_S:
+        metrics |= sweep_samplers(engine, label_maps[:SWEEP_IMAGES], images[:MAX_SWEEP_REAL], silent)
     file = store.files.put(weights.to_bytes(engine.denoiser.state_dict(), dtype=torch.float16))
 
     def publish(store: Store) -> dict[str, Any]:

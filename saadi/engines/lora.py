@@ -70,12 +70,12 @@ def lean_forward(wrapped: PeftModel) -> Iterator[None]:
     """
     layers = [layer for layer in wrapped.modules() if isinstance(layer, LoraLayer)]
     for layer in layers:
-        layer.forward = partial(_lean, layer)  # type: ignore[attr-defined]
+        layer.forward = partial(_lean, layer)
     try:
         yield
     finally:
         for layer in layers:
-            del layer.forward  # type: ignore[attr-defined]
+            del layer.forward
 
 
 def _lean(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:

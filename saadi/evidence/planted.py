@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from saadi import config, devices, quality
+from saadi import devices, quality
 from saadi.alignment.gate import Gate, Reading, compare, metrics_of
 from saadi.alignment.recipe import align
 from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair
 from saadi.datasets import phantom
-from saadi.demo import read_manifest
 from saadi.downstream.metrics import agreement, mean_over_asked
 from saadi.downstream.segmenter import Segmenter
+from saadi.engines import shipped
 from saadi.engines.compact import CompactEngine
 from saadi.engines.fitting import FitConfig, TrainingSet, fit
 from saadi.errors import AlignmentStoppedError
@@ -45,7 +45,7 @@ seed: int = 0,
     """
     devices.use_all_threads()
     began = time.monotonic()
-    engine, selector, judge = shipped()
+    engine, selector, judge = shipped_models()
     spoil(engine, fit_steps=fit_steps, num_scenes=num_scenes, seed=seed, report=report)
     state = {name: tensor.clone() for name, tensor in engine.denoiser.state_dict().items()}
     # The pool: K candidates per mask, best against worst by the selector; and the true image against the worst.
@@ -74,14 +74,13 @@ seed: int = 0,
     return result | {"seconds": round(time.monotonic() - began), "seed": seed}
 
 
-def shipped() -> tuple[CompactEngine, Segmenter, Segmenter]:
+def shipped_models() -> tuple[CompactEngine, Segmenter, Segmenter]:
     """The shipped generator, selector and judge."""
-    manifest, folder = read_manifest(), config.assets_dir() / "phantom"
-    parts = {kind: (manifest[kind]["architecture"], folder / manifest[kind]["file"]) for kind in ("engine", "selector", "judge")}
+    entries = shipped.manifest()
     return (
-        CompactEngine.from_file(*parts["engine"]),
-        Segmenter.from_file(*parts["selector"]),
-        Segmenter.from_file(*parts["judge"]),
+        CompactEngine.from_file(entries["engine"]["architecture"], shipped.file("engine")),
+        Segmenter.from_file(entries["selector"]["architecture"], shipped.file("selector")),
+        Segmenter.from_file(entries["judge"]["architecture"], shipped.file("judge")),
     )
 
 

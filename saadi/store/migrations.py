@@ -118,6 +118,8 @@ CREATE TABLE votes (
     is_undo INTEGER NOT NULL CHECK (is_undo IN (0, 1)), created_at TEXT NOT NULL, CHECK (left_id <> right_id)
 ) STRICT;
 
+CREATE INDEX votes_by_superseded ON votes (supersedes);
+
 CREATE TRIGGER votes_no_update BEFORE UPDATE ON votes BEGIN SELECT RAISE(ABORT, 'votes are append-only'); END;
 
 CREATE TRIGGER votes_no_delete BEFORE DELETE ON votes BEGIN SELECT RAISE(ABORT, 'votes are append-only'); END;
@@ -151,6 +153,8 @@ CREATE TABLE jobs (
 
 CREATE UNIQUE INDEX one_job_per_input ON jobs (unique_key)
 WHERE unique_key IS NOT NULL AND state IN ('queued', 'running', 'done');
+
+CREATE INDEX queued_jobs ON jobs (priority, id) WHERE state = 'queued';
 
 CREATE UNIQUE INDEX one_running_job ON jobs (state) WHERE state = 'running';
 

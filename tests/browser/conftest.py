@@ -8,13 +8,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 from playwright.sync_api import Page, Request, sync_playwright
+
+from saadi.records import Score
+from saadi.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -28,7 +31,7 @@ class Studio:
     home: Path
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
-    killed: bool = field(default=False)
+    script: Path = ROOT / "app.py"
 
     @property
     def url(self) -> str:
@@ -40,8 +43,11 @@ class Studio:
                 probe.bind(("127.0.0.1", 0))
                 self.port = probe.getsockname()[1]
         with (self.home.parent / "app.log").open("ab") as log:
-            command = [sys.executable, str(ROOT / "app.py"), "--home", str(self.home), "--port", str(self.port)]
-            self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=os.environ | {"SAADI_USER": "ann"})
+            where = [str(self.home), str(self.port)]
+            where = ["--home", where[0], "--port", where[1]] if self.script.name == "app.py" else where
+            environment = os.environ | {"SAADI_USER": "ann", "PYTHONPATH": str(ROOT)}
+            command = [sys.executable, str(self.script), *where]
+            self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
         for _ in range(600):
             try:
                 httpx.get(f"{self.url}/healthz", timeout=2)
@@ -56,6 +62,22 @@ class Studio:
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(10)
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(20)
+
+    def score_samples(self) -> None:
+        """Invented scores for all samples of project 1, so that there is something to vote on."""
+        with Store.open(self.home) as store:
+            for kind in ("selector", "judge"):
+                model = store.add_model(
+                    1, kind=kind, architecture={}, file=store.files.put(kind.encode()), metrics={}, actor="test"
+                )
+                store.add_scores(
+                    Score(sample.id, model.id, kind, 0.5, 0.5, 0.5, {}, sample.label_map_blob) for sample in store.samples(1)
+                )
 
     def get(self, path: str) -> dict:
         answer = httpx.get(self.url + path, timeout=10)
@@ -79,14 +101,12 @@ def studio(tmp_path: Path) -> Iterator[Studio]:
     made = Studio(tmp_path / "home")
     made.start()
     yield made
-    if made.process is not None:
-        made.process.terminate()
-        made.process.wait(20)
+    made.stop()
 
 
 @pytest.fixture
-def page(chromium_path: str) -> Iterator[Page]:
-    """A page that fails the test on script errors and on any request that leaves this computer."""
+def new_page(chromium_path: str) -> Iterator[Callable[..., Page]]:
+    """Opens pages, each a person of their own; fails on script errors and on any request that leaves this computer."""
     complaints: list[str] = []
 
     def check(request: Request) -> None:
@@ -95,9 +115,19 @@ def page(chromium_path: str) -> Iterator[Page]:
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium_path, args=ARGUMENTS)
-        opened = browser.new_context(viewport={"width": 1366, "height": 768}).new_page()
-        opened.on("pageerror", lambda error: complaints.append(str(error)))
-        opened.on("request", check)
-        yield opened
+
+        def open_page(**options: float) -> Page:
+            opened = browser.new_context(viewport={"width": 1366, "height": 768}, **options).new_page()
+            opened.on("pageerror", lambda error: complaints.append(str(error)))
+            opened.on("request", check)
+            return opened
+
+        yield open_page
         browser.close()
     assert not complaints, complaints
+
+
+@pytest.fixture
+def page(new_page: Callable[..., Page]) -> Page:
+    """One page at 1366 x 768."""
+    return new_page()

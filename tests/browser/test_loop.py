@@ -153,8 +153,8 @@ def align_and_accept(page: Page, studio: Studio) -> None:
     for field, value in (("steps", "8"), ("gate", "4"), ("every", "4"), ("batch", "4")):
         page.fill(f"#align-{field}", value)
     page.click("#align-now")
-    page.wait_for_selector("[data-curve=loss]", timeout=240_000)
-    job = studio.wait_for_jobs(timeout_s=300)[0]
+    page.wait_for_selector("[data-curve=loss]", timeout=420_000)
+    job = studio.wait_for_jobs(timeout_s=420)[0]
     assert job["kind"] == "align"
     if job["state"] == "failed":
         expect(page.locator("[data-panel=align]")).to_contain_text("stays in use", timeout=10_000)

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from saadi.engines.fitting import FitConfig, Trainer, TrainingSet, draw_batch, fit, sweep_samplers
+from saadi.engines import shipped, weights
+from saadi.engines.compact import CompactEngine, default_architecture
+from saadi.engines.fitting import FitConfig, Trainer, TrainingSet, borrow_shipped, draw_batch, fit, sweep_samplers
 from saadi.errors import CancelledError, WeightsError
 from saadi.jobs import silent
 from tests import tiny
@@ -98,3 +100,15 @@ def test_sweep_stores_a_setting_it_tried():
     found = sweep_samplers(made, label_maps, images, silent)
     assert made.architecture["sampler"] == {"name": found["sampler"], "num_inference_steps": found["num_inference_steps"]}
     assert len(found["sweep"]) == 10
+
+
+def test_a_new_project_borrows_the_shipped_weights_but_not_their_classes():
+    torch.manual_seed(0)
+    made = CompactEngine(default_architecture(num_classes=2, resolution=32), device=tiny.CPU)
+    fresh = made.denoiser.unet.conv_in.weight.detach().clone()
+    assert borrow_shipped(made)
+    borrowed = weights.read(shipped.file("engine"))
+    torch.testing.assert_close(made.denoiser.unet.conv_in.weight[:, :48], borrowed["unet.conv_in.weight"][:, :48].float())
+    torch.testing.assert_close(made.denoiser.unet.conv_in.weight[:, 48:], fresh[:, 48:])
+    torch.testing.assert_close(made.denoiser.state_dict()["unet.conv_out.weight"], borrowed["unet.conv_out.weight"].float())
+    assert not borrow_shipped(tiny.engine())

@@ -115,7 +115,7 @@ export const urls = {
   image: (blob) => `/image/${blob}.png`,
   thumb: (blob, size = 256) => `/image/${blob}.png?size=${size}`,
   mask: (blob, size = 256) => `/mask/${state.project.id}/${blob}.webp?size=${size}`,
-  outline: (blob, size = 768) => `/outline/${state.project.id}/${blob}.png?size=${size}`,
+  outline: (blob, like, size = 768) => `/outline/${state.project.id}/${blob}.png?size=${size}&like=${like}`,
   overlay: (image, map, size = 256) => `/overlay/${state.project.id}/${image}/${map}.webp?size=${size}`,
   disagreement: (asked, predicted, size = 512) => `/disagreement/${state.project.id}/${asked}/${predicted}.webp?size=${size}`,
 };

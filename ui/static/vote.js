@@ -153,9 +153,12 @@ class VoteTab {
       return image;
     };
     [pair.leftImage, pair.rightImage, pair.leftOutline, pair.rightOutline] = await Promise.all(
-      [urls.image(pair.left), urls.image(pair.right), urls.outline(pair.label_map_blob), urls.outline(pair.label_map_blob)].map(
-        load,
-      ),
+      [
+        urls.image(pair.left),
+        urls.image(pair.right),
+        urls.outline(pair.label_map_blob, pair.left),
+        urls.outline(pair.label_map_blob, pair.right),
+      ].map(load),
     );
     pair.leftImage.alt = "Left candidate";
     pair.rightImage.alt = "Right candidate";

@@ -1,0 +1,148 @@
+"""The canvas keeps every stroke and paints exactly; keys do nothing where they should not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Studio
+from tests.browser.test_loop import LOADED, labels, open_tab, saved, stroke
+
+pytestmark = pytest.mark.browser
+SCRIPT = Path(__file__).with_name("serve_tiny.py")
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Iterator[Studio]:
+    """The page over a tiny project: up in seconds, no models."""
+    made = Studio(tmp_path / "home", script=SCRIPT)
+    made.start()
+    yield made
+    made.stop()
+
+
+def open_draw(page: Page, tiny: Studio) -> None:
+    page.goto(tiny.url)
+    page.wait_for_selector(LOADED, timeout=30_000)
+
+
+def newest(tiny: Studio) -> tuple[int, np.ndarray]:
+    number = tiny.get("/api/projects/1/drawings")["items"][0]["id"]
+    return number, labels(tiny, number)
+
+
+@pytest.mark.parametrize("ratio", [1, 1.5, 2])
+def test_tools_paint_whole_classes_at_every_pixel_ratio(new_page, tiny: Studio, ratio: float):
+    page = new_page(device_scale_factor=ratio)
+    open_draw(page, tiny)
+    page.keyboard.press("2")
+    stroke(page, (-100, -100), (100, -100))
+    saved(page)
+    _, brushed = newest(tiny)
+    assert set(np.unique(brushed)) == {0, 2}
+    page.keyboard.press("1")
+    page.keyboard.press("p")
+    box = page.locator(".sx-view").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    for dx, dy in ((-100, 50), (100, 50), (100, 150), (-100, 150)):
+        page.mouse.click(x + dx, y + dy)
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(400)
+    _, with_polygon = newest(tiny)
+    area = (200 * 100) / (box["height"] / 64) ** 2
+    assert abs((with_polygon == 1).sum() - area) < 0.1 * area and (with_polygon == 2).sum() == (brushed == 2).sum()
+    page.keyboard.press("g")
+    page.mouse.click(x, y + 10)
+    page.wait_for_timeout(400)
+    assert (newest(tiny)[1] == 0).sum() == 0  # all background was one region
+    for _ in range(3):
+        page.keyboard.press("Control+z")
+    page.wait_for_timeout(400)
+    assert (newest(tiny)[1] == 0).all()
+    page.keyboard.press("Control+Shift+z")
+    page.wait_for_timeout(400)
+    assert (newest(tiny)[1] == brushed).all()
+
+
+def test_a_conflict_keeps_both_versions(new_page, tiny: Studio):
+    mine, theirs = new_page(), new_page()
+    open_draw(mine, tiny)
+    stroke(mine, (-100, 0), (-50, 0))
+    saved(mine)
+    number, _ = newest(tiny)
+    open_draw(theirs, tiny)
+    theirs.get_by_role("button", name="Mine").click()
+    theirs.locator(".sx-frame").first.click()
+    theirs.wait_for_selector(f"[data-panel=draw][data-loaded$='-{number}']")
+    stroke(theirs, (50, 0), (100, 0))
+    saved(theirs)
+    stroke(mine, (0, 60), (0, 120))
+    expect(mine.locator(".sx-banner")).to_contain_text("saved revision 2 while you worked on revision 1")
+    mine.get_by_role("button", name="Keep mine as a copy").click()
+    mine.wait_for_selector(".sx-banner", state="hidden")
+    copy, kept = newest(tiny)
+    assert (
+        copy != number
+        and (kept > 0).sum() > 0
+        and {item["name"] for item in tiny.get("/api/projects/1/drawings")["items"]}
+        >= {
+            "0.png variant",
+            "0.png variant (mine)",
+        }
+    )
+    stroke(mine, (60, 60), (60, 120))
+    saved(mine)
+
+
+def test_the_real_mask_changes_only_when_asked(page: Page, tiny: Studio):
+    open_draw(page, tiny)
+    page.get_by_role("button", name="Correct the real mask").click()
+    stroke(page, (-50, 0), (50, 0))
+    saved(page)
+    assert [item["name"] for item in tiny.get("/api/projects/1/drawings")["items"]] == ["square"]
+    assert (labels(tiny, tiny.get("/api/projects/1/images")["items"][0]["label_map_id"]) > 0).any()
+
+
+def test_keys_stay_out_of_fields_and_hidden_tabs(page: Page, tiny: Studio):
+    open_draw(page, tiny)
+    page.keyboard.press("b")
+    page.click("#draw-seed")
+    page.keyboard.press("2")
+    page.keyboard.press("e")
+    assert page.get_attribute("[data-tool=brush]", "aria-pressed") == "true"
+    page.locator(".sx-view").click(button="middle")
+    page.keyboard.down("h")
+    assert page.evaluate("getComputedStyle(document.querySelector('.sx-layer-labels')).visibility") == "hidden"
+    page.keyboard.up("h")
+    assert page.evaluate("getComputedStyle(document.querySelector('.sx-layer-labels')).visibility") == "visible"
+    open_tab(page, "Curate")
+    page.wait_for_selector(".sx-sample.sx-current")
+    page.keyboard.press("ArrowRight")  # must not vote
+    open_tab(page, "Vote")
+    assert tiny.get("/api/projects/1/overview")["votes"] == 0
+
+
+def test_votes_wait_while_the_program_is_dead(page: Page, tiny: Studio):
+    open_draw(page, tiny)
+    tiny.score_samples()
+    open_tab(page, "Vote")
+    page.wait_for_selector("[data-panel=vote][data-pair*='-']")
+    tiny.kill()
+    for key in ("ArrowLeft", "ArrowRight"):
+        page.keyboard.press(key)
+    expect(page.locator(".sx-vote-info")).to_contain_text("kept in this browser", timeout=10_000)
+    tiny.start()
+    page.wait_for_selector("[data-panel=vote][data-saved='2']", timeout=20_000)
+    assert tiny.get("/api/projects/1/overview")["votes"] == 2
+
+
+def test_a_card_in_data_opens_in_draw(page: Page, tiny: Studio):
+    open_draw(page, tiny)
+    open_tab(page, "Data")
+    page.locator(".sx-data .sx-sample").nth(1).click()
+    page.wait_for_selector("[data-panel=draw][data-loaded^='2-']:visible")
+    expect(page.locator(".sx-zoom")).to_contain_text("96 \u00d7 48 px")
