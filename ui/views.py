@@ -14,6 +14,10 @@ from saadi.store import Store
 from saadi.store.blobs import BlobStore
 from ui.words import describe
 
+SPECK = 0.004
+"""Share of the image below which an invented class is not worth a word (16 x 16 pixels of 256 x 256)."""
+CLOSE_LOOK = 16
+"""Up to so many samples the words also tell what the segmenter invented; reading thousands of predictions would take seconds."""
 FACT_NAMES = {"num_inference_steps": "steps", "guidance_scale": "guidance", "adapter_scale": "strength"}
 KIND_WORDS = {
     "fit": "Fitting the generator",
@@ -70,7 +74,7 @@ def score_view(score: Score) -> dict[str, Any]:
 
 
 def sample_view(
-    sample: Sample, scores: dict[str, Score], asked: tuple[str, ...], adapter_names: dict[int, str]
+    sample: Sample, scores: dict[str, Score], adapter_names: dict[int, str], *, asked: tuple[str, ...], invented: tuple[str, ...]
 ) -> dict[str, Any]:
     """What the grid and the draw results show of a sample; `scores` by model kind."""
     selector, judge = scores.get("selector"), scores.get("judge")
@@ -86,7 +90,7 @@ def sample_view(
         "adapter": adapter_names.get(sample.adapter_id or 0, "base"),
         "dice": selector.dice if selector else None,
         "judge_dice": judge.dice if judge else None,
-        "words": describe(selector, asked),
+        "words": describe(selector, asked, invented),
     }
 
 
@@ -94,7 +98,8 @@ def sample_detail(store: Store, sample: Sample) -> dict[str, Any]:
     """Everything about one sample: both models' scores, the recipe, where it comes from."""
     view = sample_views(store, [sample])[0]
     scores = {score.kind: score_view(score) for score in store.scores(sample.project_id, sample_id=sample.id)}
-    record = store.label_map(sample.label_map_id)
+    record, names = store.label_map(sample.label_map_id), store.project(sample.project_id).class_names
+    asked = _named(names, store.home.blobs, sample.label_map_blob)
     facts = {
         "seed": str(sample.seed),
         "generator": f"{sample.engine} (weights {sample.model_id})",
@@ -111,7 +116,10 @@ def sample_detail(store: Store, sample: Sample) -> dict[str, Any]:
     return view | {
         "scores": scores,
         "facts": facts,
-        "asked": list(asked_classes(store, sample.project_id, sample.label_map_blob)),
+        "asked": list(asked),
+        "invented": list(_invented(names, store.home.blobs, scores["selector"]["prediction_blob"], asked))
+        if "selector" in scores
+        else [],
     }
 
 
@@ -122,7 +130,7 @@ def sample_views(store: Store, samples: list[Sample]) -> list[dict[str, Any]]:
     project_id = samples[0].project_id
     found = (
         store.scores(project_id)
-        if len(samples) > 16
+        if len(samples) > CLOSE_LOOK
         else [score for sample in samples for score in store.scores(project_id, sample_id=sample.id)]
     )
     scores: dict[int, dict[str, Score]] = {}
@@ -130,23 +138,31 @@ def sample_views(store: Store, samples: list[Sample]) -> list[dict[str, Any]]:
         scores.setdefault(score.sample_id, {})[score.kind] = score
     names = {adapter.id: adapter.name for adapter in store.adapters(project_id)}
     classes, root = store.project(project_id).class_names, store.home.blobs
-    return [
-        sample_view(sample, scores.get(sample.id, {}), _named(classes, root, sample.label_map_blob), names) for sample in samples
-    ]
+    views = []
+    for sample in samples:
+        asked, own = _named(classes, root, sample.label_map_blob), scores.get(sample.id, {})
+        is_close = "selector" in own and len(samples) <= CLOSE_LOOK
+        invented = _invented(classes, root, own["selector"].prediction_blob, asked) if is_close else ()
+        views.append(sample_view(sample, own, names, asked=asked, invented=invented))
+    return views
 
 
-def asked_classes(store: Store, project_id: int, label_map_blob: str) -> tuple[str, ...]:
-    """Names of the classes that a label map holds, background left out."""
-    return _named(store.project(project_id).class_names, store.home.blobs, label_map_blob)
+def _named(names: tuple[str, ...], root: Path, blob: str, *, min_share: float = 0.0) -> tuple[str, ...]:
+    """Names of the classes that cover more than `min_share` of a label map, background left out."""
+    shares = _shares(root, blob)
+    return tuple(name for index, name in enumerate(names) if index and shares.get(index, 0.0) > min_share)
 
 
-def _named(names: tuple[str, ...], root: Path, blob: str) -> tuple[str, ...]:
-    return tuple(names[index] for index in _present(root, blob) if 0 < index < len(names))
+def _invented(names: tuple[str, ...], root: Path, prediction: str, asked: tuple[str, ...]) -> tuple[str, ...]:
+    """Classes that a model sees in more than a speck although nobody drew them."""
+    return tuple(name for name in _named(names, root, prediction, min_share=SPECK) if name not in asked)
 
 
 @lru_cache(maxsize=65536)
-def _present(root: Path, blob: str) -> tuple[int, ...]:
-    return tuple(int(value) for value in np.flatnonzero(np.bincount(BlobStore(root).label_map(blob).ravel())))
+def _shares(root: Path, blob: str) -> dict[int, float]:
+    """Class index -> share of the pixels; label maps never change, so this is worth keeping."""
+    labels = BlobStore(root).label_map(blob)
+    return {int(value): int(count) / labels.size for value, count in zip(*np.unique(labels, return_counts=True), strict=True)}
 
 
 def job_view(store: Store, job: Job, *, full: bool = False) -> dict[str, Any]:

@@ -16,12 +16,13 @@ def percent(value: float) -> str:
     return f"{round(100 * value)}\u00a0%"
 
 
-def describe(score: Score | None, asked: Collection[str]) -> str:
+def describe(score: Score | None, asked: Collection[str], invented: Collection[str] = ()) -> str:
     """Return one or two sentences on what the segmenter found of the asked classes.
 
     Args:
         score: By the selector; None = not scored yet.
         asked: Names of the classes in the asked label map, background left out.
+        invented: Names of classes that it sees although nobody drew them; specks are left out by the caller.
     """
     if score is None:
         return "Not scored yet."
@@ -54,9 +55,4 @@ def describe(score: Score | None, asked: Collection[str]) -> str:
         text = f"The segmenter finds the {names(found[:2])}, but the {names(partly[-1:])} only in part."
     else:
         text = f"The segmenter finds the {names(partly[:2])} only in part."
-    return text + _invented(score, asked)
-
-
-def _invented(score: Score, asked: Collection[str]) -> str:
-    extra = [name for name in score.per_class if name not in asked]
-    return f" It also sees {' and '.join(extra[:2])} that nobody drew." if extra else ""
+    return text + (f" It also sees {' and '.join(list(invented)[:2])} that nobody drew." if invented else "")

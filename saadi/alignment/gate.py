@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from saadi import quality
 from saadi.downstream.metrics import agreement, mean_over_asked
 from saadi.downstream.segmenter import Segmenter
+from saadi.masks import scaled
 from saadi.records import Image, LabelMap
 
 MIN_WIN_RATE = 0.5
@@ -92,11 +93,15 @@ class Gate:
             nearest=float(np.median(quality.nearest_distance(features, self._training_features))),
         )
 
+    def _asked(self, images: Sequence[Image]) -> list[LabelMap]:
+        return [scaled(label_map, (image.shape[0], image.shape[1])) for label_map, image in zip(self.label_maps, images,
+        strict=True)]
+
     def _dice(self, model: Segmenter, images: Sequence[Image]) -> tuple[float, ...]:
         found = model.predict(images)
         return tuple(
             mean_over_asked(agreement(prediction.label_map, asked, num_classes=self.num_classes), asked)
-            for prediction, asked in zip(found, self.label_maps, strict=True)
+            for prediction, asked in zip(found, self._asked(images), strict=True)
         )
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
-
 from saadi import devices
 from saadi.downstream.metrics import agreement, mean_over_asked
 from saadi.downstream.segmenter import Prediction, Segmenter
 from saadi.errors import TooFewError
 from saadi.jobs import JobContext, Outcome, Report
+from saadi.masks import scaled
 from saadi.records import LabelMap, Model, ModelKind, Project, Sample, Score
 from saadi.store import Store
 
@@ -31,8 +30,8 @@ def score_of(
     prediction: Prediction, asked: LabelMap, *, sample_id: int, model: Model, project: Project, prediction_blob: str
 ) -> Score:
     """One model's opinion: Dice, IoU and recall per class against the asked label map."""
-    size = prediction.label_map.shape
-    asked = asked if asked.shape == size else cv2.resize(asked, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    height, width = prediction.label_map.shape
+    asked = scaled(asked, (height, width))
     classes = agreement(prediction.label_map, asked, num_classes=len(project.classes))
     per_class = {
         project.classes[index].name: {"dice": round(found.dice, 4), "iou": round(found.iou, 4), "recall": round(found.recall, 4)}

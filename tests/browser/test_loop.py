@@ -190,7 +190,10 @@ def export_and_check(page: Page, studio: Studio) -> None:
     open_tab(page, "Export")
     page.get_by_label("Include the real training images").uncheck()
     page.click("#export-now:enabled")
-    page.wait_for_selector(".sx-export-row", timeout=120_000)
+    page.wait_for_selector(".sx-outcome:not(:empty), .sx-export-row", timeout=30_000)
+    ended = studio.wait_for_jobs(timeout_s=120)[0]
+    assert ended["state"] == "done", ended["error"]
+    page.wait_for_selector(".sx-export-row", timeout=20_000)
     expect(page.locator(".sx-verified").first).to_contain_text("found equal")
     folder = Path(studio.get("/api/projects/1/exports")["items"][0]["path"])
     assert (folder / "manifest.json").is_file() and list(folder.rglob("metadata.jsonl"))

@@ -6,10 +6,10 @@ from saadi.records import Score
 from ui.words import describe
 
 
-def said(asked: set[str] | None = None, **dice: float) -> str:
+def said(asked: set[str] | None = None, *, invented: tuple[str, ...] = (), **dice: float) -> str:
     parts = {name: {"dice": value, "iou": value, "recall": value} for name, value in dice.items()}
     score = Score(1, 1, "selector", 0.5, 0.5, 0.5, parts, "0" * 64)
-    return describe(score, asked if asked is not None else set(dice)).replace("\u00a0", " ")
+    return describe(score, asked if asked is not None else set(dice), invented).replace("\u00a0", " ")
 
 
 def test_found_and_missed_classes_are_named():
@@ -29,9 +29,13 @@ def test_a_half_found_class_is_neither_found_nor_missed():
 
 
 def test_what_nobody_drew_is_reported():
-    assert said({"liver"}, liver=0.9, bleeding=0.0).endswith("It also sees bleeding that nobody drew.")
+    assert said({"liver"}, invented=("bleeding",), liver=0.9, bleeding=0.0).endswith("It also sees bleeding that nobody drew.")
 
 
 def test_no_score_and_no_class_have_their_own_words():
     assert describe(None, {"liver"}) == "Not scored yet."
     assert said(set()) == "The mask asks for background only."
+
+
+def test_a_speck_of_another_class_is_not_worth_a_word():
+    assert said({"liver"}, liver=0.9, bleeding=0.0) == "The segmenter finds the liver (90 %)."

@@ -114,6 +114,7 @@ class AlignTab {
 
   async load() {
     const project = state.project;
+    this.pick();
     await Promise.all(
       [this.loadPromise(project), this.loadVersions(project)].map((part) => part.catch((error) => toast(error.message, "bad"))),
     );

@@ -75,6 +75,7 @@ export class MaskCanvas {
     context.fillRect(0, 0, this.w, this.h);
     if (!source) return;
     const picture = new Image();
+    picture.fetchPriority = "high"; // before the filmstrip, which asks for dozens
     picture.src = source;
     await picture.decode();
     if (this.imageSource === source) context.drawImage(picture, 0, 0, this.w, this.h);

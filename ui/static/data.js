@@ -133,14 +133,15 @@ class DataTab {
   showModels() {
     const { models } = state.overview;
     const line = (kind, name, missing) => {
-      const model = models[kind];
+      const model = models[kind],
+        dice = model?.metrics.val?.dice ?? model?.metrics.dice;
       return [
         h("dt", {}, name),
         h(
           "dd",
           {},
           model
-            ? `version ${model.id}, ${when(model.created_at)}${model.metrics.dice !== undefined ? `, overlap ${percent(model.metrics.dice)}` : ""}`
+            ? `version ${model.id}, ${when(model.created_at)}${dice === undefined ? "" : `, overlap ${percent(dice)} on validation images`}`
             : missing,
         ),
       ];

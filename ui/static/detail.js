@@ -141,9 +141,9 @@ export class DetailView {
       );
     return [
       row("All classes", selector.dice, judge?.dice, true),
-      ...Object.entries(selector.per_class).map(([name, values]) =>
-        row(name, values.dice, judge?.per_class?.[name]?.dice, this.sample.asked.includes(name)),
-      ),
+      ...Object.entries(selector.per_class)
+        .filter(([name]) => this.sample.asked.includes(name) || this.sample.invented.includes(name))
+        .map(([name, values]) => row(name, values.dice, judge?.per_class?.[name]?.dice, this.sample.asked.includes(name))),
       h(
         "p",
         { class: "sx-note" },

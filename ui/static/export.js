@@ -94,6 +94,7 @@ class ExportTab {
 
   async load() {
     if (state.overview) this.count();
+    this.showJob(state.recent.find((job) => job.kind === "export"));
     const project = state.project,
       { items } = await get(`/api/projects/${project.id}/exports`);
     if (state.project !== project) return;

@@ -144,6 +144,7 @@ class VoteTab {
     const load = async (source) => {
       const image = new Image();
       image.draggable = false;
+      image.fetchPriority = "high";
       image.src = source;
       try {
         await image.decode();
