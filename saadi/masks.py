@@ -155,14 +155,3 @@ def fit_to(label_map: LabelMap, *, size: tuple[int, int]) -> LabelMap:
     if label_map.shape == size:
         return label_map
     return np.asarray(cv2.resize(label_map, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT), dtype=np.uint8)
-
-
-def scaled(label_map: LabelMap, size: tuple[int, int]) -> LabelMap:
-    """The label map at another size, nearest neighbour at pixel centres; the same array when it fits already.
-
-    Args:
-        size: (height, width) in pixels.
-    """
-    if label_map.shape == size:
-        return label_map
-    return np.asarray(cv2.resize(label_map, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT), dtype=np.uint8)

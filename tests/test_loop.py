@@ -23,11 +23,11 @@ def filled(store: Store) -> Project:
     """A project of 24 invented scenes with a tiny random generator."""
     project = store.create_project("loop", task="segmentation", classes=CLASSES, resolution=16, actor="test")
     for seed in range(24):
-        image, label_map = tiny.scene(seed)
+        image, label_map = tiny.scene(seed, side=32)  # larger than the project works at
         split = "train" if seed < 12 else "val" if seed < 20 else "test"
         blob, label_map_blob = store.blobs.put_image(image), store.blobs.put_label_map(label_map)
         store.add_image(
-            project.id, blob=blob, size=(16, 16), group_id=f"p{seed % 6}", split=split, source_name=str(seed),
+            project.id, blob=blob, size=(32, 32), group_id=f"p{seed % 6}", split=split, source_name=str(seed),
             label_map_blob=label_map_blob, actor="test")  # fmt: skip
     made = tiny.engine()
     file = store.files.put(weights.to_bytes(made.denoiser.state_dict()))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from saadi import quality
 from saadi.downstream.metrics import agreement, mean_over_asked
 from saadi.downstream.segmenter import Segmenter
-from saadi.masks import scaled
+from saadi.masks import fit_to
 from saadi.records import Image, LabelMap
 
 MIN_WIN_RATE = 0.5
@@ -94,7 +94,7 @@ class Gate:
         )
 
     def _asked(self, images: Sequence[Image]) -> list[LabelMap]:
-        return [scaled(label_map, (image.shape[0], image.shape[1])) for label_map, image in zip(self.label_maps, images,
+        return [fit_to(label_map, size=(image.shape[0], image.shape[1])) for label_map, image in zip(self.label_maps, images,
         strict=True)]
 
     def _dice(self, model: Segmenter, images: Sequence[Image]) -> tuple[float, ...]:

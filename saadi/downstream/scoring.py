@@ -10,7 +10,7 @@ from saadi.downstream.metrics import agreement, mean_over_asked
 from saadi.downstream.segmenter import Prediction, Segmenter
 from saadi.errors import TooFewError
 from saadi.jobs import JobContext, Outcome, Report
-from saadi.masks import scaled
+from saadi.masks import fit_to
 from saadi.records import LabelMap, Model, ModelKind, Project, Sample, Score
 from saadi.store import Store
 
@@ -31,7 +31,7 @@ def score_of(
 ) -> Score:
     """One model's opinion: Dice, IoU and recall per class against the asked label map."""
     height, width = prediction.label_map.shape
-    asked = scaled(asked, (height, width))
+    asked = fit_to(asked, size=(height, width))
     classes = agreement(prediction.label_map, asked, num_classes=len(project.classes))
     per_class = {
         project.classes[index].name: {"dice": round(found.dice, 4), "iou": round(found.iou, 4), "recall": round(found.recall, 4)}

@@ -40,7 +40,8 @@ def paths(project: Project, item: Item) -> tuple[PurePosixPath, PurePosixPath | 
 def index_files(project: Project, rows: Sequence[Mapping[str, Any]], scheme: LabelScheme) -> dict[str, bytes]:
     """metadata.jsonl of each split, and a README.md that names the splits."""
     splits = [split for split in ("train", "val", "test") if any(row["split"] == split for row in rows)]
-    files = {f"{split}/{METADATA}": _metadata([row for row in rows if row["split"] == split]) for split in splits}
+    has_labels = any(row["label"] is not None for row in rows)
+    files = {f"{split}/{METADATA}": _metadata([row for row in rows if row["split"] == split], has_labels=has_labels) for split in splits}
     return files | {"README.md": _readme(project, splits, scheme)}
 
 
@@ -61,7 +62,8 @@ def check(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mapping[str,
             image = f"{split}/{entry.get('file_name')}"
             row = expected.get(image)
             mask = f"{split}/{entry['mask_file_name']}" if "mask_file_name" in entry else None
-            if row is None or row["mask"] != mask or row["group"] != entry.get("group") or row["kind"] != entry.get("kind"):
+            told = {"mask": mask, "group": entry.get("group"), "kind": entry.get("kind"), "label": entry.get("label") or None}
+            if row is None or any(row[key] != value for key, value in told.items()):
                 problems.append(f"{split}/{METADATA} line {number} does not fit the manifest")
             seen.add(image)
     if len(shapes) > 1:
@@ -69,12 +71,13 @@ def check(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mapping[str,
     return problems + [f"{image} has no line in {METADATA}" for image in sorted(expected.keys() - seen)]
 
 
-def _metadata(rows: Sequence[Mapping[str, Any]]) -> bytes:
+def _metadata(rows: Sequence[Mapping[str, Any]], *, has_labels: bool) -> bytes:
+    # A drawing has no label of its own; one empty text keeps the columns of all lines and splits alike.
     lines = []
     for row in rows:
         entry = {"file_name": f"images/{row['name']}.png"}
         entry |= {"mask_file_name": f"masks/{row['name']}.png"} if row["mask"] else {}
-        entry |= {"label": row["label"]} if row["label"] is not None else {}
+        entry |= {"label": row["label"] or ""} if has_labels else {}
         lines.append(dump(entry | {"kind": row["kind"], "synthetic": row["kind"] == "synthetic", "group": row["group"],
                                    "lineage": dump(row["lineage"])}) + "\n")
     return "".join(lines).encode()

@@ -35,7 +35,7 @@ def image(seed: int, *, size_px: int = 24) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (size_px, size_px, 3), dtype=np.uint8)
 
 
-def make_project(store: Store, *, ignore: bool = False) -> Project:
+def make_project(store: Store, *, ignore: bool = False, label: str | None = None) -> Project:
     """Four patients with two real images each."""
     project = store.create_project("Gall bladder: naïve", task="segmentation", classes=CLASSES, resolution=SIDE, actor="ann")
     for index in range(8):
@@ -46,6 +46,7 @@ def make_project(store: Store, *, ignore: bool = False) -> Project:
             size=(24, 24),
             group_id=group,
             split=split,
+            label=label,
             source_name=f"{group}_{index}.png",
             label_map_blob=store.blobs.put_label_map(label_map(index, ignore=ignore)),
             actor="ann",
@@ -99,9 +100,9 @@ def drawing(store: Store, project: Project, pixels: LabelMap, *, request_id: str
     )
 
 
-def full_project(store: Store, *, ignore: bool = False) -> Project:
+def full_project(store: Store, *, ignore: bool = False, label: str | None = None) -> Project:
     """Samples of every kind: from train, val and test patients, from a drawing, accepted and not."""
-    project = make_project(store, ignore=ignore)
+    project = make_project(store, ignore=ignore, label=label)
     for index, real in enumerate(store.images(project.id)):
         add_sample(store, project, real, index)
     add_sample(store, project, drawing(store, project, label_map(3, size_px=40)), 50)

@@ -76,8 +76,11 @@ def test_folds_without_validation_split_keep_groups_and_synthetic_images_apart(c
     )
 
 
-def test_imagefolder_metadata_have_equal_columns_and_relative_names(tmp_path: Path, store: Store) -> None:
-    export(store, full_project(store, ignore=True), tmp_path / "out", format="imagefolder")
+@pytest.mark.parametrize("label", [None, "dissection"])
+def test_imagefolder_metadata_have_equal_columns_and_relative_names(tmp_path: Path, store: Store, label: str | None) -> None:
+    # With a label the set holds labelled images and an accepted drawing that has none.
+    job = export(store, full_project(store, ignore=True, label=label), tmp_path / "out", format="imagefolder")
+    assert job.state == "done", job.error
     columns = set()
     for split, number in (("train", 9), ("val", 2), ("test", 2)):
         lines = [json.loads(line) for line in (tmp_path / "out" / split / "metadata.jsonl").read_text().splitlines()]
