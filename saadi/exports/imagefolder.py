@@ -41,7 +41,8 @@ def index_files(project: Project, rows: Sequence[Mapping[str, Any]], scheme: Lab
     """metadata.jsonl of each split, and a README.md that names the splits."""
     splits = [split for split in ("train", "val", "test") if any(row["split"] == split for row in rows)]
     has_labels = any(row["label"] is not None for row in rows)
-    files = {f"{split}/{METADATA}": _metadata([row for row in rows if row["split"] == split], has_labels=has_labels) for split in splits}
+    files = {f"{split}/{METADATA}": _metadata([row for row in rows if row["split"] == split], has_labels=has_labels)
+             for split in splits}
     return files | {"README.md": _readme(project, splits, scheme)}
 
 
