@@ -35,6 +35,7 @@ from saadi.engines import weights
 from saadi.engines.compact import CompactEngine
 from saadi.engines.compact import default_architecture as engine_architecture
 from saadi.engines.fitting import FitConfig, TrainingSet, fit, sweep_samplers
+from saadi.masks import fit_to
 from saadi.records import Image, LabelClass, LabelMap, Project
 
 FIRST_PATIENT, NUM_PATIENTS, NUM_TRAIN, NUM_HELD = 100, 120, 2400, 128
@@ -141,9 +142,10 @@ def pack(arguments: argparse.Namespace) -> None:
     _, held_maps = load(arguments.work, "held")
     made = CompactEngine.from_file(manifest["engine"]["architecture"], target / "engine.safetensors")
     drawn = made.generate(held_maps, range(len(held_maps)))
+    asked = [fit_to(label_map, size=(made.resolution, made.resolution)) for label_map in held_maps]
     for kind in ("selector", "judge"):
         segmenter = Segmenter.from_file(manifest[kind]["architecture"], target / f"{kind}.safetensors")
-        seen = evaluate(segmenter, drawn, held_maps, PROJECT)
+        seen = evaluate(segmenter, drawn, asked, PROJECT)
         manifest["engine"]["metrics"][f"{kind}_on_unseen_masks"] = seen
         print(kind, "on rendered:", manifest[kind]["metrics"]["val"]["dice"], "on generated:", seen["dice"], flush=True)
     (target / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")

@@ -1,0 +1,16 @@
+import time
+
+import pytest
+
+from saadi import bench
+from saadi.errors import BadInputError
+
+
+def test_unknown_benchmark_names_those_that_exist():
+    with pytest.raises(BadInputError, match="no benchmark 'speed'; there are: generation, fitting, alignment, memory"):
+        bench.main(["speed"])
+
+
+def test_median_ignores_one_slow_run():
+    times = iter([0.0, 0.0, 0.0, 0.2, 0.0])
+    assert bench.median_seconds(lambda: time.sleep(next(times)), repeats=4, warm_up=1) < 0.1
