@@ -20,7 +20,12 @@ def device() -> torch.device:
 
 
 def use_all_threads() -> None:
-    """Let torch use the threads this process may use; call once per worker."""
+    """Let torch use the threads this process may use; call once per worker, before any other torch work.
+
+    Denormal numbers count as zero: a pair with a logit of 90 has gradients of 1e-39, and one such pair in a batch made an
+    alignment step ten times slower.
+    """
+    torch.set_flush_denormal(True)
     torch.set_num_threads(config.num_threads())
 
 

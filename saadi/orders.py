@@ -19,7 +19,7 @@ MIN_IMAGES_TO_TRAIN_SCORER = 8
 MIN_PAIRS_TO_ALIGN = 16
 """16 good pairs already move a small model; fewer only teach noise."""
 
-Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
 class SamplingSettings(BaseModel):

@@ -40,7 +40,8 @@ def build_pairs(store: Store, project_id: int, *, actor: str, real_winners: bool
         undecided += merged.num_undecided
         pairs += to_pairs(merged.decisions, label_map_blob=label_map_blob)
         if label_map_blob in reals and candidates:
-            worst = min(candidates, key=lambda candidate: (candidate.score, candidate.sample_id))
+            strength = strengths(candidates, votes.get(label_map_blob, []))
+            worst = min(candidates, key=lambda candidate: (strength[candidate.sample_id], candidate.sample_id))
             pairs.append(
                 Pair(
                     label_map_blob=label_map_blob,
@@ -98,11 +99,19 @@ def next_vote_pairs(
 
 
 def _candidates(store: Store, project_id: int) -> dict[str, list[Candidate]]:
-    """Label map blob -> its candidates that the active selector has scored and nobody has rejected or quarantined."""
+    """Label map blob -> its candidates that the active selector has scored.
+
+    Only images of the present generator, only label maps that belong to no validation or test patient (those measure), and none
+    that somebody has quarantined; a rejected image stays, as a loser it teaches.
+    """
     by_selector = {score.sample_id: score.dice for score in store.scores(project_id) if score.kind == "selector"}
+    engine = store.active_model(project_id, "engine")
+    held = store.label_maps(project_id, splits=["val", "test"])
+    held_ids, held_blobs = {record.id for record in held}, {record.blob for record in held}
     groups: dict[str, list[Candidate]] = defaultdict(list)
     for sample in store.samples(project_id):
-        if sample.id in by_selector and sample.curation != "quarantined":
+        is_usable = sample.id in by_selector and sample.curation != "quarantined" and engine and sample.model_id == engine.id
+        if is_usable and sample.label_map_id not in held_ids and sample.label_map_blob not in held_blobs:
             groups[sample.label_map_blob].append(Candidate(sample.id, sample.blob, by_selector[sample.id]))
     return {blob: group for blob, group in groups.items() if len(group) >= 2}
 

@@ -116,9 +116,10 @@ def merge(candidates: Sequence[Candidate], votes: Sequence[Vote]) -> Merged:
     merged = strengths(candidates, votes)
     decisions: list[Decision] = []
     conflicts: list[tuple[int, int]] = []
-    voted: set[frozenset[int]] = set()
+    voted = {frozenset((vote.left_id, vote.right_id)) for vote in votes if vote.answer != "skip"}
     for (better, worse), (voters_for, voters_against) in sorted(tally.items()):
-        voted.add(frozenset((better, worse)))
+        if better in banned:
+            continue
         gap = by_id[better].score - by_id[worse].score
         if (voters_against and voters_for <= 2 * voters_against) or (gap <= -MIN_MARGIN and voters_for < 2):
             conflicts.append((better, worse))

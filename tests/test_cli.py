@@ -88,7 +88,7 @@ def test_a_project_is_created_and_listed(answer: Answer, home: Home) -> None:
 @pytest.mark.parametrize(("arguments", "sentence"), [
     (("project", "create", "p", "--classes", "a"), "2 to 100 classes"),
     (("project", "create", "p", "--classes", "a,a"), "different names"),
-    (("project", "create", "p", "--classes", "a,b", "--resolution", "100"), "multiple of 16, got 100; take 96"),
+    (("project", "create", "p", "--classes", "a,b", "--resolution", "100"), "multiple of 32, got 100; take 96"),
     (("project", "create", "p", "--classes", "a,b", "--colors", "#000000,red"), "2 colours like #e05263"),
     (("fit", "nothing"), "no project 'nothing'; there are: none yet"),
     (("cancel", "7"), "no job 7"),

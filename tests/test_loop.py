@@ -120,3 +120,17 @@ def test_too_few_says_how_many_are_missing(store: Store, project: Project):
     with pytest.raises(BadInputError, match="seed"):
         order(GenerateOrder, project_id=project.id, seed=2**65)
     assert store.jobs() == []
+
+
+def test_label_maps_of_test_patients_and_old_generators_never_make_pairs(store: Store, home: Home, filled: Project):
+    run(store, home, TrainScorerOrder, project_id=filled.id, steps=2, batch_size=4)
+    held = [record.id for record in store.label_maps(filled.id, splits=["test"])]
+    run(store, home, GenerateOrder, project_id=filled.id, label_map_ids=held, candidates=3)
+    assert len(store.scores(filled.id)) > 0
+    with pytest.raises(TooFewError, match="no scored candidates yet"):
+        pairing.build_pairs(store, filled.id, actor="test")
+    run(store, home, GenerateOrder, project_id=filled.id, count=4, candidates=2)
+    assert pairing.build_pairs(store, filled.id, actor="test").summary["num_label_maps"] == 4
+    run(store, home, FitOrder, project_id=filled.id, steps=1, batch_size=2)
+    with pytest.raises(TooFewError, match="no scored candidates yet"):
+        pairing.build_pairs(store, filled.id, actor="test")

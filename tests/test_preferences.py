@@ -82,3 +82,13 @@ def test_vote_and_score_together_are_agreed_and_weigh_more_than_a_score():
 def test_both_bad_never_makes_a_winner_and_skip_says_nothing():
     assert merge(candidates(0.9, 0.4), [vote(1, 2, "both_bad")]).decisions == ()
     assert merge(candidates(0.9, 0.4), [vote(1, 2, "skip")]) == merge(candidates(0.9, 0.4), [])
+
+
+def test_an_image_called_bad_by_one_person_does_not_win_by_the_vote_of_another():
+    group = candidates(0.7, 0.7, 0.7)
+    found = merge(group, [vote(1, 2, "left"), vote(1, 3, "both_bad", voter="bob")])
+    assert found.decisions == ()
+
+
+def test_a_pair_called_equally_good_is_not_decided_by_the_score():
+    assert merge(candidates(0.9, 0.4), [vote(1, 2, "both_good")]).decisions == ()

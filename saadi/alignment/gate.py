@@ -122,7 +122,7 @@ def compare(present: Reading, reference: Reading, *, winner_ratio: float) -> Ver
     ):
         if now > max(before, 0.0) * MAX_DISTANCE_RATIO + distance_slack(before):
             reasons.append(f"the images moved away from real ones in {name} ({before:.2f} to {now:.2f})")
-    if winner_ratio > MAX_WINNER_RATIO:
+    if not winner_ratio <= MAX_WINNER_RATIO:  # also when it is not a number
         reasons.append(f"the error on held-out winners grew to {winner_ratio:.2f} times the old one")
     if present.vendi < MIN_VENDI_RATIO * reference.vendi:
         reasons.append(f"variety fell from {reference.vendi:.1f} to {present.vendi:.1f} different images")

@@ -28,6 +28,8 @@ from saadi.jobs import JobContext, Outcome, Report
 from saadi.records import Adapter, Image, LabelMap, PairSet, Project
 from saadi.store import Store
 
+GATE_FIRST_SEED = 2**40
+"""Seeds of the gate's images: beyond those that people and pools can use."""
 STRIP = 6
 """Images in the before/after strip."""
 MAX_REAL = 200
@@ -88,13 +90,17 @@ def align(
     trainer = PairTrainer(engine, pairs, config, parent=parent, parent_scale=parent_scale)
     history: list[dict[str, Any]] = []
     best: Aligned | None = None
-    verdict: Verdict | None = None
-    if folder is not None and (saved := trainer.restore(folder)) is not None:
+    saved = trainer.restore(folder) if folder is not None else None
+    if saved is not None:
         history, reference = saved["history"], reading_from_json(saved["reference"])
         best = _best_from(saved["best"], reference, before, history)
-    accuracies: list[float] = []
-    while trainer.step < config.num_steps:
+    accuracies: list[float] = saved["accuracies"] if saved else []
+    stopped: str | None = saved["stopped"] if saved else None
+    while trainer.step < config.num_steps and not stopped:
         numbers = trainer.train_step()
+        if not np.isfinite(numbers["gradient_norm"]):
+            log.warning("alignment_stopped", step=trainer.step, reason=trainer.alarm())
+            break
         accuracies = [*accuracies[-49:], numbers["accuracy"]]
         report(
             trainer.step,
@@ -112,14 +118,14 @@ def align(
         history.append(row)
         if verdict.passed and (best is None or verdict.dice_gain[0] > best.verdict.dice_gain[0]):
             best = Aligned(lora.state(trainer.policy), trainer.step, present, reference, verdict, before, after, history)
+        if stopped := alarm or _accuracy_gap(trainer, row):
+            log.warning("alignment_stopped", step=trainer.step, reason=stopped)
+            row["stopped"] = stopped
         if folder is not None and keep is not None:
-            trainer.save(folder, {"history": history, "reference": reading_to_json(reference), "best": _best_to(best, keep)})
-        if stop := alarm or _accuracy_gap(trainer, row):
-            log.warning("alignment_stopped", step=trainer.step, reason=stop)
-            row["stopped"] = stop
-            break
+            state = {"history": history, "reference": reading_to_json(reference), "best": _best_to(best, keep)}
+            trainer.save(folder, state | {"accuracies": accuracies, "stopped": stopped})
     if best is None:
-        reasons = "; ".join(verdict.reasons) if verdict else "no checkpoint was reached"
+        reasons = "; ".join(history[-1]["reasons"]) if history else "no checkpoint was reached"
         raise AlignmentStoppedError(
             f"no checkpoint was better than the old model, which stays in use ({reasons}); "
             "collect more pairs or votes, or lower the learning rate"
@@ -282,6 +288,8 @@ def run_job(context: JobContext) -> Outcome:
         seed=order["seed"],
     )
 
+    seeds = [GATE_FIRST_SEED + index for index in range(len(gate.label_maps))]
+
     def keep(state: dict[str, Tensor]) -> str:
         return str(store.files.path(store.files.put(weights.to_bytes(state))))
 
@@ -291,14 +299,16 @@ def run_job(context: JobContext) -> Outcome:
         gate,
         config,
         context.report,
-        seeds=range(len(gate.label_maps)),
+        seeds=seeds,
         folder=context.dir,
         parent=store.files.path(parent.file) if parent else None,
         parent_scale=parent.scale if parent else 1.0,
         keep=keep,
     )
     file = store.files.put(weights.to_bytes(found.state))
-    after = found.after or engine.generate(gate.label_maps[:STRIP], range(STRIP), adapter=store.files.path(file))
+    shown = gate.label_maps[:STRIP]
+    # A resumed run has no pictures of its best checkpoint; they need an engine to which no adapter is attached.
+    after = found.after or load_engine(store, project).generate(shown, seeds[: len(shown)], adapter=store.files.path(file))
     metrics = metrics_of(found.reading, found.reference, found.verdict) | {
         "step": found.step,
         "history": found.history,
@@ -317,7 +327,7 @@ def run_job(context: JobContext) -> Outcome:
             model_id=model.id,
             parent_id=parent.id if parent else None,
             file=file,
-            scale=1.0,
+            scale=parent.scale if parent else 1.0,
             config=settings,
             metrics=metrics,
             actor=context.job.created_by,

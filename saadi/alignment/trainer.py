@@ -85,6 +85,8 @@ class PairTrainer:
         self.is_real = torch.tensor([pair.is_real for pair in pairs], device=engine.device)
         self.train_ids, self.held_ids = split_pairs(pairs, share=config.held_out_share, seed=config.seed)
         self.beta = config.beta or default_beta(self.chosen[0].numel())
+        # A checkpoint belongs to these pairs and this parent: a retry after an accept or roll-back must not mix them.
+        self.settings = asdict(config) | {"parent": parent.name if parent else None, "num_pairs": len(pairs)}
         self.step = 0
         self._reference: dict[tuple[int, int], tuple[float, float]] = {}
         self._norms: list[float] = []
@@ -192,13 +194,13 @@ class PairTrainer:
             folder,
             parameters=self.parameters,
             optimizer=self.optimizer,
-            config=asdict(self.config),
+            config=self.settings,
             state={"step": self.step, "norms": self._norms, "alarms": self._alarms, "extra": extra},
         )
 
     def restore(self, folder: Path) -> dict[str, Any] | None:
         """Continue from a checkpoint if there is one; returns what was saved beside it."""
-        found = checkpoints.restore(folder, parameters=self.parameters, optimizer=self.optimizer, config=asdict(self.config))
+        found = checkpoints.restore(folder, parameters=self.parameters, optimizer=self.optimizer, config=self.settings)
         if found is None:
             return None
         state, _ = found

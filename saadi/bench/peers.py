@@ -25,7 +25,7 @@ def peer_sample(network: UNet2DModel, condition: Tensor, *, steps: int) -> Tenso
     """
     scheduler = DDIMScheduler()
     scheduler.set_timesteps(steps)
-    image = torch.randn(len(condition), 3, *condition.shape[2:], generator=torch.Generator().manual_seed(0))
+    image = torch.randn(len(condition), 3, *condition.shape[2:], generator=torch.Generator().manual_seed(0)).to(condition.device)
     for time in scheduler.timesteps:
         stacked = torch.cat([image.to(condition.dtype), condition], 1)
         predicted = network(stacked, time).sample

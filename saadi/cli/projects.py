@@ -42,15 +42,15 @@ def demo(home: HomeOption = None, as_json: JsonOption = False) -> None:
 def create(name: ProjectArgument,
            classes: Annotated[str, typer.Option(help="Names from index 0: background,polyp")],
            task: Annotated[str, typer.Option(help="segmentation or classification")] = "segmentation",
-           resolution: Annotated[int, typer.Option(help="Side in pixels of generated images, a multiple of 16.")] = 128,
+           resolution: Annotated[int, typer.Option(help="Side in pixels of generated images, a multiple of 32.")] = 128,
            colors: Annotated[str | None, typer.Option(help="#rrggbb per class; default: chosen for you.")] = None,
            home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Create an empty project."""
     if task not in get_args(Task):
         raise typer.BadParameter(f"--task is {' or '.join(get_args(Task))}, got {task!r}")
-    if resolution % 16:
-        nearest = max(16, round(resolution / 16) * 16)
-        raise BadInputError(f"--resolution must be a multiple of 16, got {resolution}; take {nearest}")
+    if resolution % 32:
+        nearest = max(32, round(resolution / 32) * 32)
+        raise BadInputError(f"--resolution must be a multiple of 32, got {resolution}; take {nearest}")
     labels = _classes(_parts(classes), _parts(colors) if colors else None)
     with Store.open(home_of(home)) as store:
         made = store.create_project(name, task=cast(Task, task), classes=labels, resolution=resolution, actor=config.user_name())

@@ -90,20 +90,16 @@ class Segmenter:
 
     @torch.no_grad()
     def predict(self, images: Sequence[Image]) -> list[Prediction]:
-        """What the network sees in each image (all of one size)."""
+        """What the network sees in each image; sizes may differ."""
         found: list[Prediction] = []
         for first in range(0, len(images), BATCH):
             chunk = images[first : first + BATCH]
             with devices.autocast(self.device):
                 logits = self.network(self.encode(chunk))
-            probabilities = F.interpolate(logits.float(), size=chunk[0].shape[:2], mode="bilinear", align_corners=False).softmax(
-                1
-            )
-            best, label_maps = probabilities.max(1)
-            found += [
-                Prediction(label_map=array.astype(np.uint8), confidence=float(value))
-                for array, value in zip(label_maps.cpu().numpy(), best.mean((1, 2)).cpu(), strict=True)
-            ]
+            for image, logit in zip(chunk, logits.float(), strict=True):
+                large = F.interpolate(logit[None], size=image.shape[:2], mode="bilinear", align_corners=False)
+                best, label_map = large.softmax(1)[0].max(0)
+                found.append(Prediction(label_map.cpu().numpy().astype(np.uint8), float(best.mean())))
         return found
 
     @torch.no_grad()

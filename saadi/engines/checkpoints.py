@@ -61,12 +61,14 @@ def restore(
     if state.pop("config") != config:
         raise WeightsError("the checkpoint of this job belongs to other settings; start a new job")
     tensors = load_file(path)
+    is_fused = any(group.get("fused") for group in optimizer.param_groups)
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[f"parameter.{name}"])
             optimizer.state[parameter] = {}
             for key, value in ((key, value) for key, value in tensors.items() if key.startswith(f"optimizer.{name}.")):
                 # Moments must keep the parameter's memory layout: the fused optimiser walks both in storage order.
-                moment = torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
+                same = value.shape == parameter.shape
+                moment = torch.empty_like(parameter).copy_(value) if same else value.to(parameter.device if is_fused else "cpu")
                 optimizer.state[parameter][key.removeprefix(f"optimizer.{name}.")] = moment
     return state, {key.removeprefix("tensor."): value for key, value in tensors.items() if key.startswith("tensor.")}

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from saadi import devices
 from saadi.engines import lora, samplers, weights
 from saadi.engines.base import StepCallback, no_callback
-from saadi.errors import BadInputError
+from saadi.errors import BadInputError, WeightsError
 from saadi.records import Image, LabelMap
 
 NUM_EXTRAS = 6
@@ -231,6 +231,8 @@ class CompactEngine:
         """A copy in the fast dtype with the adapter merged; autocast would cast all weights again in each step."""
         key = (adapter, scale)
         if self._sampling is None or self._sampling[0] != key:
+            if adapter is not None and lora.is_attached(self._denoiser):
+                raise WeightsError("an adapter is attached to this engine already; load a fresh one to use another")
             module: nn.Module = copy.deepcopy(self._denoiser)
             if lora.is_attached(module):
                 module = lora.merged(module)

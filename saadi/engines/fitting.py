@@ -68,6 +68,7 @@ class TrainingSet:
     def class_weights(self, cap: float) -> Tensor:
         """(256,) weight per label value, mean 1 over all pixels; unused values get 1."""
         counts = torch.bincount(self.label_maps.flatten().long(), minlength=256).float()
+        counts[255] = 0  # unknown pixels are no class
         present = counts > 0
         raw = torch.where(present, (counts.clamp_min(1) / counts.max()).rsqrt().clamp(max=cap), torch.ones(()))
         return raw / ((raw * counts).sum() / counts.sum())

@@ -89,7 +89,8 @@ def _lean(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 def state(wrapped: PeftModel) -> dict[str, Tensor]:
     """The policy's tensors under peft's own names, so that other programs can load them."""
-    return dict(get_peft_model_state_dict(wrapped, adapter_name=POLICY))
+    found = get_peft_model_state_dict(wrapped, adapter_name=POLICY)
+    return {name: tensor.detach().clone() for name, tensor in found.items()}
 
 
 def load(module: nn.Module, file: Path, *, scale: float = 1.0) -> PeftModel:

@@ -15,7 +15,7 @@ from saadi.errors import TooFewError
 from saadi.records import Adapter, Project
 from saadi.store import Store
 
-FIRST_SEED = 900_000
+FIRST_SEED = 2**41
 """Seeds of fresh images: far from those of pools and gates."""
 
 

@@ -129,7 +129,7 @@ def arms(
     shuffled = [replace(pair, chosen=pair.rejected, rejected=pair.chosen) if generator.random() < 0.5 else pair for pair in pairs]
     plain = replace(settings, sft_weight=0.0)
     return [("aligned", with_real, settings), ("synthetic_winners_only", pairs, settings), ("swapped", swapped, plain),
-            ("shuffled", shuffled, plain), ("small_beta", pairs, replace(plain, beta=300.0, learning_rate=1e-3))]  # fmt: skip
+            ("shuffled", shuffled, plain), ("small_beta", pairs, replace(plain, beta=300.0))]  # fmt: skip
 
 
 def run_arm(architecture: dict[str, Any], state: dict[str, Any], pairs: list[TrainingPair], settings: AlignmentConfig, gates:

@@ -5,6 +5,7 @@ import torch
 
 from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair, split_pairs
 from saadi.engines import lora, weights
+from saadi.errors import WeightsError
 from tests import tiny
 
 CONFIG = AlignmentConfig(num_steps=6, batch_size=4, lora_rank=2, learning_rate=1e-3, held_out_share=0.25)
@@ -107,3 +108,20 @@ def test_gradient_alarm_needs_a_lasting_jump():
     assert "times its median" in trainer.alarm()
     trainer._watch(float("nan"))
     assert "no longer a number" in trainer.alarm()
+
+
+def test_a_kept_adapter_does_not_change_while_training_goes_on():
+    trainer = PairTrainer(tiny.engine(), pairs(), CONFIG)
+    trainer.train_step()
+    kept = lora.state(trainer.policy)
+    before = {name: tensor.clone() for name, tensor in kept.items()}
+    trainer.train_step()
+    for name, tensor in kept.items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in lora.state(trainer.policy).items())
+
+
+def test_a_checkpoint_of_another_parent_is_refused(tmp_path):
+    PairTrainer(tiny.engine(), pairs(8), CONFIG).save(tmp_path, {})
+    with pytest.raises(WeightsError, match="other settings"):
+        PairTrainer(tiny.engine(), pairs(6), CONFIG).restore(tmp_path)

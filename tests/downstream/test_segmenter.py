@@ -48,3 +48,8 @@ def test_unknown_pixels_are_not_learnt():
         report=note,
     )
     assert seen and np.isfinite(seen).all()
+
+
+def test_images_of_different_sizes_keep_their_own():
+    found = tiny.segmenter("unet").predict([tiny.scene(0, side=40)[0], tiny.scene(1, side=24)[0]])
+    assert [item.label_map.shape for item in found] == [(40, 40), (24, 24)]
