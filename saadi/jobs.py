@@ -7,6 +7,7 @@ Why an own table: huey on SQLite lost 3 of 5 jobs under kill -9, litequeue froze
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -152,6 +153,7 @@ def run_job(store: Store, job: Job, handlers: Mapping[str, Handler]) -> None:
         with store.write():
             result = outcome.publish(store)
             store.finish_job(job, state="done", message=outcome.message, result=result)
+        _drop_checkpoints(store, job)
         log.info("job_done", job=job.id)
     except FencedError:
         log.warning("job_fenced", job=job.id, attempt=job.attempt)
@@ -171,8 +173,14 @@ def run_job(store: Store, job: Job, handlers: Mapping[str, Handler]) -> None:
 def _end(store: Store, job: Job, *, state: str, message: str, error: str | None, trace: str | None = None) -> None:
     try:
         store.finish_job(job, state=state, message=message, error=error, traceback=trace)
+        _drop_checkpoints(store, job)
     except FencedError:
         log.warning("job_fenced", job=job.id, attempt=job.attempt)
+
+
+def _drop_checkpoints(store: Store, job: Job) -> None:
+    # A fit leaves 180 MB; nobody reads them once the job has ended.
+    shutil.rmtree(store.home.job_dir(job.id), ignore_errors=True)
 
 
 def _sentence(error: Exception) -> str:

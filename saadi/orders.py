@@ -22,6 +22,12 @@ MIN_PAIRS_TO_ALIGN = 16
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
+def need_segmentation(store: Store, project_id: int) -> None:
+    """Raises: BadInputError: the project has no label maps to work with by its task."""
+    if store.project(project_id).task != "segmentation":
+        raise BadInputError("this needs a segmentation project; generators and scorers for classification are not there yet")
+
+
 class SamplingSettings(BaseModel):
     """How an engine samples; part of every sample's recipe."""
 
@@ -60,6 +66,7 @@ class FitOrder(Order):
     seed: Seed = 0
 
     def check(self, store: Store) -> None:
+        need_segmentation(store, self.project_id)
         if self.steps is not None and self.minutes is not None:
             raise BadInputError(f"steps or minutes, not both; got {self.steps} steps and {self.minutes:g} minutes")
         usable = len(store.label_maps(self.project_id, splits=["train"]))
@@ -86,6 +93,7 @@ class GenerateOrder(Order):
     parent_id: int | None = None
 
     def check(self, store: Store) -> None:
+        need_segmentation(store, self.project_id)
         if store.active_model(self.project_id, "engine") is None:
             raise TooFewError("this project has no generator yet; run `fit` first")
         for label_map_id in self.label_map_ids or ():
@@ -111,6 +119,7 @@ class TrainScorerOrder(Order):
     seed: Seed = 0
 
     def check(self, store: Store) -> None:
+        need_segmentation(store, self.project_id)
         usable = len(store.label_maps(self.project_id, splits=["train"]))
         if usable < MIN_IMAGES_TO_TRAIN_SCORER:
             raise TooFewError(

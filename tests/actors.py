@@ -78,7 +78,7 @@ def count_to_ten(job: JobContext) -> Outcome:
     """Ten small steps with a checkpoint each; publishes one label map."""
     checkpoint = job.dir / "step"
     first = int(checkpoint.read_text()) if checkpoint.exists() else 0
-    with (job.dir / "log").open("a") as stream:
+    with (job.store.home.path / f"starts-{job.job.id}").open("a") as stream:
         stream.write(f"{job.job.attempt} {first}\n")
     for step in range(first + 1, 11):
         time.sleep(0.004)

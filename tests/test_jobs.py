@@ -306,7 +306,7 @@ def test_50_killed_workers_lose_and_double_nothing(home: Home, store: Store, pro
 def check_resumed(home: Home, ended: list[Job]) -> None:
     """Each attempt began where the checkpoint of the one before stood, and not at zero."""
     for job in ended:
-        starts = [line.split() for line in (home.job_dir(job.id) / "log").read_text().splitlines()]
+        starts = [line.split() for line in (home.path / f"starts-{job.id}").read_text().splitlines()]
         assert [int(attempt) for attempt, _ in starts] == sorted({int(attempt) for attempt, _ in starts})
         steps = [int(step) for _, step in starts]
         assert steps == sorted(steps)

@@ -134,3 +134,8 @@ def test_label_maps_of_test_patients_and_old_generators_never_make_pairs(store: 
     run(store, home, FitOrder, project_id=filled.id, steps=1, batch_size=2)
     with pytest.raises(TooFewError, match="no scored candidates yet"):
         pairing.build_pairs(store, filled.id, actor="test")
+
+
+def test_an_ended_job_leaves_no_checkpoints(store: Store, home: Home, filled: Project):
+    job = run(store, home, FitOrder, project_id=filled.id, steps=2, batch_size=4)
+    assert job.state == "done" and not home.job_dir(job.id).exists()

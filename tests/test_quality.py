@@ -45,3 +45,17 @@ def test_nearest_distance_finds_a_planted_copy():
 def test_paired_interval_holds_the_mean_and_excludes_zero_for_a_clear_gain():
     mean, low, high = quality.paired_interval([0.1, 0.12, 0.08, 0.11, 0.09] * 10)
     assert low > 0 and low <= mean <= high
+
+
+def test_leave_one_out_distances_are_those_of_the_smaller_sets():
+    draw = np.random.default_rng(3)
+    first, second = draw.normal(size=(12, 4)).astype(np.float32), draw.normal(size=(15, 4)).astype(np.float32)
+    found = quality.leave_one_out_distances(first, second)
+    for index in (0, 5, 11):
+        assert found[index] == pytest.approx(quality.kernel_distance(np.delete(first, index, 0), second), rel=1e-6)
+
+
+def test_jackknife_error_of_a_mean_is_the_standard_error():
+    values = np.random.default_rng(4).normal(size=50)
+    left_out = (values.sum() - values) / 49
+    assert quality.jackknife_error(left_out) == pytest.approx(values.std(ddof=1) / np.sqrt(50))

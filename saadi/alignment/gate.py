@@ -17,7 +17,9 @@ from saadi.records import Image, LabelMap
 
 MIN_WIN_RATE = 0.5
 MAX_DISTANCE_RATIO = 1.15
-"""Distances to real images may grow by this factor of the reference's own distance, plus `DISTANCE_SLACK`."""
+"""Distances to real images may grow by this factor of the reference's own distance, plus `DISTANCE_SLACK`, plus chance."""
+DISTANCE_SLACK = 0.02
+"""About the distance between two halves of one set of 200 real images."""
 MAX_WINNER_RATIO = 1.25
 """Held-out winner error against the reference's (docs/design.md): its size is the alarm, not its sign."""
 MIN_VENDI_RATIO = 0.9
@@ -38,6 +40,9 @@ class Reading:
     """Kernel distance to held-out real images in the judge's features."""
     appearance_distance: float
     """The same in colour, contrast and sharpness statistics, to which the judge is blind."""
+    feature_left_out: tuple[float, ...]
+    """The feature distance without one mask after the other: says how noisy it is."""
+    appearance_left_out: tuple[float, ...]
     vendi: float
     nearest: float
     """Median distance to the nearest training image in the judge's features."""
@@ -89,13 +94,17 @@ class Gate:
             selector_dice=self._dice(self.selector, images),
             feature_distance=quality.kernel_distance(features, self._real_features),
             appearance_distance=quality.kernel_distance(appearance, self._real_appearance),
+            feature_left_out=tuple(quality.leave_one_out_distances(features, self._real_features).tolist()),
+            appearance_left_out=tuple(quality.leave_one_out_distances(appearance, self._real_appearance).tolist()),
             vendi=quality.vendi_score(features),
             nearest=float(np.median(quality.nearest_distance(features, self._training_features))),
         )
 
     def _asked(self, images: Sequence[Image]) -> list[LabelMap]:
-        return [fit_to(label_map, size=(image.shape[0], image.shape[1])) for label_map, image in zip(self.label_maps, images,
-        strict=True)]
+        return [
+            fit_to(label_map, size=(image.shape[0], image.shape[1]))
+            for label_map, image in zip(self.label_maps, images, strict=True)
+        ]
 
     def _dice(self, model: Segmenter, images: Sequence[Image]) -> tuple[float, ...]:
         found = model.predict(images)
@@ -116,11 +125,17 @@ def compare(present: Reading, reference: Reading, *, winner_ratio: float) -> Ver
         reasons.append(f"the judge prefers the new images in only {win_rate:.0%} of the masks")
     if gain[0] < 0:
         reasons.append(f"mask fidelity fell by {-gain[0]:.3f} Dice")
-    for name, now, before in (
-        ("features", present.feature_distance, reference.feature_distance),
-        ("colour and texture", present.appearance_distance, reference.appearance_distance),
+    for name, now, before, now_left_out, before_left_out in (
+        ("features", present.feature_distance, reference.feature_distance, present.feature_left_out, reference.feature_left_out),
+        (
+            "colour and texture",
+            present.appearance_distance,
+            reference.appearance_distance,
+            present.appearance_left_out,
+            reference.appearance_left_out,
+        ),
     ):
-        if now > max(before, 0.0) * MAX_DISTANCE_RATIO + distance_slack(before):
+        if moved_away(now, before, now_left_out, before_left_out):
             reasons.append(f"the images moved away from real ones in {name} ({before:.2f} to {now:.2f})")
     if not winner_ratio <= MAX_WINNER_RATIO:  # also when it is not a number
         reasons.append(f"the error on held-out winners grew to {winner_ratio:.2f} times the old one")
@@ -138,9 +153,15 @@ def compare(present: Reading, reference: Reading, *, winner_ratio: float) -> Ver
     )
 
 
-def distance_slack(before: float) -> float:
-    """Absolute slack of a distance: with 32 images its standard error is about this size for sets close to real ones."""
-    return 0.02 * (1 + abs(before))
+def moved_away(now: float, before: float, now_left_out: Sequence[float], before_left_out: Sequence[float]) -> bool:
+    """Whether a distance grew beyond the allowed factor by more than chance explains (one-sided 95 %, jackknife over masks).
+
+    Same masks and seeds on both sides, so the noise of the difference is much smaller than that of either distance.
+    """
+    factor = MAX_DISTANCE_RATIO if before > 0 else 1.0
+    gap = now - factor * before
+    error = quality.jackknife_error(np.asarray(now_left_out) - factor * np.asarray(before_left_out))
+    return gap > DISTANCE_SLACK + 1.645 * error
 
 
 def metrics_of(present: Reading, reference: Reading, verdict: Verdict) -> dict[str, Any]:
@@ -174,4 +195,5 @@ def reading_to_json(reading: Reading) -> dict[str, Any]:
 
 
 def reading_from_json(data: dict[str, Any]) -> Reading:
-    return Reading(**(data | {"dice": tuple(data["dice"]), "selector_dice": tuple(data["selector_dice"])}))
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
+    return Reading(**values)

@@ -139,7 +139,9 @@ def evaluate(segmenter: Segmenter, images: Sequence[Image], label_maps: Sequence
 def real_arrays(store: Store, project: Project, split: Split, *, limit: int | None = None) -> tuple[list[Image], list[LabelMap]]:
     """Real images and their newest label maps of one split."""
     records = {record.image_id: record for record in store.label_maps(project.id, splits=[split])}
-    chosen = list(records.values())[:limit]
+    found = list(records.values())
+    # Spread over the whole split: the first ones of a video import would all be one patient.
+    chosen = [found[index * len(found) // limit] for index in range(limit)] if limit and limit < len(found) else found
     images = {record.id: record for record in store.images(project.id, splits=[split])}
     return (
         [store.blobs.image(images[record.image_id].blob) for record in chosen if record.image_id is not None],

@@ -17,7 +17,7 @@ from saadi import devices, quality
 from saadi.engines import checkpoints, samplers, shipped, weights
 from saadi.engines.compact import NUM_EXTRAS, CompactEngine, default_architecture
 from saadi.errors import WeightsError
-from saadi.jobs import JobContext, Outcome, Report, silent
+from saadi.jobs import JobContext, Outcome, Report
 from saadi.records import Image, LabelMap, Project
 from saadi.store import Store
 
@@ -374,10 +374,14 @@ def run_job(context: JobContext) -> Outcome:
         made = present.generate(strip, list(range(len(strip))), num_inference_steps=6)
         return {f"sample {index}": store.blobs.put_image(image) for index, image in enumerate(made)}
 
+    def sweeping(step: int, total: int, message: str, *, metrics: Any = None, images: Any = None) -> None:
+        context.report(fitted, fitted, f"{message} ({step} of {total})")
+
     metrics = fit(engine, data, config, context.report, folder=context.dir, on_strip=pictures)
+    fitted = metrics["steps"]
     metrics |= {"num_images": len(images)}
     if metrics["seconds"] >= MIN_FIT_FOR_SWEEP_S:
-        metrics |= sweep_samplers(engine, label_maps[:SWEEP_IMAGES], images[:MAX_SWEEP_REAL], silent)
+        metrics |= sweep_samplers(engine, label_maps[:SWEEP_IMAGES], images[:MAX_SWEEP_REAL], sweeping)
     file = store.files.put(weights.to_bytes(engine.denoiser.state_dict(), dtype=torch.float16))
 
     def publish(store: Store) -> dict[str, Any]:
@@ -391,8 +395,6 @@ def run_job(context: JobContext) -> Outcome:
             parent_id=parent.id if parent else None,
             job_id=context.job.id,
         )
-        if (accepted := store.accepted_adapter(project.id)) is not None and accepted.model_id != model.id:
-            store.accept_adapter(None, project_id=project.id, actor=context.job.created_by, reason="new base weights")
         return {"model_id": model.id, **metrics}
 
     return Outcome(f"fitted on {len(images)} images, {metrics['steps']} steps", publish)

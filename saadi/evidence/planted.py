@@ -61,7 +61,8 @@ seed: int = 0,
     gates = [Gate(label_maps=[s.label_map for s in part], selector=selector, judge=judge, num_classes=NUM_CLASSES,
                   real=[s.image for s in part], training=[s.image for s in pool]) for part in (fresh[:num_masks],
                   fresh[num_masks:])]  # fmt: skip
-    seeds = list(range(700_000, 700_000 + num_masks))
+    seeds = list(range(2**41, 2**41 + num_masks))
+    gate_seeds = list(range(2**40, 2**40 + num_masks))
     base_images = engine.generate(gates[1].label_maps, seeds)
     base = gates[1].read(base_images)
     settings = AlignmentConfig(num_steps=align_steps, gate_every=max(1, align_steps // 3), seed=seed)
@@ -70,7 +71,8 @@ seed: int = 0,
         "step_0_loss": step_0_loss(engine.architecture, state, pairs, settings), "ln_2": math.log(2), "num_pairs":
         len(pairs)}  # fmt: skip
     for name, arm_pairs, arm in arms(pairs, [scene.image for scene in pool], settings, seed=seed):
-        result[name] = run_arm(engine.architecture, state, arm_pairs, arm, gates, base, seeds, judge, report=report)
+        result[name] = run_arm(
+            engine.architecture, state, arm_pairs, arm, gates, base, (gate_seeds, seeds), judge, report=report)  # fmt: skip
     return result | {"seconds": round(time.monotonic() - began), "seed": seed}
 
 
@@ -132,24 +134,30 @@ def arms(
             ("shuffled", shuffled, plain), ("small_beta", pairs, replace(plain, beta=300.0))]  # fmt: skip
 
 
-def run_arm(architecture: dict[str, Any], state: dict[str, Any], pairs: list[TrainingPair], settings: AlignmentConfig, gates:
-Sequence[Gate],
-            base: Reading, seeds: Sequence[int], judge: Segmenter, *, report: Report) -> dict[str, Any]:  # fmt: skip
-    """Align once; measure the last state on unseen masks, and say what the gate would have kept."""
+def run_arm(
+    architecture: dict[str, Any],
+    state: dict[str, Any],
+    pairs: list[TrainingPair],
+    settings: AlignmentConfig,
+    gates: Sequence[Gate],
+    base: Reading,
+    seeds: tuple[Sequence[int], Sequence[int]],
+    judge: Segmenter,
+    *,
+    report: Report,
+) -> dict[str, Any]:
+    """Align once; measure the last state on unseen masks (second gate, second seeds), and say what the gate would have kept."""
     engine = CompactEngine(architecture, state)
     stopped: str | None = None
     kept: int | None = None
     final: dict[str, Any] = {}
 
-    def note(step: int, total: int, message: str, *, metrics: Any = None, images: Any = None) -> None:
-        report(step, total, message, metrics=metrics, images=images)
-
     try:
-        kept = align(engine, pairs, gates[0], settings, note, seeds=seeds).step
+        kept = align(engine, pairs, gates[0], settings, report, seeds=seeds[0]).step
     except AlignmentStoppedError as error:
         stopped = str(error)
     engine.weights_changed()
-    images = engine.generate(gates[1].label_maps, seeds)
+    images = engine.generate(gates[1].label_maps, seeds[1])
     present = gates[1].read(images)
     final |= metrics_of(present, base, compare(present, base, winner_ratio=1.0)) | organ_numbers(
         judge, images, gates[1].label_maps

@@ -2,10 +2,11 @@ from dataclasses import replace
 
 import pytest
 
-from saadi.alignment.gate import Gate, Reading, compare, metrics_of, reading_from_json, reading_to_json
+from saadi.alignment.gate import Gate, Reading, compare, metrics_of, moved_away, reading_from_json, reading_to_json
 from tests import tiny
 
-OLD = Reading(dice=(0.5,) * 20, selector_dice=(0.5,) * 20, feature_distance=1.0, appearance_distance=1.0, vendi=5.0, nearest=2.0)
+OLD = Reading(dice=(0.5,) * 20, selector_dice=(0.5,) * 20, feature_distance=1.0, appearance_distance=1.0, vendi=5.0, nearest=2.0,
+    feature_left_out=(1.0,) * 20, appearance_left_out=(1.0,) * 20)  # fmt: skip
 NEW = replace(OLD, dice=(0.7,) * 20)
 
 
@@ -46,3 +47,10 @@ def test_real_images_read_closer_than_noise():
     )
     real, wrong = gate.read(images[:12]), gate.read([image // 3 for image in images[:12]])
     assert real.appearance_distance < wrong.appearance_distance and len(real.dice) == 12
+
+
+def test_a_noisy_distance_needs_more_than_chance_to_be_red():
+    assert moved_away(1.5, 1.0, (1.5,) * 20, (1.0,) * 20)
+    noisy = tuple(1.5 + (0.05 if index % 2 else -0.05) for index in range(20))
+    assert not moved_away(1.5, 1.0, noisy, (1.0,) * 20)
+    assert moved_away(3.0, 1.0, noisy, (1.0,) * 20)
