@@ -165,7 +165,11 @@ def moved_away(now: float, before: float, now_left_out: Sequence[float], before_
 
 
 def metrics_of(present: Reading, reference: Reading, verdict: Verdict) -> dict[str, Any]:
-    """The numbers that a lead sees before accepting an adapter, JSON."""
+    """The numbers that a lead sees before accepting an adapter, JSON; 'accept' needs a win rate that chance does not explain."""
+    low, high = verdict.win_rate_interval
+    reasons = list(verdict.reasons)
+    if verdict.passed and low <= MIN_WIN_RATE:
+        reasons.append(f"the gain may be chance: the judge prefers the new images in {low:.0%} to {high:.0%} of the masks")
     return {
         "win_rate": round(verdict.win_rate, 4),
         "win_rate_interval": [round(value, 4) for value in verdict.win_rate_interval],
@@ -185,8 +189,8 @@ def metrics_of(present: Reading, reference: Reading, verdict: Verdict) -> dict[s
         "nearest_after": round(present.nearest, 4),
         "winner_ratio": round(verdict.winner_ratio, 4),
         "num_masks": len(present.dice),
-        "verdict": "accept" if verdict.passed else "keep_old",
-        "reasons": list(verdict.reasons),
+        "verdict": "keep_old" if reasons else "accept",
+        "reasons": reasons,
     }
 
 

@@ -54,3 +54,10 @@ def test_a_noisy_distance_needs_more_than_chance_to_be_red():
     noisy = tuple(1.5 + (0.05 if index % 2 else -0.05) for index in range(20))
     assert not moved_away(1.5, 1.0, noisy, (1.0,) * 20)
     assert moved_away(3.0, 1.0, noisy, (1.0,) * 20)
+
+
+def test_a_gain_that_may_be_chance_is_not_recommended():
+    even = replace(OLD, dice=(0.6,) * 11 + (0.45,) * 9)
+    verdict = compare(even, OLD, winner_ratio=1.0)
+    found = metrics_of(even, OLD, verdict)
+    assert verdict.passed and found["verdict"] == "keep_old" and "may be chance" in found["reasons"][0]
