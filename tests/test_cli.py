@@ -245,8 +245,10 @@ def test_align_ends_in_a_candidate_or_says_why_not(run: Run, answer: Answer, stu
 
 
 def start(studio: Home, *arguments: str) -> subprocess.Popen[str]:
+    # A test run in the background of a shell inherits an ignored SIGINT, and would hand it on.
     return subprocess.Popen([sys.executable, "-m", "saadi", *arguments, "--home", str(studio.path)], cwd=ROOT, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 def running_job(studio: Home) -> Job:
