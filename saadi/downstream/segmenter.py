@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from saadi import devices
-from saadi.engines import weights
+from saadi.engines import norms, weights
 from saadi.records import Image, LabelMap
 
 SIZE_PX = 128
@@ -37,7 +37,7 @@ def default_architecture(kind: Literal["selector", "judge"], *, num_classes: int
     """Selector = U-Net with residual units; judge = SegResNet, another family with other norms."""
     if kind == "selector":
         return {"model": "unet", "num_classes": num_classes, "size_px": SIZE_PX, "channels": [32, 64, 128, 192]}
-    return {"model": "segresnet", "num_classes": num_classes, "size_px": SIZE_PX, "init_filters": 8}
+    return {"model": "segresnet", "num_classes": num_classes, "size_px": SIZE_PX, "init_filters": 16}
 
 
 def build(architecture: dict[str, Any]) -> nn.Module:
@@ -52,7 +52,7 @@ def build(architecture: dict[str, Any]) -> nn.Module:
             strides=(2, 2, 2),
             num_res_units=2,
         )
-    return SegResNet(
+    network = SegResNet(
         spatial_dims=2,
         in_channels=3,
         out_channels=num_classes,
@@ -60,6 +60,8 @@ def build(architecture: dict[str, Any]) -> nn.Module:
         blocks_down=(1, 2, 2, 2),
         blocks_up=(1, 1, 1),
     )
+    norms.replace_group_norms(network)
+    return network
 
 
 def _deepest(network: Any) -> nn.Module:

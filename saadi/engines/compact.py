@@ -17,7 +17,7 @@ from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import Tensor, nn
 
 from saadi import devices
-from saadi.engines import lora, samplers, weights
+from saadi.engines import lora, norms, samplers, weights
 from saadi.engines.base import StepCallback, no_callback
 from saadi.errors import BadInputError, WeightsError
 from saadi.records import Image, LabelMap
@@ -72,6 +72,7 @@ class CompactDenoiser(nn.Module):
         for layer in self.unet.modules():
             if isinstance(layer, Attention):
                 layer.set_processor(AttnProcessor())
+        norms.replace_group_norms(self.unet)
         self.extras = nn.Linear(NUM_EXTRAS, widths[0] * 4, bias=False)
         nn.init.zeros_(self.extras.weight)
 
@@ -259,10 +260,7 @@ class CompactEngine:
             found if found.shape == (side, side) else cv2.resize(found, (side, side), interpolation=cv2.INTER_NEAREST_EXACT)
             for found in label_maps
         ]
-        indices = torch.from_numpy(np.stack(scaled).astype(np.int64)).to(self.device)
-        known = indices < self.num_classes
-        hot = F.one_hot(indices.where(known, torch.zeros_like(indices)), self.num_classes) * known.unsqueeze(-1)
-        return hot.permute(0, 3, 1, 2).float()
+        return one_hot(torch.from_numpy(np.stack(scaled)).to(self.device), num_classes=self.num_classes)
 
     def decode(self, clean: Tensor) -> list[Image]:
         """(B, 3, H, W) in [-1, 1] to uint8 RGB arrays."""
@@ -298,6 +296,12 @@ class CompactEngine:
         """Logit-normal (mean log of the shift, std 1; Esser et al. 2024, section 5.3.2), kept above the floor."""
         times = torch.sigmoid(torch.randn(count, generator=generator) + math.log(self.shift))
         return times.clamp(TIME_FLOOR, 0.999).to(self.device)
+
+
+def one_hot(label_maps: Tensor, *, num_classes: int) -> Tensor:
+    """(B, H, W) uint8 to (B, num_classes, H, W) float32; values of no class become all zeros."""
+    classes = torch.arange(num_classes, dtype=torch.uint8, device=label_maps.device).view(-1, 1, 1)
+    return (label_maps.unsqueeze(1) == classes).float()
 
 
 def _offset(on_step: StepCallback, done: int, total: int) -> StepCallback:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from saadi import devices, quality
 from saadi.engines import checkpoints, samplers, shipped, weights
-from saadi.engines.compact import NUM_EXTRAS, CompactEngine, default_architecture
+from saadi.engines.compact import NUM_EXTRAS, CompactEngine, default_architecture, one_hot
 from saadi.errors import WeightsError
 from saadi.jobs import JobContext, Outcome, Report
 from saadi.records import Image, LabelMap, Project
@@ -99,15 +99,13 @@ def draw_batch(
     label_maps = data.label_maps[chosen]
     clean, label_maps, extras = _augment(clean, label_maps, config, generator=generator)
     extras[:, 4] = engine._extras(1)[0, 4].cpu()
-    known = label_maps < data.num_classes
-    indices = label_maps.long()
-    hot = F.one_hot(indices.where(known, torch.zeros_like(indices)), data.num_classes) * known.unsqueeze(-1)
+    hot = one_hot(label_maps, num_classes=data.num_classes)
     kept = (torch.rand(len(hot), generator=generator) >= config.condition_dropout).view(-1, 1, 1, 1)
-    pixel_weight = class_weights[indices].unsqueeze(1)
+    pixel_weight = class_weights[label_maps.int()].unsqueeze(1)
     on = engine.device
     return Batch(
         clean=clean.to(on),
-        condition=(hot.permute(0, 3, 1, 2).float() * kept).to(on),
+        condition=(hot * kept).to(on),
         extras=extras.to(on),
         pixel_weight=pixel_weight.to(on),
         times=engine.sample_times(len(clean), generator=generator),
