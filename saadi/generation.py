@@ -17,7 +17,7 @@ from saadi.config import Home
 from saadi.downstream import scoring
 from saadi.engines.base import StepCallback
 from saadi.engines.compact import SAMPLING_BATCH, CompactEngine
-from saadi.errors import NotFoundError, TooFewError
+from saadi.errors import NotFoundError
 from saadi.jobs import JobContext, Outcome, Report
 from saadi.records import Adapter, LabelMapRecord, Model, Project, Sample
 from saadi.store import Store
@@ -55,6 +55,7 @@ def generate_samples(
     project: Project,
     label_maps: Sequence[LabelMapRecord],
     *,
+    model: Model,
     candidates: int,
     seed: int,
     settings: dict[str, Any],
@@ -68,9 +69,6 @@ def generate_samples(
 
     Samples that exist already under the same recipe are returned as they are, so that a resumed job repeats nothing.
     """
-    model = store.active_model(project.id, "engine")
-    if model is None:
-        raise TooFewError("this project has no generator yet; run `fit` first")
     engine = warm_engine(store, model)
     wanted = [
         (record, seed + position * candidates + offset)
@@ -145,31 +143,18 @@ def _steps_of(report: Report, *, first: int, size: int, count: int, steps: int, 
     return on_step
 
 
-def chosen_adapter(store: Store, project: Project, wanted: str | int) -> Adapter | None:
-    """'accepted' = the version in use (None when there is none), 'none' = base weights, a number = that adapter."""
+def chosen_adapter(store: Store, project: Project, wanted: str | int, *, model: Model) -> Adapter | None:
+    """'none' = base weights, a number = that adapter.
+
+    Raises:
+        NotFoundError: The adapter belongs to another generator.
+    """
     if wanted == "none":
         return None
-    if wanted == "accepted":
-        return store.accepted_adapter(project.id)
     adapter = store.adapter(int(wanted))
-    engine = store.active_model(project.id, "engine")
-    if adapter.project_id != project.id or engine is None or adapter.model_id != engine.id:
+    if adapter.project_id != project.id or adapter.model_id != model.id:
         raise NotFoundError(f"adapter {wanted} does not belong to the present generator of {project.name}; see `saadi adapters`")
     return adapter
-
-
-def chosen_label_maps(
-    store: Store, project: Project, *, count: int, seed: int, ids: Sequence[int] | None
-) -> list[LabelMapRecord]:
-    """The label maps that were named, or `count` of the training split drawn by seed, each once before any comes twice."""
-    if ids:
-        return [store.label_map(label_map_id) for label_map_id in ids]
-    pool = store.label_maps(project.id, splits=["train"])
-    order: list[int] = []
-    generator = np.random.default_rng(seed)
-    while len(order) < count:
-        order += generator.permutation(len(pool)).tolist()
-    return [pool[index] for index in order[:count]]
 
 
 def run_job(context: JobContext) -> Outcome:
@@ -177,12 +162,14 @@ def run_job(context: JobContext) -> Outcome:
     devices.use_all_threads()
     store, order = context.store, context.params
     project = store.project(order["project_id"])
-    records = chosen_label_maps(store, project, count=order["count"], seed=order["seed"], ids=order["label_map_ids"])
-    adapter = chosen_adapter(store, project, order["adapter"])
+    records = [store.label_map(label_map_id) for label_map_id in order["label_map_ids"]]
+    model = store.model(order["model_id"])
+    adapter = chosen_adapter(store, project, order["adapter"], model=model)
     samples = generate_samples(
         store,
         project,
         records,
+        model=model,
         candidates=order["candidates"],
         seed=order["seed"],
         settings=order["settings"],

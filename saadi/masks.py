@@ -155,3 +155,10 @@ def fit_to(label_map: LabelMap, *, size: tuple[int, int]) -> LabelMap:
     if label_map.shape == size:
         return label_map
     return np.asarray(cv2.resize(label_map, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT), dtype=np.uint8)
+
+
+def fit_image_to(image: Image, *, side: int) -> Image:
+    """(side, side, 3) uint8 by area averaging, the aspect not kept, as `fit_to` does with label maps; unchanged where it fits."""
+    if image.shape[:2] == (side, side):
+        return image
+    return np.asarray(cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA), dtype=np.uint8)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from saadi.errors import BadInputError, TooFewError
@@ -51,6 +52,10 @@ class Order(BaseModel):
     def check(self, store: Store) -> None:
         """Raises: SaadiError: the order cannot be carried out; says what is missing."""
 
+    def frozen(self, store: Store) -> Self:
+        """The order with the versions in use written into it: a retry must not mix them with those of a later accept or fit."""
+        return self
+
 
 class FitOrder(Order):
     """Fit the compact engine to the project's own training images."""
@@ -81,7 +86,7 @@ class GenerateOrder(Order):
     """Candidates for label maps: K images each, one seed each."""
 
     kind: ClassVar[str] = "generate"
-    label_map_ids: Annotated[tuple[int, ...], Field(min_length=1, max_length=10_000)] | None = None
+    label_map_ids: Annotated[tuple[int, ...], Field(min_length=1, max_length=100_000)] | None = None
     """None = `count` label maps drawn from the training split by `seed`."""
     count: int = Field(default=8, ge=1, le=100_000)
     candidates: int = Field(default=4, ge=1, le=64)
@@ -89,6 +94,8 @@ class GenerateOrder(Order):
     settings: SamplingSettings = SamplingSettings()
     adapter: Literal["accepted", "none"] | int = "accepted"
     """'accepted' = the version in use, 'none' = base weights, a number = that adapter."""
+    model_id: int | None = None
+    """None = the generator in use."""
     purpose: Literal["draw", "pool"] = "pool"
     parent_id: int | None = None
 
@@ -101,6 +108,26 @@ class GenerateOrder(Order):
                 raise BadInputError(f"label map {label_map_id} belongs to another project")
         if self.label_map_ids is None and not store.label_maps(self.project_id, splits=["train"]):
             raise TooFewError("this project has no label maps in its training split; import images with masks or draw one first")
+
+    def frozen(self, store: Store) -> Self:
+        model = store.active_model(self.project_id, "engine")
+        adapter = store.accepted_adapter(self.project_id) if self.adapter == "accepted" else None
+        return self.model_copy(
+            update={
+                "label_map_ids": self.label_map_ids or self._drawn(store),
+                "model_id": self.model_id or (model.id if model else None),
+                "adapter": (adapter.id if adapter else "none") if self.adapter == "accepted" else self.adapter,
+            }
+        )
+
+    def _drawn(self, store: Store) -> tuple[int, ...]:
+        """`count` label maps of the training split drawn by seed, each once before any comes twice."""
+        pool = store.label_maps(self.project_id, splits=["train"])
+        generator = np.random.default_rng(self.seed)
+        order: list[int] = []
+        while len(order) < self.count:
+            order += generator.permutation(len(pool)).tolist()
+        return tuple(pool[index].id for index in order[: self.count])
 
 
 class DrawOrder(GenerateOrder):
@@ -152,16 +179,17 @@ class AlignOrder(Order):
     gate_masks: int = Field(default=32, ge=4, le=512)
     gate_every: int = Field(default=50, ge=1)
     seed: Seed = 0
+    model_id: int | None = None
+    """None = the generator in use."""
+    parent_id: int | None = None
+    """The adapter to start from; set to the version in use when the order is placed."""
+
+    def frozen(self, store: Store) -> Self:
+        model, parent = store.active_model(self.project_id, "engine"), store.accepted_adapter(self.project_id)
+        return self.model_copy(update={"model_id": model.id if model else None, "parent_id": parent.id if parent else None})
 
     def unique_key(self, store: Store) -> str | None:
-        engine, parent = store.active_model(self.project_id, "engine"), store.accepted_adapter(self.project_id)
-        frozen = [
-            self.kind,
-            self.model_dump(exclude={"pair_set_id"}),
-            store.pair_set(self.pair_set_id).sha256,
-            engine.file if engine else None,
-            parent.file if parent else None,
-        ]
+        frozen = [self.kind, self.model_dump(exclude={"pair_set_id"}), store.pair_set(self.pair_set_id).sha256]
         return hashlib.sha256(dump(frozen).encode()).hexdigest()
 
     def check(self, store: Store) -> None:
@@ -213,6 +241,7 @@ def place(store: Store, wanted: Order, *, actor: str, request_id: str | None = N
         The job, and True where it is new; a second click gets the job of the first.
     """
     wanted.check(store)
+    wanted = wanted.frozen(store)
     return store.add_job(
         wanted.kind,
         wanted.model_dump(mode="json"),

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
+
+import numpy as np
 
 from saadi.errors import TooFewError
 from saadi.preferences import Candidate, merge, strengths, to_pairs, undecidedness
-from saadi.records import Pair, PairSet, Sample, Vote
+from saadi.records import IGNORE, Pair, PairSet, Vote
 from saadi.store import Store
+from saadi.store.blobs import BlobStore
 
 RARE_SHARE = 0.25
 """Of the pairs shown, this share comes from label maps with the rarest class (docs/design.md: votes count most there)."""
@@ -78,7 +83,7 @@ def next_vote_pairs(
     groups = _candidates(store, project_id)
     votes = _votes_by_label_map(store.votes(project_id))
     mine = {tuple(sorted((vote.left_id, vote.right_id))) for vote in store.votes(project_id, voter=voter)}
-    rare = _rare_label_maps(store, project_id, set(groups))
+    rare = _rare_label_maps(store, groups)
     found: list[tuple[float, bool, int, int]] = []
     for blob, candidates in groups.items():
         merged = strengths(candidates, votes.get(blob, []))
@@ -133,13 +138,16 @@ def _real_images(store: Store, project_id: int) -> dict[str, str]:
     }
 
 
-def _rare_label_maps(store: Store, project_id: int, blobs: set[str]) -> set[str]:
+def _rare_label_maps(store: Store, blobs: Iterable[str]) -> set[str]:
     """Label maps that hold the class which the fewest of them hold."""
-    holders: dict[str, set[str]] = defaultdict(set)
-    samples: dict[int, Sample] = {sample.id: sample for sample in store.samples(project_id)}
-    for score in store.scores(project_id):
-        if score.kind == "selector" and score.sample_id in samples and samples[score.sample_id].label_map_blob in blobs:
-            for name, values in score.per_class.items():
-                if values["recall"] > 0 or values["dice"] > 0:
-                    holders[name].add(samples[score.sample_id].label_map_blob)
+    holders: dict[int, set[str]] = defaultdict(set)
+    for blob in blobs:
+        for index in _classes_in(store.blobs, blob):
+            holders[index].add(blob)
     return min(holders.values(), key=len) if holders else set()
+
+
+@lru_cache(maxsize=100_000)
+def _classes_in(blobs: BlobStore, blob: str) -> frozenset[int]:
+    """Read from the label map itself: a class that every model misses leaves no trace in the scores."""
+    return frozenset(np.unique(blobs.label_map(blob)).tolist()) - {0, IGNORE}

@@ -73,6 +73,18 @@ def test_a_second_align_click_is_the_first_job(store: Store, project: Project) -
     assert other.id != first.id and is_new
 
 
+def test_an_order_names_the_versions_that_were_in_use_when_it_was_placed(store: Store, project: Project) -> None:
+    add_engine(store, project)
+    add_images(store, project, 3)
+    job, _ = orders.place(store, orders.GenerateOrder(project_id=project.id, count=5, seed=3), actor="ann")
+    engine = store.active_model(project.id, "engine")
+    assert (job.params["model_id"], job.params["adapter"]) == (engine.id, "none")
+    pool = {record.id for record in store.label_maps(project.id, splits=["train"])}
+    assert len(job.params["label_map_ids"]) == 5 and set(job.params["label_map_ids"]) == pool  # each once before any comes twice
+    again, _ = orders.place(store, orders.GenerateOrder(project_id=project.id, count=5, seed=3), actor="ann")
+    assert again.params["label_map_ids"] == job.params["label_map_ids"]
+
+
 def test_generation_says_what_is_missing(store: Store, project: Project) -> None:
     with pytest.raises(TooFewError, match="no generator yet; run `fit`"):
         orders.place(store, orders.GenerateOrder(project_id=project.id), actor="ann")

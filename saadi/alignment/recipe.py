@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ from torch import Tensor
 from saadi import devices
 from saadi.alignment.gate import Gate, Reading, Verdict, compare, metrics_of, reading_from_json, reading_to_json
 from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair
+from saadi.datasets.real import real_pairs
 from saadi.downstream.scoring import load_scorers
-from saadi.downstream.training import real_arrays
 from saadi.engines import lora, weights
 from saadi.engines.base import TrainableEngine
 from saadi.engines.fitting import load_engine
 from saadi.errors import AlignmentStoppedError, TooFewError
 from saadi.jobs import JobContext, Outcome, Report
+from saadi.masks import fit_image_to, fit_to
 from saadi.records import Adapter, Image, LabelMap, PairSet, Project
 from saadi.store import Store
 
@@ -34,6 +36,8 @@ STRIP = 6
 """Images in the before/after strip."""
 MAX_REAL = 200
 """Real images used for distances."""
+MAX_ANCHORS = 128
+"""Real images held for the denoising term."""
 ACCURACY_GAP = 0.15
 MIN_HELD_FOR_GAP = 24
 """With fewer held-out pairs the gap between train and held-out accuracy is noise."""
@@ -65,6 +69,7 @@ def align(
     seeds: Sequence[int],
     parent: Path | None = None,
     parent_scale: float = 1.0,
+    anchors: Sequence[tuple[Image, LabelMap]] = (),
     folder: Path | None = None,
     keep: Callable[[dict[str, Tensor]], str] | None = None,
 ) -> Aligned:
@@ -73,6 +78,7 @@ def align(
     Args:
         seeds: One per gate label map; the same before and after.
         parent: The adapter in use, if any: the policy starts from it and is compared with it.
+        anchors: Real images with label maps; see `PairTrainer`.
         folder, keep: For resuming: where the checkpoint lies, and how to store an adapter's tensors (returns their hash).
 
     Raises:
@@ -87,7 +93,7 @@ def align(
         on_step=lambda step, total: report(0, config.num_steps, f"drawing the old model's images ({step} of {total})"),
     )
     reference = gate.read(before)
-    trainer = PairTrainer(engine, pairs, config, parent=parent, parent_scale=parent_scale)
+    trainer = PairTrainer(engine, pairs, config, parent=parent, parent_scale=parent_scale, anchors=anchors)
     history: list[dict[str, Any]] = []
     best: Aligned | None = None
     saved = trainer.restore(folder) if folder is not None else None
@@ -221,19 +227,33 @@ def _best_from(
     )
 
 
-def training_pairs(store: Store, pair_set: PairSet) -> list[TrainingPair]:
-    """Pairs with their pixels, from the blob store."""
+def training_pairs(store: Store, pair_set: PairSet, *, side: int) -> list[TrainingPair]:
+    """Pairs with their pixels, from the blob store, scaled to the engine's side; a blob that several pairs share is held once."""
+
+    @cache
+    def image(blob: str) -> Image:
+        return fit_image_to(store.blobs.image(blob), side=side)
+
+    @cache
+    def label_map(blob: str) -> LabelMap:
+        return fit_to(store.blobs.label_map(blob), size=(side, side))
+
     return [
         TrainingPair(
-            label_map=store.blobs.label_map(pair.label_map_blob),
-            chosen=store.blobs.image(pair.chosen_blob),
-            rejected=store.blobs.image(pair.rejected_blob),
+            label_map=label_map(pair.label_map_blob),
+            chosen=image(pair.chosen_blob),
+            rejected=image(pair.rejected_blob),
             weight=pair.weight,
             is_real=pair.source == "real",
             group=pair.label_map_blob,
         )
         for pair in pair_set.pairs
     ]
+
+
+def anchors(store: Store, project: Project, *, side: int) -> list[tuple[Image, LabelMap]]:
+    """Real training images with their label maps, at the engine's side, spread over the split."""
+    return list(zip(*real_pairs(store, project, "train", limit=MAX_ANCHORS, side=side), strict=True))
 
 
 def gate_label_maps(store: Store, project: Project, *, count: int, exclude: set[str]) -> list[LabelMap]:
@@ -258,8 +278,8 @@ def build_gate(store: Store, project: Project, *, count: int, exclude: set[str])
     scorers = {model.kind: segmenter for model, segmenter in load_scorers(store, project)}
     if len(scorers) < 2:
         raise TooFewError("this project has no selector and judge yet; run `train-scorer` first")
-    training = real_arrays(store, project, "train", limit=MAX_REAL)[0]
-    real = real_arrays(store, project, "val", limit=MAX_REAL)[0]
+    training = real_pairs(store, project, "train", limit=MAX_REAL)[0]
+    real = real_pairs(store, project, "val", limit=MAX_REAL)[0]
     scaled = {"training": training, "real": real if len(real) >= 8 else training}
     return Gate(
         label_maps=gate_label_maps(store, project, count=count, exclude=exclude),
@@ -275,8 +295,8 @@ def run_job(context: JobContext) -> Outcome:
     devices.use_all_threads()
     store, order = context.store, context.params
     project, pair_set = store.project(order["project_id"]), store.pair_set(order["pair_set_id"])
-    model, parent = store.active_model(project.id, "engine"), store.accepted_adapter(project.id)
-    engine = load_engine(store, project)
+    parent = store.adapter(order["parent_id"]) if order["parent_id"] is not None else None
+    engine = load_engine(store, project, model_id=order["model_id"])
     gate = build_gate(store, project, count=order["gate_masks"], exclude={pair.label_map_blob for pair in pair_set.pairs})
     config = AlignmentConfig(
         num_steps=order["steps"],
@@ -295,11 +315,12 @@ def run_job(context: JobContext) -> Outcome:
 
     found = align(
         engine,
-        training_pairs(store, pair_set),
+        training_pairs(store, pair_set, side=engine.resolution),
         gate,
         config,
         context.report,
         seeds=seeds,
+        anchors=anchors(store, project, side=engine.resolution),
         folder=context.dir,
         parent=store.files.path(parent.file) if parent else None,
         parent_scale=parent.scale if parent else 1.0,
@@ -308,7 +329,9 @@ def run_job(context: JobContext) -> Outcome:
     file = store.files.put(weights.to_bytes(found.state))
     shown = gate.label_maps[:STRIP]
     # A resumed run has no pictures of its best checkpoint; they need an engine to which no adapter is attached.
-    after = found.after or load_engine(store, project).generate(shown, seeds[: len(shown)], adapter=store.files.path(file))
+    after = found.after or load_engine(store, project, model_id=order["model_id"]).generate(
+        shown, seeds[: len(shown)], adapter=store.files.path(file)
+    )
     metrics = metrics_of(found.reading, found.reference, found.verdict) | {
         "step": found.step,
         "history": found.history,
@@ -321,10 +344,9 @@ def run_job(context: JobContext) -> Outcome:
     settings = asdict(config) | {"pair_set": pair_set.sha256, "targets": list(lora.TARGETS)}
 
     def publish(store: Store) -> dict[str, Any]:
-        assert model is not None, "checked when the order was placed"
         adapter: Adapter = store.add_adapter(
             project.id,
-            model_id=model.id,
+            model_id=order["model_id"],
             parent_id=parent.id if parent else None,
             file=file,
             scale=parent.scale if parent else 1.0,

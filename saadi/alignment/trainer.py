@@ -24,6 +24,7 @@ ALARM_STEPS = 3
 NUM_DRAWS = 8
 """Fixed (time, noise) draws per pair. Their reference errors are computed at first use and kept: in 150 steps x 8 of 120 pairs
 43 % of all reference forwards fall away."""
+ANCHORS_PER_STEP = 4
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class AlignmentConfig:
     beta: float | None = None
     """None = 0.3 x values per image."""
     sft_weight: float = 0.2
-    """Weight of the plain denoising loss on real winners: keeps the model on real images when other winners are synthetic."""
+    """Weight of the plain denoising loss on real winners, or on anchors in a step without one: keeps the model on real images."""
     gate_every: int = 50
     held_out_share: float = 0.2
     """Share of label maps whose pairs are only measured, never trained on."""
@@ -70,21 +71,27 @@ class PairTrainer:
         *,
         parent: Path | None = None,
         parent_scale: float = 1.0,
+        anchors: Sequence[tuple[Image, LabelMap]] = (),
     ) -> None:
+        """
+        Args:
+            anchors: Real images with their label maps; the denoising loss takes some of them in a step whose winners are all
+                synthetic, so that a synthetic winner is never the only attractor.
+        """
         self.engine = engine
         self.config = config
         self.policy: PeftModel = lora.attach(
             engine.denoiser, rank=config.lora_rank, parent=parent, parent_scale=parent_scale, seed=config.seed
         )
         self.parameters = {name: parameter for name, parameter in self.policy.named_parameters() if parameter.requires_grad}
-        self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=config.learning_rate, weight_decay=0.0)
-        self.chosen = engine.encode_images([pair.chosen for pair in pairs])
-        self.rejected = engine.encode_images([pair.rejected for pair in pairs])
-        self.condition = engine.encode_label_maps([pair.label_map for pair in pairs])
+        self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=config.learning_rate, weight_decay=0.0, fused=True)
+        self.pairs = list(pairs)
+        self.anchors = list(anchors)
+        self._shape = engine.encode_images([pairs[0].chosen]).shape[1:]
         self.weight = torch.tensor([pair.weight for pair in pairs], device=engine.device)
         self.is_real = torch.tensor([pair.is_real for pair in pairs], device=engine.device)
         self.train_ids, self.held_ids = split_pairs(pairs, share=config.held_out_share, seed=config.seed)
-        self.beta = config.beta or default_beta(self.chosen[0].numel())
+        self.beta = config.beta or default_beta(self._shape.numel())
         # A checkpoint belongs to these pairs and this parent: a retry after an accept or roll-back must not mix them.
         self.settings = asdict(config) | {"parent": parent.name if parent else None, "num_pairs": len(pairs)}
         self.step = 0
@@ -99,6 +106,8 @@ class PairTrainer:
         draws = torch.randint(NUM_DRAWS, (self.config.batch_size,), generator=generator)
         keys = [(self.train_ids[int(index)], int(draw)) for index, draw in zip(chosen, draws, strict=True)]
         loss, numbers = self.loss(keys)
+        if self.config.sft_weight and self.anchors and not self.is_real[[pair for pair, _ in keys]].any():
+            loss = loss + self.config.sft_weight * self._anchor_error(generator)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0))
@@ -129,14 +138,26 @@ class PairTrainer:
         """(2, B) errors of chosen and rejected images, both arms in one forward with the same time and noise."""
         ids = [pair for pair, _ in keys]
         times, noise = self._draws(keys)
+        condition = self.engine.encode_label_maps([self.pairs[index].label_map for index in ids])
+        arms = [self.pairs[index].chosen for index in ids] + [self.pairs[index].rejected for index in ids]
         with lora.lean_forward(self.policy):
             both = self.engine.errors(
-                torch.cat([self.chosen[ids], self.rejected[ids]]),
-                torch.cat([self.condition[ids]] * 2),
+                self.engine.encode_images(arms),
+                torch.cat([condition] * 2),
                 torch.cat([times] * 2),
                 torch.cat([noise] * 2),
             )
         return both.view(2, -1)
+
+    def _anchor_error(self, generator: torch.Generator) -> Tensor:
+        """Mean denoising error of a few real images, drawn anew each step."""
+        chosen = torch.randint(len(self.anchors), (ANCHORS_PER_STEP,), generator=generator).tolist()
+        clean = self.engine.encode_images([self.anchors[index][0] for index in chosen])
+        times = self.engine.sample_times(len(chosen), generator=generator)
+        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+        condition = self.engine.encode_label_maps([self.anchors[index][1] for index in chosen])
+        with lora.lean_forward(self.policy):
+            return self.engine.errors(clean, condition, times, noise).mean()
 
     @torch.no_grad()
     def reference_errors(self, keys: Sequence[tuple[int, int]]) -> Tensor:
@@ -156,7 +177,7 @@ class PairTrainer:
         for pair, draw in keys:
             generator = torch.Generator().manual_seed((self.config.seed * 100_003 + pair) * NUM_DRAWS + draw)
             times.append(self.engine.sample_times(1, generator=generator))
-            noise.append(torch.randn(self.chosen.shape[1:], generator=generator))
+            noise.append(torch.randn(self._shape, generator=generator))
         return torch.cat(times), torch.stack(noise).to(self.engine.device)
 
     @torch.no_grad()

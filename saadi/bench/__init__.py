@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from saadi.errors import BadInputError
@@ -17,6 +18,7 @@ BENCHES: dict[str, str] = {
     "fitting": "saadi.bench.fitting",
     "alignment": "saadi.bench.alignment",
     "memory": "saadi.bench.memory",
+    "quality": "saadi.bench.quality",
 }
 
 
@@ -53,9 +55,21 @@ def median_seconds(work: Callable[[], object], *, repeats: int, warm_up: int = 1
     """Median wall time of a call in seconds."""
     for _ in range(warm_up):
         work()
-    times: list[float] = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return sorted(times)[len(times) // 2]
+    return median(_seconds(work) for _ in range(repeats))
+
+
+def paired_medians(first: Callable[[], object], second: Callable[[], object], *, repeats: int) -> tuple[float, float]:
+    """Median wall times of two calls that take turns, so that a slow minute of the machine hits both."""
+    first(), second()  # warm up
+    times = [(_seconds(first), _seconds(second)) for _ in range(repeats)]
+    return median(time for time, _ in times), median(time for _, time in times)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    import torch
+
+    began = time.perf_counter()
+    work()
+    if torch.cuda.is_available():  # kernels are only queued until here
+        torch.cuda.synchronize()
+    return time.perf_counter() - began

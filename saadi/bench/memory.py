@@ -1,33 +1,95 @@
-"""Peak memory of a compact alignment, in a process of its own; the idle page is measured by `scripts/measure_app.py`."""
+"""Peak memory of a whole compact alignment, and of `make app` while nobody uses it; each in processes of their own."""
 
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
 from typing import Any
 
+import psutil
+
+from saadi.config import Home
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 CHILD = """
 import json, resource
 import numpy as np
-from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair
+from saadi import devices
+from saadi.alignment.gate import Gate
+from saadi.alignment.recipe import align
+from saadi.alignment.trainer import AlignmentConfig, TrainingPair
+from saadi.downstream.segmenter import Segmenter, default_architecture as scorer
 from saadi.engines.compact import CompactEngine, default_architecture
+from saadi.errors import AlignmentStoppedError
+from saadi.jobs import silent
+devices.use_all_threads()
 draw = np.random.default_rng(0)
 side = {side}
 image = lambda: draw.integers(0, 256, (side, side, 3)).astype(np.uint8)
-pairs = [TrainingPair(image()[..., 0] % 7, image(), image(), 1.0, True, str(i)) for i in range(128)]
-trainer = PairTrainer(CompactEngine(default_architecture(num_classes=7, resolution=side)), pairs, AlignmentConfig())
-for _ in range(3):
-    trainer.train_step()
+pairs = [TrainingPair(image()[..., 0] % 7, image(), image(), 1.0, True, str(i)) for i in range(256)]
+gate = Gate([image()[..., 0] % 7 for _ in range(32)], *[Segmenter(scorer(kind, num_classes=7)) for kind in ("selector", "judge")],
+            num_classes=7, real=[image() for _ in range(200)], training=[image() for _ in range(200)])
+engine = CompactEngine(default_architecture(num_classes=7, resolution=side))
+anchors = [(image(), image()[..., 0] % 7) for _ in range(128)]
+try:
+    align(engine, pairs, gate, AlignmentConfig(num_steps=6, gate_every=3), silent, seeds=range(32), anchors=anchors)
+except AlignmentStoppedError:
+    pass
 print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20))
 """
+START_TIMEOUT_S = 300
 
 
 def run() -> dict[str, Any]:
-    """Peak resident memory (GiB) of three steps on 128 pairs at 128 and 256 px."""
+    """Peak resident memory (GiB) of an alignment with its gate on 256 pairs at 128 and 256 px, and of the idle app."""
     peaks = {}
     for side in (128, 256):
-        done = subprocess.run([sys.executable, "-c", CHILD.format(side=side)], check=True, capture_output=True, text=True)
+        command = [sys.executable, "-c", CHILD.format(side=side)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
         peaks[str(side)] = round(json.loads(done.stdout.splitlines()[-1]), 2)
-    print(f"peak memory of a compact alignment: {peaks['128']} GiB at 128 px, {peaks['256']} GiB at 256 px")
-    return {"alignment_peak_gib": peaks}
+    idle = idle_app()
+    print(f"peak memory of a compact alignment with its gate: {peaks['128']} GiB at 128 px, {peaks['256']} GiB at 256 px; "
+          f"idle app: {idle['total_gib']} GiB (page {idle['page_gib']}, worker {idle['worker_gib']})")  # fmt: skip
+    return {"alignment_peak_gib": peaks, "idle_app": idle}
+
+
+def idle_app() -> dict[str, float]:
+    """Resident memory (GiB) of page and worker once the demo project stands and the engine is warm."""
+    with tempfile.TemporaryDirectory() as folder:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        command = [sys.executable, str(ROOT / "app.py"), "--home", folder, "--port", str(port)]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
+        try:
+            _wait_until_idle(f"http://127.0.0.1:{port}/", Home(Path(folder)))
+            page = psutil.Process(process.pid)
+            worker = sum(child.memory_info().rss for child in page.children(recursive=True))
+            own = page.memory_info().rss
+        finally:
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.terminate()
+            process.terminate()
+            process.wait(30)
+    return {name: round(size / 2**30, 2) for name, size in
+            (("page_gib", own), ("worker_gib", worker), ("total_gib", own + worker))}  # fmt: skip
+
+
+def _wait_until_idle(address: str, home: Home) -> None:
+    end = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < end:
+        try:
+            urllib.request.urlopen(address, timeout=10).read()
+            if "engine_warm" in home.worker_log.read_text():
+                time.sleep(5)
+                return
+        except OSError:
+            pass
+        time.sleep(1)
+    raise TimeoutError(f"the page did not come up within {START_TIMEOUT_S} s")

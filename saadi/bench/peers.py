@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import nullcontext
+
 import torch
-from diffusers import DDIMScheduler, UNet2DModel
+import torch.nn.functional as F
+from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 from torch import Tensor
+
+from saadi import devices
+from saadi.engines.compact import CompactEngine
+from saadi.engines.fitting import FitConfig, TrainingSet, draw_batch
 
 WIDTHS = (64, 96, 128, 160)
 """With diffusers' default block types and two blocks a level this has 10.3 M parameters; the compact engine has 10.9 M."""
@@ -26,8 +34,38 @@ def peer_sample(network: UNet2DModel, condition: Tensor, *, steps: int) -> Tenso
     scheduler = DDIMScheduler()
     scheduler.set_timesteps(steps)
     image = torch.randn(len(condition), 3, *condition.shape[2:], generator=torch.Generator().manual_seed(0)).to(condition.device)
-    for time in scheduler.timesteps:
+    for timestep in scheduler.timesteps:
         stacked = torch.cat([image.to(condition.dtype), condition], 1)
-        predicted = network(stacked, time).sample
-        image = scheduler.step(predicted.float(), int(time), image).prev_sample
+        predicted = network(stacked, timestep).sample
+        image = scheduler.step(predicted.float(), int(timestep), image).prev_sample
     return image.clamp(-1, 1)
+
+
+def peer_fit(network: UNet2DModel, data: TrainingSet, engine: CompactEngine, config: FitConfig, *, is_tuned: bool) -> int:
+    """Noise prediction as in diffusers' unconditional training example, on the same batches, for `config.minutes`.
+
+    Args:
+        is_tuned: bfloat16 autocast and channels_last, else float32.
+
+    Returns:
+        How many images it has seen.
+    """
+    if is_tuned:
+        network = devices.placed(network, engine.device)
+    scheduler, optimizer = DDPMScheduler(), torch.optim.AdamW(network.parameters(), lr=config.learning_rate, fused=True)
+    odds, class_weights = data.rarity(), data.class_weights(1.0)
+    end, step = time.monotonic() + config.minutes * 60, 0
+    network.train()
+    while time.monotonic() < end:
+        batch = draw_batch(data, engine, config, step=step, odds=odds, class_weights=class_weights)
+        times = torch.randint(1000, (len(batch.clean),), generator=torch.Generator().manual_seed(step)).to(engine.device)
+        stacked = torch.cat([scheduler.add_noise(batch.clean, batch.noise, times), batch.condition], 1)
+        with devices.autocast(engine.device) if is_tuned else nullcontext():
+            predicted = network(stacked.contiguous(memory_format=torch.channels_last) if is_tuned else stacked, times).sample
+        loss = F.mse_loss(predicted.float(), batch.noise)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+    return step * config.batch_size

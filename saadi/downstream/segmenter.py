@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from saadi import devices
 from saadi.engines import norms, weights
+from saadi.masks import fit_image_to, fit_to
 from saadi.records import Image, LabelMap
 
 SIZE_PX = 128
@@ -122,15 +122,12 @@ class Segmenter:
     def encode(self, images: Sequence[Image]) -> Tensor:
         """(B, 3, size_px, size_px) float32 in [-1, 1]."""
         side = self.size_px
-        scaled = [
-            image if image.shape[:2] == (side, side) else cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
-            for image in images
-        ]
+        scaled = [fit_image_to(image, side=side) for image in images]
         stacked = torch.from_numpy(np.stack(scaled)).permute(0, 3, 1, 2).to(self.device)
         return (stacked.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
     def encode_label_maps(self, label_maps: Sequence[LabelMap]) -> Tensor:
         """(B, size_px, size_px) int64, nearest neighbour."""
         side = self.size_px
-        scaled = [cv2.resize(found, (side, side), interpolation=cv2.INTER_NEAREST_EXACT) for found in label_maps]
+        scaled = [fit_to(label_map, size=(side, side)) for label_map in label_maps]
         return torch.from_numpy(np.stack(scaled).astype(np.int64)).to(self.device)

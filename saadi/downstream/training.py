@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.losses import MaskedDiceLoss
-from torch import Tensor
+from torch import Tensor, nn
 
 from saadi import devices
+from saadi.datasets.real import real_pairs
 from saadi.downstream.metrics import agreement
-from saadi.downstream.segmenter import Segmenter, default_architecture
-from saadi.engines import weights
+from saadi.downstream.segmenter import SIZE_PX, Segmenter, default_architecture
+from saadi.engines import checkpoints, weights
 from saadi.jobs import JobContext, Outcome, Report
-from saadi.records import IGNORE, Image, LabelMap, ModelKind, Project, Split
+from saadi.records import IGNORE, Image, LabelMap, ModelKind, Project
 from saadi.store import Store
+
+CHECKPOINT_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -42,22 +48,25 @@ def train(
     first_step: int = 0,
     total: int | None = None,
     name: str = "segmenter",
+    folder: Path | None = None,
 ) -> Segmenter:
     """Train one segmenter with cross-entropy + Dice on mirrored, shifted, recoloured images.
 
     Args:
         first_step, total: Where this training lies in a longer job, for its progress.
+        folder: Where checkpoints go and are resumed from; None = none.
     """
     torch.manual_seed(config.seed)
     segmenter = Segmenter(architecture)
     pixels, targets = segmenter.encode(images), segmenter.encode_label_maps(label_maps)
     optimizer = torch.optim.AdamW(segmenter.network.parameters(), lr=config.learning_rate, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.num_steps)
+    done = _restore(segmenter.network, optimizer, config, folder) if folder is not None else 0
+    saved = time.monotonic()
     # Over the whole batch: a class that one image lacks would otherwise cost the full loss whatever the network does.
     dice_loss = MaskedDiceLoss(softmax=True, to_onehot_y=True, include_background=False, batch=True)
     odds = rarity(targets.cpu(), num_classes=architecture["num_classes"])
     segmenter.network.train()
-    for step in range(1, config.num_steps + 1):
+    for step in range(done + 1, config.num_steps + 1):
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         chosen = torch.multinomial(odds, config.batch_size, replacement=True, generator=generator)
         batch, wanted = _augment(pixels[chosen], targets[chosen], generator=generator)
@@ -68,16 +77,44 @@ def train(
         loss = loss + dice_loss(logits.float(), wanted.where(known[:, 0], torch.zeros_like(wanted)).unsqueeze(1), mask=known)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - 1) / config.num_steps))
         optimizer.step()
-        schedule.step()
         report(
             first_step + step,
             total or config.num_steps,
             f"training the {name}",
             metrics={f"{name} loss": float(loss.detach())} if step % 10 == 0 else None,
         )
+        if folder is not None and (step == config.num_steps or time.monotonic() - saved > CHECKPOINT_EVERY_S):
+            _save(segmenter.network, optimizer, config, folder, step=step)
+            saved = time.monotonic()
     segmenter.network.eval()
     return segmenter
+
+
+def _save(network: nn.Module, optimizer: torch.optim.Optimizer, config: ScorerConfig, folder: Path, *, step: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoints.save(
+        folder,
+        parameters=dict(network.named_parameters()),
+        optimizer=optimizer,
+        config=asdict(config),
+        state={"step": step},
+        tensors=dict(network.named_buffers()),
+    )
+
+
+def _restore(network: nn.Module, optimizer: torch.optim.Optimizer, config: ScorerConfig, folder: Path) -> int:
+    """Continue from a checkpoint; returns the steps done."""
+    parameters = dict(network.named_parameters())
+    found = checkpoints.restore(folder, parameters=parameters, optimizer=optimizer, config=asdict(config))
+    if found is None:
+        return 0
+    state, buffers = found
+    for name, buffer in network.named_buffers():
+        buffer.copy_(buffers[name])
+    return int(state["step"])
 
 
 def rarity(targets: Tensor, *, num_classes: int, cap: float = 4.0) -> Tensor:
@@ -136,26 +173,13 @@ def evaluate(segmenter: Segmenter, images: Sequence[Image], label_maps: Sequence
     }
 
 
-def real_arrays(store: Store, project: Project, split: Split, *, limit: int | None = None) -> tuple[list[Image], list[LabelMap]]:
-    """Real images and their newest label maps of one split."""
-    records = {record.image_id: record for record in store.label_maps(project.id, splits=[split])}
-    found = list(records.values())
-    # Spread over the whole split: the first ones of a video import would all be one patient.
-    chosen = [found[index * len(found) // limit] for index in range(limit)] if limit and limit < len(found) else found
-    images = {record.id: record for record in store.images(project.id, splits=[split])}
-    return (
-        [store.blobs.image(images[record.image_id].blob) for record in chosen if record.image_id is not None],
-        [store.blobs.label_map(record.blob) for record in chosen],
-    )
-
-
 def run_job(context: JobContext) -> Outcome:
     """Job `train_scorer`: selector and judge, two architectures, two seeds, evaluated on the validation split."""
     devices.use_all_threads()
     store, order = context.store, context.params
     project = store.project(order["project_id"])
-    images, label_maps = real_arrays(store, project, "train")
-    held_images, held_maps = real_arrays(store, project, "val")
+    images, label_maps = real_pairs(store, project, "train", side=SIZE_PX)
+    held_images, held_maps = real_pairs(store, project, "val")
     trained: list[tuple[ModelKind, dict[str, Any], str, dict[str, Any]]] = []
     kinds: tuple[ModelKind, ModelKind] = ("selector", "judge")
     for position, kind in enumerate(kinds):
@@ -170,6 +194,7 @@ def run_job(context: JobContext) -> Outcome:
             first_step=position * order["steps"],
             total=2 * order["steps"],
             name=kind,
+            folder=context.dir / kind,
         )
         file = store.files.put(weights.to_bytes(segmenter.network.state_dict(), dtype=torch.float16))
         metrics = {

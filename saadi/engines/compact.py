@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -20,6 +19,7 @@ from saadi import devices
 from saadi.engines import lora, norms, samplers, weights
 from saadi.engines.base import StepCallback, no_callback
 from saadi.errors import BadInputError, WeightsError
+from saadi.masks import fit_image_to, fit_to
 from saadi.records import Image, LabelMap
 
 NUM_EXTRAS = 6
@@ -246,20 +246,14 @@ class CompactEngine:
     def encode_images(self, images: Sequence[Image]) -> Tensor:
         """See `TrainableEngine.encode_images`; other sizes are scaled to the engine's (area)."""
         side = self.resolution
-        scaled = [
-            image if image.shape[:2] == (side, side) else cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
-            for image in images
-        ]
+        scaled = [fit_image_to(image, side=side) for image in images]
         stacked = torch.from_numpy(np.stack(scaled)).permute(0, 3, 1, 2)
         return (stacked.float() / 127.5 - 1).to(self.device)
 
     def encode_label_maps(self, label_maps: Sequence[LabelMap]) -> Tensor:
         """See `TrainableEngine.encode_label_maps`; 'ignore' pixels and classes out of range become all zeros."""
         side = self.resolution
-        scaled = [
-            found if found.shape == (side, side) else cv2.resize(found, (side, side), interpolation=cv2.INTER_NEAREST_EXACT)
-            for found in label_maps
-        ]
+        scaled = [fit_to(label_map, size=(side, side)) for label_map in label_maps]
         return one_hot(torch.from_numpy(np.stack(scaled)).to(self.device), num_classes=self.num_classes)
 
     def decode(self, clean: Tensor) -> list[Image]:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from saadi import devices, quality
+from saadi.datasets.real import real_pairs
 from saadi.engines import checkpoints, samplers, shipped, weights
 from saadi.engines.compact import NUM_EXTRAS, CompactEngine, default_architecture, one_hot
 from saadi.errors import WeightsError
@@ -291,6 +292,7 @@ SWEEP_IMAGES = 32
 MIN_FIT_FOR_SWEEP_S = 120.0
 """A shorter fit changes little, and the sweep (118 network steps for 32 images) would take longer than it."""
 MAX_SWEEP_REAL = 200
+MIN_SWEEP_REAL = 32
 
 
 def sweep_samplers(
@@ -331,15 +333,6 @@ def load_engine(store: Store, project: Project, *, model_id: int | None = None) 
     return CompactEngine.from_file(model.architecture, store.files.path(model.file))
 
 
-def training_arrays(store: Store, project: Project) -> tuple[list[Image], list[LabelMap]]:
-    """Images and newest label maps of the training split."""
-    by_id = {record.id: record for record in store.images(project.id, splits=["train"])}
-    records = [record for record in store.label_maps(project.id, splits=["train"]) if record.image_id in by_id]
-    newest = {record.image_id: record for record in records}
-    images = [store.blobs.image(by_id[image_id].blob) for image_id in newest if image_id is not None]
-    return images, [store.blobs.label_map(record.blob) for record in newest.values()]
-
-
 def run_job(context: JobContext) -> Outcome:
     """Job `fit`: fit or fine-tune the compact engine to a project's own training images."""
     devices.use_all_threads()
@@ -357,7 +350,7 @@ def run_job(context: JobContext) -> Outcome:
         engine = CompactEngine(architecture)
         if not order["from_scratch"]:
             borrow_shipped(engine)
-    images, label_maps = training_arrays(store, project)
+    images, label_maps = real_pairs(store, project, "train", side=engine.resolution)
     data = TrainingSet(images, label_maps, engine=engine)
     config = FitConfig(
         num_steps=order["steps"],
@@ -379,7 +372,10 @@ def run_job(context: JobContext) -> Outcome:
     fitted = metrics["steps"]
     metrics |= {"num_images": len(images)}
     if metrics["seconds"] >= MIN_FIT_FOR_SWEEP_S:
-        metrics |= sweep_samplers(engine, label_maps[:SWEEP_IMAGES], images[:MAX_SWEEP_REAL], sweeping)
+        # Patients that the fit has not seen, where the project has them: memorised images would flatter every setting.
+        held = real_pairs(store, project, "val", limit=MAX_SWEEP_REAL, side=engine.resolution)
+        real, asked = held if len(held[0]) >= MIN_SWEEP_REAL else (images[:MAX_SWEEP_REAL], label_maps)
+        metrics |= sweep_samplers(engine, asked[:SWEEP_IMAGES], real, sweeping)
     file = store.files.put(weights.to_bytes(engine.denoiser.state_dict(), dtype=torch.float16))
 
     def publish(store: Store) -> dict[str, Any]:

@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
+import torch
 
+from saadi.downstream import training
 from saadi.downstream.segmenter import default_architecture
 from saadi.downstream.training import ScorerConfig, train
+from saadi.errors import CancelledError
 from saadi.jobs import silent
 from tests import tiny
 
@@ -30,6 +33,25 @@ def test_training_finds_the_organ_in_unseen_scenes(model):
     image, label_map = tiny.scene(99, side=32)
     organ = made.predict([image])[0].label_map == 1
     assert 2 * (organ & (label_map == 1)).sum() / (organ.sum() + (label_map == 1).sum()) > 0.7
+
+
+def test_interrupted_training_equals_uninterrupted(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0.0)
+    images, label_maps = tiny.scenes(8, side=32)
+    wanted = {"architecture": tiny.segmenter("unet").architecture, "config": ScorerConfig(num_steps=6, batch_size=4)}
+
+    def stop_at_four(step, total, message, *, metrics=None, images=None):
+        if step == 4:
+            raise CancelledError("killed")
+
+    whole = train(images, label_maps, report=silent, **wanted)
+    with pytest.raises(CancelledError):
+        train(images, label_maps, report=stop_at_four, folder=tmp_path, **wanted)
+    steps: list[int] = []
+    resumed = train(images, label_maps, report=lambda step, *rest, **more: steps.append(step), folder=tmp_path, **wanted)
+    assert steps == [4, 5, 6]
+    for name, tensor in whole.network.state_dict().items():
+        torch.testing.assert_close(resumed.network.state_dict()[name], tensor, msg=name)
 
 
 def test_unknown_pixels_are_not_learnt():

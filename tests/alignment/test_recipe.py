@@ -1,0 +1,103 @@
+"""The loop around trainer and gate: which checkpoint is published, and when a run stops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from saadi.alignment.gate import Reading
+from saadi.alignment.recipe import Aligned, align
+from saadi.alignment.trainer import AlignmentConfig, TrainingPair
+from saadi.engines import weights
+from saadi.errors import AlignmentStoppedError, CancelledError
+from saadi.jobs import Report, silent
+from tests import tiny
+
+OLD = Reading(dice=(0.5,) * 8, selector_dice=(0.5,) * 8, feature_distance=1.0, appearance_distance=1.0, vendi=5.0, nearest=2.0,
+    feature_left_out=(1.0,) * 8, appearance_left_out=(1.0,) * 8)  # fmt: skip
+CONFIG = AlignmentConfig(num_steps=6, gate_every=2, batch_size=4, lora_rank=2, learning_rate=1e-3)
+
+
+@dataclass
+class FixedGate:
+    """Gives the reference, then one reading per checkpoint."""
+
+    readings: list[Reading]
+
+    def __post_init__(self) -> None:
+        self.label_maps = [tiny.scene(seed)[1] for seed in range(8)]
+
+    def read(self, images):
+        assert len(images) == 8
+        return self.readings.pop(0)
+
+
+def pairs() -> list[TrainingPair]:
+    made = []
+    for seed in range(8):
+        (image, label_map), (other, _) = tiny.scene(seed), tiny.scene(seed + 100)
+        made.append(TrainingPair(label_map, image, other, weight=1.0, is_real=True, group=str(seed // 2)))
+    return made
+
+
+def dice(value: float) -> Reading:
+    return replace(OLD, dice=(value,) * 8)
+
+
+def run(readings: list[Reading], report: Report = silent, **options: Any) -> Aligned:
+    return align(tiny.engine(), pairs(), FixedGate(readings), CONFIG, report, seeds=range(8), **options)
+
+
+@pytest.mark.parametrize(("readings", "step"), [
+    ([OLD, dice(0.7), dice(0.4), dice(0.4)], 2),
+    ([OLD, dice(0.6), dice(0.8), dice(0.7)], 4),
+    ([OLD, dice(0.9), replace(dice(0.95), feature_distance=3.0), dice(0.4)], 2),
+])  # fmt: skip
+def test_the_best_checkpoint_that_passed_is_published_not_the_last(readings: list[Reading], step: int) -> None:
+    found = run(list(readings))
+    assert found.step == step and len(found.history) == 3
+    # The same run cut off at that step has the same adapter.
+    gate = FixedGate([OLD, *[dice(0.6 + 0.1 * index) for index in range(step // 2)]])
+    cut = align(tiny.engine(), pairs(), gate, replace(CONFIG, num_steps=step), silent, seeds=range(8))
+    for name, tensor in found.state.items():
+        torch.testing.assert_close(tensor, cut.state[name], rtol=0, atol=0)
+
+
+def test_without_a_passing_checkpoint_the_old_model_stays() -> None:
+    with pytest.raises(AlignmentStoppedError, match=r"which stays in use .*prefers the new images in only 0%"):
+        run([OLD, dice(0.4), dice(0.4), dice(0.4)])
+
+
+def test_an_interrupted_run_publishes_what_the_uninterrupted_one_does(tmp_path: Path) -> None:
+    readings = [OLD, dice(0.8), dice(0.7), dice(0.6)]
+    whole = run(list(readings))
+
+    def keep(state: dict[str, torch.Tensor]) -> str:
+        (tmp_path / "best.safetensors").write_bytes(weights.to_bytes(state))
+        return str(tmp_path / "best.safetensors")
+
+    def stop_at_five(step, total, message, *, metrics=None, images=None):
+        if step >= 5:
+            raise CancelledError("killed")
+
+    with pytest.raises(CancelledError):
+        align(tiny.engine(), pairs(), FixedGate(list(readings)), CONFIG, stop_at_five, seeds=range(8), folder=tmp_path, keep=keep)
+    resumed = align(
+        tiny.engine(), pairs(), FixedGate([OLD, dice(0.6)]), CONFIG, silent, seeds=range(8), folder=tmp_path, keep=keep
+    )
+    assert resumed.step == whole.step == 2 and [row["step"] for row in resumed.history] == [2, 4, 6]
+    for name, tensor in whole.state.items():
+        torch.testing.assert_close(resumed.state[name], tensor, rtol=0, atol=0)
+
+
+def test_the_published_adapter_draws_the_images_that_were_judged(tmp_path: Path) -> None:
+    found = run([OLD, dice(0.7), dice(0.4), dice(0.4)])
+    file = tmp_path / "adapter.safetensors"
+    file.write_bytes(weights.to_bytes(found.state))
+    maps = [tiny.scene(seed)[1] for seed in range(8)]
+    again = tiny.engine().generate(maps, range(8), adapter=file)
+    assert all((one == other).all() for one, other in zip(again, found.after, strict=True))
