@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from saadi.errors import BadInputError, TooFewError
-from saadi.records import Job
+from saadi.records import IGNORE, Job
 from saadi.store import Store
 from saadi.store.connection import dump
 
@@ -204,6 +204,27 @@ class AlignOrder(Order):
                 raise TooFewError(
                     f"this project has no {kind} yet; run {'`fit`' if kind == 'engine' else '`train-scorer`'} first"
                 )
+
+
+class ImportOrder(Order):
+    """Take a folder of images and masks into the project; goes before waiting training."""
+
+    kind: ClassVar[str] = "import"
+    priority: ClassVar[int] = 5
+    images_dir: str
+    masks_dir: str | None = None
+    csv: str | None = None
+    group_pattern: str | None = None
+    group_column: str | None = None
+    split_column: str | None = None
+    values: dict[int, Annotated[int, Field(ge=0, le=255)]] = {}
+    """Value in the mask files -> class index of the project (255 = ignore)."""
+
+    def check(self, store: Store) -> None:
+        num_classes = len(store.project(self.project_id).classes)
+        unknown = [index for index in self.values.values() if index >= num_classes and index != IGNORE]
+        if unknown:
+            raise BadInputError(f"class {unknown[0]} is not in this project; it has classes 0 to {num_classes - 1}")
 
 
 class ExportOrder(Order):

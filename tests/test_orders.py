@@ -6,6 +6,7 @@ import math
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 
 from saadi import orders
@@ -32,9 +33,11 @@ def test_a_value_out_of_bounds_is_named(kind: type[orders.Order], values: dict[s
 
 
 def add_images(store: Store, project: Project, num: int) -> None:
+    label_map = store.blobs.put_label_map(np.zeros((16, 16), np.uint8))
     for number in range(num):
-        store.add_image(project.id, blob=f"{number:064x}", size=(16, 16), group_id=str(number), split="train",
-                        source_name=f"{number}.png", label_map_blob="0" * 64, actor="ann")
+        blob = store.blobs.put_image(np.full((16, 16, 3), number, np.uint8))
+        store.add_image(project.id, blob=blob, size=(16, 16), group_id=str(number), split="train",
+                        source_name=f"{number}.png", label_map_blob=label_map, actor="ann")
 
 
 @pytest.mark.parametrize("kind", [orders.FitOrder, orders.TrainScorerOrder])

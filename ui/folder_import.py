@@ -1,4 +1,4 @@
-"""Folder import for the page: a look at what was found, then the import itself, both by `saadi.datasets.folder`."""
+"""Folder import for the page: a look at what was found, then the order for it; both by `saadi.datasets.folder`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from saadi.decoding import value_name
 from saadi.errors import BadInputError
-from saadi.records import IGNORE, Project
-from saadi.store import Store
+from saadi.orders import ImportOrder
+from saadi.records import Project
 from ui.payloads import ImportFolder, ScanFolder
 
 MAX_PROBLEMS_SHOWN = 20
@@ -36,20 +36,22 @@ def preview(project: Project, body: ScanFolder) -> dict[str, Any]:
     }
 
 
-def run(store: Store, project: Project, body: ImportFolder, *, actor: str) -> dict[str, Any]:
-    """Import the folder and return one sentence on what came in, and the images per split."""
-    from saadi.datasets import folder
+def wanted(body: ImportFolder) -> ImportOrder:
+    """Return the order that takes in what `preview` showed.
 
-    unknown = [index for index in body.values.values() if index >= len(project.classes) and index != IGNORE]
-    if unknown:
-        raise BadInputError(f"class {unknown[0]} is not in this project; it has classes 0 to {len(project.classes) - 1}")
-    result = folder.import_folder(store, project, _scan(body), values=body.values, actor=actor)
-    return {
-        "message": result.message,
-        "num_added": result.num_added,
-        "splits": result.splits,
-        "refused": [str(problem) for problem in result.refused[:MAX_PROBLEMS_SHOWN]],
-    }
+    Raises:
+        BadInputError: A folder is not there.
+    """
+    return ImportOrder(
+        project_id=body.project_id,
+        images_dir=str(_folder(body.images_dir)),
+        masks_dir=str(_folder(body.masks_dir)) if body.masks_dir else None,
+        csv=str(Path(body.csv).expanduser()) if body.csv else None,
+        group_pattern=body.group_pattern or None,
+        group_column=body.group_column or None,
+        split_column=body.split_column or None,
+        values=dict(body.values),
+    )
 
 
 def _scan(body: ScanFolder) -> Any:

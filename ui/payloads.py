@@ -47,6 +47,7 @@ class ScanFolder(Body):
 class ImportFolder(ScanFolder):
     values: dict[int, Annotated[int, Field(ge=0, le=255)]] = Field(default={}, max_length=256)
     """Value in the mask files -> class index of the project (255 = ignore)."""
+    request_id: RequestId
 
 
 class NewLabelMap(Body):

@@ -8,14 +8,14 @@ import numpy as np
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 
-from saadi import masks
+from saadi import masks, orders
 from saadi.errors import BadInputError, ConflictError
 from saadi.records import LabelClass, Project
 from saadi.store import Store
 from ui import folder_import
 from ui.context import Context
 from ui.payloads import ImportFolder, NewLabelMap, NewProject, SaveLabelMap, ScanFolder, pack, unpack
-from ui.views import image_view, label_map_view, overview, project_view
+from ui.views import image_view, job_view, label_map_view, overview, project_view
 
 CLASS_COLORS = ("#d55e00", "#009e73", "#f0e442", "#56b4e9", "#0072b2", "#cc79a7", "#e69f00", "#999999")
 """Okabe and Ito 2008, plus grey; they repeat after eight classes, the names stay beside them."""
@@ -121,7 +121,8 @@ def build_router(context: Context) -> APIRouter:
     @router.post("/import/run")
     def import_folder(body: ImportFolder) -> dict[str, Any]:
         with context.open() as store:
-            return folder_import.run(store, store.project(body.project_id), body, actor=context.actor)
+            job, _ = orders.place(store, folder_import.wanted(body), actor=context.actor, request_id=body.request_id)
+            return {"job": job_view(store, job)}
 
     return router
 

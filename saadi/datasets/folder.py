@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +19,7 @@ from saadi.datasets.folder_split import SIDES, assign_splits, check_fractions
 from saadi.datasets.folder_table import SPLIT_WORDS
 from saadi.decoding import check_values, decode_image, decode_mask, display_name, parse_value, value_name
 from saadi.errors import BadInputError, UnknownClassError
+from saadi.jobs import JobContext, Outcome
 from saadi.records import IGNORE, Image, LabelClass, LabelMap, Project, RealImage, Split
 from saadi.store import Store, audit
 from saadi.store.blobs import encode_png
@@ -26,6 +30,7 @@ Shares = tuple[float, float, float]
 DEFAULT_SHARES: Shares = (0.7, 0.15, 0.15)
 ROWS_PER_WRITE = 500
 """Rows in one transaction: others wait for the database meanwhile, about half a second."""
+MAX_REFUSED_KEPT = 200
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,16 @@ def import_folder(store: Store, project: Project, scan: FolderScan, *, values: M
     _check_strict(refused, strict)
     # A scan may be old, so everything is decoded again; pixels go into the store, rows wait.
     intake = _Intake(store, project, values)
+    with intake.undone_on_error():
+        added, num_ready = _take_all(store, project, usable, intake, split, seed, refused, labels, actor, report, strict=strict)
+    report(len(usable), len(usable), f"{len(added)} images added")
+    return _result(scan, intake, added, num_ready, refused)
+
+
+def _take_all(store: Store, project: Project, usable: Sequence[FolderPair], intake: _Intake, split: Mapping[str, str] | Shares,
+              seed: int, refused: list[Problem], labels: Mapping[str, str], actor: str, report: Progress, *,
+              strict: bool) -> tuple[list[RealImage], int]:
+    """Pixels, then rows; returns what was added and how many were ready."""
     given = _given_splits(usable, split, {image.group_id: image.split for image in intake.known.values()})
     ready: list[tuple[FolderPair, _Stored]] = []
     for step, pair in enumerate(usable):
@@ -90,9 +105,29 @@ def import_folder(store: Store, project: Project, scan: FolderScan, *, values: M
     _check_strict(refused, strict)
     # Rows last: a crash before this line leaves blobs that no row names, and the next import goes on from there.
     sides = _sides(ready, given, split, seed, intake.known)
-    added = _add_rows(store, project, ready, sides, labels, actor)
-    report(len(usable), len(usable), f"{len(added)} images added")
-    return _result(scan, intake, added, len(ready), refused)
+    return _add_rows(store, project, ready, sides, labels, actor), len(ready)
+
+
+def run_job(context: JobContext) -> Outcome:
+    """Job `import`: scan the folders again, take everything usable in, say what was refused."""
+    store, order = context.store, context.params
+    project = store.project(order["project_id"])
+    found = scan(
+        Path(order["images_dir"]),
+        Path(order["masks_dir"]) if order["masks_dir"] else None,
+        csv=Path(order["csv"]) if order["csv"] else None,
+        group_pattern=order["group_pattern"],
+        group_column=order["group_column"],
+        split_column=order["split_column"],
+        report=context.report,
+    )
+    values = {int(value): index for value, index in order["values"].items()}
+    result = import_folder(store, project, found, values=values, actor=context.job.created_by, report=context.report)
+
+    def publish(store: Store) -> dict[str, Any]:
+        return asdict(result) | {"refused": [str(problem) for problem in result.refused[:MAX_REFUSED_KEPT]]}
+
+    return Outcome(result.message, publish)
 
 
 def value_map(text: str, classes: Sequence[LabelClass]) -> dict[int, int]:
@@ -139,6 +174,8 @@ class _Intake:
         self.values = values if project.task == "segmentation" else None
         self.known: dict[str, RealImage] = {image.blob: image for image in store.images(project.id)}
         self.fresh: dict[str, str | None] = {}
+        self.new: list[str] = []
+        """Blobs that were not in the store before."""
         self.num_duplicates = 0
         self.num_other_masks = 0
 
@@ -152,10 +189,25 @@ class _Intake:
             self.num_duplicates += 1
             self._note_other_mask(blob, mask_png)
             return None
-        self.store.blobs.put(image_png)
-        label_map_blob = self.store.blobs.put(mask_png) if mask_png is not None else None
+        self._put(image_png)
+        label_map_blob = self._put(mask_png) if mask_png is not None else None
         self.fresh[blob] = label_map_blob
         return _Stored(blob, label_map_blob, pair.group or f"own-{blob[:16]}")
+
+    def _put(self, png: bytes) -> str:
+        blob = hashlib.sha256(png).hexdigest()
+        if not self.store.blobs.path(blob).exists():
+            self.new.append(blob)
+        return self.store.blobs.put(png)
+
+    @contextmanager
+    def undone_on_error(self) -> Iterator[None]:
+        """Cancelled or failed: pixels that no row names are patients' images that nobody could ever find to delete."""
+        try:
+            yield
+        except BaseException:
+            self.store.drop_unnamed_blobs(self.new)
+            raise
 
     def _note_other_mask(self, blob: str, mask_png: bytes | None) -> None:
         if mask_png is None:

@@ -72,7 +72,8 @@ seed: int = 0,
         len(pairs)}  # fmt: skip
     for name, arm_pairs, arm in arms(pairs, [scene.image for scene in pool], settings, seed=seed):
         result[name] = run_arm(
-            engine.architecture, state, arm_pairs, arm, gates, base, (gate_seeds, seeds), judge, report=report)  # fmt: skip
+            engine.architecture, state, arm_pairs, arm, gates, base, (gate_seeds, seeds), judge,
+            anchors=[(scene.image, scene.label_map) for scene in pool], report=report)  # fmt: skip
     return result | {"seconds": round(time.monotonic() - began), "seed": seed}
 
 
@@ -144,6 +145,7 @@ def run_arm(
     seeds: tuple[Sequence[int], Sequence[int]],
     judge: Segmenter,
     *,
+    anchors: Sequence[tuple[Image, LabelMap]],
     report: Report,
 ) -> dict[str, Any]:
     """Align once; measure the last state on unseen masks (second gate, second seeds), and say what the gate would have kept."""
@@ -153,7 +155,7 @@ def run_arm(
     final: dict[str, Any] = {}
 
     try:
-        kept = align(engine, pairs, gates[0], settings, report, seeds=seeds[0]).step
+        kept = align(engine, pairs, gates[0], settings, report, seeds=seeds[0], anchors=anchors).step
     except AlignmentStoppedError as error:
         stopped = str(error)
     engine.weights_changed()

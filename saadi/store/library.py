@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -14,6 +14,12 @@ from saadi.store.base import StoreBase
 from saadi.store.connection import dump, new_id, now
 
 IMAGE_SQL = "SELECT images.*, (SELECT max(id) FROM label_maps WHERE image_id = images.id) AS label_map_id FROM images"
+
+NAMES_A_BLOB = tuple(
+    f"SELECT 1 FROM {table} WHERE {column} = ? LIMIT 1"
+    for table, column in (("images", "blob"), ("label_maps", "blob"), ("label_map_revisions", "blob"), ("samples", "blob"),
+                          ("samples", "label_map_blob"), ("scores", "prediction_blob"), ("job_images", "blob"))
+)  # fmt: skip
 
 
 class LibraryStore(StoreBase):
@@ -61,6 +67,9 @@ class LibraryStore(StoreBase):
         with self.write() as db:
             if db.execute("SELECT 1 FROM images WHERE project_id = ? AND blob = ?", [project_id, blob]).fetchone():
                 return None
+            for stored in (blob, label_map_blob):  # another import that failed may have taken them away again
+                if stored is not None and not self.blobs.path(stored).exists():
+                    raise NotFoundError(f"the pixels {stored[:12]} are not in the data folder; import this file again")
             row = {"project_id": project_id, "blob": blob, "width": size[0], "height": size[1], "group_id": group_id,
                    "split": split, "label": label, "source_name": source_name, "created_at": now()}
             image_id = new_id(db.table("images").insert(row))
@@ -146,6 +155,16 @@ class LibraryStore(StoreBase):
         """Revisions, oldest first: rev, blob, author, created_at."""
         return list(self.db.query("SELECT rev, blob, author, created_at FROM label_map_revisions "
                                   "WHERE label_map_id = ? ORDER BY rev", [label_map_id]))
+
+    def drop_unnamed_blobs(self, blobs: Iterable[str]) -> int:
+        """Remove those of the given pixels that no row names, for an import that did not come to its rows; returns how many."""
+        dropped = 0
+        with self.write() as db:  # nobody can add a row meanwhile
+            for blob in blobs:
+                if not any(db.execute(sql, [blob]).fetchone() for sql in NAMES_A_BLOB):
+                    self.blobs.path(blob).unlink(missing_ok=True)
+                    dropped += 1
+        return dropped
 
     def label_map_pixels(self, blob: str) -> LabelMap:
         return self.blobs.label_map(blob)

@@ -426,3 +426,22 @@ def test_a_suggestion_needs_as_many_values_as_classes(project: Project) -> None:
     empty = FolderScan(pairs=(), problems=(), values={0: (1, 1), 255: (1, 1)}, has_masks=True)
     assert suggested_values(empty, project.classes) == {0: 0, 255: 1}
     assert suggested_values(FolderScan(pairs=(), problems=(), values={0: (1, 1)}, has_masks=True), project.classes) == {}
+
+
+def test_a_cancelled_import_leaves_no_pixels_behind(store: Store, project: Project, tmp_path: Path) -> None:
+    for number in range(4):
+        pair(tmp_path, str(number), number)
+    found = scan(tmp_path / "images", tmp_path / "masks")
+    kept = store.blobs.put_image(picture(0))
+    store.add_image(project.id, blob=kept, size=(24, 20), group_id="p", split="train", source_name="a", label_map_blob=None,
+                    actor="test")  # fmt: skip
+    before = contents(store)
+
+    def stop(step: int, total: int, message: str) -> None:
+        if message == "storing images" and step == 3:
+            raise CancelledError("cancelled")
+
+    with pytest.raises(CancelledError):
+        import_folder(store, project, found, values=VALUES, actor="test", report=stop)
+    assert contents(store) == before
+    assert import_folder(store, project, found, values=VALUES, actor="test").num_added == 3

@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
+from saadi.jobs import run_worker
+from saadi.worker import HANDLERS
 from tests import builders
 from ui.payloads import pack, unpack
 
@@ -204,15 +206,21 @@ def test_an_export_is_downloaded_as_zip(client, store, project, home):
     assert client.get(f"/api/projects/{project.id}/exports/77.zip").status_code == 404
 
 
-def test_a_folder_is_looked_at_and_imported(client, store, project, folder_of_pairs):
+def test_a_folder_is_looked_at_and_imported_as_a_job(client, store, project, home, folder_of_pairs):
     where = {"project_id": project.id, "images_dir": str(folder_of_pairs / "images"), "masks_dir": str(folder_of_pairs / "masks")}
     found = client.post("/api/import/scan", json=where).json()
     assert found["num_pairs"] == 3 and [(item["value"], item["class"]) for item in found["values"]] == [(0, 0), (255, 1)]
-    done = client.post("/api/import/run", json=where | {"values": {"0": 0, "255": 1}}).json()
-    assert done["num_added"] == 3 and sum(store.count_images(project.id).values()) == 3
+    body = where | {"values": {"0": 0, "255": 1}, "request_id": "import-1"}
+    placed = client.post("/api/import/run", json=body).json()["job"]
+    assert client.post("/api/import/run", json=body).json()["job"]["id"] == placed["id"]
+    run_worker(home, HANDLERS, exit_when_idle=True)
+    done = client.get(f"/api/jobs/{placed['id']}").json()
+    assert done["state"] == "done" and done["message"] == "3 images added" and done["result"]["num_added"] == 3
+    assert sum(store.count_images(project.id).values()) == 3
     missing = client.post("/api/import/scan", json=where | {"images_dir": "/no/such/folder"})
     assert missing.status_code == 400 and "no folder" in missing.json()["error"]
-    assert client.post("/api/import/run", json=where | {"values": {"0": 0, "255": 9}}).status_code == 400
+    wrong = where | {"values": {"0": 0, "255": 9}, "request_id": "import-2"}
+    assert client.post("/api/import/run", json=wrong).status_code == 400
 
 
 def test_unknown_things_are_not_found(client, project):

@@ -1,5 +1,5 @@
 // The two forms of the Data tab: a new project, and the import of a folder with a look at what is in it first.
-import { act, emit, h, post, refreshOverview, replace, state, toast } from "./lib.js";
+import { act, emit, h, on, plural, post, replace, requestId, state, toast } from "./lib.js";
 
 const text = (label, placeholder, attributes = {}) => {
   const input = h("input", { type: "text", placeholder, "aria-label": label, ...attributes });
@@ -18,6 +18,7 @@ export class DataForms {
     this.groupColumn = text("Column of the patient", "patient");
     this.splitColumn = text("Column of the split", "split");
     this.found = h("div", { class: "sx-found" });
+    on("job:end", (item) => this.ended(item));
     this.title = h("summary", {}, "Import a folder");
     this.name = text("Name", "my-hospital-2026", { id: "project-name" });
     this.classes = text("Classes, without background, separated by commas", "liver, gallbladder, instrument", {
@@ -81,9 +82,26 @@ export class DataForms {
     );
   }
 
+  /** The import has ended, well or not: its sentence takes the place of the table. */
+  ended(item) {
+    if (item.kind !== "import") return;
+    if (item.id === this.job) {
+      const refused = item.result?.refused ?? [];
+      replace(
+        this.found,
+        h("p", { class: item.state === "done" ? "" : "sx-bad" }, item.state === "done" ? item.message : (item.error ?? item.message)),
+        refused.length ? h("ul", { class: "sx-reasons" }, refused.slice(0, 20).map((line) => h("li", {}, line))) : null,
+        (item.result?.notes ?? []).map((note) => h("p", { class: "sx-note" }, note)),
+      );
+    }
+    emit("library");
+    this.onImported();
+  }
+
   showProject(project) {
     this.title.textContent = `Import a folder into ${project.name}`;
-    replace(this.found);
+    if (project.id !== this.shownProject) replace(this.found);
+    this.shownProject = project.id;
   }
   folders() {
     const given = (field) => field.input.value.trim() || null;
@@ -179,12 +197,11 @@ export class DataForms {
   run(button) {
     return act(button, async () => {
       const values = Object.fromEntries(this.mapping.map(({ value, select }) => [value, Number(select.value)]));
-      const { message } = await post("/api/import/run", { ...this.folders(), values });
-      toast(message, "good");
-      replace(this.found);
-      await refreshOverview();
-      emit("library");
-      this.onImported();
+      const { job } = await post("/api/import/run", { ...this.folders(), values, request_id: requestId() });
+      this.job = job.id;
+      toast(job.before ? `Importing: in the queue, ${plural(job.before, "job")} before it.` : "Importing: started.");
+      replace(this.found, h("p", { class: "sx-note" }, "The import goes on in the background; the bar at the bottom shows how far."));
+      emit("poll");
     });
   }
 
