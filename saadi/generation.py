@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -50,95 +51,119 @@ def warm_up(home: Home) -> None:
                 log.info("engine_warm", project=project.id)
 
 
-def generate_samples(
+@dataclass(frozen=True)
+class Plan:
+    """What all images of one order share; with label map and seed it names a sample."""
+
+    project: Project
+    model: Model
+    engine: CompactEngine
+    adapter: Adapter | None
+    settings: dict[str, Any]
+    """As stored with the sample: number of steps, sampler, guidance, strength of the adapter."""
+    purpose: Literal["draw", "pool"]
+    parent_id: int | None = None
+
+    @property
+    def num_inference_steps(self) -> int:
+        return int(self.settings["num_inference_steps"])
+
+
+def plan(
     store: Store,
     project: Project,
-    label_maps: Sequence[LabelMapRecord],
     *,
     model: Model,
-    candidates: int,
-    seed: int,
-    settings: dict[str, Any],
     adapter: Adapter | None,
+    settings: dict[str, Any],
     purpose: Literal["draw", "pool"],
-    report: Report,
     parent_id: int | None = None,
-    total: int | None = None,
+) -> Plan:
+    """Fill in what the order left to the weights: sampler and number of steps."""
+    engine = warm_engine(store, model)
+    sampler = engine.architecture["sampler"]
+    complete = {
+        **settings,
+        "num_inference_steps": settings.get("num_inference_steps") or sampler["num_inference_steps"],
+        "sampler": sampler["name"],
+        "adapter_scale": adapter.scale if adapter else 1.0,
+    }
+    return Plan(project, model, engine, adapter, complete, purpose, parent_id)
+
+
+def generate_samples(
+    store: Store, wanted: Plan, label_maps: Sequence[LabelMapRecord], *, candidates: int, seed: int, report: Report
 ) -> list[Sample]:
     """K images per label map, seeds seed, seed + 1, ...; all candidates of one label map differ by seed only.
 
     Samples that exist already under the same recipe are returned as they are, so that a resumed job repeats nothing.
     """
-    engine = warm_engine(store, model)
-    wanted = [
+    inputs = [
         (record, seed + position * candidates + offset)
         for position, record in enumerate(label_maps)
         for offset in range(candidates)
     ]
-    steps = settings.get("num_inference_steps") or engine.architecture["sampler"]["num_inference_steps"]
-    settings = {
-        **settings,
-        "num_inference_steps": steps,
-        "sampler": engine.architecture["sampler"]["name"],
-        "adapter_scale": adapter.scale if adapter else 1.0,
-    }
-    total = total or len(wanted) * steps
     made: list[Sample] = []
-    for first in range(0, len(wanted), SAMPLING_BATCH):
-        chunk = wanted[first : first + SAMPLING_BATCH]
-        known = {
-            index: store.sample_by_recipe(
-                sample_recipe(
-                    project.id,
-                    label_map_blob=record.blob,
-                    seed=number,
-                    engine=engine.name,
-                    model_id=model.id,
-                    adapter_id=adapter.id if adapter else None,
-                    settings=settings,
-                )
-            )
-            for index, (record, number) in enumerate(chunk)
-        }
-        missing = [index for index, sample in known.items() if sample is None]
-        images = (
-            engine.generate(
-                [store.blobs.label_map(chunk[index][0].blob) for index in missing],
-                [chunk[index][1] for index in missing],
-                num_inference_steps=steps,
-                guidance_scale=settings["guidance_scale"],
-                adapter=store.files.path(adapter.file) if adapter else None,
-                adapter_scale=adapter.scale if adapter else 1.0,
-                on_step=_steps_of(report, first=first, size=len(missing), count=len(wanted), steps=steps, total=total),
-            )
-            if missing
-            else []
-        )
-        for index, image in zip(missing, images, strict=True):
-            record, number = chunk[index]
-            known[index] = store.add_sample(
-                project.id,
-                label_map_id=record.id,
-                label_map_rev=record.rev,
-                label_map_blob=record.blob,
-                blob=store.blobs.put_image(image),
-                seed=number,
-                engine=engine.name,
-                model_id=model.id,
-                adapter_id=adapter.id if adapter else None,
-                settings=settings,
-                purpose=purpose,
-                parent_id=parent_id,
-            )
-        made += [sample for sample in known.values() if sample is not None]
+    for first in range(0, len(inputs), SAMPLING_BATCH):
+        chunk = inputs[first : first + SAMPLING_BATCH]
+        known = [_known(store, wanted, record, number) for record, number in chunk]
+        missing = [pair for pair, sample in zip(chunk, known, strict=True) if sample is None]
+        on_step = _steps_of(report, first=first, size=len(missing), count=len(inputs), steps=wanted.num_inference_steps)
+        drawn = iter(_draw(store, wanted, missing, on_step) if missing else [])
+        made += [sample or next(drawn) for sample in known]
     return made
 
 
-def _steps_of(report: Report, *, first: int, size: int, count: int, steps: int, total: int) -> StepCallback:
-    """Report the network steps of one chunk as progress of the whole order."""
+def _known(store: Store, wanted: Plan, record: LabelMapRecord, seed: int) -> Sample | None:
+    return store.sample_by_recipe(
+        sample_recipe(
+            wanted.project.id,
+            label_map_blob=record.blob,
+            seed=seed,
+            engine=wanted.engine.name,
+            model_id=wanted.model.id,
+            adapter_id=wanted.adapter.id if wanted.adapter else None,
+            settings=wanted.settings,
+        )
+    )
+
+
+def _draw(store: Store, wanted: Plan, inputs: Sequence[tuple[LabelMapRecord, int]], on_step: StepCallback) -> list[Sample]:
+    """Make one batch and store it."""
+    adapter = wanted.adapter
+    images = wanted.engine.generate(
+        [store.blobs.label_map(record.blob) for record, _ in inputs],
+        [seed for _, seed in inputs],
+        num_inference_steps=wanted.num_inference_steps,
+        guidance_scale=wanted.settings["guidance_scale"],
+        adapter=store.files.path(adapter.file) if adapter else None,
+        adapter_scale=adapter.scale if adapter else 1.0,
+        on_step=on_step,
+    )
+    return [
+        store.add_sample(
+            wanted.project.id,
+            label_map_id=record.id,
+            label_map_rev=record.rev,
+            label_map_blob=record.blob,
+            blob=store.blobs.put_image(image),
+            seed=seed,
+            engine=wanted.engine.name,
+            model_id=wanted.model.id,
+            adapter_id=adapter.id if adapter else None,
+            settings=wanted.settings,
+            purpose=wanted.purpose,
+            parent_id=wanted.parent_id,
+        )
+        for (record, seed), image in zip(inputs, images, strict=True)
+    ]
+
+
+def _steps_of(report: Report, *, first: int, size: int, count: int, steps: int) -> StepCallback:
+    """Report the network steps of one batch as progress of the whole order."""
 
     def on_step(step: int, of: int) -> None:
-        report(first * steps + step * size, total, f"image {first + 1} of {count}, step {step} of {of}")
+        report(first * steps + step * size, count * steps, f"image {first + 1} of {count}, step {step} of {of}")
 
     return on_step
 
@@ -164,20 +189,16 @@ def run_job(context: JobContext) -> Outcome:
     project = store.project(order["project_id"])
     records = [store.label_map(label_map_id) for label_map_id in order["label_map_ids"]]
     model = store.model(order["model_id"])
-    adapter = chosen_adapter(store, project, order["adapter"], model=model)
-    samples = generate_samples(
+    wanted = plan(
         store,
         project,
-        records,
         model=model,
-        candidates=order["candidates"],
-        seed=order["seed"],
+        adapter=chosen_adapter(store, project, order["adapter"], model=model),
         settings=order["settings"],
-        adapter=adapter,
         purpose=order["purpose"],
         parent_id=order["parent_id"],
-        report=context.report,
     )
+    samples = generate_samples(store, wanted, records, candidates=order["candidates"], seed=order["seed"], report=context.report)
     scorers = scoring.load_scorers(store, project)
     if scorers:
         scoring.score_samples(store, project, samples, scorers, context.report)
