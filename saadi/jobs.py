@@ -10,13 +10,17 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import traceback
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any, Protocol
 
 import filelock
@@ -28,10 +32,15 @@ from saadi.errors import CancelledError, FencedError, SaadiError
 from saadi.records import Job
 from saadi.store import Store
 
+HANG_EXIT = 75
 LOCK_WAIT_S = 1.0
 """How long a starting worker tries for the lock: `worker_is_alive` of another process holds it for an instant."""
 POLL_S = 0.05
 """How long a waiting worker sleeps between looks at the queue; one look costs 10 microseconds."""
+HANG_FLOOR_S = 900.0
+HANG_FACTOR = 10
+"""A job hangs when it has been silent for this many times its median pause between steps, and for `HANG_FLOOR_S` at least."""
+WATCH_EVERY_S = 5.0
 REPORT_EVERY_S = 0.25
 """Progress is written at most this often; each write is an fsync."""
 log = structlog.get_logger()
@@ -67,6 +76,16 @@ class JobContext:
     _started: float = field(default_factory=time.monotonic)
     _last: float = 0.0
     _first_step: int | None = None
+    _beats: deque[float] = field(default_factory=lambda: deque([time.monotonic()], maxlen=50))
+    """When the last steps were."""
+
+    @property
+    def hangs(self) -> bool:
+        """No step for much longer than usual (by a clock that nobody sets)."""
+        beats = list(self._beats)
+        pauses = [later - earlier for earlier, later in pairwise(beats)]
+        allowed = max(HANG_FLOOR_S, HANG_FACTOR * median(pauses)) if pauses else HANG_FLOOR_S
+        return time.monotonic() - beats[-1] > allowed
 
     @property
     def params(self) -> dict[str, Any]:
@@ -83,6 +102,7 @@ class JobContext:
                images: Mapping[str, str] | None = None) -> None:
         """Write progress; see `Report`. Calls without metrics or images are thinned out."""
         clock = time.monotonic()
+        self._beats.append(clock)
         if self._first_step is None:
             self._first_step, self._started = step, clock
         if metrics is None and images is None and clock - self._last < REPORT_EVERY_S and step < total:
@@ -148,8 +168,10 @@ def _work_until_idle(store: Store, handlers: Mapping[str, Handler], *, exit_when
 def run_job(store: Store, job: Job, handlers: Mapping[str, Handler]) -> None:
     """Run one claimed job to one of its three ends, each with a sentence."""
     log.info("job_started", job=job.id, kind=job.kind, attempt=job.attempt)
+    context = JobContext(store, job)
     try:
-        outcome = handlers[job.kind](JobContext(store, job))
+        with _watched(context):
+            outcome = handlers[job.kind](context)
         with store.write():
             result = outcome.publish(store)
             store.finish_job(job, state="done", message=outcome.message, result=result)
@@ -168,6 +190,24 @@ def run_job(store: Store, job: Job, handlers: Mapping[str, Handler]) -> None:
     except Exception as error:  # the one place that may catch everything: the traceback stays with the job
         log.error("job_failed", job=job.id, error=type(error).__name__, traceback=traceback.format_exc())
         _end(store, job, state="failed", message="failed", error=_sentence(error), trace=traceback.format_exc())
+
+
+@contextmanager
+def _watched(context: JobContext) -> Iterator[None]:
+    """End this process when the job hangs: its lock is then free, and the next worker resumes the job from its checkpoint."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(WATCH_EVERY_S):
+            if context.hangs:
+                log.error("job_hangs", job=context.job.id, attempt=context.job.attempt)
+                os._exit(HANG_EXIT)  # a thread cannot interrupt native code in any gentler way
+
+    threading.Thread(target=watch, name="job-watch", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 def _end(store: Store, job: Job, *, state: str, message: str, error: str | None, trace: str | None = None) -> None:

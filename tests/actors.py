@@ -103,12 +103,22 @@ def wait_for_cancel(job: JobContext) -> Outcome:
     raise AssertionError("nobody pressed stop")
 
 
-HANDLERS = {"count": count_to_ten, "wait": wait_for_cancel}
+def hang_once(job: JobContext) -> Outcome:
+    """Falls silent after three steps the first time; a second attempt ends well."""
+    for step in range(3):
+        job.report(step, 4, "stepping", metrics={"step": step})
+    if job.job.attempt == 1:
+        time.sleep(60)
+    return Outcome("went on")
 
 
-def work(path: str, exit_when_idle: bool, max_attempts: int) -> None:
+HANDLERS = {"count": count_to_ten, "wait": wait_for_cancel, "hang": hang_once}
+
+
+def work(path: str, exit_when_idle: bool, max_attempts: int, hang_floor_s: float = jobs.HANG_FLOOR_S) -> None:
     """A worker with tiny handlers."""
     queue.MAX_ATTEMPTS = max_attempts
+    jobs.HANG_FLOOR_S, jobs.WATCH_EVERY_S = hang_floor_s, min(jobs.WATCH_EVERY_S, hang_floor_s / 5)
     jobs.run_worker(Home(Path(path)), HANDLERS, exit_when_idle=exit_when_idle)
 
 

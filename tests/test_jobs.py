@@ -311,3 +311,28 @@ def check_resumed(home: Home, ended: list[Job]) -> None:
         steps = [int(step) for _, step in starts]
         assert steps == sorted(steps)
         assert len(starts) <= job.attempt
+
+
+def test_a_job_that_falls_silent_ends_its_worker_and_goes_on_in_the_next(home: Home, store: Store, project: Project) -> None:
+    job = add_job(store, project, "hang")
+    first = actors.context().Process(target=actors.work, args=(str(home.path), True, 3, 0.5))
+    first.start()
+    first.join(30)
+    assert first.exitcode == jobs.HANG_EXIT and store.job(job.id).state == "running" and not worker_is_alive(home)
+    assert run_worker(home, actors.HANDLERS, exit_when_idle=True)
+    ended = store.job(job.id)
+    assert (ended.state, ended.attempt, ended.message) == ("done", 2, "went on")
+
+
+def test_long_pauses_are_no_hang_while_they_are_usual(store: Store, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "HANG_FLOOR_S", 0.0)
+    add_job(store, project, "kind")
+    claimed = store.claim_job("worker-1")
+    assert claimed is not None
+    context = JobContext(store, claimed)
+    now = time.monotonic()
+    context._beats.extend([now - 40, now - 30, now - 20])
+    assert not context.hangs
+    context._beats.clear()
+    context._beats.extend([now - 22, now - 21, now - 20])
+    assert context.hangs
