@@ -37,7 +37,7 @@ LOCK_WAIT_S = 1.0
 """How long a starting worker tries for the lock: `worker_is_alive` of another process holds it for an instant."""
 POLL_S = 0.05
 """How long a waiting worker sleeps between looks at the queue; one look costs 10 microseconds."""
-HANG_FLOOR_S = 900.0
+HANG_FLOOR_S = 3600.0
 HANG_FACTOR = 10
 """A job hangs when it has been silent for this many times its median pause between steps, and for `HANG_FLOOR_S` at least."""
 WATCH_EVERY_S = 5.0
@@ -141,6 +141,7 @@ def run_worker(home: Home, handlers: Mapping[str, Handler], *, exit_when_idle: b
                 for job in store.requeue_orphans():
                     log.warning("job_orphaned", job=job.id, state=job.state, attempt=job.attempt)
                 store.blobs.sweep()
+                store.sweep_unnamed_blobs()
                 store.files.sweep()
                 if on_start:
                     on_start()

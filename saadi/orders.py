@@ -53,7 +53,8 @@ class Order(BaseModel):
         """Raises: SaadiError: the order cannot be carried out; says what is missing."""
 
     def frozen(self, store: Store) -> Self:
-        """The order with the versions in use written into it: a retry must not mix them with those of a later accept or fit."""
+        """The order with the versions in use written into it, made when its job starts for the first time: a retry must not mix
+        them with those of a later accept or fit, while one that waits behind a fit is to use what that makes."""
         return self
 
 
@@ -103,6 +104,10 @@ class GenerateOrder(Order):
         need_segmentation(store, self.project_id)
         if store.active_model(self.project_id, "engine") is None:
             raise TooFewError("this project has no generator yet; run `fit` first")
+        if self.model_id is not None:
+            model = store.model(self.model_id)
+            if model.project_id != self.project_id or model.kind != "engine":
+                raise BadInputError(f"model {self.model_id} is no generator of this project; leave it out to use the present one")
         for label_map_id in self.label_map_ids or ():
             if store.label_map(label_map_id).project_id != self.project_id:
                 raise BadInputError(f"label map {label_map_id} belongs to another project")
@@ -182,14 +187,20 @@ class AlignOrder(Order):
     model_id: int | None = None
     """None = the generator in use."""
     parent_id: int | None = None
-    """The adapter to start from; set to the version in use when the order is placed."""
+    """The adapter to start from; set to the version in use when the job starts."""
 
     def frozen(self, store: Store) -> Self:
+        if self.model_id is not None:
+            return self
         model, parent = store.active_model(self.project_id, "engine"), store.accepted_adapter(self.project_id)
         return self.model_copy(update={"model_id": model.id if model else None, "parent_id": parent.id if parent else None})
 
     def unique_key(self, store: Store) -> str | None:
-        frozen = [self.kind, self.model_dump(exclude={"pair_set_id"}), store.pair_set(self.pair_set_id).sha256]
+        frozen = [
+            self.kind,
+            self.frozen(store).model_dump(exclude={"pair_set_id"}),
+            store.pair_set(self.pair_set_id).sha256,
+        ]
         return hashlib.sha256(dump(frozen).encode()).hexdigest()
 
     def check(self, store: Store) -> None:
@@ -262,7 +273,6 @@ def place(store: Store, wanted: Order, *, actor: str, request_id: str | None = N
         The job, and True where it is new; a second click gets the job of the first.
     """
     wanted.check(store)
-    wanted = wanted.frozen(store)
     return store.add_job(
         wanted.kind,
         wanted.model_dump(mode="json"),
@@ -272,3 +282,21 @@ def place(store: Store, wanted: Order, *, actor: str, request_id: str | None = N
         unique_key=wanted.unique_key(store),
         priority=wanted.priority,
     )
+
+
+ORDERS: dict[str, type[Order]] = {
+    kind.kind: kind for kind in (FitOrder, GenerateOrder, TrainScorerOrder, ScoreOrder, AlignOrder, ImportOrder, ExportOrder)
+}
+
+
+def freeze(store: Store, job: Job) -> Job:
+    """Write the versions in use into a job's order when it starts for the first time; a retry finds them there.
+
+    Raises:
+        TooFewError: What the order needs has gone since it was placed.
+    """
+    if job.attempt > 1 or job.kind not in ORDERS:
+        return job
+    wanted = ORDERS[job.kind](**job.params)
+    wanted.check(store)
+    return store.set_job_params(job, wanted.frozen(store).model_dump(mode="json"))

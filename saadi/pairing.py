@@ -6,6 +6,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -142,12 +143,12 @@ def _rare_label_maps(store: Store, blobs: Iterable[str]) -> set[str]:
     """Label maps that hold the class which the fewest of them hold."""
     holders: dict[int, set[str]] = defaultdict(set)
     for blob in blobs:
-        for index in _classes_in(store.blobs, blob):
+        for index in _classes_in(store.home.blobs, blob):
             holders[index].add(blob)
     return min(holders.values(), key=len) if holders else set()
 
 
 @lru_cache(maxsize=100_000)
-def _classes_in(blobs: BlobStore, blob: str) -> frozenset[int]:
+def _classes_in(root: Path, blob: str) -> frozenset[int]:
     """Read from the label map itself: a class that every model misses leaves no trace in the scores."""
-    return frozenset(np.unique(blobs.label_map(blob)).tolist()) - {0, IGNORE}
+    return frozenset(np.unique(BlobStore(root).label_map(blob)).tolist()) - {0, IGNORE}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 
+from saadi import orders
 from saadi.jobs import Handler, JobContext, Outcome
 
 RECIPES: Mapping[str, str] = {
@@ -20,8 +22,13 @@ RECIPES: Mapping[str, str] = {
 
 def _lazy(target: str) -> Handler:
     def handler(context: JobContext) -> Outcome:
+        context.job = orders.freeze(context.store, context.job)
         module, function = target.split(":")
-        outcome: Outcome = getattr(import_module(module), function)(context)
+        try:
+            outcome: Outcome = getattr(import_module(module), function)(context)
+        finally:
+            if "torch" in sys.modules:  # an export or import needs no torch
+                import_module("saadi.devices").release_memory()
         return outcome
 
     return handler

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from saadi import jobs
@@ -47,7 +48,8 @@ def test_a_job_runs_and_publishes_with_its_end(home: Home, store: Store, project
 
 def test_output_that_cannot_be_published_leaves_no_rows(store: Store, project: Project) -> None:
     def publish(inner: Store) -> dict[str, object]:
-        inner.add_label_map(project.id, blob="0" * 64, name="half", author="w", request_id="r", origin="sampled")
+        blob = inner.blobs.put_label_map(np.zeros((4, 4), np.uint8))
+        inner.add_label_map(project.id, blob=blob, name="half", author="w", request_id="r", origin="sampled")
         raise TooFewError("the last row was refused")
 
     ended = run_one(store, lambda job: Outcome("done", publish), project)
@@ -128,7 +130,8 @@ def test_a_fenced_worker_writes_nothing(store: Store, project: Project) -> None:
     with pytest.raises(FencedError, match="taken over"):
         store.report_job(first, step=1, total=2, message="", eta_s=None)
     with pytest.raises(FencedError), store.write():
-        store.add_label_map(project.id, blob="0" * 64, name="late", author="w", request_id="late", origin="sampled")
+        blob = store.blobs.put_label_map(np.zeros((4, 4), np.uint8))
+        store.add_label_map(project.id, blob=blob, name="late", author="w", request_id="late", origin="sampled")
         store.finish_job(first, state="done", message="late")
     store.release_job(first)
     assert (store.job(job.id).state, store.job(job.id).worker, count(store, "label_maps")) == ("running", "worker-2", 0)

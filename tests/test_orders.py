@@ -76,16 +76,32 @@ def test_a_second_align_click_is_the_first_job(store: Store, project: Project) -
     assert other.id != first.id and is_new
 
 
-def test_an_order_names_the_versions_that_were_in_use_when_it_was_placed(store: Store, project: Project) -> None:
+def test_a_job_keeps_the_versions_that_were_in_use_when_it_first_started(store: Store, project: Project) -> None:
     add_engine(store, project)
     add_images(store, project, 3)
-    job, _ = orders.place(store, orders.GenerateOrder(project_id=project.id, count=5, seed=3), actor="ann")
-    engine = store.active_model(project.id, "engine")
-    assert (job.params["model_id"], job.params["adapter"]) == (engine.id, "none")
+    placed, _ = orders.place(store, orders.GenerateOrder(project_id=project.id, count=5, seed=3), actor="ann")
+    add_engine(store, project)  # a fit that stood before it in the queue
+    newest = store.active_model(project.id, "engine")
+    claimed = store.claim_job("worker-1")
+    assert claimed is not None
+    started = orders.freeze(store, claimed)
+    assert (started.params["model_id"], started.params["adapter"]) == (newest.id, "none")
     pool = {record.id for record in store.label_maps(project.id, splits=["train"])}
-    assert len(job.params["label_map_ids"]) == 5 and set(job.params["label_map_ids"]) == pool  # each once before any comes twice
-    again, _ = orders.place(store, orders.GenerateOrder(project_id=project.id, count=5, seed=3), actor="ann")
-    assert again.params["label_map_ids"] == job.params["label_map_ids"]
+    assert len(started.params["label_map_ids"]) == 5 and set(started.params["label_map_ids"]) == pool
+    add_engine(store, project)
+    add_images(store, project, 8)
+    store.release_job(started)
+    again = store.claim_job("worker-2")
+    assert again is not None and again.params == started.params == store.job(placed.id).params
+
+
+def test_a_generator_of_another_project_is_refused(store: Store, project: Project) -> None:
+    add_engine(store, project)
+    other = store.create_project("other", task="segmentation", classes=CLASSES, resolution=16, actor="ann")
+    add_engine(store, other)
+    wanted = orders.GenerateOrder(project_id=other.id, model_id=store.active_model(project.id, "engine").id)
+    with pytest.raises(BadInputError, match="no generator of this project"):
+        orders.place(store, wanted, actor="ann")
 
 
 def test_generation_says_what_is_missing(store: Store, project: Project) -> None:

@@ -44,9 +44,10 @@ def wanted(body: ImportFolder) -> ImportOrder:
     """
     return ImportOrder(
         project_id=body.project_id,
-        images_dir=str(_folder(body.images_dir)),
-        masks_dir=str(_folder(body.masks_dir)) if body.masks_dir else None,
-        csv=str(Path(body.csv).expanduser()) if body.csv else None,
+        # Whole paths: the worker runs in another folder than the page.
+        images_dir=str(_folder(body.images_dir).resolve()),
+        masks_dir=str(_folder(body.masks_dir).resolve()) if body.masks_dir else None,
+        csv=str(Path(body.csv).expanduser().resolve()) if body.csv else None,
         group_pattern=body.group_pattern or None,
         group_column=body.group_column or None,
         split_column=body.split_column or None,

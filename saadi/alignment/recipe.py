@@ -6,6 +6,7 @@ and seeds judges every checkpoint, and the best one that passes is kept, not the
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -93,7 +94,8 @@ def align(
         on_step=lambda step, total: report(0, config.num_steps, f"drawing the old model's images ({step} of {total})"),
     )
     reference = gate.read(before)
-    trainer = PairTrainer(engine, pairs, config, parent=parent, parent_scale=parent_scale, anchors=anchors)
+    trainer = PairTrainer(engine, pairs, config, parent=parent, parent_scale=parent_scale, anchors=anchors,
+                          measured_on=_fingerprint(gate.label_maps, before))  # fmt: skip
     history: list[dict[str, Any]] = []
     best: Aligned | None = None
     saved = trainer.restore(folder) if folder is not None else None
@@ -137,6 +139,14 @@ def align(
             "collect more pairs or votes, or lower the learning rate"
         )
     return Aligned(best.state, best.step, best.reading, best.reference, best.verdict, before, best.after, history)
+
+
+def _fingerprint(label_maps: Sequence[LabelMap], images: Sequence[Image]) -> str:
+    """Changes with the gate's masks and with the reference that draws on them."""
+    digest = hashlib.sha256()
+    for array in (*label_maps, *images):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _check(
@@ -278,8 +288,9 @@ def build_gate(store: Store, project: Project, *, count: int, exclude: set[str])
     scorers = {model.kind: segmenter for model, segmenter in load_scorers(store, project)}
     if len(scorers) < 2:
         raise TooFewError("this project has no selector and judge yet; run `train-scorer` first")
-    training = real_pairs(store, project, "train", limit=MAX_REAL)[0]
-    real = real_pairs(store, project, "val", limit=MAX_REAL)[0]
+    side = project.resolution  # real images are compared at the size at which images are made
+    training = real_pairs(store, project, "train", limit=MAX_REAL, side=side)[0]
+    real = real_pairs(store, project, "val", limit=MAX_REAL, side=side)[0]
     scaled = {"training": training, "real": real if len(real) >= 8 else training}
     return Gate(
         label_maps=gate_label_maps(store, project, count=count, exclude=exclude),

@@ -72,9 +72,11 @@ class PairTrainer:
         parent: Path | None = None,
         parent_scale: float = 1.0,
         anchors: Sequence[tuple[Image, LabelMap]] = (),
+        measured_on: str = "",
     ) -> None:
         """
         Args:
+            measured_on: Names what checkpoints are compared on; a checkpoint of another one is not continued.
             anchors: Real images with their label maps; the denoising loss takes some of them in a step whose winners are all
                 synthetic, so that a synthetic winner is never the only attractor.
         """
@@ -93,7 +95,11 @@ class PairTrainer:
         self.train_ids, self.held_ids = split_pairs(pairs, share=config.held_out_share, seed=config.seed)
         self.beta = config.beta or default_beta(self._shape.numel())
         # A checkpoint belongs to these pairs and this parent: a retry after an accept or roll-back must not mix them.
-        self.settings = asdict(config) | {"parent": parent.name if parent else None, "num_pairs": len(pairs)}
+        self.settings = asdict(config) | {
+            "parent": parent.name if parent else None,
+            "num_pairs": len(pairs),
+            "measured_on": measured_on,
+        }
         self.step = 0
         self._reference: dict[tuple[int, int], tuple[float, float]] = {}
         self._norms: list[float] = []

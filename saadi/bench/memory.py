@@ -32,7 +32,7 @@ devices.use_all_threads()
 draw = np.random.default_rng(0)
 side = {side}
 image = lambda: draw.integers(0, 256, (side, side, 3)).astype(np.uint8)
-pairs = [TrainingPair(image()[..., 0] % 7, image(), image(), 1.0, True, str(i)) for i in range(256)]
+pairs = [TrainingPair(image()[..., 0] % 7, image(), image(), 1.0, False, str(i)) for i in range(256)]
 gate = Gate([image()[..., 0] % 7 for _ in range(32)], *[Segmenter(scorer(kind, num_classes=7)) for kind in ("selector", "judge")],
             num_classes=7, real=[image() for _ in range(200)], training=[image() for _ in range(200)])
 engine = CompactEngine(default_architecture(num_classes=7, resolution=side))

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
+from diffusers.training_utils import EMAModel
 from torch import Tensor
 
 from saadi import devices
@@ -25,7 +26,7 @@ def peer_network(num_classes: int, *, side: int) -> UNet2DModel:
 
 
 @torch.no_grad()
-def peer_sample(network: UNet2DModel, condition: Tensor, *, steps: int) -> Tensor:
+def peer_sample(network: UNet2DModel, condition: Tensor, *, steps: int, seed: int = 0) -> Tensor:
     """DDIM as in diffusers' DDIMPipeline, with the label map joined to the noisy image.
 
     Args:
@@ -33,7 +34,8 @@ def peer_sample(network: UNet2DModel, condition: Tensor, *, steps: int) -> Tenso
     """
     scheduler = DDIMScheduler()
     scheduler.set_timesteps(steps)
-    image = torch.randn(len(condition), 3, *condition.shape[2:], generator=torch.Generator().manual_seed(0)).to(condition.device)
+    image = torch.randn(len(condition), 3, *condition.shape[2:], generator=torch.Generator().manual_seed(seed))
+    image = image.to(condition.device)
     for timestep in scheduler.timesteps:
         stacked = torch.cat([image.to(condition.dtype), condition], 1)
         predicted = network(stacked, timestep).sample
@@ -53,6 +55,7 @@ def peer_fit(network: UNet2DModel, data: TrainingSet, engine: CompactEngine, con
     if is_tuned:
         network = devices.placed(network, engine.device)
     scheduler, optimizer = DDPMScheduler(), torch.optim.AdamW(network.parameters(), lr=config.learning_rate, fused=True)
+    average = EMAModel(network.parameters(), decay=config.ema_decay, use_ema_warmup=True, power=0.75)
     odds, class_weights = data.rarity(), data.class_weights(1.0)
     end, step = time.monotonic() + config.minutes * 60, 0
     network.train()
@@ -66,6 +69,11 @@ def peer_fit(network: UNet2DModel, data: TrainingSet, engine: CompactEngine, con
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        progress = 1 - (end - time.monotonic()) / (config.minutes * 60)
+        for group in optimizer.param_groups:  # the schedule of our own fit
+            group["lr"] = config.learning_rate * min(1.0, (step + 1) / 100) * min(1.0, max(0.02, (1 - progress) / 0.3))
         optimizer.step()
+        average.step(network.parameters())
         step += 1
+    average.copy_to(network.parameters())
     return step * config.batch_size

@@ -83,7 +83,6 @@ def import_folder(store: Store, project: Project, scan: FolderScan, *, values: M
     intake = _Intake(store, project, values)
     with intake.undone_on_error():
         added, num_ready = _take_all(store, project, usable, intake, split, seed, refused, labels, actor, report, strict=strict)
-    report(len(usable), len(usable), f"{len(added)} images added")
     return _result(scan, intake, added, num_ready, refused)
 
 

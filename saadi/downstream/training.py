@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Sequence
@@ -60,7 +61,9 @@ def train(
     segmenter = Segmenter(architecture)
     pixels, targets = segmenter.encode(images), segmenter.encode_label_maps(label_maps)
     optimizer = torch.optim.AdamW(segmenter.network.parameters(), lr=config.learning_rate, weight_decay=1e-4)
-    done = _restore(segmenter.network, optimizer, config, folder) if folder is not None else 0
+    data = hashlib.sha256(pixels.cpu().numpy().tobytes() + targets.cpu().numpy().tobytes()).hexdigest()
+    settings = asdict(config) | {"data": data}  # a checkpoint of other images is not continued
+    done = _restore(segmenter.network, optimizer, settings, folder) if folder is not None else 0
     saved = time.monotonic()
     # Over the whole batch: a class that one image lacks would otherwise cost the full loss whatever the network does.
     dice_loss = MaskedDiceLoss(softmax=True, to_onehot_y=True, include_background=False, batch=True)
@@ -87,28 +90,28 @@ def train(
             metrics={f"{name} loss": float(loss.detach())} if step % 10 == 0 else None,
         )
         if folder is not None and (step == config.num_steps or time.monotonic() - saved > CHECKPOINT_EVERY_S):
-            _save(segmenter.network, optimizer, config, folder, step=step)
+            _save(segmenter.network, optimizer, settings, folder, step=step)
             saved = time.monotonic()
     segmenter.network.eval()
     return segmenter
 
 
-def _save(network: nn.Module, optimizer: torch.optim.Optimizer, config: ScorerConfig, folder: Path, *, step: int) -> None:
+def _save(network: nn.Module, optimizer: torch.optim.Optimizer, settings: dict[str, Any], folder: Path, *, step: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     checkpoints.save(
         folder,
         parameters=dict(network.named_parameters()),
         optimizer=optimizer,
-        config=asdict(config),
+        config=settings,
         state={"step": step},
         tensors=dict(network.named_buffers()),
     )
 
 
-def _restore(network: nn.Module, optimizer: torch.optim.Optimizer, config: ScorerConfig, folder: Path) -> int:
+def _restore(network: nn.Module, optimizer: torch.optim.Optimizer, settings: dict[str, Any], folder: Path) -> int:
     """Continue from a checkpoint; returns the steps done."""
     parameters = dict(network.named_parameters())
-    found = checkpoints.restore(folder, parameters=parameters, optimizer=optimizer, config=asdict(config))
+    found = checkpoints.restore(folder, parameters=parameters, optimizer=optimizer, config=settings)
     if found is None:
         return 0
     state, buffers = found

@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import structlog
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from saadi.errors import WeightsError
 from saadi.jobs import checkpointed
 
 NAME = "checkpoint.safetensors"
+log = structlog.get_logger()
 
 
 def save(
@@ -48,10 +49,8 @@ def restore(
     """Fill parameters and optimiser from a checkpoint.
 
     Returns:
-        (state, further tensors) as given to `save`, or None when there is no checkpoint.
-
-    Raises:
-        WeightsError: The checkpoint belongs to other settings.
+        (state, further tensors) as given to `save`, or None when there is no checkpoint, or one of other settings or data (the
+        training then starts again).
     """
     path = folder / NAME
     if not path.exists():
@@ -59,7 +58,8 @@ def restore(
     with safe_open(path, framework="pt") as opened:
         state: dict[str, Any] = json.loads(opened.metadata()["state"])
     if state.pop("config") != config:
-        raise WeightsError("the checkpoint of this job belongs to other settings; start a new job")
+        log.warning("checkpoint_of_other_settings", folder=folder.name)
+        return None
     tensors = load_file(path)
     is_fused = any(group.get("fused") for group in optimizer.param_groups)
     with torch.no_grad():

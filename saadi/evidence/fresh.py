@@ -27,14 +27,15 @@ def measure_adapter(store: Store, project: Project, adapter: Adapter, *, num_mas
     Raises:
         TooFewError: The test split holds fewer than four label maps.
     """
-    images, label_maps = real_pairs(store, project, "test")
+    side = project.resolution
+    images, label_maps = real_pairs(store, project, "test", side=side)
     if len(label_maps) < 4:
         raise TooFewError(f"{len(label_maps)} label maps in the test split, 4 needed to measure; import more patients")
     wanted = [*label_maps, *[np.ascontiguousarray(label_map[:, ::-1]) for label_map in label_maps]][:num_masks]
     scorers = {model.kind: segmenter for model, segmenter in load_scorers(store, project)}
     gate = Gate(
         label_maps=wanted, selector=scorers["selector"], judge=scorers["judge"], num_classes=len(project.classes),
-        real=images[:MAX_REAL], training=real_pairs(store, project, "train", limit=MAX_REAL)[0])  # fmt: skip
+        real=images[:MAX_REAL], training=real_pairs(store, project, "train", limit=MAX_REAL, side=side)[0])  # fmt: skip
     engine = load_engine(store, project, model_id=adapter.model_id)
     parent = store.adapter(adapter.parent_id) if adapter.parent_id else None
     seeds = [FIRST_SEED + index for index in range(len(wanted))]

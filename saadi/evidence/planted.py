@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,12 +19,12 @@ import numpy as np
 
 from saadi import devices, quality
 from saadi.alignment.gate import Gate, Reading, compare, metrics_of
-from saadi.alignment.recipe import align
+from saadi.alignment.recipe import Aligned, align
 from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair
 from saadi.datasets import phantom
 from saadi.downstream.metrics import agreement, mean_over_asked
 from saadi.downstream.segmenter import Segmenter
-from saadi.engines import shipped
+from saadi.engines import shipped, weights
 from saadi.engines.compact import CompactEngine
 from saadi.engines.fitting import FitConfig, TrainingSet, fit
 from saadi.errors import AlignmentStoppedError
@@ -36,8 +37,7 @@ GALLBLADDER = phantom.CLASS_NAMES.index("gallbladder")
 
 
 def run(*, fit_steps: int = 300, align_steps: int = 150, num_scenes: int = 256, num_masks: int = 64, candidates: int = 4,
-seed: int = 0,
-        report: Report = silent) -> dict[str, Any]:  # fmt: skip
+        resolution: int = 128, seed: int = 0, report: Report = silent) -> dict[str, Any]:  # fmt: skip
     """Spoil the shipped generator, then align it in five arms and measure each on unseen masks.
 
     Returns:
@@ -45,7 +45,7 @@ seed: int = 0,
     """
     devices.use_all_threads()
     began = time.monotonic()
-    engine, selector, judge = shipped_models()
+    engine, selector, judge = shipped_models(resolution=resolution)
     spoil(engine, fit_steps=fit_steps, num_scenes=num_scenes, seed=seed, report=report)
     state = {name: tensor.clone() for name, tensor in engine.denoiser.state_dict().items()}
     # The pool: K candidates per mask, best against worst by the selector; and the true image against the worst.
@@ -77,11 +77,11 @@ seed: int = 0,
     return result | {"seconds": round(time.monotonic() - began), "seed": seed}
 
 
-def shipped_models() -> tuple[CompactEngine, Segmenter, Segmenter]:
-    """The shipped generator, selector and judge."""
+def shipped_models(*, resolution: int) -> tuple[CompactEngine, Segmenter, Segmenter]:
+    """The shipped generator at a side of its own choice (it is fine-tuned at that side anyway), selector and judge."""
     entries = shipped.manifest()
     return (
-        CompactEngine.from_file(entries["engine"]["architecture"], shipped.file("engine")),
+        CompactEngine.from_file(entries["engine"]["architecture"] | {"resolution": resolution}, shipped.file("engine")),
         Segmenter.from_file(entries["selector"]["architecture"], shipped.file("selector")),
         Segmenter.from_file(entries["judge"]["architecture"], shipped.file("judge")),
     )
@@ -151,26 +151,46 @@ def run_arm(
     """Align once; measure the last state on unseen masks (second gate, second seeds), and say what the gate would have kept."""
     engine = CompactEngine(architecture, state)
     stopped: str | None = None
-    kept: int | None = None
-    final: dict[str, Any] = {}
-
+    kept: Aligned | None = None
     try:
-        kept = align(engine, pairs, gates[0], settings, report, seeds=seeds[0], anchors=anchors).step
+        kept = align(engine, pairs, gates[0], settings, report, seeds=seeds[0], anchors=anchors)
     except AlignmentStoppedError as error:
         stopped = str(error)
-    engine.weights_changed()
-    images = engine.generate(gates[1].label_maps, seeds[1])
-    present = gates[1].read(images)
-    final |= metrics_of(present, base, compare(present, base, winner_ratio=1.0)) | organ_numbers(
-        judge, images, gates[1].label_maps
-    )
-    gains = [after - before for after, before in zip(present.dice, base.dice, strict=True)]
-    return final | {
-        "gate_kept_step": kept,
+    found = _measured(engine, gates[1], base, seeds[1], judge) | {
+        "gate_kept_step": kept.step if kept else None,
         "gate_stopped": stopped,
+        "gate_refused_the_last_step": kept is None or kept.step < settings.num_steps,
         "num_pairs": len(pairs),
-        "mean_gain": round(quality.paired_interval(gains)[0], 4),
     }
+    if kept is not None and kept.step < settings.num_steps:
+        with tempfile.TemporaryDirectory() as folder:
+            adapter = Path(folder) / "kept.safetensors"
+            adapter.write_bytes(weights.to_bytes(kept.state))
+            fresh = CompactEngine(architecture, state)
+            found["kept_checkpoint"] = _measured(fresh, gates[1], base, seeds[1], judge, adapter=adapter)
+    return found
+
+
+def _measured(
+    engine: CompactEngine,
+    gate: Gate,
+    base: Reading,
+    seeds: Sequence[int],
+    judge: Segmenter,
+    *,
+    adapter: Path | None = None,
+) -> dict[str, Any]:
+    """The present state on masks that neither training nor gate have seen."""
+    engine.weights_changed()
+    images = engine.generate(gate.label_maps, seeds, adapter=adapter)
+    present = gate.read(images)
+    change = np.asarray(present.feature_left_out) - np.asarray(base.feature_left_out)
+    return (
+        metrics_of(present, base, compare(present, base, winner_ratio=1.0))
+        | organ_numbers(judge, images, gate.label_maps)
+        | {"feature_distance_change": round(present.feature_distance - base.feature_distance, 4),
+           "feature_distance_change_error": round(quality.jackknife_error(change), 4)}
+    )  # fmt: skip
 
 
 def step_0_loss(

@@ -24,11 +24,5 @@ class Store(LibraryStore, PreferenceStore, JobStore):
         """What SQLite finds wrong with the database file; empty = nothing."""
         return connection.quick_check(self.db)
 
-    def referenced_blobs(self) -> set[str]:
-        """Hashes that some row names."""
-        columns = (("images", "blob"), ("label_map_revisions", "blob"), ("samples", "blob"), ("samples", "label_map_blob"),
-                   ("scores", "prediction_blob"), ("job_images", "blob"))
-        return {row[0] for table, column in columns for row in self.db.execute(f"SELECT DISTINCT {column} FROM {table}")}
-
 
 __all__ = ["Store"]

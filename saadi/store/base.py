@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Self
 from sqlite_utils import Database
 
 from saadi.config import Home
-from saadi.errors import StorageError
+from saadi.errors import NotFoundError, StorageError
 from saadi.store.blobs import BlobStore, fsync_dir
 from saadi.store.connection import connect, immediate, migrate, vacuum_into
 
@@ -47,6 +49,34 @@ class StoreBase:
     def write(self) -> AbstractContextManager[Database]:
         """All changes go through here: BEGIN IMMEDIATE ... COMMIT, or nothing. Nested use joins the outer one."""
         return _joined(self.db) if self.db.conn.in_transaction else immediate(self.db)
+
+    def need_blobs(self, *blobs: str | None) -> None:
+        """Call inside `write()` before a row names these pixels: an import that failed may have taken equal ones away again.
+
+        Raises:
+            NotFoundError: They are not in the data folder.
+        """
+        for blob in blobs:
+            if blob is not None and not self.blobs.path(blob).exists():
+                raise NotFoundError(f"the pixels {blob[:12]} are not in the data folder any more; send them again")
+
+    def referenced_blobs(self) -> set[str]:
+        """Hashes that some row names."""
+        columns = (("images", "blob"), ("label_map_revisions", "blob"), ("samples", "blob"), ("samples", "label_map_blob"),
+                   ("scores", "prediction_blob"), ("job_images", "blob"))
+        named = {row[0] for table, column in columns for row in self.db.execute(f"SELECT DISTINCT {column} FROM {table}")}
+        for (metrics,) in self.db.execute("SELECT metrics FROM adapters"):
+            named |= {blob for name, blobs in json.loads(metrics).items() if name.startswith("strip_") for blob in blobs}
+        return named
+
+    def sweep_unnamed_blobs(self, *, older_than_s: float = 24 * 3600.0) -> int:
+        """Remove pixels that no row names and that were put long ago: a killed import leaves them; returns how many."""
+        with self.write():
+            unnamed = self.blobs.all_hashes() - self.referenced_blobs()
+            old = [blob for blob in unnamed if time.time() - self.blobs.path(blob).stat().st_mtime > older_than_s]
+            for blob in old:
+                self.blobs.path(blob).unlink(missing_ok=True)
+        return len(old)
 
     def backup(self, target: Path) -> None:
         """Write a consistent copy of the database while others write (VACUUM INTO); blobs are plain files beside it.

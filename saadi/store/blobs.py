@@ -50,6 +50,7 @@ class BlobStore:
         target = self.path(sha256)
         try:
             if target.exists() and hashlib.sha256(target.read_bytes()).hexdigest() == sha256:
+                os.utime(target)  # wanted again: not left over from long ago
                 fsync_dir(target.parent)  # whoever wrote it may not have come to this yet
                 return sha256
             if not target.parent.exists():

@@ -116,6 +116,7 @@ class CandidateStore(StoreBase):
         with self.write() as db:
             if (known := self.sample_by_recipe(recipe)) is not None:
                 return known
+            self.need_blobs(blob, label_map_blob)
             sample_id = new_id(db.table("samples").insert({
                 "project_id": project_id, "label_map_id": label_map_id, "label_map_rev": label_map_rev,
                 "label_map_blob": label_map_blob, "blob": blob, "seed": seed, "engine": engine, "model_id": model_id,
@@ -164,7 +165,9 @@ class CandidateStore(StoreBase):
 
     def add_scores(self, scores: Iterable[Score]) -> None:
         """Store what a model thinks of samples; a score already there is kept."""
+        scores = list(scores)
         with self.write() as db:
+            self.need_blobs(*(score.prediction_blob for score in scores))
             db.table("scores").insert_all(
                 ({"sample_id": s.sample_id, "model_id": s.model_id, "dice": s.dice, "iou": s.iou, "confidence": s.confidence,
                   "per_class": dump(s.per_class), "prediction_blob": s.prediction_blob, "created_at": now()} for s in scores),

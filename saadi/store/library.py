@@ -15,13 +15,6 @@ from saadi.store.connection import dump, new_id, now
 
 IMAGE_SQL = "SELECT images.*, (SELECT max(id) FROM label_maps WHERE image_id = images.id) AS label_map_id FROM images"
 
-NAMES_A_BLOB = tuple(
-    f"SELECT 1 FROM {table} WHERE {column} = ? LIMIT 1"
-    for table, column in (("images", "blob"), ("label_maps", "blob"), ("label_map_revisions", "blob"), ("samples", "blob"),
-                          ("samples", "label_map_blob"), ("scores", "prediction_blob"), ("job_images", "blob"))
-)  # fmt: skip
-
-
 class LibraryStore(StoreBase):
     """The part of the store that holds what people bring and draw."""
 
@@ -67,9 +60,7 @@ class LibraryStore(StoreBase):
         with self.write() as db:
             if db.execute("SELECT 1 FROM images WHERE project_id = ? AND blob = ?", [project_id, blob]).fetchone():
                 return None
-            for stored in (blob, label_map_blob):  # another import that failed may have taken them away again
-                if stored is not None and not self.blobs.path(stored).exists():
-                    raise NotFoundError(f"the pixels {stored[:12]} are not in the data folder; import this file again")
+            self.need_blobs(blob, label_map_blob)
             row = {"project_id": project_id, "blob": blob, "width": size[0], "height": size[1], "group_id": group_id,
                    "split": split, "label": label, "source_name": source_name, "created_at": now()}
             image_id = new_id(db.table("images").insert(row))
@@ -104,6 +95,7 @@ class LibraryStore(StoreBase):
         with self.write() as db:
             if (known := self._revision_by_request(request_id)) is not None:
                 return known
+            self.need_blobs(blob)
             label_map_id = self._insert_label_map(project_id, image_id=image_id, name=name, blob=blob, author=author,
                                                   origin=origin, request_id=request_id)
             audit.append(db, actor=author, action="label_map.add", subject=f"label_map:{label_map_id}", details={"blob": blob})
@@ -121,6 +113,7 @@ class LibraryStore(StoreBase):
                 if known.id != label_map_id:
                     raise BadInputError(f"this save was already used for label map {known.id}; reload the page and draw again")
                 return known
+            self.need_blobs(blob)
             at = now()
             changed = db.execute("UPDATE label_maps SET rev = rev + 1, blob = ?, author = ?, updated_at = ?, origin = "
                                  "CASE origin WHEN 'imported' THEN 'edited' ELSE origin END WHERE id = ? AND rev = ?",
@@ -158,13 +151,11 @@ class LibraryStore(StoreBase):
 
     def drop_unnamed_blobs(self, blobs: Iterable[str]) -> int:
         """Remove those of the given pixels that no row names, for an import that did not come to its rows; returns how many."""
-        dropped = 0
-        with self.write() as db:  # nobody can add a row meanwhile
-            for blob in blobs:
-                if not any(db.execute(sql, [blob]).fetchone() for sql in NAMES_A_BLOB):
-                    self.blobs.path(blob).unlink(missing_ok=True)
-                    dropped += 1
-        return dropped
+        with self.write():  # nobody can add a row meanwhile
+            unnamed = set(blobs) - self.referenced_blobs()
+            for blob in unnamed:
+                self.blobs.path(blob).unlink(missing_ok=True)
+        return len(unnamed)
 
     def label_map_pixels(self, blob: str) -> LabelMap:
         return self.blobs.label_map(blob)

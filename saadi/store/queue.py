@@ -103,6 +103,12 @@ class JobStore(StoreBase):
                        "message = 'starting' WHERE id = ?", [worker, now(), row[0]])
         return self.job(row[0])
 
+    def set_job_params(self, job: Job, params: Mapping[str, Any]) -> Job:
+        """Complete a running job's order before its first step."""
+        with self.write() as db:
+            db.execute(f"UPDATE jobs SET params = :params WHERE {OWNED}", self._owner(job) | {"params": dump(dict(params))})
+        return self.job(job.id)
+
     def release_job(self, job: Job) -> None:
         """Give a running job back because the worker was asked to end; that is no death, so the attempt is not counted."""
         with self.write() as db:

@@ -52,7 +52,7 @@ def test_real_images_read_closer_than_noise():
 def test_a_noisy_distance_needs_more_than_chance_to_be_red():
     assert moved_away(1.5, 1.0, (1.5,) * 20, (1.0,) * 20)
     noisy = tuple(1.5 + (0.05 if index % 2 else -0.05) for index in range(20))
-    assert not moved_away(1.5, 1.0, noisy, (1.0,) * 20)
+    assert not moved_away(1.35, 1.0, noisy, (1.0,) * 20)
     assert moved_away(3.0, 1.0, noisy, (1.0,) * 20)
 
 

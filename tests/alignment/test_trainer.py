@@ -6,7 +6,6 @@ import torch
 
 from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair, split_pairs
 from saadi.engines import lora, weights
-from saadi.errors import WeightsError
 from tests import tiny
 
 CONFIG = AlignmentConfig(num_steps=6, batch_size=4, lora_rank=2, learning_rate=1e-3, held_out_share=0.25)
@@ -139,7 +138,8 @@ def test_a_kept_adapter_does_not_change_while_training_goes_on():
     assert any(not torch.equal(tensor, before[name]) for name, tensor in lora.state(trainer.policy).items())
 
 
-def test_a_checkpoint_of_another_parent_is_refused(tmp_path):
-    PairTrainer(tiny.engine(), pairs(8), CONFIG).save(tmp_path, {})
-    with pytest.raises(WeightsError, match="other settings"):
-        PairTrainer(tiny.engine(), pairs(6), CONFIG).restore(tmp_path)
+def test_a_checkpoint_of_other_pairs_or_masks_is_not_continued(tmp_path):
+    PairTrainer(tiny.engine(), pairs(8), CONFIG, measured_on="a").save(tmp_path, {"note": 1})
+    assert PairTrainer(tiny.engine(), pairs(6), CONFIG, measured_on="a").restore(tmp_path) is None
+    assert PairTrainer(tiny.engine(), pairs(8), CONFIG, measured_on="b").restore(tmp_path) is None
+    assert PairTrainer(tiny.engine(), pairs(8), CONFIG, measured_on="a").restore(tmp_path) == {"note": 1}

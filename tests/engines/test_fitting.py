@@ -5,7 +5,7 @@ import torch
 from saadi.engines import shipped, weights
 from saadi.engines.compact import CompactEngine, default_architecture
 from saadi.engines.fitting import FitConfig, Trainer, TrainingSet, borrow_shipped, draw_batch, fit, sweep_samplers
-from saadi.errors import CancelledError, WeightsError
+from saadi.errors import CancelledError
 from saadi.jobs import silent
 from tests import tiny
 
@@ -49,11 +49,13 @@ def test_interrupted_fit_equals_uninterrupted(tmp_path):
         torch.testing.assert_close(resumed.denoiser.state_dict()[name], tensor, msg=name)
 
 
-def test_checkpoint_of_other_settings_is_refused(tmp_path):
-    made, data = training_set()
-    Trainer(made, CONFIG).save(tmp_path)
-    with pytest.raises(WeightsError, match="other settings"):
-        fit(made, data, FitConfig(num_steps=7, batch_size=4), silent, folder=tmp_path)
+def test_a_checkpoint_of_other_settings_is_not_continued(tmp_path):
+    made, _ = training_set()
+    trainer = Trainer(made, CONFIG)
+    trainer.step = 3
+    trainer.save(tmp_path)
+    assert not Trainer(made, FitConfig(num_steps=7, batch_size=4, sample_every=0)).restore(tmp_path)
+    assert trainer.restore(tmp_path) and trainer.step == 3
 
 
 def test_stop_leaves_the_fit_at_once():

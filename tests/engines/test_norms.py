@@ -43,6 +43,7 @@ def test_values_and_gradients_are_those_of_torch(dtype: torch.dtype) -> None:
         normed.backward(torch.randn(normed.shape).to(dtype))
         assert images.grad is not None and images.grad.is_contiguous(memory_format=torch.channels_last)
         found.append((normed.detach(), images.grad, norm.weight.grad, norm.bias.grad))
+        assert ("_ChannelsLast" in type(normed.grad_fn).__name__) == (norm is quick)
     assert torch.equal(found[0][0], found[1][0])
     # bfloat16 keeps 8 bits; its sums over 1,024 pixels are as exact as torch's own within that.
     tolerance = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}

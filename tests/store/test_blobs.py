@@ -113,3 +113,22 @@ def test_sweeping_spares_young_temporaries_and_blobs(blobs: BlobStore) -> None:
     assert blobs.sweep(older_than_s=-1) == 1
     assert blobs.all_hashes() == {sha256}
     assert not left_over.exists()
+
+
+def test_old_pixels_that_no_row_names_are_swept(store, project):
+    named = store.blobs.put_image(np.full((4, 4, 3), 1, np.uint8))
+    store.add_image(project.id, blob=named, size=(4, 4), group_id="p", split="train", source_name="a", label_map_blob=None,
+                    actor="t")  # fmt: skip
+    old, young, touched = (store.blobs.put_image(np.full((4, 4, 3), value, np.uint8)) for value in (2, 3, 4))
+    for blob in (named, old, touched):
+        os.utime(store.blobs.path(blob), (0, 0))
+    store.blobs.put_image(np.full((4, 4, 3), 4, np.uint8))  # somebody wants these again
+    assert store.sweep_unnamed_blobs() == 1
+    assert store.blobs.all_hashes() == {named, young, touched}
+
+
+def test_a_row_never_names_pixels_that_are_gone(store, project):
+    blob = store.blobs.put_label_map(np.zeros((4, 4), np.uint8))
+    assert store.drop_unnamed_blobs([blob]) == 1
+    with pytest.raises(NotFoundError, match="not in the data folder any more"):
+        store.add_label_map(project.id, blob=blob, name="n", author="a", request_id="request-1", origin="drawn")

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import hypothesis.strategies as st
+import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -27,6 +28,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.store = Store.open(Path(self.folder.name))
         self.project = self.store.create_project("p", task="segmentation", classes=CLASSES, resolution=16, actor="test")
         self.drawing = add_label_map(self.store, self.project)
+        self.blob = self.store.blobs.put_label_map(np.full((4, 4), 1, np.uint8))
         self.samples = [sample.id for sample in add_samples(self.store, self.project, count=3, label_map=self.drawing)]
         self.votes: dict[tuple[str, frozenset[int]], tuple[int, str]] = {}
         self.num_votes, self.rev = 0, 1
@@ -62,7 +64,7 @@ class StoreMachine(RuleBasedStateMachine):
     def save(self, rev: int, crash: bool) -> None:
         try:
             with self.store.write():
-                self.store.save_label_map(self.drawing.id, blob=f"{rev:064x}", rev=rev, author="ann", request_id=new_request())
+                self.store.save_label_map(self.drawing.id, blob=self.blob, rev=rev, author="ann", request_id=new_request())
                 if crash:
                     raise RuntimeError
         except ConflictError:
