@@ -21,7 +21,7 @@ from saadi.records import Image, LabelMap
 
 SIDE = 128
 NUM_SCENES, NUM_HELD = 256, 32
-MINUTES = 5.0
+MINUTES = 3.0
 FIRST_SEED, FIRST_PATIENT = 70_000, 400
 """Patients that neither the shipped scorers nor the demo project have seen."""
 PEER_STEPS = 20
