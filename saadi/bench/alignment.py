@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.models.resnet import ResnetBlock2D
 from peft import set_peft_model_state_dict
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from saadi import devices
 from saadi.alignment.loss import dpo_logit, dpo_loss
 from saadi.alignment.trainer import NUM_DRAWS, AlignmentConfig, PairTrainer, TrainingPair
 from saadi.bench import median_seconds, paired_medians
-from saadi.engines import lora, norms
+from saadi.engines import lora, norms, residual
 from saadi.engines.compact import CompactEngine, default_architecture
 
 NUM_CLASSES = 7
@@ -99,9 +100,12 @@ def _uncached(trainer: PairTrainer, keys: list[tuple[int, int]]) -> None:
 
 
 def _stock_engine(engine: CompactEngine) -> CompactEngine:
-    """The same weights with torch's own GroupNorm, as everybody else would have it."""
+    """The same weights in diffusers' own residual blocks with torch's own GroupNorm. The explicit attention stays: the fused one
+    rounds otherwise, and the losses are to be compared."""
     made = CompactEngine(engine.architecture, copy.deepcopy(engine.denoiser.state_dict()))
     for parent in list(made.denoiser.modules()):
+        if isinstance(parent, residual.ResidualBlock):
+            parent.__class__ = ResnetBlock2D
         for name, child in list(parent.named_children()):
             if isinstance(child, norms.GroupNorm):
                 plain = torch.nn.GroupNorm(child.num_groups, child.num_channels, child.eps)

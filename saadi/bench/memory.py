@@ -65,6 +65,8 @@ def idle_app() -> dict[str, float]:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
+        # The demo project first: the worker warms the engine of a project that is there when it starts.
+        subprocess.run([sys.executable, "-m", "saadi", "demo", "--home", folder], check=True, capture_output=True, cwd=ROOT)
         command = [sys.executable, str(ROOT / "app.py"), "--home", folder, "--port", str(port)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
         try:

@@ -16,7 +16,7 @@ from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import Tensor, nn
 
 from saadi import devices
-from saadi.engines import lora, norms, samplers, weights
+from saadi.engines import lora, norms, residual, samplers, weights
 from saadi.engines.base import StepCallback, no_callback
 from saadi.errors import BadInputError, WeightsError
 from saadi.masks import fit_image_to, fit_to
@@ -73,6 +73,7 @@ class CompactDenoiser(nn.Module):
             if isinstance(layer, Attention):
                 layer.set_processor(AttnProcessor())
         norms.replace_group_norms(self.unet)
+        residual.replace_residual_blocks(self.unet)
         self.extras = nn.Linear(NUM_EXTRAS, widths[0] * 4, bias=False)
         nn.init.zeros_(self.extras.weight)
 

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from diffusers.models.resnet import ResnetBlock2D
 
 from saadi.engines import lora, weights
 from saadi.engines.compact import SAMPLING_BATCH
+from saadi.engines.residual import ResidualBlock
 from saadi.errors import BadInputError, CancelledError, WeightsError
 from tests import tiny
 
@@ -130,3 +132,23 @@ def test_adapter_for_another_model_is_refused(tmp_path):
     file.write_bytes(weights.to_bytes(state))
     with pytest.raises(WeightsError, match="made for another model"):
         tiny.engine().generate([tiny.scene(0)[1]], [0], adapter=file)
+
+
+def test_lean_residual_blocks_give_the_values_and_gradients_of_diffusers():
+    found = []
+    for is_lean in (True, False):
+        made = tiny.engine()
+        blocks = [module for module in made.denoiser.modules() if isinstance(module, ResidualBlock)]
+        assert blocks
+        if not is_lean:
+            for block in blocks:
+                block.__class__ = ResnetBlock2D
+        images, label_maps = tiny.scenes(2)
+        clean = made.encode_images(images)
+        noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+        loss = made.errors(clean, made.encode_label_maps(label_maps), torch.full((2,), 0.5), noise).mean()
+        loss.backward()
+        found.append((loss.detach(), [parameter.grad for parameter in made.denoiser.parameters() if parameter.grad is not None]))
+    assert torch.equal(found[0][0], found[1][0]) and len(found[0][1]) == len(found[1][1])
+    for lean, plain in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(lean, plain, rtol=1e-4, atol=1e-6)
