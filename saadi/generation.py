@@ -206,7 +206,7 @@ def run_job(context: JobContext) -> Outcome:
     def publish(store: Store) -> dict[str, Any]:
         return {"sample_ids": [sample.id for sample in samples]}
 
-    return Outcome(f"{len(samples)} images for {len(records)} label maps", publish)
+    return Outcome(f"{len(samples)} images for {len(records)} label map{'' if len(records) == 1 else 's'}", publish)
 
 
 def new_seed() -> int:
