@@ -18,5 +18,5 @@ def test_median_ignores_one_slow_run():
 
 def test_paired_calls_take_turns():
     order: list[str] = []
-    bench.paired_medians(lambda: order.append("a"), lambda: order.append("b"), repeats=3)
-    assert order == ["a", "b"] * 4
+    bench.paired_medians(lambda: order.append("a"), lambda: order.append("b"), repeats=3, block=2)
+    assert order == ["a", "a", "b", "b"] * 3

@@ -58,11 +58,21 @@ def median_seconds(work: Callable[[], object], *, repeats: int, warm_up: int = 1
     return median(_seconds(work) for _ in range(repeats))
 
 
-def paired_medians(first: Callable[[], object], second: Callable[[], object], *, repeats: int) -> tuple[float, float]:
-    """Median wall times of two calls that take turns, so that a slow minute of the machine hits both."""
-    first(), second()  # warm up
-    times = [(_seconds(first), _seconds(second)) for _ in range(repeats)]
-    return median(time for time, _ in times), median(time for _, time in times)
+def paired_medians(
+    first: Callable[[], object], second: Callable[[], object], *, repeats: int, block: int = 4
+) -> tuple[float, float]:
+    """Median wall times of two calls that take turns, so that a slow minute of the machine hits both.
+
+    Args:
+        block: Calls in a row before the other's turn; the first of each is not counted, since it finds the caches full of the
+            other's data, which no real run does.
+    """
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats):
+        for work, kept in zip((first, second), times, strict=True):
+            work()
+            kept += [_seconds(work) for _ in range(block - 1)]
+    return median(times[0]), median(times[1])
 
 
 def _seconds(work: Callable[[], object]) -> float:

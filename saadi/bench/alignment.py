@@ -72,7 +72,7 @@ def run() -> dict[str, Any]:
         trainer.reference_errors(keys)
     misses = _missing_share(trainer)
     reference_s = median_seconds(lambda: _uncached(trainer, batches[0]), repeats=7)
-    fast, slow = paired_medians(ours, plain, repeats=15)
+    fast, slow = paired_medians(ours, plain, repeats=7)
     whole = fast + misses * reference_s
     print(f"alignment step of {BATCH} pairs at {SIDE} px: {fast:.3f} s = {slow / fast:.2f} x as fast as the "
           f"straightforward form ({slow:.3f} s) once its reference errors are kept, {slow / whole:.2f} x on average over "
