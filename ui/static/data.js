@@ -32,6 +32,9 @@ const SPLITS = [
   ["none", "No split"],
 ];
 
+/** Its group is the image itself: nobody said which patient or video it is from. */
+const isUnnamed = (image) => image.group.startsWith("own-");
+
 export function mount(element) {
   new DataTab(element);
 }
@@ -177,14 +180,22 @@ class DataTab {
     this.shown = this.images.filter((image) => this.split.value === "all" || image.split === this.split.value);
     this.grid.set(this.shown);
     const number = (split) => this.images.filter((image) => image.split === split).length,
-      groups = new Set(this.shown.map((image) => image.group)).size;
+      named = this.shown.filter((image) => !isUnnamed(image)),
+      groups = new Set(named.map((image) => image.group)).size;
     [...this.split.children].forEach((button) => {
       const [, text] = SPLITS.find(([name]) => name === button.dataset.value);
       const count = button.dataset.value === "all" ? this.images.length : number(button.dataset.value);
       button.textContent = `${text} ${count}`;
       button.hidden = !count && button.dataset.value === "none";
     });
-    this.count.textContent = `${plural(groups, "patient or video", "patients or videos")} \u00b7 ${this.shown.filter((image) => image.label_map_id).length} with mask`;
+    const lone = this.shown.length - named.length;
+    this.count.textContent = [
+      groups ? plural(groups, "patient or video", "patients or videos") : "",
+      lone ? `${plural(lone, "image")} without a patient` : "",
+      `${this.shown.filter((image) => image.label_map_id).length} with mask`,
+    ]
+      .filter(Boolean)
+      .join(" \u00b7 ");
     this.root.dataset.loaded = String(this.shown.length);
   }
 
@@ -215,7 +226,7 @@ class DataTab {
     }
     replace(
       foot,
-      h("span", { class: "sx-cut", title: image.name }, image.group),
+      h("span", { class: "sx-cut", title: image.name }, isUnnamed(image) ? "patient not given" : image.group),
       h("span", {}, image.split),
       h("small", { class: "sx-cut" }, image.label_map_id ? (image.label ?? "") : "no mask"),
     );
