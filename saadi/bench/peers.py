@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -43,17 +42,14 @@ def peer_sample(network: UNet2DModel, condition: Tensor, *, steps: int, seed: in
     return image.clamp(-1, 1)
 
 
-def peer_fit(network: UNet2DModel, data: TrainingSet, engine: CompactEngine, config: FitConfig, *, is_tuned: bool) -> int:
-    """Noise prediction as in diffusers' unconditional training example, on the same batches, for `config.minutes`.
-
-    Args:
-        is_tuned: bfloat16 autocast and channels_last, else float32.
+def peer_fit(network: UNet2DModel, data: TrainingSet, engine: CompactEngine, config: FitConfig) -> int:
+    """Noise prediction as in diffusers' unconditional training example, on the same batches, for `config.minutes`, in bfloat16
+    autocast and channels_last.
 
     Returns:
         How many images it has seen.
     """
-    if is_tuned:
-        network = devices.placed(network, engine.device)
+    network = devices.placed(network, engine.device)
     scheduler, optimizer = DDPMScheduler(), torch.optim.AdamW(network.parameters(), lr=config.learning_rate, fused=True)
     average = EMAModel(network.parameters(), decay=config.ema_decay, use_ema_warmup=True, power=0.75)
     odds, class_weights = data.rarity(), data.class_weights(1.0)
@@ -63,8 +59,8 @@ def peer_fit(network: UNet2DModel, data: TrainingSet, engine: CompactEngine, con
         batch = draw_batch(data, engine, config, step=step, odds=odds, class_weights=class_weights)
         times = torch.randint(1000, (len(batch.clean),), generator=torch.Generator().manual_seed(step)).to(engine.device)
         stacked = torch.cat([scheduler.add_noise(batch.clean, batch.noise, times), batch.condition], 1)
-        with devices.autocast(engine.device) if is_tuned else nullcontext():
-            predicted = network(stacked.contiguous(memory_format=torch.channels_last) if is_tuned else stacked, times).sample
+        with devices.autocast(engine.device):
+            predicted = network(stacked.contiguous(memory_format=torch.channels_last), times).sample
         loss = F.mse_loss(predicted.float(), batch.noise)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
