@@ -295,6 +295,7 @@ class AlignTab {
         h("b", {}, value),
         h("small", {}, detail),
       );
+    const movedAway = (m.reasons ?? []).some((reason) => reason.includes("moved away from real ones in features"));
     const signed = (value) => `${value >= 0 ? "+" : ""}${fixed(value, 3)}`;
     replace(
       this.verdict,
@@ -326,8 +327,9 @@ class AlignTab {
         tile(
           "Distance to real images",
           `${fixed(m.feature_distance_before)} \u2192 ${fixed(m.feature_distance_after)}`,
-          "lower is better",
-          better(m.feature_distance_after === undefined ? null : m.feature_distance_after <= m.feature_distance_before),
+          movedAway ? "further than chance explains" : "lower is better",
+          // A rise that chance explains is neither good nor bad.
+          better(movedAway ? false : m.feature_distance_after <= m.feature_distance_before ? true : null),
         ),
         tile("Winner's error against base", fixed(m.winner_ratio), "near 1 is healthy", better(null)),
       ),
