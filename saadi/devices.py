@@ -38,8 +38,7 @@ def use_all_threads() -> None:
 def _keep_freed_memory() -> None:
     """Let glibc keep large freed blocks instead of handing them back to the kernel, which must then clear every page anew: a
     sampling step spent a fifth of its time so. `release_memory` gives them back."""
-    libc = ctypes.CDLL(None)
-    if sys.platform == "linux" and hasattr(libc, "mallopt"):
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # the largest value that glibc takes
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
         libc.mallopt(M_TOP_PAD, 64 * 2**20)

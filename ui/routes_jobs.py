@@ -21,12 +21,9 @@ from ui.payloads import ChooseAdapter, PlaceOrder
 from ui.views import adapter_view, job_view, model_view
 
 ORDERS: dict[str, type[orders.Order]] = {
-    "fit": orders.FitOrder,
-    "generate": orders.GenerateOrder,
     "draw": orders.DrawOrder,
-    "train_scorer": orders.TrainScorerOrder,
-    "score": orders.ScoreOrder,
-    "export": orders.ExportOrder,
+    # Alignment and import have routes of their own.
+    **{kind: orders.ORDERS[kind] for kind in ("fit", "generate", "train_scorer", "score", "export")},
 }
 
 

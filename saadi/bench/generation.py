@@ -26,10 +26,13 @@ def run() -> dict[str, Any]:
     """Ratios at 128 px, seven classes, like parameter counts; random weights (speed does not depend on them)."""
     devices.use_all_threads()
     # The sampler that ships: its steps decide the speed.
-    sampler = shipped.manifest()["engine"]["architecture"]["sampler"]
+    architecture = shipped.manifest()["engine"]["architecture"]
+    sampler = architecture["sampler"]
     engine = CompactEngine(default_architecture(num_classes=NUM_CLASSES, resolution=SIDE) | {"sampler": sampler})
     label_maps = [np.random.default_rng(seed).integers(0, NUM_CLASSES, (SIDE, SIDE)).astype(np.uint8) for seed in range(POOL)]
     four = median_seconds(lambda: engine.generate(label_maps[:4], range(4)), repeats=5)
+    whole = CompactEngine.from_file(architecture, shipped.file("engine"))
+    shipped_four = median_seconds(lambda: whole.generate(label_maps[:4], range(4)), repeats=5)
     ours = POOL / median_seconds(lambda: engine.generate(label_maps, range(POOL)), repeats=3)
     network = peer_network(NUM_CLASSES, side=SIDE).to(engine.device)
     condition = engine.encode_label_maps(label_maps[:4])
@@ -45,10 +48,13 @@ def run() -> dict[str, Any]:
     fast = engine.encode_label_maps(label_maps[:8]).to(dtype, memory_format=torch.channels_last)
     tuned = peer_rate(fast, steps=TUNED_STEPS, repeats=3)
     sizes = {"ours": _millions(engine.denoiser), "peer": _millions(network)}
-    print(f"four {SIDE} px candidates: {four:.2f} s; compact {ours:.1f} images/s = {ours / default:.0f} x diffusers "
+    print(f"four candidates: {four:.2f} s at {SIDE} px, {shipped_four:.2f} s at {whole.resolution} px (shipped weights); "
+          f"compact {ours:.1f} images/s = {ours / default:.0f} x diffusers "
           f"at its defaults ({default:.2f}), {ours / tuned:.1f} x tuned ({tuned:.2f})")  # fmt: skip
     return {
-        "side_px": SIDE, "four_candidates_s": round(four, 3), "compact_images_per_s": round(ours, 2),
+        "side_px": SIDE, "four_candidates_s": round(four, 3),
+        "shipped_side_px": whole.resolution, "shipped_four_candidates_s": round(shipped_four, 3),
+        "compact_images_per_s": round(ours, 2),
         "compact_steps": engine.architecture["sampler"]["num_inference_steps"], "million_parameters": sizes,
         "diffusers_default_images_per_s": round(default, 3), "diffusers_default_steps": DEFAULT_STEPS,
         "diffusers_tuned_images_per_s": round(tuned, 3), "diffusers_tuned_steps": TUNED_STEPS,

@@ -70,28 +70,32 @@ def idle_app() -> dict[str, float]:
         command = [sys.executable, str(ROOT / "app.py"), "--home", folder, "--port", str(port)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
         try:
-            _wait_until_idle(f"http://127.0.0.1:{port}/", Home(Path(folder)))
+            _wait_until_idle(process, f"http://127.0.0.1:{port}/", Home(Path(folder)))
             page = psutil.Process(process.pid)
             worker = sum(child.memory_info().rss for child in page.children(recursive=True))
             own = page.memory_info().rss
         finally:
-            for child in psutil.Process(process.pid).children(recursive=True):
-                child.terminate()
-            process.terminate()
+            if process.poll() is None:
+                for child in psutil.Process(process.pid).children(recursive=True):
+                    child.terminate()
+                process.terminate()
             process.wait(30)
     return {name: round(size / 2**30, 2) for name, size in
             (("page_gib", own), ("worker_gib", worker), ("total_gib", own + worker))}  # fmt: skip
 
 
-def _wait_until_idle(address: str, home: Home) -> None:
+def _wait_until_idle(process: subprocess.Popen[bytes], address: str, home: Home) -> None:
+    """Until the page answers and the worker has its engine warm; both may still be starting."""
     end = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < end:
+    missing, reason = "the page", ""
+    while time.monotonic() < end and process.poll() is None:
         try:
             urllib.request.urlopen(address, timeout=10).read()
+            missing = "the worker's engine"
             if "engine_warm" in home.worker_log.read_text():
                 time.sleep(5)
                 return
-        except OSError:
-            pass
+        except OSError as error:
+            reason = str(error)
         time.sleep(1)
-    raise TimeoutError(f"the page did not come up within {START_TIMEOUT_S} s")
+    raise TimeoutError(f"not ready within {START_TIMEOUT_S} s: {missing} {reason}")

@@ -1,7 +1,7 @@
 """GroupNorm whose backward pass is quick in channels_last on CPUs.
 
-torch 2.13 reduces channels_last bfloat16 group by group in its backward kernel: 26 ms for (16, 64, 64, 64) in 16 groups on one
-core, against 5 ms for the same formula written as whole-tensor operations. Forward, and every other device, stay torch's own.
+torch 2.13 reduces channels_last bfloat16 group by group in its backward kernel: 34 ms for (16, 64, 64, 64) in 16 groups on one
+core, against 13 ms for the same formula written as whole-tensor operations. Forward, and every other device, stay torch's own.
 """
 
 from __future__ import annotations
