@@ -15,6 +15,7 @@ from torch import Tensor
 
 from saadi.alignment.loss import default_beta, dpo_logit, dpo_loss
 from saadi.engines import checkpoints, lora
+from saadi.engines.adapted import lean_forward
 from saadi.engines.base import TrainableEngine
 from saadi.records import Image, LabelMap
 
@@ -146,10 +147,10 @@ class PairTrainer:
         times, noise = self._draws(keys)
         condition = self.engine.encode_label_maps([self.pairs[index].label_map for index in ids])
         arms = [self.pairs[index].chosen for index in ids] + [self.pairs[index].rejected for index in ids]
-        with lora.lean_forward(self.policy):
+        with lean_forward(self.policy):
             both = self.engine.errors(
                 self.engine.encode_images(arms),
-                torch.cat([condition] * 2),
+                condition,
                 torch.cat([times] * 2),
                 torch.cat([noise] * 2),
             )
@@ -162,7 +163,7 @@ class PairTrainer:
         times = self.engine.sample_times(len(chosen), generator=generator)
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         condition = self.engine.encode_label_maps([self.anchors[index][1] for index in chosen])
-        with lora.lean_forward(self.policy):
+        with lean_forward(self.policy):
             return self.engine.errors(clean, condition, times, noise).mean()
 
     @torch.no_grad()

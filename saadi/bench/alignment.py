@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import UNet2DModel
 from diffusers.models.resnet import ResnetBlock2D
 from peft import set_peft_model_state_dict
 from torch import Tensor
@@ -103,6 +104,7 @@ def _stock_engine(engine: CompactEngine) -> CompactEngine:
     """The same weights in diffusers' own residual blocks with torch's own GroupNorm. The explicit attention stays: the fused one
     rounds otherwise, and the losses are to be compared."""
     made = CompactEngine(engine.architecture, copy.deepcopy(engine.denoiser.state_dict()))
+    made.denoiser.unet.__class__ = UNet2DModel
     for parent in list(made.denoiser.modules()):
         if isinstance(parent, residual.ResidualBlock):
             parent.__class__ = ResnetBlock2D

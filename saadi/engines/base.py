@@ -74,6 +74,7 @@ class TrainableEngine(Engine, Protocol):
 
         Args:
             clean: As from `encode_images`.
+            condition: As from `encode_label_maps`; with B / k rows they are repeated k times.
             times: (B,) in (0, 1), 1 = pure noise.
             noise: Same shape as `clean`, standard normal.
         """

@@ -6,18 +6,18 @@ import copy
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DModel
-from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import Tensor, nn
 
 from saadi import devices
-from saadi.engines import lora, norms, residual, samplers, weights
+from saadi.engines import attention, lora, norms, residual, samplers, weights
 from saadi.engines.base import StepCallback, no_callback
+from saadi.engines.frozen import freeze_convolutions
 from saadi.errors import BadInputError, WeightsError
 from saadi.masks import fit_image_to, fit_to
 from saadi.records import Image, LabelMap
@@ -34,6 +34,13 @@ TIME_FLOOR = 0.06
 """Smallest noise level trained on; below it the loss weight 1/t^2 only amplifies rounding (docs/design.md)."""
 
 Prediction = Literal["x0", "velocity", "preconditioned"]
+
+
+class _Unet(UNet2DModel):
+    @property
+    def dtype(self) -> torch.dtype:
+        """diffusers walks through all parameters for this, twice in each call: a tenth of a sampling step."""
+        return self.conv_in.weight.dtype
 
 
 class CompactDenoiser(nn.Module):
@@ -56,7 +63,7 @@ class CompactDenoiser(nn.Module):
         self.patch = patch
         self.prediction = prediction
         levels = len(widths)
-        self.unet = UNet2DModel(
+        self.unet = _Unet(
             in_channels=(3 + num_classes) * patch**2,
             out_channels=3 * patch**2,
             block_out_channels=tuple(widths),
@@ -68,10 +75,7 @@ class CompactDenoiser(nn.Module):
             down_block_types=("DownBlock2D",) * (levels - 1) + ("AttnDownBlock2D",),
             up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * (levels - 1),
         )
-        # Explicit softmax: at 64-256 tokens its backward is four times faster on CPUs than that of the fused kernel.
-        for layer in self.unet.modules():
-            if isinstance(layer, Attention):
-                layer.set_processor(AttnProcessor())
+        attention.replace_processors(self.unet)
         norms.replace_group_norms(self.unet)
         residual.replace_residual_blocks(self.unet)
         self.extras = nn.Linear(NUM_EXTRAS, widths[0] * 4, bias=False)
@@ -83,25 +87,50 @@ class CompactDenoiser(nn.Module):
         Args:
             noisy: (B, 3, H, W), (1 - t) x + t eps.
             times: (B,) in (0, 1].
-            condition: (B, num_classes, H, W) one-hot, zeros = unconditional.
+            condition: (B, num_classes, H, W) one-hot, zeros = unconditional; or what `lay_out` makes of it. With B / k rows they
+                are repeated k times.
             extras: (B, NUM_EXTRAS) augmentation label.
 
         Returns:
             (B, 3, H, W) float32 estimate of x; noise levels and the final blend stay float32 when the weights are bfloat16.
         """
-        skip, scale_in, scale_out = self._preconditioning(times)
-        stacked = torch.cat([noisy * scale_in, condition], 1).to(self.extras.weight.dtype)
-        patches = F.pixel_unshuffle(stacked, self.patch).contiguous(memory_format=torch.channels_last)
+        dtype = self._dtype()
         embedded = self.extras(extras.to(self.extras.weight.dtype))
+        if self.prediction == "x0":
+            patches = self._joined(noisy.to(dtype), condition)
+            raw = self.unet(patches, times * 1000.0, class_labels=embedded).sample
+            return F.pixel_shuffle(raw, self.patch).float()
+        skip, scale_in, scale_out = self._preconditioning(times)
+        patches = self._joined((noisy * scale_in).to(dtype), condition)
         raw = F.pixel_shuffle(self.unet(patches, times * 1000.0, class_labels=embedded).sample, self.patch)
         return noisy * skip + raw.float() * scale_out
+
+    def lay_out(self, condition: Tensor) -> Tensor:
+        """One-hot label maps (B, num_classes, H, W) in patches, as the stem reads them: worth keeping for several calls."""
+        patches = F.pixel_unshuffle(condition.to(self._dtype()), self.patch)
+        return patches.contiguous(memory_format=torch.channels_last)
+
+    def _dtype(self) -> torch.dtype:
+        """What the stem computes in: cast before the pictures are rearranged, they are half as large."""
+        on = self.extras.weight.device.type
+        return torch.get_autocast_dtype(on) if torch.is_autocast_enabled(on) else self.extras.weight.dtype
+
+    def _joined(self, noisy: Tensor, condition: Tensor) -> Tensor:
+        """(B, (3 + num_classes) patch^2, H / patch, W / patch) in channels_last."""
+        pixels = F.pixel_unshuffle(noisy, self.patch)
+        if condition.shape[2:] != pixels.shape[2:]:
+            condition = self.lay_out(condition)
+        count, channels, height, width = pixels.shape
+        joined = torch.empty(count, channels + condition.shape[1], height, width, dtype=noisy.dtype, device=noisy.device,
+                             memory_format=torch.channels_last)  # fmt: skip
+        joined[:, :channels] = pixels
+        joined[:, channels:].unflatten(0, (-1, len(condition))).copy_(condition)
+        return joined
 
     def _preconditioning(self, times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Skip, input and output scales, (B, 1, 1, 1) each (Karras et al. 2022, table 1, rewritten for (1 - t) x + t eps)."""
         t = times.view(-1, 1, 1, 1).float()
         variance = (1 - t) ** 2 * DATA_STD**2 + t**2
-        if self.prediction == "x0":
-            return torch.zeros_like(t), torch.ones_like(t), torch.ones_like(t)
         if self.prediction == "velocity":  # x = x_t - t v
             return torch.ones_like(t), torch.ones_like(t), -t
         return (1 - t) * DATA_STD**2 / variance, variance.rsqrt(), t * DATA_STD * variance.rsqrt()
@@ -205,7 +234,7 @@ class CompactEngine:
         on_step: StepCallback,
     ) -> list[Image]:
         missing = SAMPLING_BATCH - len(seeds)
-        condition = self.encode_label_maps([*label_maps, *[label_maps[0]] * missing])
+        condition = self._laid_out(module, [*label_maps, *[label_maps[0]] * missing])
         noise = torch.stack([self._noise(seed) for seed in [*seeds, *[0] * missing]]).to(self.device)
         extras = self._extras(len(noise))
 
@@ -218,6 +247,11 @@ class CompactEngine:
             return found.clamp(-1.0, 1.0)
 
         return self.decode(samplers.SAMPLERS[name](clean, noise, steps=steps, shift=self.shift, on_step=on_step))
+
+    def _laid_out(self, module: nn.Module, label_maps: Sequence[LabelMap]) -> Tensor:
+        """The condition of a whole sampling run: the same in each of its steps."""
+        denoiser = cast(CompactDenoiser, module)
+        return denoiser.lay_out(self.encode_label_maps(label_maps))
 
     def _noise(self, seed: int) -> Tensor:
         # Drawn on the CPU: the same seed gives the same noise on every device.
@@ -241,6 +275,7 @@ class CompactEngine:
             if adapter is not None:
                 module = lora.merged(lora.load(module, adapter, scale=scale))
             module = devices.placed(module, self.device, dtype=devices.fast_dtype(self.device)).eval().requires_grad_(False)
+            freeze_convolutions(module)
             self._sampling = (key, module)
         return self._sampling[1]
 

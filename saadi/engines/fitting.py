@@ -144,7 +144,8 @@ class Trainer:
     def __init__(self, engine: CompactEngine, config: FitConfig) -> None:
         self.engine = engine
         self.config = config
-        self.parameters = dict(engine.denoiser.named_parameters())
+        # With an adapter attached only the adapter is trained.
+        self.parameters = {name: parameter for name, parameter in engine.denoiser.named_parameters() if parameter.requires_grad}
         self.average = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any, cast
-from weakref import WeakKeyDictionary
+from typing import cast
 
 import torch
-import torch.nn.functional as F
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from saadi import devices
 from saadi.engines import weights
 from saadi.errors import WeightsError
 
@@ -63,54 +59,6 @@ def reference_mode(wrapped: PeftModel) -> Iterator[None]:
     else:
         with wrapped.disable_adapter():
             yield
-
-
-@contextmanager
-def lean_forward(wrapped: PeftModel) -> Iterator[None]:
-    """Inside, adapter layers compute base(x) + scale B(A(x)) with one addition in place and frozen weights cast once.
-
-    peft's own forward casts x to float32 and back (autocast undoes it), multiplies the full-size result by the scale and adds
-    out of place, and autocast casts all frozen weights in every call; on a CPU that was an eighth of a training step. The
-    values are the same.
-    """
-    if wrapped not in _LAYERS:  # walking through all modules in each step costs as much as a convolution
-        _LAYERS[wrapped] = [layer for layer in wrapped.modules() if isinstance(layer, LoraLayer)]
-    layers = _LAYERS[wrapped]
-    for layer in layers:
-        layer.forward = partial(_lean, layer, *_frozen(layer.get_base_layer()))
-    try:
-        yield
-    finally:
-        for layer in layers:
-            del layer.forward
-
-
-_LAYERS: WeakKeyDictionary[nn.Module, list[Any]] = WeakKeyDictionary()
-_FROZEN: WeakKeyDictionary[nn.Module, tuple[int, Tensor, Tensor | None]] = WeakKeyDictionary()
-
-
-def _frozen(base: nn.Module) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of a frozen layer in the dtype that autocast would give them."""
-    weight, bias = cast(Tensor, base.weight), cast("Tensor | None", base.bias)
-    known = _FROZEN.get(base)
-    if known is None or known[0] != weight._version or known[1].device != weight.device:
-        dtype = devices.fast_dtype(weight.device)
-        known = (weight._version, weight.detach().to(dtype), bias.detach().to(dtype) if bias is not None else None)
-        _FROZEN[base] = known
-    return known[1:]
-
-
-def _lean(layer: Any, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
-    base = layer.base_layer
-    if isinstance(base, nn.Conv2d):
-        result = F.conv2d(x, weight, bias, base.stride, base.padding, base.dilation, base.groups)
-    else:
-        result = F.linear(x, weight, bias)
-    if layer.disable_adapters:
-        return result
-    for name in layer.active_adapters:
-        result = result.add_(layer.lora_B[name](layer.lora_A[name](x)), alpha=layer.scaling[name])
-    return result
 
 
 def state(wrapped: PeftModel) -> dict[str, Tensor]:

@@ -89,18 +89,24 @@ def shipped_models(*, resolution: int) -> tuple[CompactEngine, Segmenter, Segmen
 
 def spoil(engine: CompactEngine, *, fit_steps: int, num_scenes: int, seed: int, report: Report) -> None:
     """Fine-tune on scenes whose gallbladder is painted displaced in every second image, while the label map stays."""
-    generator = random.Random(seed)
-    scenes = []
-    for index in range(num_scenes):
-        far = round(engine.resolution * 0.16)
-        shift = (generator.choice([-far, far]), generator.randint(-far // 2, far // 2)) if index % 2 else (0, 0)
-        scenes.append(
-            phantom.render(
-                10_000 + seed * 1000 + index, patient=300 + index % 60, size_px=engine.resolution, organ_shift_px=shift
-            )
-        )
+    scenes = displaced_scenes(num_scenes, first_seed=10_000 + seed * 1000, patients=range(300, 360), size_px=engine.resolution,
+                              seed=seed)  # fmt: skip
     data = TrainingSet([scene.image for scene in scenes], [scene.label_map for scene in scenes], engine=engine)
     fit(engine, data, FitConfig(num_steps=fit_steps, learning_rate=2e-4, sample_every=0, seed=seed), report)
+
+
+def displaced_scenes(
+    count: int, *, first_seed: int, patients: Sequence[int], size_px: int, seed: int
+) -> list[phantom.Scene]:
+    """Scenes of which every second one shows the gallbladder beside the place that its label map gives."""
+    generator = random.Random(seed)
+    far = round(size_px * 0.16)
+    scenes = []
+    for index in range(count):
+        shift = (generator.choice([-far, far]), generator.randint(-far // 2, far // 2)) if index % 2 else (0, 0)
+        patient = patients[index % len(patients)]
+        scenes.append(phantom.render(first_seed + index, patient=patient, size_px=size_px, organ_shift_px=shift))
+    return scenes
 
 
 def best_against_worst(

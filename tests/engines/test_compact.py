@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor
 from diffusers.models.resnet import ResnetBlock2D
 
+from saadi import devices
 from saadi.engines import lora, weights
+from saadi.engines.attention import RowAttention
 from saadi.engines.compact import SAMPLING_BATCH
 from saadi.engines.residual import ResidualBlock
 from saadi.errors import BadInputError, CancelledError, WeightsError
@@ -152,3 +155,38 @@ def test_lean_residual_blocks_give_the_values_and_gradients_of_diffusers():
     assert torch.equal(found[0][0], found[1][0]) and len(found[0][1]) == len(found[1][1])
     for lean, plain in zip(found[0][1], found[1][1], strict=True):
         torch.testing.assert_close(lean, plain, rtol=1e-4, atol=1e-6)
+
+
+def test_row_attention_gives_the_values_and_gradients_of_diffusers():
+    found = []
+    for processor in (RowAttention(), AttnProcessor()):
+        made = tiny.engine()
+        layers = [module for module in made.denoiser.modules() if isinstance(module, Attention)]
+        assert layers
+        for layer in layers:
+            layer.set_processor(processor)
+        images, label_maps = tiny.scenes(2)
+        clean = made.encode_images(images)
+        noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+        with torch.autocast("cpu", enabled=False):
+            estimate = made.denoiser(clean, torch.full((2,), 0.5), made.encode_label_maps(label_maps), made._extras(2))
+        (estimate * noise).sum().backward()
+        found.append((estimate.detach(), [parameter.grad for parameter in made.denoiser.parameters()]))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-4, atol=1e-5)
+    for row, plain in zip(found[0][1], found[1][1], strict=True):
+        assert (row is None) == (plain is None)
+        if row is not None:
+            torch.testing.assert_close(row, plain, rtol=1e-3, atol=1e-5)
+
+
+def test_a_condition_laid_out_before_or_given_once_for_two_arms_changes_nothing():
+    made = tiny.engine()
+    images, label_maps = tiny.scenes(2)
+    clean, condition = made.encode_images([*images, *images[::-1]]), made.encode_label_maps(label_maps)
+    times, noise = torch.tensor([0.2, 0.9, 0.2, 0.9]), torch.ones_like(clean)
+    with torch.no_grad():
+        full = made.errors(clean, torch.cat([condition] * 2), times, noise)
+        assert torch.equal(made.errors(clean, condition, times, noise), full)
+        with devices.autocast(made.device):
+            laid_out = made.denoiser.lay_out(condition)
+        assert torch.equal(made.errors(clean, laid_out, times, noise), full)

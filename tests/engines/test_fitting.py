@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from saadi.engines import shipped, weights
+from saadi.engines import lora, shipped, weights
 from saadi.engines.compact import CompactEngine, default_architecture
 from saadi.engines.fitting import FitConfig, Trainer, TrainingSet, borrow_shipped, draw_batch, fit, sweep_samplers
 from saadi.errors import CancelledError
@@ -114,3 +114,12 @@ def test_a_new_project_borrows_the_shipped_weights_but_not_their_classes():
     torch.testing.assert_close(made.denoiser.unet.conv_in.weight[:, 48:], fresh[:, 48:])
     torch.testing.assert_close(made.denoiser.state_dict()["unet.conv_out.weight"], borrowed["unet.conv_out.weight"].float())
     assert not borrow_shipped(tiny.engine())
+
+
+def test_with_an_adapter_attached_only_the_adapter_is_fitted():
+    made, data = training_set()
+    lora.attach(made.denoiser, rank=2)
+    before = {name: tensor.clone() for name, tensor in made.denoiser.state_dict().items()}
+    fit(made, data, CONFIG, silent)
+    changed = {name for name, tensor in made.denoiser.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed and all("lora_" in name for name in changed)

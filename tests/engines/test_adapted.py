@@ -6,14 +6,18 @@ import pytest
 import torch
 
 from saadi import devices
-from saadi.engines import lora
+from saadi.engines import adapted, lora
+from saadi.engines.adapted import lean_forward
 from tests import tiny
 
 
+@pytest.mark.parametrize("min_merged_pixels", [1, 10**6])
 @pytest.mark.parametrize("scale", [1.0, 0.5])
-def test_lean_layers_give_the_loss_and_gradients_of_peft(scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lean_layers_give_the_loss_and_gradients_of_peft(
+    scale: float, min_merged_pixels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(devices, "fast_dtype", lambda on: torch.float32)
-    lora._FROZEN.clear()
+    monkeypatch.setattr(adapted, "MIN_MERGED_PIXELS", min_merged_pixels)
     made = tiny.engine()
     policy = lora.attach(made.denoiser, rank=2)
     generator = torch.Generator().manual_seed(1)
@@ -33,7 +37,7 @@ def test_lean_layers_give_the_loss_and_gradients_of_peft(scale: float, monkeypat
         return loss.detach(), grads
 
     plain_loss, plain = measured()
-    with lora.lean_forward(policy):
+    with lean_forward(policy):
         lean_loss, lean = measured()
     torch.testing.assert_close(lean_loss, plain_loss, rtol=1e-6, atol=1e-7)
     assert lean.keys() == plain.keys() and any(float(grad.abs().max()) > 0 for grad in lean.values())
@@ -48,7 +52,7 @@ def test_lean_layers_follow_a_changed_base() -> None:
     clean, condition = made.encode_images(images), made.encode_label_maps(label_maps)
 
     def error() -> float:
-        with torch.no_grad(), lora.lean_forward(policy):
+        with torch.no_grad(), lean_forward(policy):
             return float(made.errors(clean, condition, torch.full((1,), 0.5), torch.ones_like(clean)))
 
     before = error()
@@ -57,3 +61,42 @@ def test_lean_layers_follow_a_changed_base() -> None:
             if "conv1.base_layer.weight" in name:
                 parameter.mul_(2)
     assert error() != before
+
+
+def test_two_forwards_share_one_backward_pass_and_an_update_is_seen() -> None:
+    made = tiny.engine()
+    policy = lora.attach(made.denoiser, rank=2)
+    trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-1, fused=True)
+    images, label_maps = tiny.scenes(1)
+    clean, condition = made.encode_images(images), made.encode_label_maps(label_maps)
+
+    def error() -> torch.Tensor:
+        with lean_forward(policy):
+            return made.errors(clean, condition, torch.full((1,), 0.5), torch.ones_like(clean)).sum()
+
+    first = error()
+    (first + error()).backward()
+    optimizer.step()
+    assert float(error().detach()) != float(first.detach())
+
+
+def test_the_reference_is_the_base_without_its_adapter() -> None:
+    made = tiny.engine()
+    images, label_maps = tiny.scenes(1)
+    clean, condition = made.encode_images(images), made.encode_label_maps(label_maps)
+
+    def error() -> torch.Tensor:
+        with torch.no_grad():
+            return made.errors(clean, condition, torch.full((1,), 0.5), torch.ones_like(clean))
+
+    plain = error()
+    policy = lora.attach(made.denoiser, rank=2)
+    for name, parameter in policy.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.5, generator=torch.Generator().manual_seed(0))
+    with lean_forward(policy):
+        changed = error()
+        with lora.reference_mode(policy):
+            assert torch.equal(error(), plain)
+        assert torch.equal(error(), changed) and not torch.equal(changed, plain)
