@@ -27,7 +27,8 @@ def ensure_demo(
 ) -> Project:
     """Create the demo project, or finish one that was interrupted, or return it as it is.
 
-    The shipped weights were fitted to other phantom patients (100-219), so that no image here was seen in fitting.
+    The shipped weights were fitted to other phantom patients (100-219), so that no image here was seen in fitting. Its generator
+    has a weakness on purpose (`shipped.demo_generator`), so that a round of alignment has something to cure.
     """
     entries = shipped.manifest()
     try:
@@ -46,11 +47,13 @@ def ensure_demo(
         _render_into(store, project, missing, actor=actor, on_progress=on_progress)
     for kind in KINDS:
         if store.active_model(project.id, kind) is None:
-            entry = entries[kind]
-            file = store.files.put(shipped.file(kind).read_bytes())
-            store.add_model(
-                project.id, kind=kind, architecture=entry["architecture"], file=file, metrics=entry["metrics"], actor=actor
-            )
+            metrics = entries[kind]["metrics"]
+            data = shipped.file(kind).read_bytes()
+            if kind == "engine":
+                data = shipped.demo_generator()
+                metrics = entries["demo"]["metrics"] | {"note": entries["demo"]["note"]}
+            store.add_model(project.id, kind=kind, architecture=entries[kind]["architecture"], file=store.files.put(data),
+                            metrics=metrics, actor=actor)  # fmt: skip
     return store.project(NAME)
 
 

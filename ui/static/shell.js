@@ -16,6 +16,7 @@ const strip = h("footer", { class: "sx-strip", "aria-label": "Work in progress" 
 let timer = 0,
   seen = new Map(),
   isPrimed = false,
+  startNotice = "",
   lastEnd = null;
 
 export function mount(element) {
@@ -72,10 +73,9 @@ async function start(wanted) {
   try {
     const answer = await get("/api/start");
     Object.assign(state, { projects: answer.projects, user: answer.user });
-    const wasPreparing = !notice.hidden && !answer.notice;
-    notice.hidden = !answer.notice;
-    notice.textContent = answer.notice ?? "";
-    document.documentElement.style.setProperty("--sx-note", answer.notice ? "34px" : "0px");
+    const wasPreparing = startNotice && !answer.notice;
+    startNotice = answer.notice ?? "";
+    showNotice();
     if (answer.notice) setTimeout(() => start(state.project?.id ?? wanted), 1000);
     replace(
       chooser,
@@ -105,7 +105,26 @@ async function choose(id) {
   poll();
 }
 
+// What the start has to say, else what the generator in use has to say about itself, until somebody closes it.
+function showNotice() {
+  const engine = state.overview?.adapter ? null : state.overview?.models.engine,
+    key = `saadi.read-note.${state.project?.id}.${engine?.id}`,
+    note = engine?.metrics.note && !localStorage.getItem(key) ? engine.metrics.note : "";
+  const close = () => {
+    localStorage.setItem(key, "1");
+    showNotice();
+  };
+  notice.hidden = !startNotice && !note;
+  replace(
+    notice,
+    startNotice || note,
+    startNotice || !note ? null : h("button", { type: "button", class: "sx-link", onclick: close }, "Got it"),
+  );
+  document.documentElement.style.setProperty("--sx-note", notice.hidden ? "0px" : "34px");
+}
+
 function showFacts(overview) {
+  showNotice();
   facts.textContent = `${plural(overview.images, "real image")} \u00b7 ${overview.samples} synthetic \u00b7 ${plural(overview.votes, "vote")} \u00b7 generator ${overview.adapter ? overview.adapter.name : "base"}`;
 }
 
