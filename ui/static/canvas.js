@@ -1,9 +1,10 @@
 // The mask canvas. The label map (one byte per pixel) is the only truth; canvases show it, so neither antialiasing nor
 // the screen's pixel ratio can change a label. Every tool paints inside begin()/end(); end() keeps an undo step.
-import { flood, paintCapsule, paintPolygon } from "./raster.js";
+import { joined, makeEraser, makePen, paintCapsule, paintPolygon, paintSquare } from "./raster.js";
+import { applyMove, removeSelected, selectionOf, TOOLS } from "./strokes.js";
 import { h } from "./lib.js";
 
-const MAX_UNDO = 200,
+const MAX_UNDO = 500,
   MIN_ZOOM = 0.05,
   MAX_ZOOM = 40;
 
@@ -20,6 +21,13 @@ export class MaskCanvas {
       classIndex: 1,
       tool: "brush",
       lastTool: "erase",
+      rule: "overwrite", // what strokes may paint over: "overwrite" all, "protect" other classes, stay "inside" one class
+      insideClass: 0,
+      erasesOnly: false, // the eraser clears the chosen class only
+      isSquare: false,
+      tolerance: 24,
+      isOutlined: false,
+      hiddenClasses: new Set(),
     });
     Object.assign(this, {
       size: 14,
@@ -30,6 +38,9 @@ export class MaskCanvas {
       ox: 0,
       oy: 0,
       polygon: [],
+      selection: null,
+      lastPoint: null,
+      fingers: new Map(),
       hover: null,
       isSpace: false,
       isFitted: true,
@@ -53,16 +64,16 @@ export class MaskCanvas {
 
   load({ w, h: height, labels, image, classes }) {
     Object.assign(this, { w, h: height, labels, classes, undo: [], redo: [], polygon: [], stroke: null });
+    Object.assign(this, { selection: null, lastPoint: null, pixels: null, hiddenClasses: new Set() });
     for (const layer of [this.imageLayer, this.labelLayer]) {
       layer.width = w;
       layer.height = height;
     }
     Object.assign(this.stage.style, { width: `${w}px`, height: `${height}px` });
-    this.lut.fill(0);
-    for (const item of classes) if (item.index) this.lut[item.index] = packed(item.color);
-    this.lut[255] = 0xff808080;
-    this.classIndex = Math.min(this.classIndex, classes.length - 1);
-    this.blit([0, 0, w - 1, height - 1]);
+    if (this.classIndex !== UNSURE) this.classIndex = Math.min(this.classIndex, classes.length - 1);
+    this.insideClass = Math.min(this.insideClass, classes.length - 1);
+    this.fillLut();
+    this.blitAll();
     this.showImage(image);
     this.fit();
     this.onChange();
@@ -78,26 +89,46 @@ export class MaskCanvas {
     picture.fetchPriority = "high"; // before the filmstrip, which asks for dozens
     picture.src = source;
     await picture.decode();
-    if (this.imageSource === source) context.drawImage(picture, 0, 0, this.w, this.h);
+    if (this.imageSource !== source) return;
+    context.drawImage(picture, 0, 0, this.w, this.h);
+    this.pixels = null;
+  }
+  /** RGBA of the image at the label map's size, or null without an image. */
+  imagePixels() {
+    if (!this.imageSource) return null;
+    this.pixels ??= this.imageLayer.getContext("2d").getImageData(0, 0, this.w, this.h).data;
+    return this.pixels;
   }
 
   // ---- editing
 
+  /** What the present tool paints with, by its class and the rule for what lies there already. */
+  pen(erases = false) {
+    if (erases) return makeEraser(this.erasesOnly ? this.classIndex : null);
+    return makePen(this.classIndex, { rule: this.rule, inside: this.insideClass });
+  }
+  /** One undoable edit: `change(labels, w, h)` gives the box that it touched, or null. */
+  edit(change) {
+    this.begin();
+    this.touched(change(this.labels, this.w, this.h));
+    this.end();
+  }
   begin() {
     this.before = this.labels.slice();
     this.box = null;
   }
   touched(box) {
     if (!box) return;
-    this.box = this.box
-      ? [
-          Math.min(this.box[0], box[0]),
-          Math.min(this.box[1], box[1]),
-          Math.max(this.box[2], box[2]),
-          Math.max(this.box[3], box[3]),
-        ]
-      : box;
+    this.box = joined(this.box, box);
     this.schedule(box);
+  }
+  /** Give up an edit that has begun. */
+  revert() {
+    if (this.before) {
+      this.labels.set(this.before);
+      if (this.box) this.schedule(this.box);
+    }
+    this.before = this.stroke = null;
   }
   end() {
     if (this.before && this.box) {
@@ -119,6 +150,8 @@ export class MaskCanvas {
     if (!entry) return;
     paste(this.labels, this.w, entry.box, entry[side]);
     to.push(entry);
+    this.selection = null;
+    this.drawGuide();
     this.schedule(entry.box);
     this.onCommit(this.labels);
     this.onChange();
@@ -137,23 +170,19 @@ export class MaskCanvas {
     this.end();
   }
 
-  paint(x0, y0, x1, y1) {
-    this.touched(paintCapsule(this.labels, this.w, this.h, x0, y0, x1, y1, this.size / 2, this.stroke.value));
+  paint([x0, y0], [x1, y1]) {
+    const draw = this.isSquare ? paintSquare : paintCapsule;
+    this.touched(draw(this.labels, this.w, this.h, x0, y0, x1, y1, this.size / 2, this.stroke.pen));
   }
-  fillAt(x, y) {
-    if (x < 0 || y < 0 || x >= this.w || y >= this.h) return;
-    this.begin();
-    this.touched(flood(this.labels, this.w, this.h, Math.floor(x), Math.floor(y), this.classIndex));
-    this.end();
+  select(mask) {
+    this.selection = selectionOf(mask, this.w);
+    this.drawGuide();
+    this.onChange();
   }
   closePolygon() {
     const points = this.polygon;
     this.polygon = [];
-    if (points.length > 2) {
-      this.begin();
-      this.touched(paintPolygon(this.labels, this.w, this.h, points, this.classIndex));
-      this.end();
-    }
+    if (points.length > 2) this.edit((labels, w, h) => paintPolygon(labels, w, h, points, this.pen()));
     this.drawGuide();
   }
 
@@ -165,12 +194,8 @@ export class MaskCanvas {
       const boxes = this.dirty;
       this.dirty = [];
       this.frame = null;
-      this.blit([
-        Math.min(...boxes.map((b) => b[0])),
-        Math.min(...boxes.map((b) => b[1])),
-        Math.max(...boxes.map((b) => b[2])),
-        Math.max(...boxes.map((b) => b[3])),
-      ]);
+      const [x0, y0, x1, y1] = boxes.reduce(joined);
+      this.blit([Math.max(0, x0 - 1), Math.max(0, y0 - 1), x1 + 1, y1 + 1]); // outlines reach one pixel further
     });
   }
   blit([x0, y0, x1, y1]) {
@@ -183,8 +208,41 @@ export class MaskCanvas {
       part = context.createImageData(w, height),
       pixels = new Uint32Array(part.data.buffer);
     for (let y = 0; y < height; y++)
-      for (let x = 0; x < w; x++) pixels[y * w + x] = this.lut[this.labels[(y + y0) * this.w + x + x0]];
+      for (let x = 0; x < w; x++) {
+        const i = (y + y0) * this.w + x + x0;
+        pixels[y * w + x] = this.isOutlined && !this.isEdge(i, x + x0) ? 0 : this.lut[this.labels[i]];
+      }
     context.putImageData(part, x0, y0);
+  }
+  blitAll() {
+    this.blit([0, 0, this.w - 1, this.h - 1]);
+  }
+  isEdge(i, x) {
+    const { labels, w } = this,
+      own = labels[i];
+    return (
+      (x > 0 && labels[i - 1] !== own) ||
+      (x < w - 1 && labels[i + 1] !== own) ||
+      (i >= w && labels[i - w] !== own) ||
+      (i + w < labels.length && labels[i + w] !== own)
+    );
+  }
+  fillLut() {
+    this.lut.fill(0);
+    for (const item of this.classes)
+      if (item.index && !this.hiddenClasses.has(item.index)) this.lut[item.index] = packed(item.color);
+    if (!this.hiddenClasses.has(UNSURE)) this.lut[UNSURE] = 0xff808080;
+  }
+  toggleClass(index) {
+    if (!this.hiddenClasses.delete(index)) this.hiddenClasses.add(index);
+    this.fillLut();
+    this.blitAll();
+    this.onChange();
+  }
+  setOutlined(isOutlined) {
+    this.isOutlined = isOutlined;
+    this.blitAll();
+    this.onChange();
   }
   place() {
     this.stage.style.transform = `translate(${this.ox}px,${this.oy}px) scale(${this.zoom})`;
@@ -201,6 +259,11 @@ export class MaskCanvas {
     this.oy = (height - this.h * this.zoom) / 2;
     this.isFitted = true;
     this.place();
+  }
+  /** One pixel of the label map on one of the screen, about the middle. */
+  actualSize() {
+    const { width, height } = this.view.getBoundingClientRect();
+    this.zoomAt(width / 2, height / 2, 1 / (this.zoom * (devicePixelRatio || 1)));
   }
   zoomAt(x, y, factor) {
     const zoom = Math.min(MAX_ZOOM, Math.max(MIN_ZOOM, this.zoom * factor));
@@ -226,6 +289,7 @@ export class MaskCanvas {
     if (tool !== this.tool) this.lastTool = this.tool;
     this.tool = tool;
     this.polygon = [];
+    this.selection = null;
     this.drawGuide();
     this.moveCursor();
     this.onChange();
@@ -252,12 +316,10 @@ export class MaskCanvas {
   }
   drawGuide() {
     const { width, height } = this.view.getBoundingClientRect(),
-      ratio = devicePixelRatio || 1;
-    if (!this.polygon.length) {
-      this.guide.hidden = true;
-      return;
-    }
-    this.guide.hidden = false;
+      ratio = devicePixelRatio || 1,
+      lines = TOOLS[this.tool].guide?.(this) ?? [];
+    this.guide.hidden = !lines.length;
+    if (!lines.length) return;
     Object.assign(this.guide, { width: width * ratio, height: height * ratio });
     const context = this.guide.getContext("2d"),
       at = ([x, y]) => [this.ox + x * this.zoom, this.oy + y * this.zoom];
@@ -265,17 +327,19 @@ export class MaskCanvas {
     for (const [color, line] of [
       ["#000", 4],
       ["#fff", 2],
-    ]) {
-      Object.assign(context, { strokeStyle: color, lineWidth: line });
-      context.beginPath();
-      [...this.polygon, this.hover ?? this.polygon.at(-1)].forEach((point) => context.lineTo(...at(point)));
-      context.stroke();
-    }
+    ])
+      for (const points of lines) {
+        Object.assign(context, { strokeStyle: color, lineWidth: line });
+        context.beginPath();
+        points.forEach((point) => context.lineTo(...at(point)));
+        context.stroke();
+      }
     context.fillStyle = "#fff";
-    this.polygon.forEach((point) => {
+    const dots = this.tool === "polygon" ? this.polygon : this.tool === "move" ? [lines[0][2], lines[1][1]] : [];
+    for (const point of dots) {
       const [x, y] = at(point);
-      context.fillRect(x - 3, y - 3, 6, 6);
-    });
+      context.fillRect(x - 5, y - 5, 10, 10);
+    }
   }
 
   // ---- pointer and keys
@@ -289,7 +353,7 @@ export class MaskCanvas {
     const view = this.view;
     view.addEventListener("pointerdown", (event) => this.down(event));
     view.addEventListener("pointermove", (event) => this.move(event));
-    for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) view.addEventListener(name, () => this.up());
+    for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) view.addEventListener(name, (event) => this.up(event));
     view.addEventListener("pointerleave", () => {
       if (!this.stroke) {
         this.hover = null;
@@ -316,23 +380,21 @@ export class MaskCanvas {
     } catch {
       /* a synthetic pointer has no capture */
     }
-    const [x, y] = this.at(event);
+    if (event.pointerType === "touch") {
+      this.fingers.set(event.pointerId, [event.clientX, event.clientY]);
+      if (this.fingers.size > 1) return this.revert(); // two fingers move and zoom; what the first drew is taken back
+    }
     if (event.button === 1 || this.isSpace) {
       this.pan = [event.clientX - this.ox, event.clientY - this.oy];
       return;
     }
-    if (this.tool === "brush" || this.tool === "erase") {
-      this.begin();
-      this.stroke = { x, y, value: this.tool === "erase" || event.button === 2 ? 0 : this.classIndex };
-      this.paint(x, y, x, y);
-    } else if (this.tool === "fill") this.fillAt(x, y);
-    else if (this.tool === "polygon") {
-      if (event.button === 2 || event.detail === 2) return this.closePolygon();
-      this.polygon.push([x, y]);
-      this.drawGuide();
-    }
+    const point = this.at(event);
+    if (event.altKey) TOOLS.pick.down(this, point);
+    else TOOLS[this.tool].down(this, point, event);
+    this.drawGuide();
   }
   move(event) {
+    if (this.fingers.has(event.pointerId) && this.fingers.size > 1) return this.pinch(event);
     this.hover = this.at(event);
     if (this.pan) {
       this.ox = event.clientX - this.pan[0];
@@ -342,21 +404,38 @@ export class MaskCanvas {
     }
     if (this.stroke) {
       const parts = event.getCoalescedEvents?.() ?? [];
-      for (const part of parts.length ? parts : [event]) {
-        const [x, y] = this.at(part);
-        this.paint(this.stroke.x, this.stroke.y, x, y);
-        Object.assign(this.stroke, { x, y });
-      }
+      for (const part of parts.length ? parts : [event]) TOOLS[this.tool].move?.(this, this.at(part), part);
     }
     this.moveCursor();
-    if (this.polygon.length) this.drawGuide();
+    if (this.stroke || this.polygon.length) this.drawGuide();
   }
-  up() {
+  pinch(event) {
+    const middle = () => {
+      const points = [...this.fingers.values()];
+      return [0, 1].map((axis) => (points[0][axis] + points[1][axis]) / 2);
+    };
+    const spread = () => {
+      const [[ax, ay], [bx, by]] = [...this.fingers.values()];
+      return Math.max(1, Math.hypot(ax - bx, ay - by));
+    };
+    const [x0, y0] = middle(),
+      before = spread();
+    this.fingers.set(event.pointerId, [event.clientX, event.clientY]);
+    const [x1, y1] = middle(),
+      r = this.view.getBoundingClientRect();
+    this.ox += x1 - x0;
+    this.oy += y1 - y0;
+    this.zoomAt(x1 - r.left, y1 - r.top, spread() / before);
+  }
+  up(event) {
+    this.fingers.delete(event.pointerId);
     this.pan = null;
     if (this.stroke) {
+      const stroke = this.stroke;
+      TOOLS[this.tool].up?.(this, stroke);
       this.stroke = null;
-      this.end();
     }
+    this.drawGuide();
     this.moveCursor();
   }
 
@@ -375,10 +454,13 @@ export class MaskCanvas {
       return false;
     }
     if (event.altKey) return false;
-    const tools = { b: "brush", e: "erase", g: "fill", p: "polygon" };
+    if (this.selection && this.selectionKey(key, event.shiftKey)) return true;
     if (key >= "0" && key <= "9" && key.length === 1) {
       if (+key < this.classes.length) this.setClass(+key);
-    } else if (tools[key]) this.setTool(tools[key]);
+    } else if (TOOL_KEYS[key]) this.setTool(TOOL_KEYS[key]);
+    else if (key === "u") this.setClass(UNSURE);
+    else if (key === "o") this.setOutlined(!this.isOutlined);
+    else if (key === "n") this.actualSize();
     else if (key === "[" || key === "]") this.setSize(this.size + (key === "]" ? 2 : -2));
     else if (key === "q") this.setTool(this.lastTool);
     else if (key === "f") this.fit();
@@ -393,6 +475,26 @@ export class MaskCanvas {
     } else return false;
     return true;
   }
+  /** Keys that work on the chosen shapes. */
+  selectionKey(key, isFar) {
+    const far = isFar ? 10 : 1,
+      turn = (Math.PI / 180) * (isFar ? 15 : 3);
+    const moves = {
+      arrowleft: { dx: -far },
+      arrowright: { dx: far },
+      arrowup: { dy: -far },
+      arrowdown: { dy: far },
+      ",": { angle: -turn },
+      ".": { angle: turn },
+      "+": { scale: 1.1 },
+      "-": { scale: 1 / 1.1 },
+    };
+    if (moves[key]) applyMove(this, moves[key]);
+    else if (key === "delete" || key === "backspace") removeSelected(this);
+    else if (key === "escape") this.select(null);
+    else return false;
+    return true;
+  }
   keyUp(event) {
     if (event.key === " ") {
       this.isSpace = false;
@@ -401,6 +503,19 @@ export class MaskCanvas {
     if (event.key.toLowerCase() === "h") this.setHidden(false);
   }
 }
+
+export const UNSURE = 255;
+export const TOOL_KEYS = {
+  b: "brush",
+  e: "erase",
+  p: "polygon",
+  l: "lasso",
+  r: "box",
+  g: "fill",
+  w: "wand",
+  i: "pick",
+  v: "move",
+};
 
 /** '#rrggbb' as a little-endian RGBA word. */
 export function packed(color) {

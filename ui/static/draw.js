@@ -1,6 +1,6 @@
 // Draw: filmstrip, canvas, and four synthetic images beside it.
 import { DrawResults } from "./draw_results.js";
-import { DrawTools } from "./draw_tools.js";
+import { DrawTools, showKeys } from "./draw_tools.js";
 import { MaskCanvas } from "./canvas.js";
 import { decode } from "./codec.js";
 import { keepCopy, recover, Saver } from "./journal.js";
@@ -90,7 +90,6 @@ class DrawTab {
           { class: "sx-view-frame" },
           this.canvas.view,
           (this.badges = h("div", { class: "sx-badges" })),
-          h("label", { class: "sx-opacity" }, "Mask", this.tools.opacityInput),
         ),
         this.tools.hint,
       ),
@@ -102,6 +101,10 @@ class DrawTab {
     onKeys(this.root, (event) => {
       if (event.key === "Escape" && !this.canvas.polygon.length && this.results.job) {
         this.results.cancel();
+        return true;
+      }
+      if (event.key === "?") {
+        showKeys();
         return true;
       }
       return this.canvas.key(event);

@@ -1,123 +1,295 @@
-// The tools of the canvas: buttons, sliders, classes, and the line of keys. What was chosen last comes back next time.
-import { h, kbd, replace } from "./lib.js";
+// The tools of the canvas: icons, sliders, rules, classes, what a class measures, and the card of keys. What was chosen last
+// comes back next time.
+import { UNSURE } from "./canvas.js";
+import { h, kbd, replace, svg } from "./lib.js";
+import { makePen } from "./raster.js";
+import { dropIslands, fillHoles, grow, shrink, smooth, statistics } from "./shapes.js";
 
+// name, key, title, path of its icon on a field of 20 x 20
 const TOOLS = [
-  ["brush", "Brush", "B"],
-  ["erase", "Eraser", "E"],
-  ["fill", "Fill", "G"],
-  ["polygon", "Polygon", "P"],
+  ["brush", "B", "Brush", "M3 17c3 0 4-1 4-3s2-2 3-1 1 4-2 5-5 0-5-1zM9 12 16 3l2 2-7 9"],
+  ["erase", "E", "Eraser", "M3 13 11 4l6 5-7 8H6zM7 9l6 5"],
+  ["polygon", "P", "Polygon", "M4 7 11 3l6 6-3 8H6zM4 7v.1M11 3v.1M17 9v.1M14 17v.1M6 17v.1"],
+  ["lasso", "L", "Lasso", "M6 14C2 12 2 5 9 4s9 5 5 8-7 2-8 2 0 4-2 4"],
+  ["box", "R", "Box", "M3 5h14v10H3z"],
+  ["fill", "G", "Fill", "M4 10 10 4l6 6-6 6zM10 4 8 2M17 13c1.500 2 1.500 4 0 4s-1.500-2 0-4"],
+  ["wand", "W", "Magic wand", "M3 17 12 8M14 2v4M12 4h4M17 8v3M15.500 9.500h3M9 3v2M8 4h2"],
+  ["pick", "I", "Pick class", "M4 16v-3l7-7 3 3-7 7zM10 5l5 5M13 4l2-2 3 3-2 2"],
+  ["move", "V", "Move shape", "M10 2v16M2 10h16M8 4l2-2 2 2M8 16l2 2 2-2M4 8l-2 2 2 2M16 8l2 2-2 2"],
 ];
+const RULES = [
+  ["overwrite", "Over all"],
+  ["protect", "Protect others"],
+];
+const KEPT = ["tool", "classIndex", "size", "opacity", "rule", "erasesOnly", "isSquare", "tolerance"];
+const MEASURE_AFTER_MS = 150;
 
 export class DrawTools {
   constructor(canvas) {
     this.canvas = canvas;
     this.bar = h("div", { class: "sx-toolbar", role: "toolbar", "aria-label": "Tools" });
     this.palette = h("div", { class: "sx-palette", role: "toolbar", "aria-label": "Classes" });
-    this.hint = h("span", { class: "sx-hint" });
+    this.hint = h("div", { class: "sx-hint" });
+    this.measured = h("span", { class: "sx-measured", role: "status" });
+    this.zoomText = h("span", { class: "sx-zoom" });
     this.restore();
     this.build();
   }
 
   build() {
-    const button = (text, key, title, onclick, dataset = {}) =>
-      h("button", { type: "button", class: "sx-tool", title, "aria-label": title, dataset, onclick }, text, key && kbd(key));
-    this.undo = button("\u21b6", "", "Undo (Ctrl+Z)", () => this.canvas.undoStep());
-    this.redo = button("\u21b7", "", "Redo (Ctrl+Shift+Z)", () => this.canvas.redoStep());
-    this.sizeInput = h("input", {
-      type: "range",
-      min: 1,
-      max: 80,
-      value: this.canvas.size,
-      "aria-label": "Brush size in pixels",
-      oninput: () => this.canvas.setSize(+this.sizeInput.value),
+    const { canvas } = this;
+    const button = (text, title, onclick, attributes = {}) =>
+      h("button", { type: "button", class: "sx-tool", title, "aria-label": title, onclick, ...attributes }, text);
+    const slider = (label, attributes, oninput) => {
+      const input = h("input", { type: "range", "aria-label": label, oninput: () => oninput(+input.value), ...attributes });
+      return input;
+    };
+    this.undo = button("\u21b6", "Undo (Ctrl+Z)", () => canvas.undoStep());
+    this.redo = button("\u21b7", "Redo (Ctrl+Shift+Z)", () => canvas.redoStep());
+    this.sizeInput = slider("Brush size in pixels", { min: 1, max: 200 }, (value) => canvas.setSize(value));
+    this.toleranceInput = slider("Tolerance of the wand", { min: 0, max: 128 }, (value) => this.set("tolerance", value));
+    this.opacityInput = slider("Mask opacity", { min: 0, max: 1, step: 0.05, value: canvas.opacity }, (value) =>
+      canvas.setOpacity(value),
+    );
+    this.sliderText = h("output", {});
+    this.slider = h("label", { class: "sx-slider" }, this.sizeInput, this.toleranceInput, this.sliderText);
+    this.square = button("\u25a0", "Square brush", () => this.set("isSquare", !canvas.isSquare));
+    this.only = button("only this class", "The eraser clears the chosen class only", () =>
+      this.set("erasesOnly", !canvas.erasesOnly),
+    );
+    this.rule = h("select", {
+      class: "sx-rule",
+      "aria-label": "What strokes may paint over",
+      title: "What strokes may paint over",
+      onchange: () => this.setRule(this.rule.value),
     });
-    this.opacityInput = h("input", {
-      type: "range",
-      min: 0,
-      max: 1,
-      step: 0.05,
-      value: this.canvas.opacity,
-      "aria-label": "Mask opacity",
-      oninput: () => this.canvas.setOpacity(+this.opacityInput.value),
-    });
-    this.sizeText = h("output", {});
+    this.outline = button("\u25a2", "Outlines only (O)", () => canvas.setOutlined(!canvas.isOutlined));
     replace(
       this.bar,
-      TOOLS.map(([tool, text, key]) => button(text, key, `${text} (${key})`, () => this.canvas.setTool(tool), { tool })),
-      h("span", { class: "sx-gap" }),
+      h(
+        "span",
+        { class: "sx-tools" },
+        TOOLS.map(([tool, key, title, path]) =>
+          button([icon(path), kbd(key)], `${title} (${key})`, () => canvas.setTool(tool), { dataset: { tool } }),
+        ),
+      ),
       this.undo,
       this.redo,
-      button("Fit", "F", "Fit to the window (F)", () => this.canvas.fit()),
-      h("span", { class: "sx-gap" }),
-      h("label", { class: "sx-slider" }, "Size", this.sizeInput, this.sizeText),
+      this.slider,
+      this.square,
+      this.only,
+      this.rule,
+      this.shapeMenu(),
     );
+    this.viewBar = h(
+      "div",
+      { class: "sx-view-bar", role: "toolbar", "aria-label": "View" },
+      h("label", {}, "Mask", this.opacityInput),
+      this.outline,
+      button("Fit", "Fit to the window (F)", () => canvas.fit()),
+      button("1:1", "One pixel of the mask on one of the screen (N)", () => canvas.actualSize()),
+      button("?", "All keys (?)", () => showKeys()),
+    );
+    replace(this.hint, this.measured, this.zoomText, this.viewBar);
+  }
+
+  /** Edits of the chosen class as a whole. */
+  shapeMenu() {
+    const { canvas } = this;
+    const amount = h("input", { type: "number", min: 1, max: 50, value: 2, "aria-label": "Pixels" });
+    const px = () => Math.max(1, Math.min(50, Math.round(+amount.value) || 1));
+    const pen = () => makePen(canvas.classIndex, { rule: canvas.rule, inside: canvas.insideClass });
+    const entries = [
+      ["Fill holes", (l, w, height) => fillHoles(l, w, height, canvas.classIndex)],
+      ["Drop islands under 0.05 %", (l, w, height) => dropIslands(l, w, height, canvas.classIndex, Math.ceil(l.length / 2000))],
+      ["Smooth", (l, w, height) => smooth(l, w, height, px(), pen())],
+      ["Grow", (l, w, height) => grow(l, w, height, px(), pen())],
+      ["Shrink", (l, w, height) => shrink(l, w, height, px(), canvas.classIndex)],
+    ];
+    const menu = h(
+      "details",
+      { class: "sx-menu" },
+      h("summary", { class: "sx-tool", title: "Edit the chosen class as a whole" }, "Shape"),
+      h(
+        "div",
+        { class: "sx-menu-body" },
+        (this.shapeTitle = h("b", {})),
+        entries.map(([text, change]) =>
+          h("button", { type: "button", class: "sx-button sx-small", onclick: () => canvas.edit(change) }, text),
+        ),
+        h("label", { class: "sx-menu-amount" }, "by", amount, "px"),
+      ),
+    );
+    menu.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape") return;
+      menu.open = false;
+      menu.firstChild.focus();
+      event.stopPropagation();
+    });
+    document.addEventListener("pointerdown", (event) => {
+      if (!menu.contains(event.target)) menu.open = false;
+    });
+    return menu;
+  }
+
+  set(name, value) {
+    this.canvas[name] = value;
+    this.canvas.moveCursor();
+    this.show();
+  }
+  setRule(value) {
+    const { canvas } = this;
+    if (value.startsWith("inside-")) Object.assign(canvas, { rule: "inside", insideClass: +value.slice(7) });
+    else canvas.rule = value;
+    this.show();
   }
 
   restore() {
     const kept = JSON.parse(localStorage.getItem("saadi.draw.tools") ?? "{}");
-    for (const name of ["tool", "classIndex", "size"]) if (kept[name] !== undefined) this.canvas[name] = kept[name];
-    if (kept.opacity !== undefined) this.canvas.setOpacity(kept.opacity);
+    for (const name of KEPT) if (kept[name] !== undefined) this.canvas[name] = kept[name];
+    if (!TOOLS.some(([tool]) => tool === this.canvas.tool)) this.canvas.tool = "brush";
+    if (!["overwrite", "protect"].includes(this.canvas.rule)) this.canvas.rule = "overwrite"; // classes differ by project
+    this.canvas.setOpacity(this.canvas.opacity);
   }
 
   show() {
-    const { canvas } = this;
-    localStorage.setItem(
-      "saadi.draw.tools",
-      JSON.stringify({ tool: canvas.tool, classIndex: canvas.classIndex, size: canvas.size, opacity: canvas.opacity }),
-    );
+    const { canvas } = this,
+      paints = ["brush", "erase"].includes(canvas.tool);
+    localStorage.setItem("saadi.draw.tools", JSON.stringify(Object.fromEntries(KEPT.map((name) => [name, canvas[name]]))));
     this.bar
       .querySelectorAll("[data-tool]")
       .forEach((node) => node.setAttribute("aria-pressed", node.dataset.tool === canvas.tool));
-    [...this.palette.children].forEach((node) =>
-      node.setAttribute("aria-pressed", +node.dataset.index === canvas.classIndex && canvas.tool !== "erase"),
-    );
+    for (const node of this.palette.querySelectorAll(".sx-class")) {
+      const index = +node.dataset.index;
+      node.setAttribute("aria-pressed", index === canvas.classIndex && canvas.tool !== "erase");
+      node.previousSibling.setAttribute("aria-pressed", canvas.hiddenClasses.has(index));
+    }
     this.undo.disabled = !canvas.undo.length;
     this.redo.disabled = !canvas.redo.length;
+    this.slider.hidden = !paints && canvas.tool !== "wand";
+    this.sizeInput.hidden = !paints;
+    this.toleranceInput.hidden = canvas.tool !== "wand";
+    this.square.hidden = !paints;
+    this.only.hidden = canvas.tool !== "erase";
     this.sizeInput.value = canvas.size;
-    this.sizeText.textContent = `${canvas.size} px`;
-    if (!this.hint.firstChild)
-      replace(
-        this.hint,
-        kbd("0"),
-        "-",
-        kbd("9"),
-        " class  ",
-        kbd("["),
-        kbd("]"),
-        " size  ",
-        kbd("Wheel"),
-        " zoom  ",
-        kbd("Space"),
-        " move  ",
-        kbd("H"),
-        " hide mask  ",
-        kbd("Q"),
-        " last tool",
-        h("span", { class: "sx-zoom" }),
-      );
-    this.hint.lastChild.textContent = canvas.w
+    this.toleranceInput.value = canvas.tolerance;
+    this.sliderText.textContent = paints ? `${canvas.size} px` : `\u00b1 ${canvas.tolerance}`;
+    this.square.setAttribute("aria-pressed", canvas.isSquare);
+    this.only.setAttribute("aria-pressed", canvas.erasesOnly);
+    this.outline.setAttribute("aria-pressed", canvas.isOutlined);
+    this.rule.value = canvas.rule === "inside" ? `inside-${canvas.insideClass}` : canvas.rule;
+    this.shapeTitle.textContent = this.nameOf(canvas.classIndex);
+    this.zoomText.textContent = canvas.w
       ? `${canvas.w} \u00d7 ${canvas.h} px \u00b7 ${Math.round(100 * canvas.zoom)} %`
       : "";
+    clearTimeout(this.measuring);
+    // 0.1 s for 1920 x 1080: only when the browser has nothing else to do.
+    this.measuring = setTimeout(() => (window.requestIdleCallback ?? setTimeout)(() => this.measure()), MEASURE_AFTER_MS);
+  }
+
+  nameOf(index) {
+    return index === UNSURE ? "unsure" : (this.classes?.[index]?.name ?? "");
+  }
+
+  /** Area, parts and holes of the chosen class, once the hand rests. */
+  measure() {
+    const { canvas } = this;
+    if (!canvas.w || canvas.stroke || !this.bar.offsetParent) return;
+    const found = statistics(canvas.labels, canvas.w, canvas.h).get(canvas.classIndex),
+      name = this.nameOf(canvas.classIndex);
+    const count = (number, one) => `${number} ${one}${number === 1 ? "" : "s"}`;
+    this.measured.textContent = found
+      ? `${name}: ${((100 * found.pixels) / canvas.labels.length).toFixed(1)} % of the image \u00b7 ${count(found.components, "part")} \u00b7 ${count(found.holes, "hole")}`
+      : `${name}: not drawn`;
   }
 
   showClasses(classes) {
-    replace(
-      this.palette,
-      classes.map((item) =>
+    this.classes = classes;
+    const { canvas } = this;
+    // The coloured square hides and shows its class; the rest of the chip chooses it.
+    const chip = (index, key, name, color) =>
+      h(
+        "span",
+        { class: "sx-chip", style: { "--c": color } },
         h(
           "button",
           {
             type: "button",
-            class: "sx-class",
-            dataset: { index: item.index },
-            style: { "--c": item.index ? item.color : "transparent" },
-            onclick: () => this.canvas.setClass(item.index),
+            class: "sx-eye",
+            title: `Hide or show ${name}`,
+            "aria-label": `Hide ${name}`,
+            disabled: !index,
+            onclick: () => canvas.toggleClass(index),
           },
-          kbd(item.index < 10 ? String(item.index) : ""),
           h("span", { class: "sx-dot" }),
-          item.name,
         ),
+        h(
+          "button",
+          { type: "button", class: "sx-class", dataset: { index }, onclick: () => canvas.setClass(index) },
+          name,
+          kbd(key),
+        ),
+      );
+    replace(
+      this.palette,
+      classes.map((item) => chip(item.index, item.index < 10 ? String(item.index) : "", item.name, item.index ? item.color : "transparent")),
+      chip(UNSURE, "U", "unsure", "#808080"),
+    );
+    replace(
+      this.rule,
+      [...RULES, ...classes.map((item) => [`inside-${item.index}`, `Inside ${item.name}`])].map(([value, text]) =>
+        h("option", { value }, text),
       ),
     );
   }
+}
+
+function icon(path) {
+  const picture = svg("svg", { viewBox: "0 0 20 20", class: "sx-icon-line", "aria-hidden": "true" });
+  picture.append(svg("path", { d: path }));
+  return picture;
+}
+
+const KEYS = [
+  ["0 - 9", "choose a class"],
+  ["U", "unsure: left out of training"],
+  ["B  E", "brush, eraser"],
+  ["P  L  R", "polygon, lasso, box"],
+  ["G  W", "fill, magic wand"],
+  ["I or Alt + click", "pick the class under the pointer"],
+  ["V", "move, turn or scale a shape; Shift + click adds one"],
+  ["Arrows  , .  + -", "move, turn, scale the chosen shape (Shift: further)"],
+  ["Delete", "remove the chosen shape"],
+  ["[  ]", "brush size"],
+  ["Shift + click", "straight line from the last stroke"],
+  ["Right button", "erase with the same tool"],
+  ["Ctrl + Z, Ctrl + Shift + Z", "undo, redo"],
+  ["Wheel or two fingers", "zoom at the pointer"],
+  ["Space + drag", "move the picture"],
+  ["F  N", "fit to the window, 1:1"],
+  ["H  O", "hide the mask while held, outlines only"],
+  ["Q", "last tool"],
+  ["Enter  Esc", "close or give up a polygon"],
+];
+
+/** All keys on a card. */
+export function showKeys() {
+  const card = h(
+    "dialog",
+    { class: "sx-dialog sx-keys", "aria-label": "Keys" },
+    h("button", { type: "button", class: "sx-close", "aria-label": "Close", onclick: () => card.close() }, "\u00d7"),
+    h("h2", {}, "Keys"),
+    h(
+      "dl",
+      {},
+      KEYS.map(([keys, text]) => [h("dt", {}, keys.split(/  +/).map((key) => kbd(key))), h("dd", {}, text)]),
+    ),
+  );
+  card.addEventListener("close", () => card.remove());
+  card.addEventListener("keydown", (event) => event.stopPropagation()); // reading about a key must not press it
+  card.addEventListener("click", (event) => {
+    if (event.target === card) card.close();
+  });
+  document.body.append(card);
+  card.showModal();
 }

@@ -1,0 +1,256 @@
+"""Every tool of the canvas, to the pixel: what is saved is what was drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Studio
+from tests.browser.test_draw import SCRIPT, newest
+from tests.browser.test_loop import LOADED, saved
+
+pytestmark = pytest.mark.browser
+SIDE = 64
+"""Of the tiny project's first image."""
+Point = tuple[float, float]
+
+
+class Hand:
+    """A mouse in pixels of the label map."""
+
+    def __init__(self, page: Page, tiny: Studio) -> None:
+        self.page, self.tiny = page, tiny
+
+    def at(self, point: Point) -> Point:
+        view = self.page.locator(".sx-view").bounding_box()
+        zoom = min(view["width"], view["height"]) / SIDE
+        left, top = view["x"] + (view["width"] - SIDE * zoom) / 2, view["y"] + (view["height"] - SIDE * zoom) / 2
+        return left + point[0] * zoom, top + point[1] * zoom
+
+    def drag(self, *points: Point, button: str = "left") -> None:
+        self.page.mouse.move(*self.at(points[0]))
+        self.page.mouse.down(button=button)
+        for point in points[1:]:
+            self.page.mouse.move(*self.at(point))
+        self.page.mouse.up(button=button)
+
+    def click(self, point: Point, **options: str) -> None:
+        self.page.mouse.click(*self.at(point), **options)
+
+    def keys(self, text: str) -> None:
+        for key in text.split():
+            self.page.keyboard.press(key)
+
+    def box(self, start: Point, end: Point) -> None:
+        self.keys("r")
+        self.drag(start, end)
+
+    def drawn(self) -> np.ndarray:
+        """The saved label map, once the page says that it is saved."""
+        self.page.wait_for_timeout(300)
+        saved(self.page)
+        return newest(self.tiny)[1]
+
+
+def filled(*boxes: tuple[int, int, int, int, int]) -> np.ndarray:
+    """Boxes (x0, y0, x1, y1, class) one over the other."""
+    made = np.zeros((SIDE, SIDE), np.uint8)
+    for x0, y0, x1, y1, index in boxes:
+        made[y0:y1, x0:x1] = index
+    return made
+
+
+@pytest.fixture
+def hand(page: Page, tmp_path: Path) -> Iterator[Hand]:
+    tiny = Studio(tmp_path / "home", script=SCRIPT)
+    tiny.start()
+    page.goto(tiny.url)
+    page.wait_for_selector(LOADED, timeout=30_000)
+    page.keyboard.press("1")
+    yield Hand(page, tiny)
+    tiny.stop()
+
+
+def test_box_lasso_and_polygon_fill_what_they_enclose(hand: Hand):
+    hand.box((10, 12), (20, 18))
+    np.testing.assert_array_equal(hand.drawn(), filled((10, 12, 20, 18, 1)))
+    hand.keys("2 l")
+    hand.drag((30, 30), (40, 30), (40, 36), (30, 36))
+    hand.keys("1 p")
+    for corner in ((50, 50), (58, 50), (58, 56), (50, 56)):
+        hand.click(corner)
+    hand.keys("Enter")
+    np.testing.assert_array_equal(
+        hand.drawn(), filled((10, 12, 20, 18, 1), (30, 30, 40, 36, 2), (50, 50, 58, 56, 1))
+    )
+
+
+def test_strokes_keep_to_the_rule_for_what_lies_there(hand: Hand):
+    hand.box((10, 10), (30, 30))
+    hand.keys("2")
+    hand.page.get_by_label("What strokes may paint over").select_option("protect")
+    hand.box((20, 20), (40, 40))
+    expected = filled((20, 20, 40, 40, 2), (10, 10, 30, 30, 1))
+    np.testing.assert_array_equal(hand.drawn(), expected)
+    hand.page.get_by_label("What strokes may paint over").select_option("inside-1")
+    hand.box((25, 0), (64, 64))
+    expected[10:30, 25:30] = 2
+    np.testing.assert_array_equal(hand.drawn(), expected)
+    hand.page.get_by_label("What strokes may paint over").select_option("overwrite")
+    hand.box((0, 0), (64, 64))
+    assert (hand.drawn() == 2).all()
+
+
+def test_the_eraser_clears_all_or_one_class(hand: Hand):
+    hand.box((10, 10), (20, 20))
+    hand.keys("2")
+    hand.box((20, 10), (30, 20))
+    hand.keys("1 e")
+    hand.page.get_by_label("Brush size in pixels").fill("4")
+    hand.page.get_by_role("button", name="The eraser clears the chosen class only").click()
+    hand.drag((12, 15), (28, 15))
+    found = hand.drawn()
+    assert (found == 2).sum() == 100 and 0 < (found == 1).sum() < 100
+    hand.page.get_by_role("button", name="The eraser clears the chosen class only").click()
+    hand.drag((12, 15), (28, 15))
+    assert (hand.drawn() == 2).sum() < 100
+
+
+def test_right_button_erases_with_the_same_tool(hand: Hand):
+    hand.box((10, 10), (20, 20))
+    hand.drag((12, 12), (14, 16), button="right")
+    np.testing.assert_array_equal(hand.drawn(), filled((10, 10, 20, 20, 1), (12, 12, 14, 16, 0)))
+
+
+def test_square_brush_and_straight_line(hand: Hand):
+    hand.keys("b")
+    hand.page.get_by_label("Brush size in pixels").fill("4")
+    hand.page.get_by_role("button", name="Square brush").click()
+    hand.click((10, 10))
+    np.testing.assert_array_equal(hand.drawn(), filled((8, 8, 12, 12, 1)))
+    hand.page.keyboard.down("Shift")
+    hand.click((40, 10))
+    hand.page.keyboard.up("Shift")
+    np.testing.assert_array_equal(hand.drawn(), filled((8, 8, 42, 12, 1)))
+
+
+def test_fill_and_wand_paint_what_is_alike(hand: Hand):
+    hand.box((10, 10), (20, 20))
+    hand.keys("2 g")
+    hand.click((15, 15))
+    np.testing.assert_array_equal(hand.drawn(), filled((10, 10, 20, 20, 2)))
+    hand.keys("1 w")
+    hand.click((40, 40))  # the image is of one colour
+    assert (hand.drawn() == 1).all()
+
+
+def test_pick_takes_the_class_under_the_pointer(hand: Hand):
+    hand.keys("2")
+    hand.box((10, 10), (20, 20))
+    hand.keys("1 i")
+    hand.click((15, 15))
+    expect(hand.page.locator(".sx-class[data-index='2']")).to_have_attribute("aria-pressed", "true")
+    expect(hand.page.locator("[data-tool=box]")).to_have_attribute("aria-pressed", "true")
+
+
+def test_a_shape_is_moved_with_all_its_pixels(hand: Hand):
+    hand.box((10, 10), (20, 20))
+    hand.keys("2")
+    hand.box((20, 12), (26, 18))
+    hand.keys("v")
+    hand.click((15, 15))
+    hand.page.keyboard.down("Shift")
+    hand.click((23, 15))
+    hand.page.keyboard.up("Shift")
+    hand.drag((15, 15), (25, 35))
+    expected = filled((20, 30, 30, 40, 1), (30, 32, 36, 38, 2))
+    np.testing.assert_array_equal(hand.drawn(), expected)
+    hand.keys("ArrowRight Shift+ArrowUp")
+    np.testing.assert_array_equal(hand.drawn(), np.roll(expected, (-10, 1), (0, 1)))
+    hand.keys("Control+z Control+z")
+    np.testing.assert_array_equal(hand.drawn(), expected)
+    hand.click((25, 35))
+    hand.keys("Delete")
+    np.testing.assert_array_equal(hand.drawn(), filled((30, 32, 36, 38, 2)))
+
+
+def test_turning_and_scaling_by_keys(hand: Hand):
+    hand.box((20, 20), (40, 30))
+    hand.keys("v")
+    hand.click((30, 25))
+    hand.keys(" ".join(["Shift+."] * 6))  # six times 15 degrees
+    found = hand.drawn()
+    rows, columns = np.nonzero(found)
+    assert abs((found == 1).sum() - 200) <= 20 and np.ptp(rows) > np.ptp(columns) + 5
+    hand.keys("+")
+    assert (hand.drawn() == 1).sum() > 1.1 * (found == 1).sum()
+
+
+@pytest.mark.parametrize(
+    ("name", "check"),
+    [
+        ("Fill holes", lambda found: (found == 1).sum() == 400),
+        ("Grow", lambda found: (found == 1).sum() > 500),
+        ("Shrink", lambda found: 0 < (found == 1).sum() < 300),
+        ("Smooth", lambda found: found[9, 9] == 0 and found[20, 20] == 0 and found[10, 10] == 0),
+    ],
+)
+def test_a_class_is_edited_as_a_whole(hand: Hand, name: str, check: Callable[[np.ndarray], bool]):
+    hand.box((10, 10), (30, 30))
+    hand.drag((17, 17), (23, 23), button="right")
+    expect(hand.page.locator(".sx-measured")).to_contain_text("1 part · 1 hole")
+    hand.page.locator(".sx-menu summary").click()
+    hand.page.get_by_role("button", name=name).click()
+    assert check(hand.drawn())
+
+
+def test_islands_go_and_unsure_pixels_stay(hand: Hand):
+    hand.box((10, 10), (30, 30))
+    hand.box((50, 50), (51, 51))
+    hand.page.locator(".sx-menu summary").click()
+    hand.page.get_by_role("button", name="Drop islands").click()
+    hand.keys("u")
+    hand.box((40, 40), (45, 45))
+    np.testing.assert_array_equal(hand.drawn(), filled((10, 10, 30, 30, 1), (40, 40, 45, 45, 255)))
+
+
+def test_undo_goes_back_five_hundred_strokes(hand: Hand):
+    hand.keys("b")
+    hand.page.get_by_label("Brush size in pixels").fill("1")
+    for number in range(500):
+        hand.click((number % 60 + 1.5, number // 60 + 1.5))
+    found = hand.drawn()
+    assert (found == 1).sum() == 500, np.argwhere(found != 1)[:5]
+    for _ in range(500):
+        hand.page.keyboard.press("Control+z")
+    assert (hand.drawn() == 0).all()
+
+
+def test_classes_are_hidden_and_outlined_without_changing_labels(hand: Hand):
+    hand.box((10, 10), (30, 30))
+    before = hand.drawn()
+    shown = """() => {
+        const layer = document.querySelector('.sx-layer-labels'), pixels = layer.getContext('2d').getImageData(0, 0, 64, 64).data;
+        return pixels.filter((value, i) => i % 4 === 3 && value).length;
+    }"""
+    assert hand.page.evaluate(shown) == 400
+    hand.keys("o")
+    assert hand.page.evaluate(shown) == 76  # the border of 20 x 20
+    hand.keys("o")
+    hand.page.get_by_role("button", name="Hide liver").click()
+    assert hand.page.evaluate(shown) == 0
+    hand.page.get_by_role("button", name="Hide liver").click()
+    assert hand.page.evaluate(shown) == 400
+    np.testing.assert_array_equal(hand.drawn(), before)
+
+
+def test_the_card_of_keys_opens_and_takes_no_strokes(hand: Hand):
+    hand.keys("?")
+    expect(hand.page.get_by_role("dialog", name="Keys")).to_be_visible()
+    hand.keys("2 Escape")
+    expect(hand.page.get_by_role("dialog", name="Keys")).to_have_count(0)
+    expect(hand.page.locator(".sx-class[data-index='1']")).to_have_attribute("aria-pressed", "true")
