@@ -48,7 +48,7 @@ class DrawTab {
   build(element) {
     this.root = element;
     element.classList.add("sx-draw");
-    this.film = h("div", { class: "sx-film-list", role: "list" });
+    this.film = h("div", { class: "sx-film-list", role: "group", "aria-label": "Filmstrip" });
     this.filmKind = segmented(
       "Filmstrip",
       [
@@ -182,7 +182,6 @@ class DrawTab {
           "button",
           {
             type: "button",
-            role: "listitem",
             class: "sx-frame",
             title: item.name,
             dataset: { id: item.id },

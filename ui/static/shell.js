@@ -25,7 +25,7 @@ export function mount(element) {
     h(
       "header",
       { class: "sx-header" },
-      h("div", { class: "sx-brand" }, logo(), h("b", {}, "SAADi Studio")),
+      h("h1", { class: "sx-brand" }, logo(), h("b", {}, "SAADi Studio")),
       h(
         "div",
         { class: "sx-header-right" },
@@ -149,6 +149,11 @@ async function poll() {
   timer = setTimeout(() => (document.hidden ? (timer = setTimeout(poll, IDLE_MS)) : poll()), wait);
 }
 
+// The Align tab shows its own result; a message over it would lie on the buttons that decide.
+function isShown(item) {
+  return item.kind === "align" && !!document.querySelector("[data-panel=align]")?.offsetParent;
+}
+
 function announceEnds(recent) {
   const first = !isPrimed;
   isPrimed = true;
@@ -158,7 +163,7 @@ function announceEnds(recent) {
     if (first || before === item.state || !["done", "failed", "cancelled"].includes(item.state)) continue;
     lastEnd = { item, at: Date.now() };
     if (item.state === "failed") toast(`${item.title}: ${item.error ?? "failed"}`, "bad");
-    else if (item.state === "done" && item.purpose !== "draw") toast(`${item.title}: ${item.message}`, "good");
+    else if (item.state === "done" && item.purpose !== "draw" && !isShown(item)) toast(`${item.title}: ${item.message}`, "good");
     emit("job:end", item);
     refreshOverview().catch(() => {});
   }
