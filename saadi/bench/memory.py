@@ -44,7 +44,7 @@ except AlignmentStoppedError:
 try:  # a child inherits ru_maxrss from its parent, through exec as well; VmHWM begins anew
     lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
     peak_kib = int(lines["VmHWM"].split()[0])
-except OSError:
+except (OSError, KeyError):
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(json.dumps(peak_kib / 2**20))
 """

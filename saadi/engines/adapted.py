@@ -112,7 +112,7 @@ class _ConvNode(torch.autograd.Function):
         ctx.base, ctx.scale = base, scale
         hidden = F.conv2d(x, a, None, base.stride, base.padding)
         ctx.save_for_backward(x, hidden, a, b)
-        return base.forward(x).add_(F.conv2d(hidden, b), alpha=scale)
+        return base.forward(x).add_(_scaled(F.conv2d(hidden, b), scale))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -145,7 +145,7 @@ class _LinearNode(torch.autograd.Function):
         hidden = F.linear(x, a)
         ctx.save_for_backward(x, hidden, a, b)
         ctx.base, ctx.scale = base, scale
-        return base(x).add_(F.linear(hidden, b), alpha=scale)
+        return base(x).add_(_scaled(F.linear(hidden, b), scale))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -156,6 +156,11 @@ class _LinearNode(torch.autograd.Function):
         d_down = ((rows @ b).t() @ x.flatten(0, -2)).float()
         d_x = (rows @ torch.addmm(ctx.base.weight, b, a)).view(x.shape) if ctx.needs_input_grad[0] else None
         return d_x, d_down, d_up, None, None, None, None
+
+
+def _scaled(made: Tensor, scale: float) -> Tensor:
+    """Rounded once before the sum, as peft does it."""
+    return made if scale == 1 else made.mul_(scale)
 
 
 def _gradients(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from saadi import devices, quality
 from saadi.datasets.real import real_pairs
-from saadi.engines import checkpoints, samplers, shipped, weights
+from saadi.engines import checkpoints, lora, samplers, shipped, weights
 from saadi.engines.compact import NUM_EXTRAS, CompactEngine, default_architecture, one_hot
 from saadi.errors import WeightsError
 from saadi.jobs import JobContext, Outcome, Report
@@ -223,7 +223,8 @@ def fit(
 
     Args:
         folder: Where checkpoints go and are resumed from; None = none.
-        on_strip: Makes pictures of the present state: (engine, step) -> picture name -> blob.
+        on_strip: Makes pictures of the present state: (engine, step) -> picture name -> blob; not called while an adapter is
+            attached.
 
     Returns:
         steps, seconds, images_per_s, loss (mean of the last 50 steps).
@@ -234,6 +235,8 @@ def fit(
     odds, class_weights = data.rarity(), data.class_weights(config.class_weight_cap)
     losses: list[float] = []
     saved = time.monotonic()
+    if lora.is_attached(engine.denoiser):
+        on_strip = None  # a second engine for pictures could not take the adapter's tensors
     while True:
         progress = trainer.step / config.num_steps if config.num_steps else trainer.seconds / (config.minutes * 60)
         if progress >= 1:

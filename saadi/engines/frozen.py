@@ -18,14 +18,18 @@ class Frozen:
     """A convolution's or linear layer's weights in the dtype that autocast would give them, without their gradients."""
 
     def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
-        self.version = layer.weight._version
+        self.versions = _versions(layer)
         self.device = layer.weight.device
         dtype = devices.fast_dtype(self.device)
         self.weight = layer.weight.detach().to(dtype)
         self.bias = layer.bias.detach().to(dtype) if layer.bias is not None else None
 
     def is_stale(self, layer: nn.Conv2d | nn.Linear) -> bool:
-        return self.version != layer.weight._version or self.device != layer.weight.device
+        return self.versions != _versions(layer) or self.device != layer.weight.device
+
+
+def _versions(layer: nn.Conv2d | nn.Linear) -> tuple[int, int]:
+    return layer.weight._version, layer.bias._version if layer.bias is not None else 0
 
 
 class FrozenLinear(Frozen):

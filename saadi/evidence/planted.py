@@ -135,7 +135,7 @@ def arms(
     generator = random.Random(seed)
     with_real = [*pairs, *[replace(pair, chosen=real[int(pair.group)], is_real=True) for pair in pairs]]
     swapped = [replace(pair, chosen=pair.rejected, rejected=pair.chosen) for pair in pairs]
-    # Exactly half: of 45 pairs, coins once turned 28, and the rest was a preference for the worse.
+    # Half of all: of 45 pairs, coins once turned 28, and the surplus was a preference for the worse.
     turned = set(generator.sample(range(len(pairs)), len(pairs) // 2))
     shuffled = [swapped[index] if index in turned else pair for index, pair in enumerate(pairs)]
     plain = replace(settings, sft_weight=0.0)

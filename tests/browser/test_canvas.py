@@ -182,7 +182,7 @@ def test_turning_and_scaling_by_keys(hand: Hand):
     hand.box((20, 20), (40, 30))
     hand.keys("v")
     hand.click((30, 25))
-    hand.keys(" ".join(["Shift+."] * 6))  # six times 15 degrees
+    hand.keys(" ".join(["Shift+Period"] * 6))  # six times 15 degrees
     found = hand.drawn()
     rows, columns = np.nonzero(found)
     assert abs((found == 1).sum() - 200) <= 20 and np.ptp(rows) > np.ptp(columns) + 5
@@ -246,6 +246,113 @@ def test_classes_are_hidden_and_outlined_without_changing_labels(hand: Hand):
     hand.page.get_by_role("button", name="Hide liver").click()
     assert hand.page.evaluate(shown) == 400
     np.testing.assert_array_equal(hand.drawn(), before)
+
+
+def test_small_turns_add_up_without_tearing_the_shape(hand: Hand):
+    hand.box((10, 28), (50, 32))
+    hand.keys("v")
+    hand.click((30, 30))
+    hand.keys(" ".join(["Period"] * 30))  # thirty times 3 degrees
+    rows, columns = np.nonzero(hand.drawn())
+    assert np.ptp(rows) >= 38 and np.ptp(columns) <= 5 and len(rows) == 160
+    hand.keys(" ".join(["Comma"] * 30))
+    rows, columns = np.nonzero(hand.drawn())
+    assert np.ptp(rows) <= 5 and np.ptp(columns) >= 38 and len(rows) == 160
+
+
+def test_a_tool_key_in_the_middle_of_a_stroke_changes_nothing(hand: Hand):
+    hand.keys("b")
+    hand.page.get_by_label("Brush size in pixels").fill("4")
+    hand.page.mouse.move(*hand.at((10, 10)))
+    hand.page.mouse.down()
+    hand.page.mouse.move(*hand.at((20, 10)))
+    for key in ("g", "l", "Delete", "Escape"):
+        hand.page.keyboard.press(key)
+    hand.page.mouse.move(*hand.at((30, 10)))
+    hand.page.mouse.up()
+    found = hand.drawn()
+    assert found[10, 10] == found[10, 29] == 1
+    hand.keys("Control+z")
+    assert (hand.drawn() == 0).all()
+
+
+def test_alt_click_picks_a_class_and_keeps_the_tool_and_its_polygon(hand: Hand):
+    hand.keys("2")
+    hand.box((50, 50), (60, 60))
+    hand.keys("1 p")
+    for corner in ((10, 10), (30, 10), (30, 20)):
+        hand.click(corner)
+    hand.page.keyboard.down("Alt")
+    hand.click((55, 55))
+    hand.page.keyboard.up("Alt")
+    hand.click((10, 20))
+    hand.keys("Enter")
+    np.testing.assert_array_equal(hand.drawn(), filled((50, 50, 60, 60, 2), (10, 10, 30, 20, 2)))
+
+
+def test_a_chosen_shape_is_forgotten_when_its_class_is_edited(hand: Hand):
+    hand.box((10, 10), (30, 30))
+    hand.keys("v")
+    hand.click((20, 20))
+    hand.page.locator(".sx-menu summary").click()
+    hand.page.get_by_role("button", name="Shrink").click()
+    before = hand.drawn()
+    hand.keys("ArrowRight Delete")
+    np.testing.assert_array_equal(hand.drawn(), before)
+
+
+def test_two_fingers_zoom_and_never_paint(hand: Hand):
+    touch = """([kind, id, x, y]) => document.querySelector('.sx-view').dispatchEvent(new PointerEvent(kind,
+        {pointerId: id, pointerType: 'touch', clientX: x, clientY: y, button: 0, bubbles: true}))"""
+
+    def finger(kind: str, number: int, point: Point) -> None:
+        hand.page.evaluate(touch, [kind, number, *hand.at(point)])
+
+    for tool in ("g", "b", "l", "p"):
+        hand.keys(tool)
+        start, other = hand.at((20, 20)), hand.at((40, 40))
+        for kind, number, (x, y) in (
+            ("pointerdown", 7, start),
+            ("pointerdown", 8, other),
+            ("pointermove", 8, (other[0] + 60, other[1] + 60)),
+            ("pointerup", 8, other),
+            ("pointerup", 7, start),
+        ):
+            hand.page.evaluate(touch, [kind, number, x, y])
+        hand.keys("Escape f")
+    hand.box((50, 50), (52, 52))
+    np.testing.assert_array_equal(hand.drawn(), filled((50, 50, 52, 52, 1)))
+    hand.keys("2 g")
+    finger("pointerdown", 9, (10, 10))
+    finger("pointerup", 9, (10, 10))
+    np.testing.assert_array_equal(hand.drawn() == 2, filled((50, 50, 52, 52, 1)) == 0)
+
+
+def test_the_mask_as_it_was_opened_and_what_has_changed(hand: Hand):
+    hand.box((10, 10), (30, 30))
+    hand.drawn()
+    hand.page.reload()
+    hand.page.wait_for_selector(LOADED, timeout=30_000)
+    hand.page.wait_for_timeout(500)
+    hand.keys("2")
+    hand.box((20, 20), (25, 40))
+    hand.keys("0")
+    hand.box((10, 10), (12, 12))
+    painted = """() => {
+        const layer = document.querySelector('.sx-layer-labels'), pixels = layer.getContext('2d').getImageData(0, 0, 64, 64).data;
+        return pixels.filter((value, i) => i % 4 === 3 && value).length;
+    }"""
+    assert hand.page.evaluate(painted) == 400 + 50 - 4
+    hand.page.get_by_label("Which mask is shown").select_option("base")
+    assert hand.page.evaluate(painted) == 400
+    hand.page.get_by_label("Which mask is shown").select_option("changes")
+    assert hand.page.evaluate(painted) == 100 + 4
+    hand.page.get_by_label("Which mask is shown").select_option("base")
+    hand.box((12, 10), (13, 11))  # a stroke shows the mask that it changes
+    assert hand.page.get_by_label("Which mask is shown").input_value() == "edit"
+    np.testing.assert_array_equal(
+        hand.drawn(), filled((10, 10, 30, 30, 1), (20, 20, 25, 40, 2), (10, 10, 12, 12, 0), (12, 10, 13, 11, 0))
+    )
 
 
 def test_the_card_of_keys_opens_and_takes_no_strokes(hand: Hand):

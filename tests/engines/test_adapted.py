@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from peft import PeftModel
 
 from saadi import devices
-from saadi.engines import adapted, lora
+from saadi.engines import adapted, lora, weights
 from saadi.engines.adapted import lean_forward
 from tests import tiny
 
@@ -61,6 +64,45 @@ def test_lean_layers_follow_a_changed_base() -> None:
             if "conv1.base_layer.weight" in name:
                 parameter.mul_(2)
     assert error() != before
+
+
+needs_bf16 = pytest.mark.skipif(devices.fast_dtype(torch.device("cpu")) != torch.bfloat16, reason="this CPU has no bfloat16")
+
+
+@needs_bf16
+@pytest.mark.parametrize("scale", [1.0, 0.7])
+@pytest.mark.parametrize("with_parent", [False, True])
+def test_lean_layers_give_the_values_of_peft_bit_for_bit_in_bfloat16(scale: float, with_parent: bool, tmp_path: Path) -> None:
+    made, other = tiny.engine(), tiny.engine()
+    generator = torch.Generator().manual_seed(1)
+
+    def scatter(policy: PeftModel) -> None:
+        for name, parameter in policy.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.3, generator=generator)
+
+    parent = tmp_path / "parent.safetensors"
+    first = lora.attach(other.denoiser, rank=2)
+    scatter(first)
+    parent.write_bytes(weights.to_bytes(lora.state(first)))
+    policy = lora.attach(made.denoiser, rank=2, parent=parent if with_parent else None, parent_scale=scale)
+    scatter(policy)
+    lora.set_scale(policy, scale)
+    images, label_maps = tiny.scenes(2)
+    clean, condition = made.encode_images(images), made.encode_label_maps(label_maps)
+
+    def error() -> torch.Tensor:
+        with torch.no_grad():
+            return made.errors(clean, condition, torch.tensor([0.3, 0.8]), torch.ones_like(clean))
+
+    plain = error()
+    with lora.reference_mode(policy):
+        plain_reference = error()
+    with lean_forward(policy):
+        assert torch.equal(error(), plain)
+        with lora.reference_mode(policy):
+            assert torch.equal(error(), plain_reference)
+    assert not torch.equal(plain, plain_reference)
 
 
 def test_two_forwards_share_one_backward_pass_and_an_update_is_seen() -> None:

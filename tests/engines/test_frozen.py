@@ -62,3 +62,15 @@ def test_freezing_convolutions_leaves_the_values_of_a_module() -> None:
     before = module(x)
     freeze_convolutions(module)
     torch.testing.assert_close(module(x), before, rtol=1e-5, atol=1e-6)
+    assert all(isinstance(layer.forward, FrozenConv) for layer in module if isinstance(layer, nn.Conv2d))
+
+
+@pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported(), reason="no bfloat16")
+def test_packed_weights_give_the_values_of_torch_bit_for_bit_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "fast_dtype", lambda on: torch.bfloat16)
+    for channels, side in ((64, 32), (192, 4), (10, 7)):
+        layer = nn.Conv2d(channels, 48, 3, padding=1).bfloat16()
+        x = torch.randn(3, channels, side, side, generator=torch.Generator().manual_seed(4)).bfloat16()
+        x = x.contiguous(memory_format=torch.channels_last)
+        with torch.no_grad():
+            assert torch.equal(FrozenConv(layer)(x), layer(x))

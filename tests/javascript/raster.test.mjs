@@ -73,7 +73,8 @@ test("a square brush of n pixels is n pixels wide and covers the swept area", ()
       const found = empty();
       paintSquare(found, W, H, x, y, x, y, side / 2, makePen(1));
       const columns = new Set([...found.keys()].filter((i) => found[i]).map((i) => i % W));
-      assert.equal(columns.size, side);
+      const rows = new Set([...found.keys()].filter((i) => found[i]).map((i) => Math.floor(i / W)));
+      assert.deepEqual([columns.size, rows.size], [side, side]);
     }
   const draw = random(2);
   for (let i = 0; i < 200; i++) {

@@ -1,10 +1,12 @@
 // The mask canvas. The label map (one byte per pixel) is the only truth; canvases show it, so neither antialiasing nor
 // the screen's pixel ratio can change a label. Every tool paints inside begin()/end(); end() keeps an undo step.
 import { joined, makeEraser, makePen, paintCapsule, paintPolygon, paintSquare } from "./raster.js";
-import { applyMove, removeSelected, selectionOf, TOOLS } from "./strokes.js";
+import { applyMove, pickClass, removeSelected, selectionOf, TOOLS } from "./strokes.js";
 import { h } from "./lib.js";
 
 const MAX_UNDO = 500,
+  MAX_UNDO_BYTES = 256e6, // wide edits of large masks take megabytes each
+  TAP_SLACK_PX = 8,
   MIN_ZOOM = 0.05,
   MAX_ZOOM = 40;
 
@@ -64,7 +66,9 @@ export class MaskCanvas {
 
   load({ w, h: height, labels, image, classes }) {
     Object.assign(this, { w, h: height, labels, classes, undo: [], redo: [], polygon: [], stroke: null });
+    Object.assign(this, { before: null, box: null, undoBytes: 0, tap: null, hasPicture: false });
     Object.assign(this, { selection: null, lastPoint: null, pixels: null, hiddenClasses: new Set() });
+    Object.assign(this, { base: labels.slice(), shown: "edit" });
     for (const layer of [this.imageLayer, this.labelLayer]) {
       layer.width = w;
       layer.height = height;
@@ -82,6 +86,7 @@ export class MaskCanvas {
   async showImage(source) {
     const context = this.imageLayer.getContext("2d");
     this.imageSource = source;
+    this.hasPicture = false;
     context.fillStyle = "#15181c";
     context.fillRect(0, 0, this.w, this.h);
     if (!source) return;
@@ -92,10 +97,11 @@ export class MaskCanvas {
     if (this.imageSource !== source) return;
     context.drawImage(picture, 0, 0, this.w, this.h);
     this.pixels = null;
+    this.hasPicture = true;
   }
-  /** RGBA of the image at the label map's size, or null without an image. */
+  /** RGBA of the image at the label map's size, or null while there is none. */
   imagePixels() {
-    if (!this.imageSource) return null;
+    if (!this.hasPicture) return null;
     this.pixels ??= this.imageLayer.getContext("2d").getImageData(0, 0, this.w, this.h).data;
     return this.pixels;
   }
@@ -104,11 +110,13 @@ export class MaskCanvas {
 
   /** What the present tool paints with, by its class and the rule for what lies there already. */
   pen(erases = false) {
-    if (erases) return makeEraser(this.erasesOnly ? this.classIndex : null);
+    // "Only this class" is the eraser's; of background there is nothing to erase.
+    if (erases) return makeEraser(this.tool === "erase" && this.erasesOnly && this.classIndex ? this.classIndex : null);
     return makePen(this.classIndex, { rule: this.rule, inside: this.insideClass });
   }
   /** One undoable edit: `change(labels, w, h)` gives the box that it touched, or null. */
   edit(change) {
+    this.selection = null; // chosen pixels may have become others
     this.begin();
     this.touched(change(this.labels, this.w, this.h));
     this.end();
@@ -128,20 +136,21 @@ export class MaskCanvas {
       this.labels.set(this.before);
       if (this.box) this.schedule(this.box);
     }
-    this.before = this.stroke = null;
+    this.before = this.box = this.stroke = null;
   }
   end() {
-    if (this.before && this.box) {
-      const was = crop(this.before, this.w, this.box),
-        now = crop(this.labels, this.w, this.box);
-      if (was.some((value, index) => value !== now[index])) {
-        this.undo.push({ box: this.box, was, now });
-        if (this.undo.length > MAX_UNDO) this.undo.shift();
-        this.redo = [];
-        this.onCommit(this.labels);
-      }
+    const box = this.before && this.box && changedBox(this.before, this.labels, this.w, this.box);
+    if (box) {
+      const entry = { box, was: crop(this.before, this.w, box), now: crop(this.labels, this.w, box) };
+      this.undo.push(entry);
+      this.undoBytes += 2 * entry.was.length;
+      while (this.undo.length > MAX_UNDO || (this.undoBytes > MAX_UNDO_BYTES && this.undo.length > 1))
+        this.undoBytes -= 2 * this.undo.shift().was.length;
+      this.redo.forEach((old) => (this.undoBytes -= 2 * old.was.length));
+      this.redo = [];
+      this.onCommit(this.labels);
     }
-    this.before = null;
+    this.before = this.box = null;
     this.onChange();
   }
   step(from, to, side) {
@@ -175,7 +184,7 @@ export class MaskCanvas {
     this.touched(draw(this.labels, this.w, this.h, x0, y0, x1, y1, this.size / 2, this.stroke.pen));
   }
   select(mask) {
-    this.selection = selectionOf(mask, this.w);
+    this.selection = selectionOf(mask, this.labels, this.w);
     this.drawGuide();
     this.onChange();
   }
@@ -207,18 +216,34 @@ export class MaskCanvas {
     const context = this.labelLayer.getContext("2d"),
       part = context.createImageData(w, height),
       pixels = new Uint32Array(part.data.buffer);
+    const source = this.shown === "base" ? this.base : this.labels,
+      isChanges = this.shown === "changes",
+      lut = isChanges ? this.changesLut() : this.lut;
     for (let y = 0; y < height; y++)
       for (let x = 0; x < w; x++) {
         const i = (y + y0) * this.w + x + x0;
-        pixels[y * w + x] = this.isOutlined && !this.isEdge(i, x + x0) ? 0 : this.lut[this.labels[i]];
+        const isHidden = isChanges ? source[i] === this.base[i] : this.isOutlined && !this.isEdge(source, i, x + x0);
+        pixels[y * w + x] = isHidden ? 0 : lut[source[i]];
       }
     context.putImageData(part, x0, y0);
   }
   blitAll() {
     this.blit([0, 0, this.w - 1, this.h - 1]);
   }
-  isEdge(i, x) {
-    const { labels, w } = this,
+  /** What is cleared to background shows as well where only changes are shown. */
+  changesLut() {
+    const lut = this.lut.slice();
+    lut[0] = 0xffffffff;
+    return lut;
+  }
+  /** Show the mask as it is, as it was when it was opened ("base"), or only what differs ("changes"). */
+  setShown(shown) {
+    this.shown = shown;
+    this.blitAll();
+    this.onChange();
+  }
+  isEdge(labels, i, x) {
+    const { w } = this,
       own = labels[i];
     return (
       (x > 0 && labels[i - 1] !== own) ||
@@ -286,7 +311,7 @@ export class MaskCanvas {
     this.onChange();
   }
   setTool(tool) {
-    if (tool !== this.tool) this.lastTool = this.tool;
+    if (tool !== this.tool && this.tool !== "pick") this.lastTool = this.tool;
     this.tool = tool;
     this.polygon = [];
     this.selection = null;
@@ -311,6 +336,7 @@ export class MaskCanvas {
       top: `${this.oy + this.hover[1] * this.zoom}px`,
       width: `${side}px`,
       height: `${side}px`,
+      borderRadius: this.isSquare ? "0" : "50%",
       borderColor: this.tool === "erase" || !this.classIndex ? "#fff" : (this.classes[this.classIndex]?.color ?? "#fff"),
     });
   }
@@ -382,19 +408,31 @@ export class MaskCanvas {
     }
     if (event.pointerType === "touch") {
       this.fingers.set(event.pointerId, [event.clientX, event.clientY]);
-      if (this.fingers.size > 1) return this.revert(); // two fingers move and zoom; what the first drew is taken back
+      if (this.fingers.size > 1) {
+        this.tap = null;
+        return this.revert(); // two fingers move and zoom; what the first drew is taken back
+      }
     }
     if (event.button === 1 || this.isSpace) {
       this.pan = [event.clientX - this.ox, event.clientY - this.oy];
       return;
     }
-    const point = this.at(event);
-    if (event.altKey) TOOLS.pick.down(this, point);
-    else TOOLS[this.tool].down(this, point, event);
+    // What acts at once waits for the finger to lift: it may be the first of two.
+    if (event.pointerType === "touch" && !DRAGGED.includes(this.tool)) this.tap = event;
+    else this.start(event);
+  }
+  start(event) {
+    if (this.shown === "base") this.setShown("edit"); // a stroke that cannot be seen would be a surprise
+    const point = this.at(event),
+      tool = TOOLS[this.tool];
+    if (event.altKey) pickClass(this, point);
+    else tool.down(this, point, event);
+    if (this.stroke) this.stroke.tool = tool;
     this.drawGuide();
   }
   move(event) {
     if (this.fingers.has(event.pointerId) && this.fingers.size > 1) return this.pinch(event);
+    if (this.fingers.has(event.pointerId)) this.fingers.set(event.pointerId, [event.clientX, event.clientY]);
     this.hover = this.at(event);
     if (this.pan) {
       this.ox = event.clientX - this.pan[0];
@@ -402,9 +440,13 @@ export class MaskCanvas {
       this.isFitted = false;
       return this.place();
     }
+    if (this.tap && Math.hypot(event.clientX - this.tap.clientX, event.clientY - this.tap.clientY) > TAP_SLACK_PX) {
+      if (this.tool === "move") this.start(this.tap);
+      this.tap = null;
+    }
     if (this.stroke) {
       const parts = event.getCoalescedEvents?.() ?? [];
-      for (const part of parts.length ? parts : [event]) TOOLS[this.tool].move?.(this, this.at(part), part);
+      for (const part of parts.length ? parts : [event]) this.stroke.tool.move?.(this, this.at(part), part);
     }
     this.moveCursor();
     if (this.stroke || this.polygon.length) this.drawGuide();
@@ -430,13 +472,21 @@ export class MaskCanvas {
   up(event) {
     this.fingers.delete(event.pointerId);
     this.pan = null;
-    if (this.stroke) {
-      const stroke = this.stroke;
-      TOOLS[this.tool].up?.(this, stroke);
+    if (this.tap && event.type === "pointerup") this.start(this.tap);
+    this.tap = null;
+    const { stroke } = this;
+    try {
+      stroke?.tool.up?.(this, stroke);
+    } finally {
       this.stroke = null;
     }
     this.drawGuide();
     this.moveCursor();
+  }
+
+  /** Whether Escape would give up something here. */
+  isBusy() {
+    return !!(this.polygon.length || this.selection || this.stroke);
   }
 
   /** Handle one key; returns true when it was ours. */
@@ -454,7 +504,11 @@ export class MaskCanvas {
       return false;
     }
     if (event.altKey) return false;
-    if (this.selection && this.selectionKey(key, event.shiftKey)) return true;
+    if (this.stroke) return true; // a tool is not changed in the middle of its stroke
+    const on = event.composedPath()[0];
+    if (key === " " && on.closest?.("button,summary")) return false;
+    if (key.startsWith("arrow") && on.closest?.("input")) return false;
+    if (this.selection && this.selectionKey(KEY_OF_CODE[event.code] ?? key, event.shiftKey)) return true;
     if (key >= "0" && key <= "9" && key.length === 1) {
       if (+key < this.classes.length) this.setClass(+key);
     } else if (TOOL_KEYS[key]) this.setTool(TOOL_KEYS[key]);
@@ -517,10 +571,28 @@ export const TOOL_KEYS = {
   v: "move",
 };
 
+/** Shift turns these into other characters, which differ by keyboard. */
+const KEY_OF_CODE = { Comma: ",", Period: "." };
+/** Tools that only begin at the first touch; what they began can be taken back. */
+const DRAGGED = ["brush", "erase", "lasso", "box"];
+
 /** '#rrggbb' as a little-endian RGBA word. */
 export function packed(color) {
   const n = parseInt(color.slice(1), 16);
   return ((255 << 24) | ((n & 255) << 16) | (n & 0xff00) | (n >> 16)) >>> 0;
+}
+/** The smallest box within `box` that holds all differences, or null. */
+function changedBox(before, after, width, [x0, y0, x1, y1]) {
+  let box = null;
+  for (let y = y0; y <= y1; y++) {
+    let a = y * width + x0,
+      b = y * width + x1;
+    while (a <= b && before[a] === after[a]) a++;
+    if (a > b) continue;
+    while (before[b] === after[b]) b--;
+    box = joined(box, [a - y * width, y, b - y * width, y]);
+  }
+  return box;
 }
 function crop(labels, width, [x0, y0, x1, y1]) {
   const w = x1 - x0 + 1,

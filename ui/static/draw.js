@@ -99,7 +99,7 @@ class DrawTab {
 
   listen() {
     onKeys(this.root, (event) => {
-      if (event.key === "Escape" && !this.canvas.polygon.length && this.results.job) {
+      if (event.key === "Escape" && !this.canvas.isBusy() && this.results.job) {
         this.results.cancel();
         return true;
       }

@@ -81,10 +81,28 @@ export class DrawTools {
       this.rule,
       this.shapeMenu(),
     );
+    this.shown = h("select", {
+      class: "sx-rule",
+      "aria-label": "Which mask is shown",
+      title: "Which mask is shown",
+      onchange: () => {
+        canvas.setShown(this.shown.value);
+        canvas.view.focus({ preventScroll: true });
+      },
+    });
+    replace(
+      this.shown,
+      [
+        ["edit", "My mask"],
+        ["base", "As opened"],
+        ["changes", "Changes"],
+      ].map(([value, text]) => h("option", { value }, text)),
+    );
     this.viewBar = h(
       "div",
       { class: "sx-view-bar", role: "toolbar", "aria-label": "View" },
-      h("label", {}, "Mask", this.opacityInput),
+      this.shown,
+      this.opacityInput,
       this.outline,
       button("Fit", "Fit to the window (F)", () => canvas.fit()),
       button("1:1", "One pixel of the mask on one of the screen (N)", () => canvas.actualSize()),
@@ -141,6 +159,7 @@ export class DrawTools {
     const { canvas } = this;
     if (value.startsWith("inside-")) Object.assign(canvas, { rule: "inside", insideClass: +value.slice(7) });
     else canvas.rule = value;
+    canvas.view.focus({ preventScroll: true }); // in the list, the next tool key would choose another rule
     this.show();
   }
 
@@ -177,6 +196,7 @@ export class DrawTools {
     this.square.setAttribute("aria-pressed", canvas.isSquare);
     this.only.setAttribute("aria-pressed", canvas.erasesOnly);
     this.outline.setAttribute("aria-pressed", canvas.isOutlined);
+    this.shown.value = canvas.shown;
     this.rule.value = canvas.rule === "inside" ? `inside-${canvas.insideClass}` : canvas.rule;
     this.shapeTitle.textContent = this.nameOf(canvas.classIndex);
     this.zoomText.textContent = canvas.w
@@ -206,6 +226,7 @@ export class DrawTools {
   showClasses(classes) {
     this.classes = classes;
     const { canvas } = this;
+    if (canvas.rule === "inside") canvas.rule = "overwrite"; // of another project's class
     // The coloured square hides and shows its class; the rest of the chip chooses it.
     const chip = (index, key, name, color) =>
       h(
@@ -258,11 +279,12 @@ const KEYS = [
   ["G  W", "fill, magic wand"],
   ["I or Alt + click", "pick the class under the pointer"],
   ["V", "move, turn or scale a shape; Shift + click adds one"],
-  ["Arrows  , .  + -", "move, turn, scale the chosen shape (Shift: further)"],
+  ["Arrows  ,  .", "move or turn the chosen shape (Shift: further)"],
+  ["+  -", "scale the chosen shape"],
   ["Delete", "remove the chosen shape"],
   ["[  ]", "brush size"],
   ["Shift + click", "straight line from the last stroke"],
-  ["Right button", "erase with the same tool"],
+  ["Right button", "erase with brush, lasso, box, fill or wand"],
   ["Ctrl + Z, Ctrl + Shift + Z", "undo, redo"],
   ["Wheel or two fingers", "zoom at the pointer"],
   ["Space + drag", "move the picture"],

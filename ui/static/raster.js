@@ -102,7 +102,7 @@ export function paintSquare(labels, w, h, x0, y0, x1, y1, radius, pen) {
       const ends = [(y - y0 - r) / dy, (y - y0 + r) / dy].sort((p, q) => p - q);
       from = Math.max(from, ends[0]);
       to = Math.min(to, ends[1]);
-    } else if (Math.abs(y - y0) > r) return null;
+    } else if (y < y0 - r || y >= y0 + r) return null;
     if (to < from) return null;
     const xs = [x0 + from * dx, x0 + to * dx];
     // Half open, so that a brush of n pixels is n pixels wide wherever it stands.

@@ -108,19 +108,18 @@ async function choose(id) {
 // What the start has to say, else what the generator in use has to say about itself, until somebody closes it.
 function showNotice() {
   const engine = state.overview?.adapter ? null : state.overview?.models.engine,
-    key = `saadi.read-note.${state.project?.id}.${engine?.id}`,
+    key = `saadi.read-note.${state.project?.created_at}.${engine?.id}`,
     note = engine?.metrics.note && !localStorage.getItem(key) ? engine.metrics.note : "";
   const close = () => {
     localStorage.setItem(key, "1");
     showNotice();
   };
-  notice.hidden = !startNotice && !note;
-  replace(
-    notice,
-    startNotice || note,
-    startNotice || !note ? null : h("button", { type: "button", class: "sx-link", onclick: close }, "Got it"),
-  );
-  document.documentElement.style.setProperty("--sx-note", notice.hidden ? "0px" : "34px");
+  const text = startNotice || note;
+  if (notice.dataset.text === text) return; // said already; a reader need not hear it again
+  notice.dataset.text = text;
+  notice.hidden = !text;
+  replace(notice, text, note && !startNotice ? h("button", { type: "button", class: "sx-link", onclick: close }, "Got it") : null);
+  document.documentElement.style.setProperty("--sx-note", `${notice.offsetHeight}px`);
 }
 
 function showFacts(overview) {

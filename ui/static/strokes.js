@@ -1,6 +1,7 @@
 // What each tool does with the pointer. A tool has down, move and up, called with the canvas, a point in pixels of the label
 // map and the event; `guide` gives the lines to show while it works, as lists of points.
 import { flood, paintBox, paintMask, paintPolygon, wand } from "./raster.js";
+import { toast } from "./lib.js";
 import { componentAt, middleOf, moveShape } from "./shapes.js";
 
 const HANDLE_PX = 12,
@@ -73,18 +74,25 @@ const fill = {
 
 const magic = {
   down(canvas, point, event) {
-    const pixels = inside(canvas, point) && canvas.imagePixels();
-    if (pixels)
+    if (!inside(canvas, point)) return;
+    const pixels = canvas.imagePixels();
+    if (!pixels) toast("The wand goes by the colours of an image, and there is none here (yet).");
+    else
       canvas.edit((labels, w, h) => wand(labels, pixels, w, h, ...floor(point), canvas.tolerance, canvas.pen(event.button === 2)));
   },
 };
 
+/** Choose the class under a point. */
+export function pickClass(canvas, point) {
+  if (!inside(canvas, point)) return;
+  const [x, y] = floor(point);
+  canvas.setClass(canvas.labels[y * canvas.w + x]);
+}
+
 const pick = {
   down(canvas, point) {
-    if (!inside(canvas, point)) return;
-    const [x, y] = floor(point);
-    canvas.setClass(canvas.labels[y * canvas.w + x]);
-    canvas.setTool(canvas.lastTool === "pick" || canvas.lastTool === "erase" ? "brush" : canvas.lastTool);
+    pickClass(canvas, point);
+    canvas.setTool(canvas.lastTool === "erase" ? "brush" : canvas.lastTool);
   },
 };
 
@@ -113,64 +121,89 @@ const move = {
   },
   guide(canvas) {
     if (!canvas.selection) return [];
-    const [x0, y0, x1, y1] = canvas.selection.box,
-      place = placer(canvas, canvas.stroke ? transformOf(canvas, canvas.stroke) : {});
-    const corners = [[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]].map(place); // prettier-ignore
-    const top = [(x0 + x1) / 2, y0];
-    return [corners, [place(top), place([top[0], y0 - TURN_HANDLE_PX / canvas.zoom])]];
+    const { corners, turn } = gripsOf(canvas.selection, canvas.zoom, canvas.stroke ? transformOf(canvas, canvas.stroke) : {});
+    const [topLeft, topRight] = corners;
+    return [
+      [...corners, topLeft],
+      [[(topLeft[0] + topRight[0]) / 2, (topLeft[1] + topRight[1]) / 2], turn],
+    ];
   },
 };
 
 export const TOOLS = { brush, erase: brush, lasso, box, polygon, fill, wand: magic, pick, move };
 
-/** Move the selected shapes as one undoable edit; they stay selected. */
-export function applyMove(canvas, transform) {
-  const { dx = 0, dy = 0, angle = 0, scale = 1 } = transform;
-  if (!canvas.selection || (!dx && !dy && !angle && scale === 1)) return;
-  const { mask } = canvas.selection,
-    moved = mask.slice();
-  moveShape(moved, canvas.w, canvas.h, mask, transform);
-  canvas.edit((labels, w, h) => moveShape(labels, w, h, mask, transform));
-  canvas.select(moved);
+/**
+ * Move the selected shapes as one undoable edit; they stay selected. Each time they are drawn anew from what they were when
+ * they were chosen: turned again and again, rounded pixels would tear them apart.
+ */
+export function applyMove(canvas, { dx = 0, dy = 0, angle = 0, scale = 1 }) {
+  const { selection } = canvas;
+  if (!selection || (!dx && !dy && !angle && scale === 1)) return;
+  const { origin } = selection,
+    total = joinedMove(selection.total, { dx, dy, angle, scale });
+  const mask = origin.mask.slice();
+  moveShape(mask, canvas.w, canvas.h, origin.mask, total);
+  canvas.edit((labels, w, h) => {
+    labels.set(origin.labels);
+    moveShape(labels, w, h, origin.mask, total);
+    return [0, 0, w - 1, h - 1];
+  });
+  canvas.selection = { origin, total, mask };
+  canvas.drawGuide();
 }
+
+const joinedMove = (one, { dx = 0, dy = 0, angle = 0, scale = 1 }) => ({
+  dx: one.dx + dx,
+  dy: one.dy + dy,
+  angle: one.angle + angle,
+  scale: one.scale * scale,
+});
 
 /** The selected shapes become background. */
 export function removeSelected(canvas) {
   if (!canvas.selection) return;
   const { mask } = canvas.selection;
   canvas.edit((labels, w, h) => paintMask(labels, w, mask, [0, 0, w - 1, h - 1], { value: 0, allows: null }));
-  canvas.select(null);
 }
 
 function transformOf(canvas, { grip, from, to }) {
   // Whole pixels: a shape moved there and back is the same shape.
   if (grip === "move") return { dx: Math.round(to[0] - from[0]), dy: Math.round(to[1] - from[1]) };
-  const [cx, cy] = canvas.selection.middle;
+  const [cx, cy] = centreOf(canvas.selection);
   if (grip === "turn") return { angle: Math.atan2(to[1] - cy, to[0] - cx) - Math.atan2(from[1] - cy, from[0] - cx) };
   const before = Math.hypot(from[0] - cx, from[1] - cy) || 1;
   return { scale: Math.min(10, Math.max(0.1, Math.hypot(to[0] - cx, to[1] - cy) / before)) };
 }
 
-function placer(canvas, { dx = 0, dy = 0, angle = 0, scale = 1 }) {
-  const [cx, cy] = canvas.selection.middle;
-  return ([x, y]) => [
+const centreOf = ({ origin, total }) => [origin.middle[0] + total.dx, origin.middle[1] + total.dy];
+
+/** Corners of the selection's frame, clockwise from the top left, and its handle for turning, moved by `more`. */
+function gripsOf(selection, zoom, more = {}) {
+  const { dx, dy, angle, scale } = joinedMove(selection.total, more),
+    [cx, cy] = selection.origin.middle,
+    [x0, y0, x1, y1] = selection.origin.box;
+  const place = ([x, y]) => [
     cx + dx + scale * (Math.cos(angle) * (x - cx) - Math.sin(angle) * (y - cy)),
     cy + dy + scale * (Math.sin(angle) * (x - cx) + Math.cos(angle) * (y - cy)),
   ];
+  return {
+    corners: [[x0, y0], [x1, y0], [x1, y1], [x0, y1]].map(place), // prettier-ignore
+    turn: place([(x0 + x1) / 2, y0 - TURN_HANDLE_PX / zoom / scale]),
+  };
 }
 
 function gripAt(canvas, [x, y]) {
   if (!canvas.selection) return null;
-  const [x0, y0, x1, y1] = canvas.selection.box,
-    near = (px, py) => Math.hypot(x - px, y - py) * canvas.zoom < HANDLE_PX;
-  if (near((x0 + x1) / 2, y0 - TURN_HANDLE_PX / canvas.zoom)) return "turn";
-  if (near(x1, y1)) return "scale";
+  const { corners, turn } = gripsOf(canvas.selection, canvas.zoom),
+    near = ([px, py]) => Math.hypot(x - px, y - py) * canvas.zoom < HANDLE_PX;
+  if (near(turn)) return "turn";
+  if (near(corners[2])) return "scale";
   const [column, row] = [Math.floor(x), Math.floor(y)];
   return inside(canvas, [x, y]) && canvas.selection.mask[row * canvas.w + column] ? "move" : null;
 }
 
-/** What the canvas keeps of a chosen mask. */
-export function selectionOf(mask, w) {
+/** What the canvas keeps of a chosen mask: what it was (`origin`), how far it has been moved, where it is now. */
+export function selectionOf(mask, labels, w) {
   const middle = mask && middleOf(mask, w);
   if (!middle) return null;
   let box = [Infinity, Infinity, 0, 0];
@@ -180,5 +213,5 @@ export function selectionOf(mask, w) {
       y = (i - x) / w;
     box = [Math.min(box[0], x), Math.min(box[1], y), Math.max(box[2], x + 1), Math.max(box[3], y + 1)];
   });
-  return { mask, middle, box };
+  return { mask, origin: { mask, labels: labels.slice(), middle, box }, total: { dx: 0, dy: 0, angle: 0, scale: 1 } };
 }
