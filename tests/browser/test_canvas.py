@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,15 +63,21 @@ def filled(*boxes: tuple[int, int, int, int, int]) -> np.ndarray:
     return made
 
 
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    """One program for all tests here: each is a new visitor, whose first stroke makes a mask of its own."""
+    made = Studio(tmp_path_factory.mktemp("canvas") / "home", script=SCRIPT)
+    made.start()
+    yield made
+    made.stop()
+
+
 @pytest.fixture
-def hand(page: Page, tmp_path: Path) -> Iterator[Hand]:
-    tiny = Studio(tmp_path / "home", script=SCRIPT)
-    tiny.start()
+def hand(page: Page, tiny: Studio) -> Hand:
     page.goto(tiny.url)
     page.wait_for_selector(LOADED, timeout=30_000)
     page.keyboard.press("1")
-    yield Hand(page, tiny)
-    tiny.stop()
+    return Hand(page, tiny)
 
 
 def test_box_lasso_and_polygon_fill_what_they_enclose(hand: Hand):
@@ -338,15 +343,15 @@ def test_the_mask_as_it_was_opened_and_what_has_changed(hand: Hand):
     hand.box((20, 20), (25, 40))
     hand.keys("0")
     hand.box((10, 10), (12, 12))
-    painted = """() => {
+    painted = """wanted => {
         const layer = document.querySelector('.sx-layer-labels'), pixels = layer.getContext('2d').getImageData(0, 0, 64, 64).data;
-        return pixels.filter((value, i) => i % 4 === 3 && value).length;
+        return pixels.filter((value, i) => i % 4 === 3 && value).length === wanted;
     }"""
-    assert hand.page.evaluate(painted) == 400 + 50 - 4
+    hand.page.wait_for_function(painted, arg=400 + 50 - 4)
     hand.page.get_by_label("Which mask is shown").select_option("base")
-    assert hand.page.evaluate(painted) == 400
+    hand.page.wait_for_function(painted, arg=400)
     hand.page.get_by_label("Which mask is shown").select_option("changes")
-    assert hand.page.evaluate(painted) == 100 + 4
+    hand.page.wait_for_function(painted, arg=100 + 4)
     hand.page.get_by_label("Which mask is shown").select_option("base")
     hand.box((12, 10), (13, 11))  # a stroke shows the mask that it changes
     assert hand.page.get_by_label("Which mask is shown").input_value() == "edit"
