@@ -183,6 +183,15 @@ def test_a_shape_is_moved_with_all_its_pixels(hand: Hand):
     np.testing.assert_array_equal(hand.drawn(), filled((30, 32, 36, 38, 2)))
 
 
+def test_a_shape_becomes_the_chosen_class(hand: Hand):
+    hand.box((10, 10), (20, 20))
+    hand.box((40, 40), (50, 50))
+    hand.keys("v")
+    hand.click((45, 45))
+    hand.keys("2 Enter")
+    np.testing.assert_array_equal(hand.drawn(), filled((10, 10, 20, 20, 1), (40, 40, 50, 50, 2)))
+
+
 def test_turning_and_scaling_by_keys(hand: Hand):
     hand.box((20, 20), (40, 30))
     hand.keys("v")

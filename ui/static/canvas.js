@@ -1,7 +1,7 @@
 // The mask canvas. The label map (one byte per pixel) is the only truth; canvases show it, so neither antialiasing nor
 // the screen's pixel ratio can change a label. Every tool paints inside begin()/end(); end() keeps an undo step.
 import { joined, makeEraser, makePen, paintCapsule, paintPolygon, paintSquare } from "./raster.js";
-import { applyMove, pickClass, removeSelected, selectionOf, TOOLS } from "./strokes.js";
+import { applyMove, pickClass, relabelSelected, selectionOf, TOOLS } from "./strokes.js";
 import { h } from "./lib.js";
 
 const MAX_UNDO = 500,
@@ -506,7 +506,7 @@ export class MaskCanvas {
     if (event.altKey) return false;
     if (this.stroke) return true; // a tool is not changed in the middle of its stroke
     const on = event.composedPath()[0];
-    if (key === " " && on.closest?.("button,summary")) return false;
+    if ((key === " " || key === "enter") && on.closest?.("button,summary")) return false;
     if (key.startsWith("arrow") && on.closest?.("input")) return false;
     if (this.selection && this.selectionKey(KEY_OF_CODE[event.code] ?? key, event.shiftKey)) return true;
     if (key >= "0" && key <= "9" && key.length === 1) {
@@ -544,7 +544,8 @@ export class MaskCanvas {
       "-": { scale: 1 / 1.1 },
     };
     if (moves[key]) applyMove(this, moves[key]);
-    else if (key === "delete" || key === "backspace") removeSelected(this);
+    else if (key === "delete" || key === "backspace") relabelSelected(this, 0);
+    else if (key === "enter") relabelSelected(this, this.classIndex);
     else if (key === "escape") this.select(null);
     else return false;
     return true;

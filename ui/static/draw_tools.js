@@ -281,7 +281,7 @@ const KEYS = [
   ["V", "move, turn or scale a shape; Shift + click adds one"],
   ["Arrows  ,  .", "move or turn the chosen shape (Shift: further)"],
   ["+  -", "scale the chosen shape"],
-  ["Delete", "remove the chosen shape"],
+  ["Delete  Enter", "remove the chosen shape, make it the chosen class"],
   ["[  ]", "brush size"],
   ["Shift + click", "straight line from the last stroke"],
   ["Right button", "erase with brush, lasso, box, fill or wand"],

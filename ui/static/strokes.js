@@ -159,11 +159,11 @@ const joinedMove = (one, { dx = 0, dy = 0, angle = 0, scale = 1 }) => ({
   scale: one.scale * scale,
 });
 
-/** The selected shapes become background. */
-export function removeSelected(canvas) {
+/** The selected shapes become one class; 0 removes them. */
+export function relabelSelected(canvas, value) {
   if (!canvas.selection) return;
   const { mask } = canvas.selection;
-  canvas.edit((labels, w, h) => paintMask(labels, w, mask, [0, 0, w - 1, h - 1], { value: 0, allows: null }));
+  canvas.edit((labels, w, h) => paintMask(labels, w, mask, [0, 0, w - 1, h - 1], { value, allows: null }));
 }
 
 function transformOf(canvas, { grip, from, to }) {
