@@ -101,8 +101,8 @@ def _uncached(trainer: PairTrainer, keys: list[tuple[int, int]]) -> None:
 
 
 def _stock_engine(engine: CompactEngine) -> CompactEngine:
-    """The same weights in diffusers' own residual blocks with torch's own GroupNorm. The explicit attention stays: the fused one
-    rounds otherwise, and the losses are to be compared."""
+    """The same weights in diffusers' own U-Net class and residual blocks, with torch's own GroupNorm. Our attention stays:
+    diffusers' rounds otherwise, and the losses are to be compared."""
     made = CompactEngine(engine.architecture, copy.deepcopy(engine.denoiser.state_dict()))
     made.denoiser.unet.__class__ = UNet2DModel
     for parent in list(made.denoiser.modules()):

@@ -39,7 +39,7 @@ Prediction = Literal["x0", "velocity", "preconditioned"]
 class _Unet(UNet2DModel):
     @property
     def dtype(self) -> torch.dtype:
-        """diffusers walks through all parameters for this, twice in each call: a tenth of a sampling step."""
+        """diffusers walks through all parameters for this, twice in each call."""
         return self.conv_in.weight.dtype
 
 
@@ -234,7 +234,8 @@ class CompactEngine:
         on_step: StepCallback,
     ) -> list[Image]:
         missing = SAMPLING_BATCH - len(seeds)
-        condition = self._laid_out(module, [*label_maps, *[label_maps[0]] * missing])
+        # The same in each step, so it is laid out once.
+        condition = cast(CompactDenoiser, module).lay_out(self.encode_label_maps([*label_maps, *[label_maps[0]] * missing]))
         noise = torch.stack([self._noise(seed) for seed in [*seeds, *[0] * missing]]).to(self.device)
         extras = self._extras(len(noise))
 
@@ -247,11 +248,6 @@ class CompactEngine:
             return found.clamp(-1.0, 1.0)
 
         return self.decode(samplers.SAMPLERS[name](clean, noise, steps=steps, shift=self.shift, on_step=on_step))
-
-    def _laid_out(self, module: nn.Module, label_maps: Sequence[LabelMap]) -> Tensor:
-        """The condition of a whole sampling run: the same in each of its steps."""
-        denoiser = cast(CompactDenoiser, module)
-        return denoiser.lay_out(self.encode_label_maps(label_maps))
 
     def _noise(self, seed: int) -> Tensor:
         # Drawn on the CPU: the same seed gives the same noise on every device.
