@@ -19,6 +19,8 @@ Curation = Literal["pending", "accepted", "rejected", "quarantined"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 AdapterState = Literal["candidate", "accepted", "rejected", "retired"]
 Answer = Literal["left", "right", "both_good", "both_bad", "skip"]
+VoteKind = Literal["fresh", "shared", "repeat", "ruling"]
+"""Chosen for this reviewer, shown to every reviewer, shown to the same one again with sides swapped, or the lead's last word."""
 ModelKind = Literal["engine", "selector", "judge"]
 
 IGNORE: int = 255
@@ -138,6 +140,10 @@ class Sample:
     parent_id: int | None
     curation: Curation
     created_at: str
+    source_blob: str | None = None
+    """The picture of which everything outside the regenerated region was kept, bit for bit; None = made as a whole."""
+    is_composite: bool = False
+    """Some of its pixels are a real patient's."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +177,10 @@ class Vote:
     supersedes: int | None
     is_undo: bool
     created_at: str
+    reasons: tuple[str, ...] = ()
+    kind: VoteKind = "fresh"
+    block: str | None = None
+    """The sitting of a few minutes to which it belongs."""
 
 
 @dataclass(frozen=True)

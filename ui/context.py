@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from saadi.config import Home
 from saadi.store import Store
 
+person: ContextVar[str | None] = ContextVar("person", default=None)
+"""Named by the request; set by the server for the time of one request."""
 STATIC_DIR = Path(__file__).resolve().parent / "static"
 
 
@@ -19,10 +22,16 @@ class Context:
     """One per process; holds no connection, since a connection belongs to one thread."""
 
     home: Home
-    actor: str
+    user: str
+    """Who acts where no request says so: the user of this computer's account."""
     notice: str | None = None
     """A sentence for the page while the start is not finished (the demo project is being made), or why it failed."""
     static_version: str = field(default_factory=lambda: static_version())
+
+    @property
+    def actor(self) -> str:
+        """Who acts in this request: several reviewers may share one computer, and the page says who sits there."""
+        return person.get() or self.user
 
     @contextmanager
     def open(self) -> Iterator[Store]:

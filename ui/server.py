@@ -6,7 +6,7 @@ import ipaddress
 import os
 from collections.abc import MutableMapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
@@ -15,11 +15,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from saadi.errors import BadInputError
 from ui import feedback, routes
-from ui.context import Context
+from ui.context import Context, person
 
 MAX_BODY_BYTES = 16 * 2**20
 """A drawn label map is 1-10 kB; incompressible noise at 1920 x 1920 is 5 MB in base64."""
 PAGE_PATH = "/app"
+PERSON_HEADER = "x-saadi-person"
+"""Percent-encoded name of who sits at the page; no proof of identity, as all of them use one account of the computer."""
+MAX_PERSON_LENGTH = 60
 UNUSED = tuple(f"{PAGE_PATH}/gradio_api/{name}" for name in ("upload", "file", "proxy", "stream"))
 """What Gradio could do with files; our pages never ask for it."""
 # 'unsafe-eval': Gradio builds the start code of HTML components with `new Function`.
@@ -78,10 +81,13 @@ class Guard:
                 raise TooLarge
             return message
 
+        token = person.set(unquote(headers.get(PERSON_HEADER, "")) or None)
         try:
             await self.app(scope, receive_bounded, send_guarded)
         except TooLarge:
             await _refuse(send, 413, b"body too large")
+        finally:
+            person.reset(token)
 
 
 def refusal(method: str, path: str, headers: dict[str, str]) -> tuple[int, bytes] | None:
@@ -99,6 +105,9 @@ def refusal(method: str, path: str, headers: dict[str, str]) -> tuple[int, bytes
         return 403, b"request from another site refused"
     if path.startswith(UNUSED):
         return 404, b"not part of this program"
+    name = unquote(headers.get(PERSON_HEADER, ""))
+    if len(name) > MAX_PERSON_LENGTH or not name.isprintable() or name != name.strip():
+        return 400, b"the reviewer's name must be plain text of at most 60 characters; choose it again at the top of the page"
     length = headers.get("content-length", "0")
     if not length.isdigit() or int(length) > MAX_BODY_BYTES:
         return 413, b"body too large"

@@ -63,8 +63,10 @@ class StoreBase:
     def referenced_blobs(self) -> set[str]:
         """Hashes that some row names."""
         columns = (("images", "blob"), ("label_map_revisions", "blob"), ("samples", "blob"), ("samples", "label_map_blob"),
-                   ("scores", "prediction_blob"), ("job_images", "blob"))
-        named = {row[0] for table, column in columns for row in self.db.execute(f"SELECT DISTINCT {column} FROM {table}")}
+                   ("samples", "source_blob"), ("scores", "prediction_blob"), ("job_images", "blob"),
+                   ("trials", "label_map_blob"), ("trials", "old_blob"), ("trials", "new_blob"))
+        named = {blob for table, column in columns
+                 for (blob,) in self.db.execute(f"SELECT DISTINCT {column} FROM {table} WHERE {column} IS NOT NULL")}
         for (metrics,) in self.db.execute("SELECT metrics FROM adapters"):
             named |= {blob for name, blobs in json.loads(metrics).items() if name.startswith("strip_") for blob in blobs}
         return named

@@ -199,8 +199,8 @@ def _adapter(row: dict[str, Any]) -> Adapter:
 
 
 def _sample(row: dict[str, Any]) -> Sample:
-    kept = {key: value for key, value in row.items() if key not in ("recipe", "settings")}
-    return Sample(**kept, settings=json.loads(row["settings"]))
+    kept = {key: value for key, value in row.items() if key not in ("recipe", "settings", "is_composite")}
+    return Sample(**kept, settings=json.loads(row["settings"]), is_composite=bool(row["is_composite"]))
 
 
 def _score(row: dict[str, Any]) -> Score:

@@ -168,3 +168,71 @@ CREATE TABLE job_images (
     PRIMARY KEY (job_id, name, step)
 ) STRICT, WITHOUT ROWID;
 """)
+
+
+@schema()
+def m005_reviews(db: Database) -> None:
+    _run(db, """
+ALTER TABLE votes ADD COLUMN reasons TEXT NOT NULL DEFAULT '[]';
+
+ALTER TABLE votes ADD COLUMN kind TEXT NOT NULL DEFAULT 'fresh' CHECK (kind IN ('fresh', 'shared', 'repeat', 'ruling'));
+
+ALTER TABLE votes ADD COLUMN block TEXT;
+
+CREATE TABLE thumbs (
+    id INTEGER PRIMARY KEY, project_id INTEGER NOT NULL REFERENCES projects(id), request_id TEXT NOT NULL UNIQUE,
+    sample_id INTEGER NOT NULL REFERENCES samples(id), value TEXT NOT NULL CHECK (value IN ('up', 'down', 'none')),
+    voter TEXT NOT NULL, created_at TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX thumbs_by_sample ON thumbs (sample_id, voter, id);
+
+CREATE TRIGGER thumbs_no_update BEFORE UPDATE ON thumbs BEGIN SELECT RAISE(ABORT, 'thumbs are append-only'); END;
+
+CREATE TRIGGER thumbs_no_delete BEFORE DELETE ON thumbs BEGIN SELECT RAISE(ABORT, 'thumbs are append-only'); END;
+""")
+
+
+@schema()
+def m006_lineage(db: Database) -> None:
+    _run(db, """
+ALTER TABLE samples ADD COLUMN source_blob TEXT;
+
+ALTER TABLE samples ADD COLUMN is_composite INTEGER NOT NULL DEFAULT 0 CHECK (is_composite IN (0, 1));
+
+CREATE TABLE marks (
+    id INTEGER PRIMARY KEY, project_id INTEGER NOT NULL REFERENCES projects(id),
+    sample_id INTEGER NOT NULL REFERENCES samples(id), kind TEXT NOT NULL CHECK (kind IN ('favourite', 'flag')),
+    person TEXT NOT NULL, note TEXT NOT NULL, created_at TEXT NOT NULL, UNIQUE (sample_id, kind, person)
+) STRICT;
+""")
+
+
+@schema()
+def m007_descriptors(db: Database) -> None:
+    _run(db, """
+CREATE TABLE descriptors (
+    blob TEXT NOT NULL, model TEXT NOT NULL, vector BLOB NOT NULL, PRIMARY KEY (blob, model)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE projections (
+    project_id INTEGER PRIMARY KEY REFERENCES projects(id), input TEXT NOT NULL, points BLOB NOT NULL, created_at TEXT NOT NULL
+) STRICT;
+""")
+
+
+@schema()
+def m008_trials(db: Database) -> None:
+    _run(db, """
+CREATE TABLE trials (
+    id INTEGER PRIMARY KEY, project_id INTEGER NOT NULL REFERENCES projects(id), request_id TEXT NOT NULL UNIQUE,
+    adapter_id INTEGER NOT NULL REFERENCES adapters(id), label_map_blob TEXT NOT NULL, old_blob TEXT NOT NULL,
+    new_blob TEXT NOT NULL, new_is_left INTEGER NOT NULL CHECK (new_is_left IN (0, 1)),
+    answer TEXT NOT NULL CHECK (answer IN ('left', 'right', 'both_good', 'both_bad', 'skip')),
+    voter TEXT NOT NULL, response_ms INTEGER, created_at TEXT NOT NULL
+) STRICT;
+
+CREATE TRIGGER trials_no_update BEFORE UPDATE ON trials BEGIN SELECT RAISE(ABORT, 'trials are append-only'); END;
+
+CREATE TRIGGER trials_no_delete BEFORE DELETE ON trials BEGIN SELECT RAISE(ABORT, 'trials are append-only'); END;
+""")

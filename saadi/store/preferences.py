@@ -133,8 +133,8 @@ class PreferenceStore(CandidateStore):
 
 
 def _vote(row: dict[str, Any]) -> Vote:
-    kept = {key: value for key, value in row.items() if key not in ("request_id", "is_undo")}
-    return Vote(**kept, is_undo=bool(row["is_undo"]))
+    kept = {key: value for key, value in row.items() if key not in ("request_id", "is_undo", "reasons")}
+    return Vote(**kept, is_undo=bool(row["is_undo"]), reasons=tuple(json.loads(row["reasons"])))
 
 
 def _pair_set(row: dict[str, Any]) -> PairSet:

@@ -82,7 +82,7 @@ def test_only_a_standing_vote_of_ones_own_is_undone(store: Store, project: Proje
 def test_votes_are_append_only_even_in_sql(store: Store, project: Project, samples: list[Sample]) -> None:
     given = vote(store, project, samples[0], samples[1])
     columns = ("project_id, request_id, left_id, right_id, label_map_blob, 'right', voter, response_ms, supersedes, "
-               "is_undo, created_at")
+               "is_undo, created_at, reasons, kind, block")
     for statement in ("UPDATE votes SET answer = 'right'", "DELETE FROM votes",
                       f"INSERT OR REPLACE INTO votes SELECT id, {columns} FROM votes"):
         with pytest.raises(sqlite3.IntegrityError, match="append-only"):

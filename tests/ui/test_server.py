@@ -77,3 +77,18 @@ def test_the_page_process_never_imports_the_models():
         "assert oct(home.joinpath('tmp').stat().st_mode)[-3:] == '700'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_votes_and_masks_carry_the_name_of_who_sits_there(client, store, project, scored):
+    body = {"project_id": project.id, "left_id": scored[0], "right_id": scored[1], "answer": "left", "request_id": "vote-by-zoe"}
+    name = {"x-saadi-person": "Zo%C3%A9%20K."}
+    assert client.post("/api/votes", json=body, headers=name).status_code == 200
+    assert [vote.voter for vote in store.votes(project.id)] == ["Zoé K."]
+    assert client.get("/api/start", headers=name).json()["user"] == "Zoé K."
+    assert client.get("/api/start").json()["user"] == "ann"
+
+
+@pytest.mark.parametrize("name", ["%0Aroot", "x" * 61, "%20ann"])
+def test_a_name_that_is_no_plain_text_is_refused(client, name):
+    answer = client.get("/api/start", headers={"x-saadi-person": name})
+    assert answer.status_code == 400 and "at most 60 characters" in answer.text

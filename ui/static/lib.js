@@ -38,10 +38,17 @@ export class ApiError extends Error {
   }
 }
 
+/** Who sits here, when it is not the user of the computer's account; several reviewers may share one page. */
+export const PERSON_KEY = "saadi.person";
+function signed(headers) {
+  const name = localStorage.getItem(PERSON_KEY);
+  return name ? { ...headers, "X-Saadi-Person": encodeURIComponent(name) } : headers;
+}
+
 async function call(path, options) {
   let answer;
   try {
-    answer = await fetch(path, options);
+    answer = await fetch(path, { ...options, headers: signed(options.headers) });
   } catch {
     throw new ApiError("The program does not answer; it may have been stopped.", 0, null);
   }
