@@ -30,6 +30,7 @@ def build_router(context: Context) -> APIRouter:
         with context.open() as store:
             return {
                 "user": context.actor,
+                "people": sorted({context.user, context.actor, *store.people()}, key=str.casefold),
                 "notice": context.notice,
                 "projects": [project_view(project) for project in store.projects()],
             }

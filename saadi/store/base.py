@@ -71,6 +71,11 @@ class StoreBase:
             named |= {blob for name, blobs in json.loads(metrics).items() if name.startswith("strip_") for blob in blobs}
         return named
 
+    def people(self) -> list[str]:
+        """Who has drawn or voted here, by name."""
+        sql = "SELECT voter FROM votes UNION SELECT author FROM label_map_revisions WHERE rev > 1 OR request_id NOT LIKE 'import-%'"
+        return sorted(row[0] for row in self.db.execute(sql))
+
     def sweep_unnamed_blobs(self, *, older_than_s: float = 24 * 3600.0) -> int:
         """Remove pixels that no row names and that were put long ago: a killed import leaves them; returns how many."""
         with self.write():

@@ -68,36 +68,6 @@ def test_tools_paint_whole_classes_at_every_pixel_ratio(new_page, tiny: Studio, 
     assert (newest(tiny)[1] == brushed).all()
 
 
-def test_a_conflict_keeps_both_versions(new_page, tiny: Studio):
-    mine, theirs = new_page(), new_page()
-    open_draw(mine, tiny)
-    stroke(mine, (-100, 0), (-50, 0))
-    saved(mine)
-    number, _ = newest(tiny)
-    open_draw(theirs, tiny)
-    theirs.get_by_role("button", name="Mine").click()
-    theirs.locator(".sx-frame").first.click()
-    theirs.wait_for_selector(f"[data-panel=draw][data-loaded$='-{number}']")
-    stroke(theirs, (50, 0), (100, 0))
-    saved(theirs)
-    stroke(mine, (0, 60), (0, 120))
-    expect(mine.locator(".sx-banner")).to_contain_text("saved revision 2 while you worked on revision 1")
-    mine.get_by_role("button", name="Keep mine as a copy").click()
-    mine.wait_for_selector(".sx-banner", state="hidden")
-    copy, kept = newest(tiny)
-    assert (
-        copy != number
-        and (kept > 0).sum() > 0
-        and {item["name"] for item in tiny.get("/api/projects/1/drawings")["items"]}
-        >= {
-            "0.png variant",
-            "0.png variant (mine)",
-        }
-    )
-    stroke(mine, (60, 60), (60, 120))
-    saved(mine)
-
-
 def test_the_real_mask_changes_only_when_asked(page: Page, tiny: Studio):
     open_draw(page, tiny)
     page.get_by_role("button", name="Correct the real mask").click()

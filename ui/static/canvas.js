@@ -11,7 +11,8 @@ const MAX_UNDO = 500,
   MAX_ZOOM = 40;
 
 export class MaskCanvas {
-  /** `onCommit(labels)` after each finished edit; `onChange()` when tool, class, zoom or hover change. */
+  /** `onCommit(labels, step)` after each finished edit, `step` = {index, entry, before} unless it went back or forth in history;
+   * `onChange()` when tool, class, zoom or hover change. */
   constructor({ onCommit, onChange }) {
     Object.assign(this, {
       onCommit,
@@ -66,7 +67,7 @@ export class MaskCanvas {
 
   load({ w, h: height, labels, image, classes }) {
     Object.assign(this, { w, h: height, labels, classes, undo: [], redo: [], polygon: [], stroke: null });
-    Object.assign(this, { before: null, box: null, undoBytes: 0, tap: null, hasPicture: false });
+    Object.assign(this, { before: null, box: null, undoBytes: 0, firstStep: 0, tap: null, hasPicture: false });
     Object.assign(this, { selection: null, lastPoint: null, pixels: null, hiddenClasses: new Set() });
     Object.assign(this, { base: labels.slice(), shown: "edit" });
     for (const layer of [this.imageLayer, this.labelLayer]) {
@@ -144,11 +145,14 @@ export class MaskCanvas {
       const entry = { box, was: crop(this.before, this.w, box), now: crop(this.labels, this.w, box) };
       this.undo.push(entry);
       this.undoBytes += 2 * entry.was.length;
-      while (this.undo.length > MAX_UNDO || (this.undoBytes > MAX_UNDO_BYTES && this.undo.length > 1))
+      const index = this.firstStep + this.undo.length - 1;
+      while (this.undo.length > MAX_UNDO || (this.undoBytes > MAX_UNDO_BYTES && this.undo.length > 1)) {
         this.undoBytes -= 2 * this.undo.shift().was.length;
+        this.firstStep++;
+      }
       this.redo.forEach((old) => (this.undoBytes -= 2 * old.was.length));
       this.redo = [];
-      this.onCommit(this.labels);
+      this.onCommit(this.labels, { index, entry, before: this.before });
     }
     this.before = this.box = null;
     this.onChange();
@@ -170,6 +174,13 @@ export class MaskCanvas {
   }
   redoStep() {
     this.step(this.redo, this.undo, "now");
+  }
+  /** Take up the history of an earlier visit, unless somebody has drawn already. */
+  restoreSteps({ undo, redo, first }) {
+    if (this.undo.length || this.redo.length || this.stroke) return;
+    Object.assign(this, { undo, redo, firstStep: first });
+    this.undoBytes = [...undo, ...redo].reduce((sum, step) => sum + 2 * step.was.length, 0);
+    this.onChange();
   }
   /** Replace everything as one undoable edit. */
   replaceAll(labels) {
@@ -283,6 +294,17 @@ export class MaskCanvas {
     this.ox = (width - this.w * this.zoom) / 2;
     this.oy = (height - this.h * this.zoom) / 2;
     this.isFitted = true;
+    this.place();
+  }
+  /** The point in the middle of the window, in pixels of the label map, and the zoom. */
+  centre() {
+    const { width, height } = this.view.getBoundingClientRect();
+    return { x: (width / 2 - this.ox) / this.zoom, y: (height / 2 - this.oy) / this.zoom, zoom: this.zoom };
+  }
+  show({ x, y, zoom }) {
+    const { width, height } = this.view.getBoundingClientRect();
+    if (!width) return;
+    Object.assign(this, { zoom, ox: width / 2 - x * zoom, oy: height / 2 - y * zoom, isFitted: false });
     this.place();
   }
   /** One pixel of the label map on one of the screen, about the middle. */

@@ -3,7 +3,9 @@ import { DrawResults } from "./draw_results.js";
 import { DrawTools, showKeys } from "./draw_tools.js";
 import { MaskCanvas } from "./canvas.js";
 import { decode } from "./codec.js";
+import { decide } from "./conflict.js";
 import { keepCopy, recover, Saver } from "./journal.js";
+import { checksum, keepStep, stepsFor } from "./keep.js";
 import {
   act,
   ago,
@@ -16,9 +18,11 @@ import {
   onShow,
   order,
   picture,
+  remember,
   replace,
   segmented,
   state,
+  toast,
   urls,
   withProject,
 } from "./lib.js";
@@ -29,7 +33,7 @@ export function mount(element) {
 
 class DrawTab {
   constructor(element) {
-    this.canvas = new MaskCanvas({ onCommit: (labels) => this.commit(labels), onChange: () => this.tools.show() });
+    this.canvas = new MaskCanvas({ onCommit: (labels, step) => this.commit(labels, step), onChange: () => this.tools.show() });
     this.tools = new DrawTools(this.canvas);
     this.results = new DrawResults(() => this.generate());
     this.doc = null;
@@ -60,7 +64,6 @@ class DrawTab {
     );
     this.status = h("span", { class: "sx-save", role: "status", "aria-live": "polite" });
     this.title = h("span", { class: "sx-doc" });
-    this.banner = h("div", { class: "sx-banner", role: "alert", hidden: true });
     this.mode = segmented(
       "What strokes change",
       [
@@ -84,7 +87,6 @@ class DrawTab {
         h("div", { class: "sx-stage-head" }, this.title, this.mode, this.status),
         this.tools.bar,
         this.tools.palette,
-        this.banner,
         h(
           "div",
           { class: "sx-view-frame" },
@@ -125,9 +127,12 @@ class DrawTab {
       this.canvas.setHidden(false);
     });
     setInterval(() => this.showSaved(), 1000);
+    addEventListener("pagehide", () => this.keepView());
+    document.addEventListener("visibilitychange", () => (document.hidden ? this.keepView() : this.lookForNewer()));
     onShow(this.root, () => {
-      this.canvas.fit();
+      if (this.canvas.isFitted) this.canvas.fit();
       if (state.project) this.loadFilm();
+      this.lookForNewer();
     });
     on("draw:open", ({ image, label_map_id }) => this.openById(image, label_map_id));
     on("library", async () => {
@@ -260,12 +265,39 @@ class DrawTab {
     });
     this.mode.hidden = !(doc.image && doc.mode === "variant");
     this.mode.set("variant");
-    this.banner.hidden = true;
     this.setSaveState(doc.stored ? "unchanged" : "empty");
     this.describe();
     this.remember();
     this.results.showFor({ mapId: doc.stored?.id ?? null, blob: doc.stored?.blob ?? null });
+    this.restoreView();
+    this.restoreSteps();
     this.root.dataset.loaded = `${doc.image?.id ?? 0}-${doc.stored?.id ?? 0}`;
+  }
+
+  /** The way back survives a reload. */
+  async restoreSteps() {
+    const { doc } = this;
+    if (!doc.saver.id) return;
+    const steps = await stepsFor(doc.saver.stepsKey, checksum(doc.labels));
+    if (doc === this.doc) this.canvas.restoreSteps(steps);
+  }
+
+  /** The same part of the picture as when it was left. */
+  restoreView() {
+    const { view, at } = JSON.parse(localStorage.getItem(this.viewKey()) ?? "{}");
+    if (view && at === this.viewOf()) this.canvas.show(view);
+  }
+  keepView() {
+    const { canvas, doc } = this;
+    if (!doc) return;
+    const view = canvas.isFitted ? null : canvas.centre();
+    remember(this.viewKey(), JSON.stringify({ view, at: this.viewOf() }));
+  }
+  viewKey() {
+    return `saadi.draw.view.${state.project.id}.${state.project.created_at}`;
+  }
+  viewOf() {
+    return `${this.doc.image?.blob ?? ""}-${this.doc.image ? "" : this.doc.stored?.id}`;
   }
 
   attachSaver() {
@@ -289,6 +321,7 @@ class DrawTab {
       w: doc.w,
       h: doc.h,
       target,
+      labels: doc.labels,
       onState: (name, message) => doc === this.doc && this.setSaveState(name, message),
       onCreated: (made) => this.created(doc, made),
       onConflict: (error, labels) => this.conflict(doc, error, labels),
@@ -298,11 +331,12 @@ class DrawTab {
   switchMode(mode) {
     this.doc.mode = mode;
     this.attachSaver();
+    this.restoreSteps();
     this.describe();
   }
 
   created(doc, made) {
-    if (doc.image) localStorage.setItem(`saadi.underlay.${state.project.created_at}.${made.id}`, doc.image.id);
+    if (doc.image) remember(`saadi.underlay.${state.project.created_at}.${made.id}`, doc.image.id);
     doc.name = made.name;
     if (doc.mode !== "annotate") doc.mode = "drawing";
     if (doc === this.doc) {
@@ -310,6 +344,24 @@ class DrawTab {
       this.describe();
       this.remember();
       this.loadFilm().catch(() => {});
+    }
+  }
+
+  /** Somebody may have saved this mask meanwhile; with no strokes of ours behind, theirs is simply shown. */
+  async lookForNewer() {
+    const { doc } = this;
+    if (!doc?.saver.id || doc.saver.running || doc.saver.isStuck || this.canvas.stroke) return;
+    const stored = await get(`/api/label_maps/${doc.saver.id}`).catch(() => null);
+    if (!stored || doc !== this.doc || stored.rev <= doc.saver.rev || doc.saver.running || this.canvas.stroke) return;
+    toast(`${stored.author} changed this mask; here is the newest version.`);
+    if (doc.mode === "drawing") return this.openDrawing(stored, doc.image);
+    await this.loadFilm();
+    const image = this.images.find((item) => item.id === doc.image?.id);
+    if (!image) return;
+    await this.openImage(image);
+    if (doc.mode === "correct") {
+      this.mode.set("correct");
+      this.switchMode("correct");
     }
   }
 
@@ -341,7 +393,7 @@ class DrawTab {
   }
 
   remember() {
-    localStorage.setItem(
+    remember(
       `saadi.draw.last.${state.project.id}.${state.project.created_at}`,
       JSON.stringify({
         image_id: this.doc.image?.id ?? null,
@@ -352,9 +404,11 @@ class DrawTab {
 
   // ---- saving
 
-  commit(labels) {
+  commit(labels, step) {
+    const { saver } = this.doc;
     this.doc.isTouched = true;
-    this.doc.saver.commit(labels);
+    saver.commit(labels);
+    if (step) keepStep(saver.stepsKey, step.index, step.entry, [checksum(step.before), checksum(labels)]);
     this.results.maskChanged();
   }
 
@@ -372,6 +426,7 @@ class DrawTab {
       unchanged: "unchanged",
       empty: "nothing drawn yet",
       offline: "kept in this browser; the program does not answer, trying again",
+      "signed-out": "kept in this browser; you are signed out, sign in again in another tab",
       conflict: "not saved: two versions",
       refused: `not saved: ${this.saveMessage}`,
       "journal-full": "saving (too large for this browser's journal)",
@@ -381,49 +436,41 @@ class DrawTab {
     this.status.dataset.state = this.saveState;
   }
 
-  conflict(doc, error, labels) {
-    const theirs = error.data?.theirs;
-    this.banner.hidden = false;
-    const finish = async (action) => {
-      this.banner.hidden = true;
-      doc.saver.drop();
-      await action();
-    };
-    replace(
-      this.banner,
-      h("span", {}, error.message),
-      h(
-        "span",
-        { class: "sx-versions" },
-        theirs?.blob && h("figure", {}, picture(urls.mask(theirs.blob, 96), "Their version"), h("figcaption", {}, "theirs")),
-      ),
-      h(
-        "button",
-        {
-          type: "button",
-          class: "sx-button",
-          onclick: (event) =>
-            act(event.currentTarget, () =>
-              finish(async () =>
-                this.openDrawing(
-                  await keepCopy(state.project, { id: doc.saver.id, draft: doc.saver.draft, labels, name: `${doc.name} (mine)` }),
-                  doc.image,
-                ),
-              ),
-            ),
-        },
-        "Keep mine as a copy",
-      ),
-      h(
-        "button",
-        {
-          type: "button",
-          class: "sx-button",
-          onclick: (event) => act(event.currentTarget, () => finish(() => this.openById(null, doc.saver.id))),
-        },
-        "Use theirs",
-      ),
-    );
+  /** Somebody else saved first: both versions are shown, and one decision ends it. */
+  async conflict(doc, error, labels) {
+    if (doc.isDeciding) return;
+    doc.isDeciding = true;
+    try {
+      const theirs = error.data?.theirs?.labels ? error.data.theirs : await get(`/api/label_maps/${doc.saver.id}`);
+      const theirLabels = await decode(theirs.labels);
+      const { choice, labels: chosen } = await decide({
+        base: doc.saver.base ?? new Uint8Array(labels.length),
+        mine: labels,
+        theirs: theirLabels,
+        w: doc.w,
+        h: doc.h,
+        classes: state.project.classes,
+        author: theirs.author,
+        at: theirs.updated_at,
+        background: doc === this.doc && this.canvas.hasPicture ? this.canvas.imageLayer : null,
+      });
+      await act(null, () => this.settle(doc, { choice, chosen, theirs, theirLabels }));
+    } finally {
+      doc.isDeciding = false;
+    }
+  }
+
+  async settle(doc, { choice, chosen, theirs, theirLabels }) {
+    if (choice === "copy") {
+      const name = `${doc.name} (mine)`;
+      const copy = await keepCopy(state.project, { id: doc.saver.id, draft: doc.saver.draft, labels: chosen, name });
+      await doc.saver.drop();
+      return this.openDrawing(copy, doc.image);
+    }
+    doc.saver.rebase({ rev: theirs.rev, labels: theirLabels });
+    await doc.saver.drop();
+    if (doc === this.doc) this.canvas.replaceAll(chosen); // one step back leads to what was on the canvas before
+    doc.saver.commit(chosen);
   }
 
   // ---- generation

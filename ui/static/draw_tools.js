@@ -1,7 +1,7 @@
 // The tools of the canvas: icons, sliders, rules, classes, what a class measures, and the card of keys. What was chosen last
 // comes back next time.
 import { UNSURE } from "./canvas.js";
-import { h, kbd, replace, svg } from "./lib.js";
+import { h, kbd, remember, replace, svg } from "./lib.js";
 import { makePen } from "./raster.js";
 import { dropIslands, fillHoles, grow, shrink, smooth, statistics } from "./shapes.js";
 
@@ -174,7 +174,7 @@ export class DrawTools {
   show() {
     const { canvas } = this,
       paints = ["brush", "erase"].includes(canvas.tool);
-    localStorage.setItem("saadi.draw.tools", JSON.stringify(Object.fromEntries(KEPT.map((name) => [name, canvas[name]]))));
+    remember("saadi.draw.tools", JSON.stringify(Object.fromEntries(KEPT.map((name) => [name, canvas[name]]))));
     this.bar
       .querySelectorAll("[data-tool]")
       .forEach((node) => node.setAttribute("aria-pressed", node.dataset.tool === canvas.tool));

@@ -2,30 +2,50 @@
 // only when the server has stored it. A resend carries the same request id, so an answer lost on the way does no harm.
 import { ApiError, post, requestId } from "./lib.js";
 import { encode, fromRuns, runs } from "./codec.js";
+import { forget, isOpen, keep, kept, moveSteps, tab } from "./keep.js";
 
 const RETRY_MS = [500, 1000, 2000, 4000];
+/** Answers that pass: signed out, timed out, too many at once. */
+const PASSING = [401, 403, 408, 429];
 const prefix = (project) => `saadi.journal.${project.id}.${project.created_at}.`;
+const stepsPrefix = (project) => `${project.id}.${project.created_at}.`;
 
-/** Saves one label map. `target`: {id, rev} of a stored one, or {draft: {name, image_id, attach}} made by the first edit. */
+/** Saves one label map. `target`: {id, rev} of a stored one, or {draft: {name, image_id, attach}} made by the first edit.
+ * `labels` are those of that revision, from which a conflict is told apart. */
 export class Saver {
-  constructor(project, { w, h, target, onState, onCreated, onConflict }) {
-    Object.assign(this, { project, w, h, onState, onCreated, onConflict, latest: null, attempt: null, isClosed: false });
+  constructor(project, { w, h, target, labels, onState, onCreated, onConflict }) {
+    Object.assign(this, { project, w, h, onState, onCreated, onConflict, latest: null, attempt: null });
     this.id = target.id ?? null;
     this.rev = target.rev ?? 0;
+    this.base = labels?.slice() ?? null;
     this.draft = target.draft ? { request_id: requestId(), ...target.draft } : null;
-    this.key = prefix(project) + (this.id ?? `draft-${this.draft.request_id}`);
+    this.key = this.ownKey();
+  }
+
+  get name() {
+    return this.id ?? `draft-${this.draft.request_id}`;
+  }
+  /** Under which undo steps are kept. */
+  get stepsKey() {
+    return stepsPrefix(this.project) + this.name;
+  }
+  /** Two tabs may have the same mask open: each keeps a journal of its own. */
+  ownKey() {
+    return `${prefix(this.project)}${this.name}.${tab}`;
   }
 
   /** Take over an edit. Returns once it is in the journal; sending goes on behind. */
   commit(labels) {
+    const isPending = this.attempt || this.latest || !this.id;
+    if (!isPending && this.base && labels.every((value, i) => value === this.base[i])) return this.onState("saved");
     this.latest = labels.slice();
     this.write();
     this.onState("saving");
     this.pump();
   }
 
-  write() {
-    const entry = {
+  async write() {
+    const record = {
       w: this.w,
       h: this.h,
       id: this.id,
@@ -34,12 +54,9 @@ export class Saver {
       attempt: this.attempt && { ...this.attempt, labels: runs(this.attempt.labels) },
       latest: this.latest && runs(this.latest),
       at: Date.now(),
+      tab,
     };
-    try {
-      localStorage.setItem(this.key, JSON.stringify(entry));
-    } catch {
-      this.onState("journal-full");
-    }
+    if (!(await keep(this.key, record))) this.onState("journal-full");
   }
 
   /** Send until nothing is left; one request at a time, so that revisions follow each other. */
@@ -62,38 +79,43 @@ export class Saver {
         await this.deliver(await encode(this.attempt.labels));
         failures = 0;
       } catch (error) {
-        if (error instanceof ApiError && error.status >= 400 && error.status < 500) {
+        const isFinal = error instanceof ApiError && error.status >= 400 && error.status < 500;
+        if (isFinal && !PASSING.includes(error.status)) {
           this.isStuck = true;
           this.refused(error);
           return;
         }
-        this.onState("offline", error.message);
+        this.onState(isFinal && error.status < 404 ? "signed-out" : "offline", error.message);
         await new Promise((resolve) => setTimeout(resolve, RETRY_MS[Math.min(failures++, RETRY_MS.length - 1)]));
       }
     }
-    localStorage.removeItem(this.key);
+    forget(this.key);
     this.onState("saved");
   }
 
-  async deliver(labels) {
-    const { rev, request_id } = this.attempt;
+  async deliver(packed) {
+    const { rev, request_id, labels } = this.attempt;
     if (this.id) {
-      const saved = await post("/api/label_maps/save", { label_map_id: this.id, rev, labels, request_id });
+      const saved = await post("/api/label_maps/save", { label_map_id: this.id, rev, labels: packed, request_id });
       if (saved.rev !== rev + 1)
         throw new ApiError(`${saved.author} saved revision ${saved.rev} in the meantime`, 409, { theirs: saved });
       Object.assign(this, { rev: saved.rev, attempt: null });
     } else {
       const made = await post("/api/label_maps", {
         project_id: this.project.id,
-        labels,
+        labels: packed,
         request_id,
         ...pick(this.draft, ["name", "image_id", "attach"]),
       });
-      localStorage.removeItem(this.key);
-      Object.assign(this, { id: made.id, rev: made.rev, attempt: null, draft: null, key: prefix(this.project) + made.id });
+      const before = { key: this.key, steps: this.stepsKey };
+      Object.assign(this, { id: made.id, rev: made.rev, attempt: null, draft: null });
+      this.key = this.ownKey();
+      await this.write(); // under its new name first, so that there is no moment without a record
+      await Promise.all([forget(before.key), moveSteps(before.steps, this.stepsKey)]);
       this.onCreated?.(made);
     }
-    this.write();
+    this.base = labels;
+    if (this.latest) this.write();
   }
 
   refused(error) {
@@ -103,10 +125,15 @@ export class Saver {
     } else this.onState("refused", error.message);
   }
 
+  /** Go on from another revision: what comes next is meant to lie on top of it. */
+  rebase({ rev, labels }) {
+    Object.assign(this, { latest: null, attempt: null, isStuck: false, rev, base: labels.slice() });
+  }
+
   /** Forget what could not be sent: it was kept elsewhere, or the user decided against it. */
   drop() {
     Object.assign(this, { latest: null, attempt: null, isStuck: false });
-    localStorage.removeItem(this.key);
+    return forget(this.key);
   }
 
   async flush() {
@@ -121,31 +148,26 @@ const pick = (source, names) =>
 /** Send what an earlier visit left behind. Returns the label maps that were completed; a conflict becomes a copy. */
 export async function recover(project, onState = () => {}) {
   const recovered = [];
-  for (const key of Object.keys(localStorage).filter((name) => name.startsWith(prefix(project)))) {
-    let entry;
-    try {
-      entry = JSON.parse(localStorage.getItem(key));
-    } catch {
-      localStorage.removeItem(key);
-      continue;
-    }
-    const unpackRuns = (text) => text && fromRuns(text, entry.w * entry.h);
+  for (const [key, record] of await kept(prefix(project))) {
+    if (await isOpen(record.tab)) continue;
+    const unpackRuns = (text) => text && fromRuns(text, record.w * record.h);
     let copied = null;
     const onConflict = (error, labels) => {
-      copied = keepCopy(project, { id: entry.id, draft: entry.draft, labels, name: "recovered drawing" });
+      copied = keepCopy(project, { id: record.id, draft: record.draft, labels, name: "recovered drawing" });
     };
     const saver = new Saver(project, {
-      w: entry.w,
-      h: entry.h,
-      target: { id: entry.id, rev: entry.rev, draft: entry.draft },
+      w: record.w,
+      h: record.h,
+      target: { id: record.id, rev: record.rev, draft: record.draft },
       onState,
       onConflict,
     });
     Object.assign(saver, {
-      key,
-      latest: unpackRuns(entry.latest),
-      attempt: entry.attempt && { ...entry.attempt, labels: unpackRuns(entry.attempt.labels) },
+      latest: unpackRuns(record.latest),
+      attempt: record.attempt && { ...record.attempt, labels: unpackRuns(record.attempt.labels) },
     });
+    await saver.write(); // from now on it is this tab's
+    await forget(key);
     await saver.pump();
     if (saver.isStuck) {
       try {
@@ -153,9 +175,9 @@ export async function recover(project, onState = () => {}) {
       } catch {
         continue;
       } // stays in the journal for the next visit
-      if (copied) saver.drop();
+      if (copied) await saver.drop();
     }
-    if (saver.id) recovered.push({ id: saver.id, draft: entry.draft });
+    if (saver.id) recovered.push({ id: saver.id, draft: record.draft });
   }
   return recovered;
 }

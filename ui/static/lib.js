@@ -83,7 +83,7 @@ export const on = (name, listener) => {
 export const emit = (name, data) => {
   for (const listener of listeners.get(name) ?? []) listener(data);
 };
-export const state = { project: null, projects: [], user: "", overview: null, active: [], recent: [] };
+export const state = { project: null, projects: [], user: "", people: [], overview: null, active: [], recent: [] };
 
 /** Call back now when a project is chosen, and whenever another one is. */
 export function withProject(listener) {
@@ -130,6 +130,15 @@ export const picture = (source, alternative, attributes = {}) =>
   h("img", { src: source, alt: alternative, loading: "lazy", decoding: "async", draggable: "false", ...attributes });
 export const badge = (kind) => h("span", { class: `sx-badge sx-badge-${kind}` }, kind.toUpperCase());
 export const kbd = (key) => h("kbd", {}, key);
+
+/** Remember a convenience in this browser; where its storage is full or closed, it is forgotten and nothing else happens. */
+export function remember(key, text) {
+  try {
+    localStorage.setItem(key, text);
+  } catch {
+    /* only a convenience */
+  }
+}
 
 // ---- words and numbers
 

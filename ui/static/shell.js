@@ -1,10 +1,11 @@
 // Header (project, counts, theme) and the strip at the bottom that follows the running job on every tab.
-import { act, ago, duration, emit, get, h, on, percent, plural, post, refreshOverview, replace, state, toast } from "./lib.js";
+import { act, ago, duration, emit, get, h, on, percent, plural, post, PERSON_KEY, refreshOverview, remember, replace, state, toast } from "./lib.js";
 
 const FAST_MS = 1000,
   IDLE_MS = 15000;
 const chooser = h("select", { "aria-label": "Project", id: "project-chooser" });
 const facts = h("span", { class: "sx-facts" });
+const who = h("button", { type: "button", class: "sx-who", title: "Who is here? Masks and votes carry this name." });
 const notice = h("div", { class: "sx-notice", role: "status", hidden: true });
 const job = {
   title: h("strong"),
@@ -31,6 +32,7 @@ export function mount(element) {
         { class: "sx-header-right" },
         facts,
         h("label", { class: "sx-project" }, h("span", {}, "Project"), chooser),
+        who,
         h(
           "button",
           {
@@ -47,6 +49,7 @@ export function mount(element) {
     notice,
     strip,
   );
+  who.addEventListener("click", choosePerson);
   chooser.addEventListener("change", () => choose(Number(chooser.value)));
   on("poll", poll);
   on("projects", (id) => start(id));
@@ -72,7 +75,9 @@ function logo() {
 async function start(wanted) {
   try {
     const answer = await get("/api/start");
-    Object.assign(state, { projects: answer.projects, user: answer.user });
+    Object.assign(state, { projects: answer.projects, user: answer.user, people: answer.people });
+    replace(who, h("span", { class: "sx-initial", "aria-hidden": "true" }, answer.user.slice(0, 1).toUpperCase()), answer.user);
+    who.setAttribute("aria-label", `You are ${answer.user}; change`);
     const wasPreparing = startNotice && !answer.notice;
     startNotice = answer.notice ?? "";
     showNotice();
@@ -97,12 +102,53 @@ async function choose(id) {
   state.project = state.projects.find((project) => project.id === id) ?? null;
   if (!state.project) return;
   chooser.value = id;
-  localStorage.setItem("saadi.project", id);
+  remember("saadi.project", id);
   isPrimed = false; // what ended earlier in another project is no news
   document.documentElement.dataset.project = id;
   emit("project", state.project);
   refreshOverview().catch(() => {});
   poll();
+}
+
+/** Reviewers who share this computer take turns: everything they do carries the name chosen here. */
+function choosePerson() {
+  const name = h("input", { type: "text", maxlength: 60, required: true, "aria-label": "Your name", placeholder: "Your name" });
+  const dialog = h("dialog", { class: "sx-dialog sx-people", "aria-labelledby": "people-title" });
+  const take = (chosen) => {
+    remember(PERSON_KEY, chosen);
+    location.reload(); // every tab asks anew, under the new name
+  };
+  dialog.append(
+    h("button", { type: "button", class: "sx-close", "aria-label": "Close", onclick: () => dialog.close() }, "\u00d7"),
+    h("h2", { id: "people-title" }, "Who is here?"),
+    h("p", {}, "Your masks and votes carry your name. Nobody sees another person's votes before having voted."),
+    h(
+      "div",
+      { class: "sx-people-list" },
+      state.people.map((person) =>
+        h(
+          "button",
+          { type: "button", class: "sx-button", "aria-pressed": String(person === state.user), onclick: () => take(person) },
+          person,
+        ),
+      ),
+    ),
+    h(
+      "form",
+      {
+        class: "sx-row",
+        onsubmit: (event) => {
+          event.preventDefault();
+          if (name.value.trim()) take(name.value.trim());
+        },
+      },
+      name,
+      h("button", { type: "submit", class: "sx-button sx-primary" }, "That's me"),
+    ),
+  );
+  dialog.addEventListener("close", () => dialog.remove());
+  document.body.append(dialog);
+  dialog.showModal();
 }
 
 // What the start has to say, else what the generator in use has to say about itself, until somebody closes it.
@@ -111,7 +157,7 @@ function showNotice() {
     key = `saadi.read-note.${state.project?.created_at}.${engine?.id}`,
     note = engine?.metrics.note && !localStorage.getItem(key) ? engine.metrics.note : "";
   const close = () => {
-    localStorage.setItem(key, "1");
+    remember(key, "1");
     showNotice();
   };
   const text = startNotice || note;
@@ -207,5 +253,5 @@ function restoreTheme() {
   if (kept && !new URLSearchParams(location.search).has("__theme")) document.body.classList.toggle("dark", kept === "dark");
 }
 function switchTheme() {
-  localStorage.setItem("saadi.theme", document.body.classList.toggle("dark") ? "dark" : "light");
+  remember("saadi.theme", document.body.classList.toggle("dark") ? "dark" : "light");
 }

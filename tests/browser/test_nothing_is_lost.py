@@ -1,0 +1,193 @@
+"""Strokes survive reloads, closed tabs, killed servers, full storage and lost sign-ins; two people never overwrite each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from tests.browser.conftest import Studio
+from tests.browser.test_draw import SCRIPT, newest
+from tests.browser.test_loop import LOADED, labels, saved, stroke
+
+pytestmark = pytest.mark.browser
+SAVING = "**/api/label_maps**"
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Iterator[Studio]:
+    made = Studio(tmp_path / "home", script=SCRIPT)
+    made.start()
+    yield made
+    made.stop()
+
+
+def open_draw(page: Page, tiny: Studio) -> None:
+    page.goto(tiny.url)
+    page.wait_for_selector(LOADED, timeout=30_000)
+
+
+def on_canvas(page: Page) -> np.ndarray:
+    """What the page shows, by class: transparent pixels of the label layer are background."""
+    found = page.evaluate("""() => {
+        const layer = document.querySelector('.sx-layer-labels');
+        const { data } = layer.getContext('2d').getImageData(0, 0, layer.width, layer.height);
+        return { w: layer.width, h: layer.height, drawn: Array.from({ length: data.length / 4 }, (_, i) => +(data[4 * i + 3] > 0)) };
+    }""")
+    return np.array(found["drawn"], bool).reshape(found["h"], found["w"])
+
+
+def test_a_reload_brings_back_the_mask_the_place_and_the_way_back(page: Page, tiny: Studio):
+    open_draw(page, tiny)
+    stroke(page, (-100, -60), (60, -60))
+    saved(page)
+    first = newest(tiny)[1]
+    stroke(page, (-100, 60), (60, 60))
+    saved(page)
+    page.mouse.wheel(0, -300)
+    zoom = page.locator(".sx-zoom").text_content()
+    page.reload()
+    page.wait_for_selector(LOADED)
+    _, second = newest(tiny)
+    assert (on_canvas(page) == (second > 0)).all() and (second != first).any()
+    expect(page.locator(".sx-zoom")).to_have_text(zoom or "")
+    page.keyboard.press("Control+z")
+    page.wait_for_timeout(300)
+    saved(page)
+    assert (newest(tiny)[1] == first).all()
+    page.reload()
+    page.wait_for_selector(LOADED)
+    page.keyboard.press("Control+Shift+z")
+    page.wait_for_timeout(300)
+    saved(page)
+    assert (newest(tiny)[1] == second).all()
+
+
+def test_a_tab_closed_while_the_program_is_dead_loses_nothing(page: Page, tiny: Studio):
+    open_draw(page, tiny)
+    stroke(page, (-100, 0), (-50, 0))
+    saved(page)
+    tiny.kill()
+    stroke(page, (50, 0), (100, 0))
+    shown = on_canvas(page)
+    context = page.context
+    page.close()
+    tiny.start()
+    later = context.new_page()
+    open_draw(later, tiny)
+    saved(later) if later.locator(".sx-save[data-state=saving]").count() else None
+    assert ((newest(tiny)[1] > 0) == shown).all() and len(tiny.get("/api/projects/1/drawings")["items"]) == 2
+
+
+def test_strokes_are_kept_when_the_small_storage_is_full(page: Page, tiny: Studio):
+    open_draw(page, tiny)
+    page.evaluate("""() => {
+        let size = 4e6;
+        for (let n = 0; size >= 1; n++) try { localStorage.setItem(`junk${n}`, 'x'.repeat(size)); } catch { size = Math.floor(size / 2); }
+    }""")
+    tiny.kill()
+    stroke(page, (-100, 0), (100, 0))
+    shown = on_canvas(page)
+    page.wait_for_timeout(500)
+    context = page.context
+    page.close()
+    tiny.start()
+    later = context.new_page()
+    open_draw(later, tiny)
+    assert ((newest(tiny)[1] > 0) == shown).all()
+
+
+def test_a_lost_sign_in_keeps_the_strokes_until_it_is_back(page: Page, tiny: Studio):
+    open_draw(page, tiny)
+    stroke(page, (-100, 0), (-50, 0))
+    saved(page)
+
+    def refuse(route: Route) -> None:
+        route.fulfill(status=401, json={"error": "sign in first"}) if route.request.method == "POST" else route.continue_()
+
+    page.route(SAVING, refuse)
+    stroke(page, (50, 0), (100, 0))
+    expect(page.locator(".sx-save")).to_contain_text("you are signed out")
+    shown = on_canvas(page)
+    assert ((newest(tiny)[1] > 0) != shown).any()
+    page.unroute(SAVING)
+    saved(page)
+    assert ((newest(tiny)[1] > 0) == shown).all()
+
+
+@pytest.fixture
+def conflict(new_page: Callable[..., Page], tiny: Studio) -> tuple[Page, int]:
+    """Ann drew left, zoe then drew right on the same mask, and ann goes on below without having seen it: her page, the mask."""
+    mine, theirs = new_page(), new_page()
+    open_draw(mine, tiny)
+    stroke(mine, (-100, 0), (-50, 0))
+    saved(mine)
+    number, _ = newest(tiny)
+    theirs.add_init_script("localStorage.setItem('saadi.person', 'zoe')")
+    open_draw(theirs, tiny)
+    theirs.get_by_role("button", name="Mine").click()
+    theirs.locator(".sx-frame").first.click()
+    theirs.wait_for_selector(f"[data-panel=draw][data-loaded$='-{number}']")
+    stroke(theirs, (50, 0), (100, 0))
+    saved(theirs)
+    stroke(mine, (0, 60), (0, 120))
+    expect(mine.locator(".sx-conflict h2")).to_have_text("zoe changed this mask while you worked on it")
+    return mine, number
+
+
+def drawn_at(label_map: np.ndarray, page: Page) -> list[bool]:
+    """Whether the left, the right and the lower stroke are there."""
+    box = page.locator(".sx-view").bounding_box()
+    zoom = min(box["width"], box["height"]) / 64
+    return [bool(label_map[round(32 + y / zoom), round(32 + x / zoom)]) for x, y in ((-75, 0), (75, 0), (0, 90))]
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"), [("combine", [True, True, True]), ("mine", [True, False, True]), ("theirs", [True, True, False])]
+)
+def test_a_conflict_ends_as_decided(conflict: tuple[Page, int], tiny: Studio, choice: str, expected: list[bool]):
+    page, number = conflict
+    page.keyboard.press("Escape")
+    expect(page.locator(".sx-conflict")).to_be_visible()  # only a decision ends it
+    page.locator(f"[data-choice={choice}]").click()
+    saved(page)
+    assert drawn_at(labels(tiny, number), page) == expected
+    assert (on_canvas(page) == (labels(tiny, number) > 0)).all()
+    history = tiny.get(f"/api/label_maps/{number}")
+    assert history["author"] == ("zoe" if choice == "theirs" else "ann")
+    stroke(page, (-60, -100), (60, -100))  # and drawing goes on
+    saved(page)
+    assert labels(tiny, number)[6:30].any()
+
+
+def test_a_conflict_can_end_in_two_masks(conflict: tuple[Page, int], tiny: Studio):
+    page, number = conflict
+    page.locator("[data-choice=copy]").click()
+    page.wait_for_selector(".sx-conflict", state="detached")
+    page.wait_for_function("document.querySelector('.sx-doc').textContent.includes('(mine)')")
+    copy, mine = newest(tiny)
+    assert copy != number and drawn_at(mine, page) == [True, False, True]
+    assert drawn_at(labels(tiny, number), page) == [True, True, False]
+    stroke(page, (60, 60), (60, 120))
+    saved(page)
+
+
+def test_a_newer_version_is_shown_when_one_comes_back_to_the_page(new_page: Callable[..., Page], tiny: Studio):
+    mine, theirs = new_page(), new_page()
+    open_draw(mine, tiny)
+    stroke(mine, (-100, 0), (-50, 0))
+    saved(mine)
+    open_draw(theirs, tiny)
+    theirs.get_by_role("button", name="Mine").click()
+    theirs.locator(".sx-frame").first.click()
+    theirs.wait_for_selector("[data-panel=draw][data-loaded^='1-']")
+    stroke(theirs, (50, 0), (100, 0))
+    saved(theirs)
+    mine.get_by_role("tab", name="Data", exact=True).click()
+    mine.wait_for_timeout(300)
+    mine.get_by_role("tab", name="Draw", exact=True).click()
+    expect(mine.locator(".sx-toast")).to_contain_text("changed this mask")
+    assert drawn_at(newest(tiny)[1], mine)[:2] == [True, True] and (on_canvas(mine) == (newest(tiny)[1] > 0)).all()
