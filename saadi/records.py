@@ -85,6 +85,8 @@ class LabelMapRecord:
     author: str
     origin: Literal["imported", "drawn", "edited", "sampled"]
     updated_at: str
+    underlay_id: int | None = None
+    """The real image that lay under a free drawing; the image's own label map is another one."""
 
 
 @dataclass(frozen=True)

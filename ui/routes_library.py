@@ -95,6 +95,7 @@ def build_router(context: Context) -> APIRouter:
                 request_id=body.request_id,
                 origin="drawn",
                 image_id=body.image_id if body.attach else None,
+                underlay_id=None if body.attach else body.image_id,
             )
             return _with_pixels(store, made.id)
 
@@ -136,15 +137,13 @@ def _with_pixels(store: Store, label_map_id: int) -> dict[str, Any]:
 
 def _size_for(store: Store, project: Project, *, image_id: int | None, copy_of: int | None) -> tuple[int, int]:
     """(height, width) of a label map or a real image of this project; without either, the project's square."""
+    image = store.image(image_id) if image_id is not None else None
+    if image is not None and image.project_id != project.id:
+        raise BadInputError(f"image {image_id} belongs to another project; reload the page")
     if copy_of is not None:
         record = store.label_map(copy_of)
         if record.project_id != project.id:
             raise BadInputError(f"label map {copy_of} belongs to another project; reload the page")
         height, width = store.label_map_pixels(record.blob).shape
         return height, width
-    if image_id is None:
-        return project.resolution, project.resolution
-    image = store.image(image_id)
-    if image.project_id != project.id:
-        raise BadInputError(f"image {image_id} belongs to another project; reload the page")
-    return image.height, image.width
+    return (image.height, image.width) if image is not None else (project.resolution, project.resolution)

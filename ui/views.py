@@ -54,6 +54,7 @@ def label_map_view(record: LabelMapRecord) -> dict[str, Any]:
     return {
         "id": record.id,
         "image_id": record.image_id,
+        "underlay_id": record.underlay_id,
         "name": record.name,
         "rev": record.rev,
         "blob": record.blob,

@@ -73,7 +73,8 @@ class StoreBase:
 
     def people(self) -> list[str]:
         """Who has drawn or voted here, by name."""
-        sql = "SELECT voter FROM votes UNION SELECT author FROM label_map_revisions WHERE rev > 1 OR request_id NOT LIKE 'import-%'"
+        sql = ("SELECT voter FROM votes UNION "
+               "SELECT author FROM label_map_revisions WHERE rev > 1 OR request_id NOT LIKE 'import-%'")
         return sorted(row[0] for row in self.db.execute(sql))
 
     def sweep_unnamed_blobs(self, *, older_than_s: float = 24 * 3600.0) -> int:

@@ -90,14 +90,15 @@ class LibraryStore(StoreBase):
         return dict(self.db.execute(sql, [project_id]).fetchall())
 
     def add_label_map(self, project_id: int, *, blob: str, name: str, author: str, request_id: str,
-                      origin: Literal["imported", "drawn", "edited", "sampled"], image_id: int | None = None) -> LabelMapRecord:
+                      origin: Literal["imported", "drawn", "edited", "sampled"], image_id: int | None = None,
+                      underlay_id: int | None = None) -> LabelMapRecord:
         """Add a label map (revision 1). A repeated `request_id` gives the first answer again."""
         with self.write() as db:
             if (known := self._revision_by_request(request_id)) is not None:
                 return known
             self.need_blobs(blob)
             label_map_id = self._insert_label_map(project_id, image_id=image_id, name=name, blob=blob, author=author,
-                                                  origin=origin, request_id=request_id)
+                                                  origin=origin, request_id=request_id, underlay_id=underlay_id)
             audit.append(db, actor=author, action="label_map.add", subject=f"label_map:{label_map_id}", details={"blob": blob})
         return self.label_map(label_map_id)
 
@@ -167,11 +168,11 @@ class LibraryStore(StoreBase):
         return None
 
     def _insert_label_map(self, project_id: int, *, image_id: int | None, name: str, blob: str, author: str, origin: str,
-                          request_id: str) -> int:
+                          request_id: str, underlay_id: int | None = None) -> int:
         at = now()
         label_map_id = new_id(self.db.table("label_maps").insert({
             "project_id": project_id, "image_id": image_id, "name": name, "rev": 1, "blob": blob, "author": author,
-            "origin": origin, "updated_at": at}))
+            "origin": origin, "updated_at": at, "underlay_id": underlay_id}))
         self.db.table("label_map_revisions").insert({
             "label_map_id": label_map_id, "rev": 1, "blob": blob, "author": author, "request_id": request_id, "created_at": at})
         return label_map_id

@@ -236,3 +236,8 @@ CREATE TRIGGER trials_no_update BEFORE UPDATE ON trials BEGIN SELECT RAISE(ABORT
 
 CREATE TRIGGER trials_no_delete BEFORE DELETE ON trials BEGIN SELECT RAISE(ABORT, 'trials are append-only'); END;
 """)
+
+
+@schema()
+def m009_underlay(db: Database) -> None:
+    _run(db, "ALTER TABLE label_maps ADD COLUMN underlay_id INTEGER REFERENCES images(id)")

@@ -35,7 +35,8 @@ def on_canvas(page: Page) -> np.ndarray:
     found = page.evaluate("""() => {
         const layer = document.querySelector('.sx-layer-labels');
         const { data } = layer.getContext('2d').getImageData(0, 0, layer.width, layer.height);
-        return { w: layer.width, h: layer.height, drawn: Array.from({ length: data.length / 4 }, (_, i) => +(data[4 * i + 3] > 0)) };
+        const drawn = Array.from({ length: data.length / 4 }, (_, i) => Number(data[4 * i + 3] > 0));
+        return { w: layer.width, h: layer.height, drawn };
     }""")
     return np.array(found["drawn"], bool).reshape(found["h"], found["w"])
 
@@ -86,7 +87,8 @@ def test_strokes_are_kept_when_the_small_storage_is_full(page: Page, tiny: Studi
     open_draw(page, tiny)
     page.evaluate("""() => {
         let size = 4e6;
-        for (let n = 0; size >= 1; n++) try { localStorage.setItem(`junk${n}`, 'x'.repeat(size)); } catch { size = Math.floor(size / 2); }
+        for (let n = 0; size >= 1; n++)
+            try { localStorage.setItem(`junk${n}`, 'x'.repeat(size)); } catch { size = Math.floor(size / 2); }
     }""")
     tiny.kill()
     stroke(page, (-100, 0), (100, 0))
@@ -130,7 +132,7 @@ def conflict(new_page: Callable[..., Page], tiny: Studio) -> tuple[Page, int]:
     open_draw(theirs, tiny)
     theirs.get_by_role("button", name="Mine").click()
     theirs.locator(".sx-frame").first.click()
-    theirs.wait_for_selector(f"[data-panel=draw][data-loaded$='-{number}']")
+    theirs.wait_for_selector(f"[data-panel=draw][data-loaded='1-{number}']")  # over the same image, in a browser that is new
     stroke(theirs, (50, 0), (100, 0))
     saved(theirs)
     stroke(mine, (0, 60), (0, 120))

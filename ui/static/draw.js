@@ -155,7 +155,7 @@ class DrawTab {
     const last = JSON.parse(localStorage.getItem(`saadi.draw.last.${project.id}.${project.created_at}`) ?? "null");
     const image = this.images.find((item) => item.id === last?.image_id) ?? null;
     const drawing = this.drawings.find((item) => item.id === last?.label_map_id);
-    if (drawing) await this.openDrawing(drawing, image);
+    if (drawing) await this.openDrawing(drawing, this.underlayOf(drawing));
     else if (image || this.images.length) await this.openImage(image ?? this.images[0]);
     else await this.openEmpty();
   }
@@ -190,7 +190,7 @@ class DrawTab {
             class: "sx-frame",
             title: item.name,
             dataset: { id: item.id },
-            onclick: () => act(null, () => (mine ? this.openDrawing(item, this.underlayOf(item.id)) : this.openImage(item))),
+            onclick: () => act(null, () => (mine ? this.openDrawing(item, this.underlayOf(item)) : this.openImage(item))),
           },
           picture(source, item.name, { width: 96, height: 96 }),
           mine ? h("span", { class: "sx-badge sx-badge-edited" }, "MASK") : badge("real"),
@@ -213,9 +213,8 @@ class DrawTab {
     for (const node of this.film.children) node.setAttribute("aria-current", String(+node.dataset.id === id));
   }
 
-  underlayOf(id) {
-    const kept = Number(localStorage.getItem(`saadi.underlay.${state.project.created_at}.${id}`));
-    return this.images.find((image) => image.id === kept) ?? null;
+  underlayOf(drawing) {
+    return this.images.find((image) => image.id === drawing.underlay_id) ?? null;
   }
 
   // ---- documents
@@ -225,7 +224,7 @@ class DrawTab {
     if (image) return this.openImage(image);
     const record = await get(`/api/label_maps/${id}`);
     const real = this.images.find((item) => item.id === record.image_id);
-    return real ? this.openImage(real) : this.openDrawing(record, this.underlayOf(id));
+    return real ? this.openImage(real) : this.openDrawing(record, this.underlayOf(record));
   }
 
   async openImage(image) {
@@ -336,7 +335,6 @@ class DrawTab {
   }
 
   created(doc, made) {
-    if (doc.image) remember(`saadi.underlay.${state.project.created_at}.${made.id}`, doc.image.id);
     doc.name = made.name;
     if (doc.mode !== "annotate") doc.mode = "drawing";
     if (doc === this.doc) {
@@ -462,8 +460,8 @@ class DrawTab {
 
   async settle(doc, { choice, chosen, theirs, theirLabels }) {
     if (choice === "copy") {
-      const name = `${doc.name} (mine)`;
-      const copy = await keepCopy(state.project, { id: doc.saver.id, draft: doc.saver.draft, labels: chosen, name });
+      const source = { id: doc.saver.id, image_id: doc.image?.id, labels: chosen, name: `${doc.name} (mine)` };
+      const copy = await keepCopy(state.project, source);
       await doc.saver.drop();
       return this.openDrawing(copy, doc.image);
     }

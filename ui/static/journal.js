@@ -153,7 +153,7 @@ export async function recover(project, onState = () => {}) {
     const unpackRuns = (text) => text && fromRuns(text, record.w * record.h);
     let copied = null;
     const onConflict = (error, labels) => {
-      copied = keepCopy(project, { id: record.id, draft: record.draft, labels, name: "recovered drawing" });
+      copied = keepCopy(project, { id: record.id, image_id: record.draft?.image_id, labels, name: "recovered drawing" });
     };
     const saver = new Saver(project, {
       w: record.w,
@@ -183,11 +183,11 @@ export async function recover(project, onState = () => {}) {
 }
 
 /** Store labels as a new free drawing of the same size. */
-export async function keepCopy(project, { id, draft, labels, name }) {
+export async function keepCopy(project, { id, image_id, labels, name }) {
   return post("/api/label_maps", {
     project_id: project.id,
     copy_of: id,
-    image_id: draft?.image_id ?? null,
+    image_id: image_id ?? null,
     name,
     labels: await encode(labels),
     request_id: requestId(),
