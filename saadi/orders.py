@@ -170,6 +170,32 @@ class ScoreOrder(Order):
             raise TooFewError("this project has no selector yet; run `train-scorer` first")
 
 
+class PredictOrder(Order):
+    """What the selector sees in one real image, for a person who waits."""
+
+    kind: ClassVar[str] = "predict"
+    priority: ClassVar[int] = 10
+    image_id: int
+    model_id: int | None = None
+    """None = the selector in use."""
+
+    def check(self, store: Store) -> None:
+        if store.image(self.image_id).project_id != self.project_id:
+            raise BadInputError(f"image {self.image_id} belongs to another project; reload the page")
+        if store.active_model(self.project_id, "selector") is None:
+            raise TooFewError("this project has no segmenter yet; train the scorers first (tab Data)")
+
+    def frozen(self, store: Store) -> Self:
+        selector = store.active_model(self.project_id, "selector")
+        return self.model_copy(update={"model_id": self.model_id or (selector.id if selector else None)})
+
+    def unique_key(self, store: Store) -> str | None:
+        """The same network sees the same in the same image."""
+        frozen = self.frozen(store)
+        assert isinstance(frozen, PredictOrder)
+        return hashlib.sha256(dump([self.kind, self.image_id, frozen.model_id]).encode()).hexdigest()
+
+
 class AlignOrder(Order):
     """LoRA Diffusion-DPO on a frozen pair set; see `saadi.alignment.recipe.AlignmentConfig` for the rest."""
 
@@ -285,7 +311,8 @@ def place(store: Store, wanted: Order, *, actor: str, request_id: str | None = N
 
 
 ORDERS: dict[str, type[Order]] = {
-    kind.kind: kind for kind in (FitOrder, GenerateOrder, TrainScorerOrder, ScoreOrder, AlignOrder, ImportOrder, ExportOrder)
+    kind.kind: kind
+    for kind in (FitOrder, GenerateOrder, TrainScorerOrder, ScoreOrder, PredictOrder, AlignOrder, ImportOrder, ExportOrder)
 }
 
 

@@ -6,10 +6,11 @@ import pytest
 
 from saadi import orders, pairing
 from saadi.config import Home
+from saadi.downstream.segmenter import Segmenter
 from saadi.engines import weights
 from saadi.errors import BadInputError, TooFewError
 from saadi.jobs import run_worker
-from saadi.orders import AlignOrder, FitOrder, GenerateOrder, ScoreOrder, TrainScorerOrder, order, place
+from saadi.orders import AlignOrder, FitOrder, GenerateOrder, PredictOrder, ScoreOrder, TrainScorerOrder, order, place
 from saadi.records import Job, LabelClass, Pair, Project
 from saadi.store import Store
 from saadi.worker import HANDLERS
@@ -96,6 +97,21 @@ def test_a_second_click_on_align_is_the_same_job(store: Store, home: Home, fille
     first, is_new = place(store, wanted, actor="ann")
     second, is_new_again = place(store, wanted, actor="bob")
     assert is_new and not is_new_again and first.id == second.id
+
+
+def test_the_segmenter_looks_at_a_real_image_once(store: Store, home: Home, filled: Project):
+    with pytest.raises(TooFewError, match="no segmenter yet"):
+        place(store, order(PredictOrder, project_id=filled.id, image_id=1), actor="test")
+    run(store, home, TrainScorerOrder, project_id=filled.id, steps=3, batch_size=4)
+    image = store.images(filled.id)[0]
+    job = run(store, home, PredictOrder, project_id=filled.id, image_id=image.id)
+    assert job.state == "done", store.job_traceback(job.id)
+    model = store.active_model(filled.id, "selector")
+    [expected] = Segmenter.from_file(model.architecture, store.files.path(model.file)).predict([store.blobs.image(image.blob)])
+    assert (store.label_map_pixels(job.result["label_map_blob"]) == expected.label_map).all()
+    assert job.result["label_map_blob"] in store.referenced_blobs()
+    again, is_new = place(store, order(PredictOrder, project_id=filled.id, image_id=image.id), actor="test")
+    assert (again.id, is_new) == (job.id, False)
 
 
 def test_fitting_makes_a_new_version_with_a_parent(store: Store, home: Home, filled: Project):

@@ -9,13 +9,14 @@ from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 
 from saadi import masks, orders
+from saadi.config import MAX_SIDE_PX
 from saadi.errors import BadInputError, ConflictError
 from saadi.records import LabelClass, Project
 from saadi.store import Store
 from ui import folder_import
 from ui.context import Context
 from ui.payloads import ImportFolder, NewLabelMap, NewProject, SaveLabelMap, ScanFolder, pack, unpack
-from ui.views import image_view, job_view, label_map_view, overview, project_view
+from ui.views import class_areas, image_view, job_view, label_map_view, overview, project_view
 
 CLASS_COLORS = ("#d55e00", "#009e73", "#f0e442", "#56b4e9", "#0072b2", "#cc79a7", "#e69f00", "#999999")
 """Okabe and Ito 2008, plus grey; they repeat after eight classes, the names stay beside them."""
@@ -72,6 +73,19 @@ def build_router(context: Context) -> APIRouter:
             return {
                 "items": [label_map_view(record) for record in sorted(free, key=lambda record: record.updated_at, reverse=True)]
             }
+
+    @router.get("/projects/{project_id}/class_areas")
+    def areas(project_id: int) -> dict[str, Any]:
+        with context.open() as store:
+            return class_areas(store, store.project(project_id))
+
+    @router.get("/labels/{blob}")
+    def labels(
+        blob: str, w: int = Query(ge=1, le=MAX_SIDE_PX), h: int = Query(ge=1, le=MAX_SIDE_PX)
+    ) -> dict[str, Any]:
+        """Pixels of any label map, a model's too, scaled (nearest neighbour) to (w, h)."""
+        with context.open() as store:
+            return {"w": w, "h": h, "labels": pack(masks.fit_to(store.label_map_pixels(blob), size=(h, w)))}
 
     @router.get("/label_maps/{label_map_id}")
     def label_map(label_map_id: int) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from ui.words import describe
 
 SPECK = 0.004
 """Share of the image below which an invented class is not worth a word (16 x 16 pixels of 256 x 256)."""
+MAX_MASKS_READ = 500
+"""Enough for quantiles in steps of 5 %; reading 256 x 256 pixels takes 1 ms."""
 CLOSE_LOOK = 16
 """Up to so many samples the words also tell what the segmenter invented; reading thousands of predictions would take seconds."""
 FACT_NAMES = {"num_inference_steps": "steps", "guidance_scale": "guidance", "adapter_scale": "strength"}
@@ -24,6 +26,7 @@ KIND_WORDS = {
     "generate": "Generating images",
     "train_scorer": "Training the scorers",
     "score": "Scoring",
+    "predict": "Segmenting",
     "align": "Aligning",
     "export": "Exporting",
     "import": "Importing",
@@ -164,6 +167,30 @@ def _shares(root: Path, blob: str) -> dict[int, float]:
     """Class index -> share of the pixels; label maps never change, so this is worth keeping."""
     labels = BlobStore(root).label_map(blob)
     return {int(value): int(count) / labels.size for value, count in zip(*np.unique(labels, return_counts=True), strict=True)}
+
+
+def class_areas(store: Store, project: Project) -> dict[str, Any]:
+    """How much of an image each class covers in the real label maps: {masks, classes: {index: {share, areas}}}.
+
+    `share` is the part of the label maps that hold the class; `areas` are the 0, 5, ... 100 % quantiles of the part of the
+    image it covers where it is. Read from at most `MAX_MASKS_READ` label maps, evenly spread.
+    """
+    records = store.label_maps(project.id, splits=["train", "val", "none"])
+    chosen = records[:: max(1, -(-len(records) // MAX_MASKS_READ))]
+    areas: dict[int, list[float]] = {}
+    for record in chosen:
+        for index, share in _shares(store.home.blobs, record.blob).items():
+            areas.setdefault(index, []).append(share)
+    return {
+        "masks": len(chosen),
+        "classes": {
+            index: {
+                "share": round(len(found) / len(chosen), 4),
+                "areas": [round(float(value), 6) for value in np.quantile(found, np.linspace(0, 1, 21))],
+            }
+            for index, found in areas.items()
+        },
+    }
 
 
 def job_view(store: Store, job: Job, *, full: bool = False) -> dict[str, Any]:

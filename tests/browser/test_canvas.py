@@ -8,6 +8,12 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
+from saadi.config import Home
+from saadi.engines import weights
+from saadi.jobs import run_worker
+from saadi.store import Store
+from saadi.worker import HANDLERS
+from tests import tiny as tiny_models
 from tests.browser.conftest import Studio
 from tests.browser.test_draw import SCRIPT, newest
 from tests.browser.test_loop import LOADED, saved
@@ -123,6 +129,49 @@ def test_the_eraser_clears_all_or_one_class(hand: Hand):
     hand.page.get_by_role("button", name="The eraser clears the chosen class only").click()
     hand.drag((12, 15), (28, 15))
     assert (hand.drawn() == 2).sum() < 100
+
+
+def label_colors(page: Page) -> set[tuple[int, ...]]:
+    """Colours of the label layer, as painted by now."""
+    page.evaluate("new Promise(requestAnimationFrame)")
+    found = page.evaluate("""() => {
+        const layer = document.querySelector('.sx-layer-labels');
+        const { data } = layer.getContext('2d').getImageData(0, 0, layer.width, layer.height);
+        return [...new Set(Array.from({ length: data.length / 4 }, (_, i) => data.slice(4 * i, 4 * i + 4).join()))];
+    }""")
+    return {tuple(map(int, text.split(","))) for text in found}
+
+
+def test_patterns_tell_classes_apart_and_change_no_label(hand: Hand):
+    hand.box((10, 10), (30, 30))
+    drawn, plain = hand.drawn(), label_colors(hand.page)
+    assert len(plain) == 2  # nothing, and the colour of the class
+    hand.keys("t")
+    assert len(label_colors(hand.page)) == 3
+    hand.page.reload()
+    hand.page.wait_for_selector(LOADED)
+    assert len(label_colors(hand.page)) == 3 and (newest(hand.tiny)[1] == drawn).all()
+    hand.keys("t")
+    assert label_colors(hand.page) == plain
+
+
+def test_what_the_segmenter_sees_is_a_layer_that_can_be_taken_over(hand: Hand):
+    made = tiny_models.segmenter("unet", seed=3)
+    with Store.open(hand.tiny.home) as store:
+        file = store.files.put(weights.to_bytes(made.network.state_dict()))
+        store.add_model(1, kind="selector", architecture=made.architecture, file=file, metrics={}, actor="test")
+        [expected] = made.predict([store.blobs.image(store.images(1)[0].blob)])
+    seen = int(np.bincount(expected.label_map.ravel())[1:].argmax()) + 1
+    hand.keys(str(seen))
+    hand.page.get_by_label("Which mask is shown").select_option("model")
+    hand.page.wait_for_function("fetch('/api/jobs').then((a) => a.json()).then((jobs) => jobs.active.length === 1)")
+    assert run_worker(Home(hand.tiny.home), HANDLERS, exit_when_idle=True)
+    expect(hand.page.get_by_label("Which mask is shown")).to_have_value("model", timeout=10_000)
+    shown = len(label_colors(hand.page) - {(0, 0, 0, 0)})
+    assert shown == len(np.unique(expected.label_map[expected.label_map > 0]))
+    hand.page.get_by_text("Shape").click()
+    hand.page.get_by_role("button", name="Take the segmenter's").click()
+    np.testing.assert_array_equal(hand.drawn() == seen, expected.label_map == seen)
 
 
 def test_right_button_erases_with_the_same_tool(hand: Hand):

@@ -5,6 +5,7 @@ import { makePen } from "../../ui/static/raster.js";
 import {
   componentAt,
   components,
+  copyClass,
   dropIslands,
   fillHoles,
   grow,
@@ -124,4 +125,13 @@ test("turning by a quarter four times gives the shape back; scaling by two quadr
   const square = grid(["000000", "000000", "001100", "001100", "000000", "000000"]);
   moveShape(square, 6, 6, Uint8Array.from(square), { scale: 2 });
   assert.deepEqual(text(square, 6), ["000000", "011110", "011110", "011110", "011110", "000000"]);
+});
+
+test("a class is taken over by the pen's rule, and what was it only here becomes what it is there", () => {
+  const labels = grid(["1102", "1122"]),
+    other = grid(["1010", "3011"]);
+  assert.deepEqual(copyClass(labels, 4, other, makePen(1, { rule: "protect" })), [0, 0, 2, 1]);
+  assert.deepEqual(text(labels, 4), ["1012", "3022"]);
+  copyClass(labels, 4, other, makePen(1));
+  assert.deepEqual(text(labels, 4), ["1012", "3011"]);
 });

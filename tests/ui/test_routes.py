@@ -238,3 +238,25 @@ def test_unknown_things_are_not_found(client, project):
 def test_a_body_with_unknown_fields_is_refused(client, project):
     answer = client.post("/api/pairs/next", json={"project_id": project.id, "sql": "drop"})
     assert answer.status_code == 422 and answer.json()["error"].startswith("sql:")
+
+
+def test_class_areas_tell_how_usual_a_class_is(client, store, project, image):
+    found = client.get(f"/api/projects/{project.id}/class_areas").json()
+    share = 25 / (24 * 16)
+    assert found["masks"] == 1 and found["classes"]["1"]["share"] == 1.0
+    assert found["classes"]["1"]["areas"] == [pytest.approx(share, abs=1e-6)] * 21
+
+
+def test_a_label_map_is_given_at_the_size_asked_for(client, store, image):
+    blob = store.label_map(image.label_map_id).blob
+    answer = client.get(f"/api/labels/{blob}?w=48&h=32").json()
+    large = unpack(answer["labels"], size=(32, 48))
+    assert (large[::2, ::2] == store.label_map_pixels(blob)).all()
+    assert client.get(f"/api/labels/{'0' * 64}?w=4&h=4").status_code == 404
+    assert client.get(f"/api/labels/{blob}?w=0&h=4").status_code == 422
+
+
+def test_a_drawing_remembers_the_image_under_it(client, project, image):
+    body = {"project_id": project.id, "image_id": image.id, "name": "x", "request_id": "request-under"}
+    made = client.post("/api/label_maps", json=body).json()
+    assert (made["underlay_id"], made["image_id"]) == (image.id, None)

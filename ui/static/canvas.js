@@ -30,6 +30,7 @@ export class MaskCanvas {
       isSquare: false,
       tolerance: 24,
       isOutlined: false,
+      isHatched: false,
       hiddenClasses: new Set(),
     });
     Object.assign(this, {
@@ -69,7 +70,7 @@ export class MaskCanvas {
     Object.assign(this, { w, h: height, labels, classes, undo: [], redo: [], polygon: [], stroke: null });
     Object.assign(this, { before: null, box: null, undoBytes: 0, firstStep: 0, tap: null, hasPicture: false });
     Object.assign(this, { selection: null, lastPoint: null, pixels: null, hiddenClasses: new Set() });
-    Object.assign(this, { base: labels.slice(), shown: "edit" });
+    Object.assign(this, { base: labels.slice(), model: null, shown: "edit" });
     for (const layer of [this.imageLayer, this.labelLayer]) {
       layer.width = w;
       layer.height = height;
@@ -227,19 +228,41 @@ export class MaskCanvas {
     const context = this.labelLayer.getContext("2d"),
       part = context.createImageData(w, height),
       pixels = new Uint32Array(part.data.buffer);
-    const source = this.shown === "base" ? this.base : this.labels,
-      isChanges = this.shown === "changes",
-      lut = isChanges ? this.changesLut() : this.lut;
+    const { source, against } = this.layers(),
+      lut = against ? this.changesLut() : this.lut,
+      gaps = this.isHatched ? this.hatchLut(lut) : lut,
+      period = hatchPeriod(this.w);
     for (let y = 0; y < height; y++)
       for (let x = 0; x < w; x++) {
-        const i = (y + y0) * this.w + x + x0;
-        const isHidden = isChanges ? source[i] === this.base[i] : this.isOutlined && !this.isEdge(source, i, x + x0);
-        pixels[y * w + x] = isHidden ? 0 : lut[source[i]];
+        const i = (y + y0) * this.w + x + x0,
+          value = source[i];
+        const isHidden = against ? value === against[i] : this.isOutlined && !this.isEdge(source, i, x + x0);
+        pixels[y * w + x] = isHidden ? 0 : this.isHatched && isGap(value, x + x0, y + y0, period) ? gaps[value] : lut[value];
       }
     context.putImageData(part, x0, y0);
   }
   blitAll() {
     this.blit([0, 0, this.w - 1, this.h - 1]);
+  }
+  /** The label map that is shown and, where only differences are, the one it is held against. */
+  layers() {
+    const { labels, base, model } = this;
+    return {
+      edit: { source: labels },
+      base: { source: base },
+      changes: { source: labels, against: base },
+      model: { source: model ?? labels },
+      differs: { source: model ?? labels, against: labels },
+    }[this.shown];
+  }
+  /** Classes told apart by pattern as well as by colour. */
+  setHatched(isHatched) {
+    this.isHatched = isHatched;
+    this.blitAll();
+    this.onChange();
+  }
+  hatchLut(lut) {
+    return lut.map((word) => (word ? darker(word) : 0));
   }
   /** What is cleared to background shows as well where only changes are shown. */
   changesLut() {
@@ -247,7 +270,8 @@ export class MaskCanvas {
     lut[0] = 0xffffffff;
     return lut;
   }
-  /** Show the mask as it is, as it was when it was opened ("base"), or only what differs ("changes"). */
+  /** Show the mask as it is ("edit"), as it was when it was opened ("base"), or only what differs ("changes"); or what a model
+   * sees in the image ("model"), or where it sees something else ("differs"). */
   setShown(shown) {
     this.shown = shown;
     this.blitAll();
@@ -444,7 +468,7 @@ export class MaskCanvas {
     else this.start(event);
   }
   start(event) {
-    if (this.shown === "base") this.setShown("edit"); // a stroke that cannot be seen would be a surprise
+    if (["base", "model"].includes(this.shown)) this.setShown("edit"); // a stroke that cannot be seen would be a surprise
     const point = this.at(event),
       tool = TOOLS[this.tool];
     if (event.altKey) pickClass(this, point);
@@ -536,6 +560,7 @@ export class MaskCanvas {
     } else if (TOOL_KEYS[key]) this.setTool(TOOL_KEYS[key]);
     else if (key === "u") this.setClass(UNSURE);
     else if (key === "o") this.setOutlined(!this.isOutlined);
+    else if (key === "t") this.setHatched(!this.isHatched);
     else if (key === "n") this.actualSize();
     else if (key === "[" || key === "]") this.setSize(this.size + (key === "]" ? 2 : -2));
     else if (key === "q") this.setTool(this.lastTool);
@@ -598,6 +623,20 @@ export const TOOL_KEYS = {
 const KEY_OF_CODE = { Comma: ",", Period: "." };
 /** Tools that only begin at the first touch; what they began can be taken back. */
 const DRAGGED = ["brush", "erase", "lasso", "box"];
+
+// Patterns by class, repeating after six; the class chips wear the same.
+const PATTERNS = [
+  (x, y, n) => (x + y) % (2 * n) < n,
+  (x, y, n) => (x - y + 4096 * n) % (2 * n) < n,
+  (x, y, n) => y % (2 * n) < n,
+  (x, y, n) => x % (2 * n) < n,
+  (x, y, n) => x % (2 * n) < n && y % (2 * n) < n,
+  (x, y, n) => x % (2 * n) < n !== y % (2 * n) < n,
+];
+const isGap = (value, x, y, period) => value > 0 && PATTERNS[(value - 1) % PATTERNS.length](x, y, period);
+/** Width of a stripe in pixels of the label map: about 36 stripes across. */
+const hatchPeriod = (width) => Math.max(1, Math.round(width / 72));
+const darker = (word) => ((word & 0xff000000) | ((word >>> 1) & 0x007f7f7f)) >>> 0;
 
 /** '#rrggbb' as a little-endian RGBA word. */
 export function packed(color) {

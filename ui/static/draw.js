@@ -34,7 +34,7 @@ export function mount(element) {
 class DrawTab {
   constructor(element) {
     this.canvas = new MaskCanvas({ onCommit: (labels, step) => this.commit(labels, step), onChange: () => this.tools.show() });
-    this.tools = new DrawTools(this.canvas);
+    this.tools = new DrawTools(this.canvas, { onModel: () => this.loadModel() });
     this.results = new DrawResults(() => this.generate());
     this.doc = null;
     this.images = [];
@@ -137,6 +137,7 @@ class DrawTab {
     on("draw:open", ({ image, label_map_id }) => this.openById(image, label_map_id));
     on("library", async () => {
       // the demo project is complete, or images were imported
+      this.loadAreas(state.project);
       await this.loadFilm();
       if (this.images.length && (!this.doc || (this.doc.mode === "empty" && !this.doc.isTouched)))
         await this.openImage(this.images[0]);
@@ -148,6 +149,7 @@ class DrawTab {
   async openProject(project) {
     this.tools.showClasses(project.classes);
     this.tools.show();
+    this.loadAreas(project);
     this.root.dataset.loaded = "";
     await recover(project, (name, message) => this.setSaveState(name, message));
     if (state.project !== project) return;
@@ -158,6 +160,13 @@ class DrawTab {
     if (drawing) await this.openDrawing(drawing, this.underlayOf(drawing));
     else if (image || this.images.length) await this.openImage(image ?? this.images[0]);
     else await this.openEmpty();
+  }
+
+  async loadAreas(project) {
+    this.tools.areas = null;
+    const areas = await get(`/api/projects/${project.id}/class_areas`).catch(() => null);
+    if (state.project === project) this.tools.areas = areas;
+    this.tools.measure();
   }
 
   async loadFilm() {
@@ -471,6 +480,26 @@ class DrawTab {
     doc.saver.commit(chosen);
   }
 
+  // ---- what the segmenter sees
+
+  async loadModel() {
+    const { doc } = this;
+    if (!doc.image) {
+      toast("The segmenter looks at real images; this mask has none under it.");
+      return false;
+    }
+    return act(null, async () => {
+      const { job } = await order("predict", { image_id: doc.image.id });
+      if (job.before) toast(`The segmenter looks as soon as ${job.before === 1 ? "the running job" : "the queue"} is done.`);
+      const ended = await finished(job);
+      if (ended.state !== "done") throw new ApiError(ended.error ?? "Stopped.", 0, null);
+      const { labels } = await get(`/api/labels/${ended.result.label_map_blob}?w=${doc.w}&h=${doc.h}`);
+      if (doc !== this.doc) return false;
+      this.canvas.model = await decode(labels);
+      return true;
+    });
+  }
+
   // ---- generation
 
   async generate() {
@@ -480,6 +509,15 @@ class DrawTab {
     if (!mapId) throw new ApiError("Draw something first; an empty mask has nothing to show.", 0, null);
     return { mapId, answer: await order("draw", { label_map_ids: [mapId], ...this.results.settings() }) };
   }
+}
+
+/** Follow a job to its end. */
+async function finished(job) {
+  while (["queued", "running"].includes(job.state)) {
+    await new Promise((resolve) => setTimeout(resolve, 250));
+    job = await get(`/api/jobs/${job.id}`);
+  }
+  return job;
 }
 
 const pickSize = ({ w, h: height }) => ({ w, h: height });

@@ -3,7 +3,7 @@
 import { UNSURE } from "./canvas.js";
 import { h, kbd, remember, replace, svg } from "./lib.js";
 import { makePen } from "./raster.js";
-import { dropIslands, fillHoles, grow, shrink, smooth, statistics } from "./shapes.js";
+import { copyClass, dropIslands, fillHoles, grow, shrink, smooth, statistics } from "./shapes.js";
 
 // name, key, title, path of its icon on a field of 20 x 20
 const TOOLS = [
@@ -21,12 +21,13 @@ const RULES = [
   ["overwrite", "Over all"],
   ["protect", "Protect others"],
 ];
-const KEPT = ["tool", "classIndex", "size", "opacity", "rule", "erasesOnly", "isSquare", "tolerance"];
+const KEPT = ["tool", "classIndex", "size", "opacity", "rule", "erasesOnly", "isSquare", "tolerance", "isHatched"];
 const MEASURE_AFTER_MS = 150;
 
 export class DrawTools {
-  constructor(canvas) {
-    this.canvas = canvas;
+  /** `onModel()` fetches what the segmenter sees into `canvas.model`; false when there is nothing to show. */
+  constructor(canvas, { onModel }) {
+    Object.assign(this, { canvas, onModel, areas: null });
     this.bar = h("div", { class: "sx-toolbar", role: "toolbar", "aria-label": "Tools" });
     this.palette = h("div", { class: "sx-palette", role: "toolbar", "aria-label": "Classes" });
     this.hint = h("div", { class: "sx-hint" });
@@ -64,6 +65,7 @@ export class DrawTools {
       onchange: () => this.setRule(this.rule.value),
     });
     this.outline = button("\u25a2", "Outlines only (O)", () => canvas.setOutlined(!canvas.isOutlined));
+    this.hatch = button("\u25a8", "Patterns: tell classes apart without colour (T)", () => canvas.setHatched(!canvas.isHatched));
     replace(
       this.bar,
       h(
@@ -85,10 +87,7 @@ export class DrawTools {
       class: "sx-rule",
       "aria-label": "Which mask is shown",
       title: "Which mask is shown",
-      onchange: () => {
-        canvas.setShown(this.shown.value);
-        canvas.view.focus({ preventScroll: true });
-      },
+      onchange: () => this.choose(this.shown.value),
     });
     replace(
       this.shown,
@@ -96,6 +95,8 @@ export class DrawTools {
         ["edit", "My mask"],
         ["base", "As opened"],
         ["changes", "Changes"],
+        ["model", "Segmenter"],
+        ["differs", "Disagreement"],
       ].map(([value, text]) => h("option", { value }, text)),
     );
     this.viewBar = h(
@@ -104,11 +105,28 @@ export class DrawTools {
       this.shown,
       this.opacityInput,
       this.outline,
+      this.hatch,
       button("Fit", "Fit to the window (F)", () => canvas.fit()),
       button("1:1", "One pixel of the mask on one of the screen (N)", () => canvas.actualSize()),
       button("?", "All keys (?)", () => showKeys()),
     );
     replace(this.hint, this.measured, this.zoomText, this.viewBar);
+  }
+
+  /** Show another layer; what the segmenter sees is fetched when it is first asked for. */
+  async choose(shown) {
+    const { canvas } = this;
+    canvas.view.focus({ preventScroll: true });
+    const isModel = ["model", "differs"].includes(shown);
+    if (isModel && !canvas.model) {
+      this.shown.value = canvas.shown;
+      this.shown.disabled = true;
+      this.measured.textContent = "The segmenter is looking\u2026";
+      const isThere = await this.onModel();
+      this.shown.disabled = false;
+      if (!isThere) return this.show();
+    }
+    canvas.setShown(shown);
   }
 
   /** Edits of the chosen class as a whole. */
@@ -136,6 +154,11 @@ export class DrawTools {
           h("button", { type: "button", class: "sx-button sx-small", onclick: () => canvas.edit(change) }, text),
         ),
         h("label", { class: "sx-menu-amount" }, "by", amount, "px"),
+        (this.takeOver = h(
+          "button",
+          { type: "button", class: "sx-button sx-small", onclick: () => canvas.edit((l, w) => copyClass(l, w, canvas.model, pen())) },
+          "Take the segmenter's",
+        )),
       ),
     );
     menu.addEventListener("keydown", (event) => {
@@ -196,6 +219,9 @@ export class DrawTools {
     this.square.setAttribute("aria-pressed", canvas.isSquare);
     this.only.setAttribute("aria-pressed", canvas.erasesOnly);
     this.outline.setAttribute("aria-pressed", canvas.isOutlined);
+    this.hatch.setAttribute("aria-pressed", canvas.isHatched);
+    this.palette.classList.toggle("sx-hatched", canvas.isHatched);
+    this.takeOver.hidden = !canvas.model;
     this.shown.value = canvas.shown;
     this.rule.value = canvas.rule === "inside" ? `inside-${canvas.insideClass}` : canvas.rule;
     this.shapeTitle.textContent = this.nameOf(canvas.classIndex);
@@ -218,9 +244,24 @@ export class DrawTools {
     const found = statistics(canvas.labels, canvas.w, canvas.h).get(canvas.classIndex),
       name = this.nameOf(canvas.classIndex);
     const count = (number, one) => `${number} ${one}${number === 1 ? "" : "s"}`;
-    this.measured.textContent = found
-      ? `${name}: ${((100 * found.pixels) / canvas.labels.length).toFixed(1)} % of the image \u00b7 ${count(found.components, "part")} \u00b7 ${count(found.holes, "hole")}`
-      : `${name}: not drawn`;
+    const share = found ? found.pixels / canvas.labels.length : 0;
+    const parts = found && [`${(100 * share).toFixed(1)} %`, count(found.components, "part"), count(found.holes, "hole")];
+    replace(
+      this.measured,
+      h("span", {}, h("b", {}, name), " ", parts ? parts.join(" \u00b7 ") : "not drawn"),
+      h("span", {}, this.rarity(canvas.classIndex, share)),
+    );
+  }
+
+  /** How usual the chosen class and its size are among the real masks. */
+  rarity(index, share) {
+    if (!this.areas?.masks || !index || index === UNSURE) return "";
+    const known = this.areas.classes[index];
+    if (!known) return "in no real mask";
+    const words = `in ${Math.round(100 * known.share)} % of real masks`;
+    if (!share) return words;
+    const rank = known.areas.filter((area) => area < share).length / known.areas.length;
+    return `${words}, ${rank > 0.95 ? "larger than nearly all" : rank < 0.05 ? "smaller than nearly all" : "usual size"}`;
   }
 
   showClasses(classes) {
@@ -242,7 +283,7 @@ export class DrawTools {
             disabled: !index,
             onclick: () => canvas.toggleClass(index),
           },
-          h("span", { class: "sx-dot" }),
+          h("span", { class: "sx-dot", dataset: { hatch: index && index !== UNSURE ? (index - 1) % 6 : "" } }),
         ),
         h(
           "button",
@@ -253,7 +294,9 @@ export class DrawTools {
       );
     replace(
       this.palette,
-      classes.map((item) => chip(item.index, item.index < 10 ? String(item.index) : "", item.name, item.index ? item.color : "transparent")),
+      classes.map((item) =>
+        chip(item.index, item.index < 10 ? String(item.index) : "", item.name, item.index ? item.color : "transparent"),
+      ),
       chip(UNSURE, "U", "unsure", "#808080"),
     );
     replace(
@@ -289,7 +332,7 @@ const KEYS = [
   ["Wheel or two fingers", "zoom at the pointer"],
   ["Space + drag", "move the picture"],
   ["F  N", "fit to the window, 1:1"],
-  ["H  O", "hide the mask while held, outlines only"],
+  ["H  O  T", "hide the mask while held, outlines only, patterns"],
   ["Q", "last tool"],
   ["Enter  Esc", "close or give up a polygon"],
 ];

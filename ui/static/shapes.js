@@ -284,3 +284,18 @@ export function nearest(w, h, isSource) {
   }
   return { distance2, source };
 }
+
+/** Take over one class of another label map, by the pen's rule; what was the class only here becomes what it is there. */
+export function copyClass(labels, w, from, { value, allows }) {
+  let box = null;
+  for (let i = 0; i < labels.length; i++) {
+    const isOurs = labels[i] === value,
+      isTheirs = from[i] === value;
+    if (isOurs === isTheirs || (isTheirs && allows && !allows[labels[i]])) continue;
+    labels[i] = from[i];
+    const x = i % w,
+      y = (i - x) / w;
+    box = joined(box, [x, y, x, y]);
+  }
+  return box;
+}

@@ -194,8 +194,9 @@ async function poll() {
   timer = setTimeout(() => (document.hidden ? (timer = setTimeout(poll, IDLE_MS)) : poll()), wait);
 }
 
-// The Align tab shows its own result; a message over it would lie on the buttons that decide.
+// Some ends show themselves where they were asked for; in Align a message would lie on the buttons that decide.
 function isShown(item) {
+  if (item.kind === "predict" || item.purpose === "draw") return true;
   return item.kind === "align" && !!document.querySelector("[data-panel=align]")?.offsetParent;
 }
 
@@ -208,7 +209,7 @@ function announceEnds(recent) {
     if (first || before === item.state || !["done", "failed", "cancelled"].includes(item.state)) continue;
     lastEnd = { item, at: Date.now() };
     if (item.state === "failed") toast(`${item.title}: ${item.error ?? "failed"}`, "bad");
-    else if (item.state === "done" && item.purpose !== "draw" && !isShown(item)) toast(`${item.title}: ${item.message}`, "good");
+    else if (item.state === "done" && !isShown(item)) toast(`${item.title}: ${item.message}`, "good");
     emit("job:end", item);
     refreshOverview().catch(() => {});
   }

@@ -1,0 +1,26 @@
+"""What the project's segmenter sees in one real image, for the layer beside a person's mask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from saadi import devices
+from saadi.downstream.segmenter import Segmenter
+from saadi.jobs import JobContext, Outcome
+from saadi.store import Store
+
+
+def run_job(context: JobContext) -> Outcome:
+    """Job `predict`: the selector's label map of one image, at the image's size, as a blob that the job names."""
+    devices.use_all_threads()
+    store, order = context.store, context.params
+    model = store.model(order["model_id"])
+    segmenter = Segmenter.from_file(model.architecture, store.files.path(model.file))
+    [found] = segmenter.predict([store.blobs.image(store.image(order["image_id"]).blob)])
+    blob = store.blobs.put_label_map(found.label_map)
+    context.report(1, 1, "the segmenter has looked", images={"prediction": blob})
+
+    def publish(store: Store) -> dict[str, Any]:
+        return {"label_map_blob": blob, "confidence": round(found.confidence, 4)}
+
+    return Outcome("the segmenter has looked at the image", publish)
