@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -116,8 +117,11 @@ def new_page(chromium_path: str) -> Iterator[Callable[..., Page]]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium_path, args=ARGUMENTS)
 
-        def open_page(**options: float) -> Page:
-            opened = browser.new_context(viewport={"width": 1366, "height": 768}, **options).new_page()
+        def open_page(*, is_first_visit: bool = False, **options: Any) -> Page:
+            context = browser.new_context(viewport={"width": 1366, "height": 768}, **options)
+            if not is_first_visit:
+                context.add_init_script("localStorage.setItem('saadi.welcomed', '1')")
+            opened = context.new_page()
             opened.on("pageerror", lambda error: complaints.append(str(error)))
             opened.on("request", check)
             return opened

@@ -1,5 +1,6 @@
 // Header (project, counts, theme) and the strip at the bottom that follows the running job on every tab.
 import { act, ago, duration, emit, get, h, on, percent, plural, post, PERSON_KEY, refreshOverview, remember, replace, state, toast } from "./lib.js";
+import { welcome } from "./welcome.js";
 
 const FAST_MS = 1000,
   IDLE_MS = 15000;
@@ -35,6 +36,11 @@ export function mount(element) {
         who,
         h(
           "button",
+          { type: "button", class: "sx-icon", title: "What is this?", "aria-label": "What is this?", onclick: () => welcome() },
+          "?",
+        ),
+        h(
+          "button",
           {
             type: "button",
             class: "sx-icon",
@@ -66,6 +72,7 @@ export function mount(element) {
     h("span", { class: "sx-disclaimer" }, "Research use only; not a medical device"),
   );
   start(Number(localStorage.getItem("saadi.project")) || null);
+  welcome({ isFirst: true });
 }
 
 function logo() {
