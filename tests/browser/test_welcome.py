@@ -16,7 +16,8 @@ TABS = ("Draw", "Data", "Generate", "Curate", "Vote", "Align", "Export")
 OVERFLOWING = """() => {
     const panel = [...document.querySelectorAll('.sx-panel:not([data-panel=shell])')].find((one) => one.offsetParent);
     const header = [...document.querySelectorAll('.sx-header button, .sx-header select, [role=tab]')];
-    const scrolls = (node) => node && node !== panel && (/auto|scroll/.test(getComputedStyle(node).overflowX) || scrolls(node.parentElement));
+    const scrolls = (node) =>
+        node && node !== panel && (/auto|scroll/.test(getComputedStyle(node).overflowX) || scrolls(node.parentElement));
     return [...header, ...panel.querySelectorAll('button, input, select, h2, canvas')]
         .filter((node) => node.offsetParent && !scrolls(node.parentElement))
         .map((node) => [node.getBoundingClientRect(), node])

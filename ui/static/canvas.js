@@ -232,7 +232,10 @@ export class MaskCanvas {
       lut = against ? this.changesLut() : this.lut,
       gaps = this.isHatched ? this.hatchLut(lut) : lut,
       period = hatchPeriod(this.w);
-    for (let y = 0; y < height; y++)
+    const isPlain = !against && !this.isOutlined && !this.isHatched; // by far the most frequent, and four times as fast
+    for (let y = 0; isPlain && y < height; y++)
+      for (let k = y * w, i = (y + y0) * this.w + x0, last = k + w; k < last; ) pixels[k++] = lut[source[i++]];
+    for (let y = 0; !isPlain && y < height; y++)
       for (let x = 0; x < w; x++) {
         const i = (y + y0) * this.w + x + x0,
           value = source[i];
