@@ -87,9 +87,32 @@ def class_statistics(label_map: LabelMap, classes: Sequence[LabelClass]) -> list
     ]
 
 
-def colorize(label_map: LabelMap, classes: Sequence[LabelClass]) -> Image:
-    """Return (H, W, 3) uint8: each pixel in its class colour, background black."""
-    return palette(classes)[label_map]
+def colorize(label_map: LabelMap, classes: Sequence[LabelClass], *, hatched: bool = False) -> Image:
+    """Return (H, W, 3) uint8: each pixel in its class colour, background black; `hatched` adds the stripes of `hatch`."""
+    color = palette(classes)[label_map]
+    if hatched:
+        color[hatch(label_map)] //= 2
+    return color
+
+
+def hatch(label_map: LabelMap) -> NDArray[np.bool_]:
+    """Return where a class wears the dark part of its pattern, for those who cannot tell its colour; six patterns that repeat.
+
+    The canvas paints the same ones (ui/static/canvas.js). About 36 stripes across, whatever the size.
+    """
+    width = max(2, round(label_map.shape[1] / 72))  # at one pixel both diagonals and the chequers are the same
+    y, x = np.ogrid[: label_map.shape[0], : label_map.shape[1]]
+
+    def striped(position: NDArray[np.int_]) -> NDArray[np.bool_]:
+        return np.asarray(position % (2 * width) < width)
+
+    across, down = striped(x), striped(y)
+    patterns = (striped(x + y), striped(x - y), down, across, across & down, across != down)
+    is_dark = np.zeros(label_map.shape, bool)
+    for index in np.unique(label_map):
+        if index not in (BACKGROUND, IGNORE):
+            is_dark |= (label_map == index) & patterns[(int(index) - 1) % len(patterns)]
+    return is_dark
 
 
 def borders(label_map: LabelMap, *, width_px: int) -> NDArray[np.bool_]:
@@ -104,20 +127,27 @@ def borders(label_map: LabelMap, *, width_px: int) -> NDArray[np.bool_]:
 
 
 def overlay(
-    image: Image, label_map: LabelMap, classes: Sequence[LabelClass], *, opacity: float = 0.45, outline_px: int = 0
+    image: Image,
+    label_map: LabelMap,
+    classes: Sequence[LabelClass],
+    *,
+    opacity: float = 0.45,
+    outline_px: int = 0,
+    hatched: bool = False,
 ) -> Image:
     """Return the image with class colours laid over it; background pixels stay as they are.
 
     Args:
         opacity: 0 shows the image alone, 1 hides it below the classes.
         outline_px: Width of a full-strength outline around each class; 0 for none.
+        hatched: Patterns beside colours, see `hatch`.
 
     Raises:
         SizeMismatchError: Image and label map differ in height or width.
     """
     if image.shape[:2] != label_map.shape:
         raise SizeMismatchError(f"label map is {label_map.shape}, image is {image.shape[:2]}; fit the label map first")
-    color = colorize(label_map, classes)
+    color = colorize(label_map, classes, hatched=hatched)
     weight = np.where(label_map == BACKGROUND, 0.0, opacity).astype(np.float32)
     weight[borders(label_map, width_px=outline_px) & (label_map != BACKGROUND)] = 1.0
     mixed = image * (1 - weight[..., None]) + color * weight[..., None]

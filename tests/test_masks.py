@@ -93,3 +93,15 @@ def test_fitting_invents_no_value():
     label_map[4, 4] = 255
     assert set(np.unique(masks.fit_to(label_map, size=(31, 17)))) <= {0, 1, 2, 255}
     assert masks.fit_to(label_map, size=(8, 8)) is label_map
+
+
+def test_patterns_tell_apart_classes_of_the_same_colour():
+    classes = [LabelClass(0, "background", "#000000")] + [LabelClass(index, f"c{index}", "#808080") for index in range(1, 8)]
+    seen = []
+    for index in range(1, 8):
+        label_map = np.full((72, 72), index, np.uint8)
+        seen.append(masks.colorize(label_map, classes, hatched=True).tobytes())
+        assert len(np.unique(masks.colorize(label_map, classes, hatched=True))) == 2
+    assert len(set(seen)) == 6 and seen[0] == seen[6]  # they repeat after six
+    empty = np.array([[0, 255]], np.uint8)
+    assert not masks.hatch(empty).any()

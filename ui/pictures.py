@@ -37,8 +37,10 @@ def build_router(context: Context) -> APIRouter:
         return Response(BlobStore(context.home.blobs).get(blob), media_type="image/png", headers=FOREVER)
 
     @router.get("/mask/{project_id}/{label_map}.webp")
-    def mask(project_id: int, label_map: str, size: int = Query(default=256, ge=16, le=2048)) -> Response:
-        return _webp(_mask(context.home.blobs, label_map, classes_of(project_id), size))
+    def mask(
+        project_id: int, label_map: str, size: int = Query(default=256, ge=16, le=2048), hatch: bool = False
+    ) -> Response:
+        return _webp(_mask(context.home.blobs, label_map, classes_of(project_id), size, hatch))
 
     @router.get("/outline/{project_id}/{label_map}.png")
     def outline(
@@ -49,8 +51,14 @@ def build_router(context: Context) -> APIRouter:
         return Response(picture, media_type="image/png", headers=FOREVER)
 
     @router.get("/overlay/{project_id}/{image_blob}/{label_map}.webp")
-    def overlay(project_id: int, image_blob: str, label_map: str, size: int = Query(default=256, ge=16, le=2048)) -> Response:
-        return _webp(_overlay(context.home.blobs, image_blob, label_map, classes_of(project_id), size))
+    def overlay(
+        project_id: int,
+        image_blob: str,
+        label_map: str,
+        size: int = Query(default=256, ge=16, le=2048),
+        hatch: bool = False,
+    ) -> Response:
+        return _webp(_overlay(context.home.blobs, image_blob, label_map, classes_of(project_id), size, hatch))
 
     @router.get("/disagreement/{project_id}/{asked}/{predicted}.webp")
     def disagreement(project_id: int, asked: str, predicted: str, size: int = Query(default=512, ge=16, le=2048)) -> Response:
@@ -95,11 +103,12 @@ def _thumbnail(root: Path, blob: str, size: int) -> bytes:
 
 
 @cached
-def _mask(root: Path, label_map: str, classes: Classes, size: int) -> bytes:
+def _mask(root: Path, label_map: str, classes: Classes, size: int, hatched: bool) -> bytes:
     labels = BlobStore(root).label_map(label_map)
     factor = min(1.0, size / max(labels.shape))
     small = masks.fit_to(labels, size=(max(1, round(labels.shape[0] * factor)), max(1, round(labels.shape[1] * factor))))
-    return _encode(masks.colorize(small, classes), ".webp", [cv2.IMWRITE_WEBP_QUALITY, 101])  # above 100 = lossless
+    picture = masks.colorize(small, classes, hatched=hatched)
+    return _encode(picture, ".webp", [cv2.IMWRITE_WEBP_QUALITY, 101])  # above 100 = lossless
 
 
 @cached
@@ -112,10 +121,10 @@ def _outline(root: Path, label_map: str, classes: Classes, size: int, like: str 
 
 
 @cached
-def _overlay(root: Path, image_blob: str, label_map: str, classes: Classes, size: int) -> bytes:
+def _overlay(root: Path, image_blob: str, label_map: str, classes: Classes, size: int, hatched: bool) -> bytes:
     picture = _shrunk(BlobStore(root).image(image_blob), size)
     labels = masks.fit_to(BlobStore(root).label_map(label_map), size=picture.shape[:2])
-    return _as_webp(masks.overlay(picture, labels, classes, opacity=0.4, outline_px=1))
+    return _as_webp(masks.overlay(picture, labels, classes, opacity=0.4, outline_px=1, hatched=hatched))
 
 
 @cached

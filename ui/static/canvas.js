@@ -638,7 +638,7 @@ const PATTERNS = [
 ];
 const isGap = (value, x, y, period) => value > 0 && PATTERNS[(value - 1) % PATTERNS.length](x, y, period);
 /** Width of a stripe in pixels of the label map: about 36 stripes across. */
-const hatchPeriod = (width) => Math.max(1, Math.round(width / 72));
+const hatchPeriod = (width) => Math.max(2, Math.round(width / 72));
 const darker = (word) => ((word & 0xff000000) | ((word >>> 1) & 0x007f7f7f)) >>> 0;
 
 /** '#rrggbb' as a little-endian RGBA word. */

@@ -1,7 +1,7 @@
 // The tools of the canvas: icons, sliders, rules, classes, what a class measures, and the card of keys. What was chosen last
 // comes back next time.
 import { UNSURE } from "./canvas.js";
-import { h, kbd, remember, replace, svg } from "./lib.js";
+import { h, kbd, patterns, remember, replace, svg } from "./lib.js";
 import { makePen } from "./raster.js";
 import { copyClass, dropIslands, fillHoles, grow, shrink, smooth, statistics } from "./shapes.js";
 
@@ -221,6 +221,7 @@ export class DrawTools {
     this.outline.setAttribute("aria-pressed", canvas.isOutlined);
     this.hatch.setAttribute("aria-pressed", canvas.isHatched);
     this.palette.classList.toggle("sx-hatched", canvas.isHatched);
+    patterns.isOn = canvas.isHatched;
     this.takeOver.hidden = !canvas.model;
     this.shown.value = canvas.shown;
     this.rule.value = canvas.rule === "inside" ? `inside-${canvas.insideClass}` : canvas.rule;

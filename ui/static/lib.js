@@ -118,12 +118,15 @@ export const openTab = (name) => document.querySelector(`#tab-${name}-button, [r
 
 // ---- pictures
 
+/** Patterns beside class colours, where the user asked for them (Draw). */
+export const patterns = { isOn: false };
+const hatch = () => (patterns.isOn ? "&hatch=1" : "");
 export const urls = {
   image: (blob) => `/image/${blob}.png`,
   thumb: (blob, size = 256) => `/image/${blob}.png?size=${size}`,
-  mask: (blob, size = 256) => `/mask/${state.project.id}/${blob}.webp?size=${size}`,
+  mask: (blob, size = 256) => `/mask/${state.project.id}/${blob}.webp?size=${size}${hatch()}`,
   outline: (blob, like, size = 768) => `/outline/${state.project.id}/${blob}.png?size=${size}&like=${like}`,
-  overlay: (image, map, size = 256) => `/overlay/${state.project.id}/${image}/${map}.webp?size=${size}`,
+  overlay: (image, map, size = 256) => `/overlay/${state.project.id}/${image}/${map}.webp?size=${size}${hatch()}`,
   disagreement: (asked, predicted, size = 512) => `/disagreement/${state.project.id}/${asked}/${predicted}.webp?size=${size}`,
 };
 export const picture = (source, alternative, attributes = {}) =>
