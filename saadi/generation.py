@@ -201,8 +201,10 @@ def _draw(store: Store, wanted: Plan, inputs: Sequence[tuple[LabelMapRecord, int
 def _steps_of(report: Report, *, first: int, size: int, count: int, steps: int) -> StepCallback:
     """Report the network steps of one batch as progress of the whole order."""
 
+    made = f"image {first + 1}" if size == 1 else f"images {first + 1} to {first + size}"
+
     def on_step(step: int, of: int) -> None:
-        report(first * steps + step * size, count * steps, f"image {first + 1} of {count}, step {step} of {of}")
+        report(first * steps + step * size, count * steps, f"{made} of {count}, step {step} of {of}")
 
     return on_step
 

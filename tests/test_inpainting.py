@@ -168,7 +168,7 @@ def test_a_stop_keeps_whole_batches_only(store: Store, real: RealImage) -> None:
 
     def report(step: int, total: int, message: str, **more: object) -> None:
         reported.append(message)
-        if message == "image 5 of 12, step 2 of 3":
+        if message == "images 5 to 8 of 12, step 2 of 3":
             raise CancelledError("cancelled")
 
     wanted = generation.plan(

@@ -69,7 +69,9 @@ def _settings(sample: Sample) -> dict[str, Any]:
     parts = [f"{told['num_inference_steps']} steps"] if "num_inference_steps" in told else []
     parts += [f"guidance {told['guidance_scale']:g}"] if "guidance_scale" in told else []
     parts += [str(told["sampler"]).replace("_", " ")] if "sampler" in told else []
-    return {"kind": "settings", "title": f"Seed {sample.seed}", "text": ", ".join(parts)}
+    settings = {key: told.get(key) for key in ("num_inference_steps", "guidance_scale")}
+    use = {"seed": sample.seed, "settings": settings, "adapter": "none" if sample.adapter_id is None else sample.adapter_id}
+    return {"kind": "settings", "title": f"Seed {sample.seed}", "text": ", ".join(parts), "use": use}
 
 
 def _version(store: Store, sample: Sample) -> dict[str, Any]:

@@ -68,7 +68,6 @@ def theme() -> gr.themes.Base:
 def head(context: Context) -> str:
     """Return what goes into the page's head: our style sheets, loaded before anything is drawn."""
     base = f"/static/{context.static_version}"
-    sheets = "".join(
-        f'<link rel="stylesheet" href="{base}/{name}.css">' for name in ("studio", "controls", "draw", "review", "tabs")
-    )
+    names = ("studio", "controls", "draw", "generate", "review", "tabs")
+    sheets = "".join(f'<link rel="stylesheet" href="{base}/{name}.css">' for name in names)
     return f'{sheets}<link rel="icon" type="image/svg+xml" href="{base}/icon.svg">'

@@ -16,7 +16,9 @@ import {
   onShow,
   order,
   picture,
+  post,
   replace,
+  requestId,
   segmented,
   state,
   urls,
@@ -31,7 +33,10 @@ class DrawTab {
   constructor(element) {
     this.canvas = new MaskCanvas({ onCommit: (labels) => this.commit(labels), onChange: () => this.tools.show() });
     this.tools = new DrawTools(this.canvas);
-    this.results = new DrawResults(() => this.generate());
+    this.results = new DrawResults(
+      () => this.generate(),
+      (revision) => this.openRevision(revision),
+    );
     this.doc = null;
     this.images = [];
     this.drawings = [];
@@ -99,8 +104,9 @@ class DrawTab {
 
   listen() {
     onKeys(this.root, (event) => {
-      if (event.key === "Escape" && !this.canvas.isBusy() && this.results.job) {
-        this.results.cancel();
+      if (event.key === "Escape" && !this.canvas.isBusy() && this.results.escape(event)) return true;
+      if (event.key.toLowerCase() === "c") {
+        this.results.holdBefore(true);
         return true;
       }
       if (event.key === "?") {
@@ -119,10 +125,21 @@ class DrawTab {
       )
         event.preventDefault();
     });
-    document.addEventListener("keyup", (event) => this.canvas.keyUp(event));
+    document.addEventListener("keydown", (event) => {
+      // from the fields of the strip, too
+      const isMine = (event.ctrlKey || event.metaKey) && event.key === "Enter" && !event.repeat;
+      if (!isMine || !this.root.offsetParent || document.querySelector("dialog[open]")) return;
+      event.preventDefault();
+      this.results.start();
+    });
+    document.addEventListener("keyup", (event) => {
+      this.canvas.keyUp(event);
+      if (event.key.toLowerCase() === "c") this.results.holdBefore(false);
+    });
     addEventListener("blur", () => {
       this.canvas.isSpace = false;
       this.canvas.setHidden(false);
+      this.results.holdBefore(false);
     });
     setInterval(() => this.showSaved(), 1000);
     onShow(this.root, () => {
@@ -130,6 +147,7 @@ class DrawTab {
       if (state.project) this.loadFilm();
     });
     on("draw:open", ({ image, label_map_id }) => this.openById(image, label_map_id));
+    on("draw:revision", (revision) => act(null, () => this.openRevision(revision)));
     on("library", async () => {
       // the demo project is complete, or images were imported
       await this.loadFilm();
@@ -223,6 +241,16 @@ class DrawTab {
     return real ? this.openImage(real) : this.openDrawing(record, this.underlayOf(id));
   }
 
+  /** An earlier revision as a new mask of one's own; the one it comes from stays as it is. */
+  async openRevision({ label_map_id, rev }) {
+    const made = await post("/api/label_maps/from_revision", { label_map_id, rev, request_id: requestId() });
+    const { image_id } = await get(`/api/label_maps/${label_map_id}`),
+      image = this.images.find((item) => item.id === image_id) ?? this.underlayOf(label_map_id);
+    if (image) localStorage.setItem(`saadi.underlay.${state.project.created_at}.${made.id}`, image.id);
+    await this.loadFilm();
+    await this.openDrawing(made, image);
+  }
+
   async openImage(image) {
     const stored = image.label_map_id ? await get(`/api/label_maps/${image.label_map_id}`) : null;
     const size = stored ?? { w: image.width, h: image.height };
@@ -264,7 +292,7 @@ class DrawTab {
     this.setSaveState(doc.stored ? "unchanged" : "empty");
     this.describe();
     this.remember();
-    this.results.showFor({ mapId: doc.stored?.id ?? null, blob: doc.stored?.blob ?? null });
+    this.results.showFor(doc);
     this.root.dataset.loaded = `${doc.image?.id ?? 0}-${doc.stored?.id ?? 0}`;
   }
 
@@ -355,7 +383,6 @@ class DrawTab {
   commit(labels) {
     this.doc.isTouched = true;
     this.doc.saver.commit(labels);
-    this.results.maskChanged();
   }
 
   setSaveState(name, message = "") {

@@ -292,6 +292,9 @@ const KEYS = [
   ["H  O", "hide the mask while held, outlines only"],
   ["Q", "last tool"],
   ["Enter  Esc", "close or give up a polygon"],
+  ["Ctrl + Enter", "four variants of this mask"],
+  ["Esc, Shift + Esc", "stop the running order, stop all of mine"],
+  ["C", "while held: the images before, of the same seeds"],
 ];
 
 /** All keys on a card. */
