@@ -13,13 +13,15 @@ from typing import Any, Literal
 import numpy as np
 import structlog
 
-from saadi import devices
+from saadi import devices, inpainting, masks
 from saadi.config import Home
 from saadi.downstream import scoring
-from saadi.engines.base import StepCallback
+from saadi.engines.base import PreviewCallback, Region, StepCallback
 from saadi.engines.compact import SAMPLING_BATCH, CompactEngine
 from saadi.errors import NotFoundError
 from saadi.jobs import JobContext, Outcome, Report
+from saadi.orders import Inpaint
+from saadi.previews import Previews
 from saadi.records import Adapter, LabelMapRecord, Model, Project, Sample
 from saadi.store import Store
 from saadi.store.candidates import sample_recipe
@@ -52,6 +54,14 @@ def warm_up(home: Home) -> None:
 
 
 @dataclass(frozen=True)
+class Part:
+    """What is made anew of one picture, for all candidates of an order."""
+
+    source: inpainting.Source
+    region: Region
+
+
+@dataclass(frozen=True)
 class Plan:
     """What all images of one order share; with label map and seed it names a sample."""
 
@@ -63,6 +73,8 @@ class Plan:
     """As stored with the sample: number of steps, sampler, guidance, strength of the adapter."""
     purpose: Literal["draw", "pool"]
     parent_id: int | None = None
+    part: Part | None = None
+    """None = whole images."""
 
     @property
     def num_inference_steps(self) -> int:
@@ -78,21 +90,38 @@ def plan(
     settings: dict[str, Any],
     purpose: Literal["draw", "pool"],
     parent_id: int | None = None,
+    inpaint: Inpaint | None = None,
+    record: LabelMapRecord | None = None,
 ) -> Plan:
-    """Fill in what the order left to the weights: sampler and number of steps."""
+    """Fill in what the order left to the weights: sampler and number of steps; with `inpaint` also the part under `record`."""
     engine = warm_engine(store, model)
     sampler = engine.architecture["sampler"]
+    part = None
+    if inpaint is not None and record is not None:
+        part = _part(store, project, engine, inpaint, record)
+        recipe = inpainting.recipe_of(part.source, class_index=inpaint.class_index, dilate_px=inpaint.dilate_px)
+        settings = settings | {"inpaint": recipe}
+        parent_id = part.source.parent_id
     complete = {
         **settings,
         "num_inference_steps": settings.get("num_inference_steps") or sampler["num_inference_steps"],
         "sampler": sampler["name"],
         "adapter_scale": adapter.scale if adapter else 1.0,
     }
-    return Plan(project, model, engine, adapter, complete, purpose, parent_id)
+    return Plan(project, model, engine, adapter, complete, purpose, parent_id, part)
+
+
+def _part(store: Store, project: Project, engine: CompactEngine, inpaint: Inpaint, record: LabelMapRecord) -> Part:
+    """The source at the engine's size, as fitting scales real images: that is what stays bit for bit around the region."""
+    source = inpainting.source_of(store, project, **inpaint.source.model_dump())
+    weight = inpainting.weight_of(store, project, source, record, class_index=inpaint.class_index, dilate_px=inpaint.dilate_px,
+                                  side=engine.resolution)  # fmt: skip
+    return Part(source, Region(masks.fit_image_to(store.blobs.image(source.blob), side=engine.resolution), weight))
 
 
 def generate_samples(
-    store: Store, wanted: Plan, label_maps: Sequence[LabelMapRecord], *, candidates: int, seed: int, report: Report
+    store: Store, wanted: Plan, label_maps: Sequence[LabelMapRecord], *, candidates: int, seed: int, report: Report,
+    previews: Previews | None = None,
 ) -> list[Sample]:
     """K images per label map, seeds seed, seed + 1, ...; all candidates of one label map differ by seed only.
 
@@ -109,8 +138,11 @@ def generate_samples(
         known = [_known(store, wanted, record, number) for record, number in chunk]
         missing = [pair for pair, sample in zip(chunk, known, strict=True) if sample is None]
         on_step = _steps_of(report, first=first, size=len(missing), count=len(inputs), steps=wanted.num_inference_steps)
-        drawn = iter(_draw(store, wanted, missing, on_step) if missing else [])
-        made += [sample or next(drawn) for sample in known]
+        drawn = iter(_draw(store, wanted, missing, on_step, previews.offer if previews else None) if missing else [])
+        batch = [sample or next(drawn) for sample in known]
+        if previews is not None:
+            previews.made([sample.id for sample in batch])
+        made += batch
     return made
 
 
@@ -128,9 +160,10 @@ def _known(store: Store, wanted: Plan, record: LabelMapRecord, seed: int) -> Sam
     )
 
 
-def _draw(store: Store, wanted: Plan, inputs: Sequence[tuple[LabelMapRecord, int]], on_step: StepCallback) -> list[Sample]:
-    """Make one batch and store it."""
-    adapter = wanted.adapter
+def _draw(store: Store, wanted: Plan, inputs: Sequence[tuple[LabelMapRecord, int]], on_step: StepCallback,
+          on_preview: PreviewCallback | None) -> list[Sample]:  # fmt: skip
+    """Make one batch and store it: all of it, or nothing when somebody stops it."""
+    adapter, part = wanted.adapter, wanted.part
     images = wanted.engine.generate(
         [store.blobs.label_map(record.blob) for record, _ in inputs],
         [seed for _, seed in inputs],
@@ -139,31 +172,39 @@ def _draw(store: Store, wanted: Plan, inputs: Sequence[tuple[LabelMapRecord, int
         adapter=store.files.path(adapter.file) if adapter else None,
         adapter_scale=adapter.scale if adapter else 1.0,
         on_step=on_step,
+        on_preview=on_preview,
+        regions=[part.region] * len(inputs) if part else None,
     )
-    return [
-        store.add_sample(
-            wanted.project.id,
-            label_map_id=record.id,
-            label_map_rev=record.rev,
-            label_map_blob=record.blob,
-            blob=store.blobs.put_image(image),
-            seed=seed,
-            engine=wanted.engine.name,
-            model_id=wanted.model.id,
-            adapter_id=adapter.id if adapter else None,
-            settings=wanted.settings,
-            purpose=wanted.purpose,
-            parent_id=wanted.parent_id,
-        )
-        for (record, seed), image in zip(inputs, images, strict=True)
-    ]
+    blobs = [store.blobs.put_image(image) for image in images]
+    with store.write():
+        return [
+            store.add_sample(
+                wanted.project.id,
+                label_map_id=record.id,
+                label_map_rev=record.rev,
+                label_map_blob=record.blob,
+                blob=blob,
+                seed=seed,
+                engine=wanted.engine.name,
+                model_id=wanted.model.id,
+                adapter_id=adapter.id if adapter else None,
+                settings=wanted.settings,
+                purpose=wanted.purpose,
+                parent_id=wanted.parent_id,
+                source_blob=part.source.blob if part else None,
+                is_composite=part.source.is_real if part else False,
+            )
+            for (record, seed), blob in zip(inputs, blobs, strict=True)
+        ]
 
 
 def _steps_of(report: Report, *, first: int, size: int, count: int, steps: int) -> StepCallback:
     """Report the network steps of one batch as progress of the whole order."""
 
+    made = f"image {first + 1}" if size == 1 else f"images {first + 1} to {first + size}"
+
     def on_step(step: int, of: int) -> None:
-        report(first * steps + step * size, count * steps, f"image {first + 1} of {count}, step {step} of {of}")
+        report(first * steps + step * size, count * steps, f"{made} of {count}, step {step} of {of}")
 
     return on_step
 
@@ -197,8 +238,13 @@ def run_job(context: JobContext) -> Outcome:
         settings=order["settings"],
         purpose=order["purpose"],
         parent_id=order["parent_id"],
+        inpaint=Inpaint(**order["inpaint"]) if order.get("inpaint") else None,
+        record=records[0],
     )
-    samples = generate_samples(store, wanted, records, candidates=order["candidates"], seed=order["seed"], report=context.report)
+    samples = generate_samples(
+        store, wanted, records, candidates=order["candidates"], seed=order["seed"], report=context.report,
+        previews=Previews(context.dir),
+    )  # fmt: skip
     scorers = scoring.load_scorers(store, project)
     if scorers:
         scoring.score_samples(store, project, samples, scorers, context.report)

@@ -106,6 +106,8 @@ class JobContext:
         if self._first_step is None:
             self._first_step, self._started = step, clock
         if metrics is None and images is None and clock - self._last < REPORT_EVERY_S and step < total:
+            if self.store.is_cancel_requested(self.job.id):  # a read of 10 us, no fsync
+                raise CancelledError("cancelled")
             return
         self._last = clock
         done = step - self._first_step

@@ -192,3 +192,24 @@ def fit_image_to(image: Image, *, side: int) -> Image:
     if image.shape[:2] == (side, side):
         return image
     return np.asarray(cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def changed_region(before: LabelMap | None, after: LabelMap, *, class_index: int | None) -> NDArray[np.bool_]:
+    """Where a class was or is; None = where anything changed. Without `before` nothing is known to have changed.
+
+    Raises:
+        SizeMismatchError: The two label maps differ in height or width.
+    """
+    if before is not None and before.shape != after.shape:
+        raise SizeMismatchError(f"the label maps are {before.shape} and {after.shape}; fit them to one size first")
+    was = after if before is None else before
+    changed = was != after if class_index is None else (was == class_index) | (after == class_index)
+    return np.asarray(changed, dtype=bool)
+
+
+def feathered(region: NDArray[np.bool_], *, width_px: int) -> NDArray[np.float32]:
+    """1 in the region, falling evenly to 0 over `width_px` around it, and 0 beyond: a seam without an edge."""
+    if not region.any():
+        return np.zeros(region.shape, np.float32)
+    distance = cv2.distanceTransform((~region).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray(np.clip(1 - distance / (width_px + 1), 0, 1), dtype=np.float32)

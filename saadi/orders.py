@@ -7,8 +7,9 @@ import uuid
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from saadi import inpainting
 from saadi.errors import BadInputError, TooFewError
 from saadi.records import IGNORE, Job
 from saadi.store import Store
@@ -37,6 +38,31 @@ class SamplingSettings(BaseModel):
     """None = the number stored with the weights by the sweep at the end of the fit."""
     guidance_scale: float = Field(default=1.0, ge=1.0, le=10.0, allow_inf_nan=False)
     """1 = no classifier-free guidance (one network call a step); above 1 costs two."""
+
+
+class PictureChoice(BaseModel):
+    """A synthetic image or a real one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    sample_id: int | None = None
+    image_id: int | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.sample_id is None) == (self.image_id is None):
+            raise ValueError("name one picture, by sample_id or by image_id")
+        return self
+
+
+class Inpaint(BaseModel):
+    """Make only a part of a picture anew; all else stays, bit for bit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    source: PictureChoice
+    class_index: int | None = Field(default=None, ge=0, le=99)
+    """Where this class was or is; None = where the mask changed."""
+    dilate_px: int = Field(default=inpainting.DILATE_PX, ge=0, le=inpainting.MAX_DILATE_PX)
+    """Width of the seam around it, in pixels of the made image."""
 
 
 class Order(BaseModel):
@@ -99,6 +125,8 @@ class GenerateOrder(Order):
     """None = the generator in use."""
     purpose: Literal["draw", "pool"] = "pool"
     parent_id: int | None = None
+    inpaint: Inpaint | None = None
+    """None = whole images."""
 
     def check(self, store: Store) -> None:
         need_segmentation(store, self.project_id)
@@ -113,6 +141,20 @@ class GenerateOrder(Order):
                 raise BadInputError(f"label map {label_map_id} belongs to another project")
         if self.label_map_ids is None and not store.label_maps(self.project_id, splits=["train"]):
             raise TooFewError("this project has no label maps in its training split; import images with masks or draw one first")
+        if self.inpaint is not None:
+            self._check_part(store, self.inpaint)
+
+    def _check_part(self, store: Store, part: Inpaint) -> None:
+        project = store.project(self.project_id)
+        if self.label_map_ids is None or len(self.label_map_ids) != 1:
+            named = len(self.label_map_ids or ())
+            raise BadInputError(f"a part is made anew under one label map; got {named}, name one")
+        if part.class_index is not None and part.class_index >= len(project.classes):
+            last = len(project.classes) - 1
+            raise BadInputError(f"class {part.class_index} is not in this project; it has classes 0 to {last}")
+        source = inpainting.source_of(store, project, **part.source.model_dump())
+        inpainting.weight_of(store, project, source, store.label_map(self.label_map_ids[0]), class_index=part.class_index,
+                             dilate_px=part.dilate_px, side=project.resolution)  # fmt: skip
 
     def frozen(self, store: Store) -> Self:
         model = store.active_model(self.project_id, "engine")

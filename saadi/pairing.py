@@ -107,8 +107,9 @@ def next_vote_pairs(
 def _candidates(store: Store, project_id: int) -> dict[str, list[Candidate]]:
     """Label map blob -> its candidates that the active selector has scored.
 
-    Only images of the present generator, only label maps that belong to no validation or test patient (those measure), and none
-    that somebody has quarantined; a rejected image stays, as a loser it teaches.
+    Only images of the present generator, only label maps that belong to no validation or test patient (those measure), none
+    that somebody has quarantined, and none of which only a part was made: most of its pixels are another picture's. A rejected
+    image stays, as a loser it teaches.
     """
     by_selector = {score.sample_id: score.dice for score in store.scores(project_id) if score.kind == "selector"}
     engine = store.active_model(project_id, "engine")
@@ -117,6 +118,7 @@ def _candidates(store: Store, project_id: int) -> dict[str, list[Candidate]]:
     groups: dict[str, list[Candidate]] = defaultdict(list)
     for sample in store.samples(project_id):
         is_usable = sample.id in by_selector and sample.curation != "quarantined" and engine and sample.model_id == engine.id
+        is_usable = is_usable and sample.source_blob is None
         if is_usable and sample.label_map_id not in held_ids and sample.label_map_blob not in held_blobs:
             groups[sample.label_map_blob].append(Candidate(sample.id, sample.blob, by_selector[sample.id]))
     return {blob: group for blob, group in groups.items() if len(group) >= 2}

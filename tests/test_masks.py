@@ -105,3 +105,22 @@ def test_patterns_tell_apart_classes_of_the_same_colour():
     assert len(set(seen)) == 6 and seen[0] == seen[6]  # they repeat after six
     empty = np.array([[0, 255]], np.uint8)
     assert not masks.hatch(empty).any()
+
+
+def test_a_changed_region_is_where_the_class_was_and_is():
+    before, after = np.zeros((4, 8), np.uint8), np.zeros((4, 8), np.uint8)
+    before[:, :2], after[:, 3:5], after[0, 7] = 1, 1, 2
+    assert masks.changed_region(before, after, class_index=1)[1].tolist() == [True, True, False, True, True, False, False, False]
+    assert masks.changed_region(before, after, class_index=None).sum() == 17
+    assert masks.changed_region(None, after, class_index=2).sum() == 1
+    assert not masks.changed_region(None, after, class_index=None).any()
+    with pytest.raises(SizeMismatchError, match="fit them to one size first"):
+        masks.changed_region(before[:2], after, class_index=1)
+
+
+def test_a_feathered_region_is_full_inside_and_ends():
+    region = np.zeros((1, 9), bool)
+    region[0, 4] = True
+    assert masks.feathered(region, width_px=3)[0].tolist() == pytest.approx([0, 0.25, 0.5, 0.75, 1, 0.75, 0.5, 0.25, 0])
+    assert masks.feathered(region, width_px=0)[0].tolist() == [0, 0, 0, 0, 1, 0, 0, 0, 0]
+    assert not masks.feathered(np.zeros((3, 3), bool), width_px=2).any()

@@ -33,19 +33,20 @@ def build_router(context: Context) -> APIRouter:
 
     @router.get("/jobs")
     def jobs(project_id: int | None = None, limit: int = Query(default=20, ge=1, le=200)) -> dict[str, Any]:
-        """Active jobs of the whole data folder (they share one worker), and the last ones of the project."""
+        """Active jobs of the whole data folder (they share one worker) in their turn, and the last ones of the project."""
         with context.open() as store:
             active = store.jobs(active_only=True, limit=200)
             recent = store.jobs(project_id, limit=limit)
+            views = [job_view(store, job, viewer=context.actor) for job in reversed(active)]
             return {
-                "active": [job_view(store, job) for job in reversed(active)],
+                "active": sorted(views, key=lambda view: (view["state"] != "running", view["before"])),
                 "recent": [job_view(store, job) for job in recent],
             }
 
     @router.get("/jobs/{job_id}")
     def job(job_id: int) -> dict[str, Any]:
         with context.open() as store:
-            return job_view(store, store.job(job_id), full=True)
+            return job_view(store, store.job(job_id), full=True, viewer=context.actor)
 
     @router.post("/jobs/{job_id}/cancel")
     def cancel(job_id: int) -> dict[str, Any]:
@@ -134,7 +135,7 @@ def build_router(context: Context) -> APIRouter:
 
 
 def _placed(store: Store, job: Job, is_new: bool) -> dict[str, Any]:
-    return {"job": job_view(store, job), "is_new": is_new}
+    return {"job": job_view(store, job, viewer=job.created_by), "is_new": is_new}
 
 
 def _export_message(jobs: list[Job], export_id: int, path: str) -> str | None:

@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from saadi import previews
 from saadi.records import Adapter, Job, LabelMapRecord, Model, Project, RealImage, Sample, Score
 from saadi.store import Store
 from saadi.store.blobs import BlobStore
+from ui.lineage import badge_of, lineage
+from ui.queue_words import num_images, turn, what
 from ui.words import describe
 
 SPECK = 0.004
@@ -92,6 +95,8 @@ def sample_view(
         "purpose": sample.purpose,
         "created_at": sample.created_at,
         "adapter": adapter_names.get(sample.adapter_id or 0, "base"),
+        "badge": badge_of(sample),
+        "source_blob": sample.source_blob,
         "dice": selector.dice if selector else None,
         "judge_dice": judge.dice if judge else None,
         "words": describe(selector, asked, invented),
@@ -117,9 +122,12 @@ def sample_detail(store: Store, sample: Sample) -> dict[str, Any]:
         for key, value in sample.settings.items()
         if not isinstance(value, (dict, list))
     }
+    if sample.is_composite:
+        facts["pixels"] = "real pixels outside the regenerated region"
     return view | {
         "scores": scores,
         "facts": facts,
+        "lineage": lineage(store, sample),
         "asked": list(asked),
         "invented": list(_invented(names, store.home.blobs, scores["selector"]["prediction_blob"], asked))
         if "selector" in scores
@@ -193,8 +201,10 @@ def class_areas(store: Store, project: Project) -> dict[str, Any]:
     }
 
 
-def job_view(store: Store, job: Job, *, full: bool = False) -> dict[str, Any]:
-    """A job for the strip; `full` adds curves, live pictures and the result."""
+def job_view(store: Store, job: Job, *, full: bool = False, viewer: str | None = None) -> dict[str, Any]:
+    """A job for the strip; `full` adds curves and live pictures. `viewer` reads 'your' where it is his own."""
+    before = store.jobs_before(job.id) if job.state == "queued" else []
+    num_previews, stamp = previews.found(store.home.job_dir(job.id)) if job.state == "running" else (0, 0)
     view: dict[str, Any] = {
         "id": job.id,
         "kind": job.kind,
@@ -210,7 +220,12 @@ def job_view(store: Store, job: Job, *, full: bool = False) -> dict[str, Any]:
         "created_by": job.created_by,
         "cancelling": job.cancel_requested and job.is_active,
         "project_id": job.project_id,
-        "before": store.queue_position(job.id) if job.state == "queued" else 0,
+        "before": len(before),
+        "turn": turn(before, viewer=viewer) if job.state == "queued" else None,
+        "what": what(store, job),
+        "num_images": num_images(job.params) if job.kind == "generate" else None,
+        # A string: the number has more digits than JavaScript can count.
+        "previews": {"count": num_previews, "stamp": str(stamp)},
         "result": job.result,
         "purpose": job.params.get("purpose"),
         "label_map_ids": (job.params.get("label_map_ids") or [])[:4],

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from saadi.records import Image, LabelMap
@@ -17,6 +20,22 @@ StepCallback = Callable[[int, int], None]
 
 def no_callback(step: int, total: int) -> None:
     """A `StepCallback` that does nothing."""
+
+
+Look = Callable[[], list[Image]]
+"""Decodes what the network believes by now: its estimate of the clean image, one per image of the batch being made."""
+PreviewCallback = Callable[[Look], None]
+"""Called after each network evaluation; nothing is decoded unless it calls what it is given."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """What is made anew of a picture; all else stays."""
+
+    source: Image
+    """(resolution, resolution, 3) uint8."""
+    weight: NDArray[np.float32]
+    """(resolution, resolution), share of the new picture, 0-1: where it is 0 the source is kept, bit for bit."""
 
 
 class Engine(Protocol):
@@ -37,6 +56,8 @@ class Engine(Protocol):
         adapter: Path | None = None,
         adapter_scale: float = 1.0,
         on_step: StepCallback = no_callback,
+        on_preview: PreviewCallback | None = None,
+        regions: Sequence[Region] | None = None,
     ) -> list[Image]:
         """One image per label map and seed.
 
@@ -45,6 +66,8 @@ class Engine(Protocol):
             seeds: One per image; the image of a seed does not depend on what else is in the batch.
             num_inference_steps: None = the number stored with the weights.
             adapter: A LoRA file, or None for the base weights.
+            on_preview: Called after each network evaluation, before `on_step`; the last look is the final image.
+            regions: One per label map: only these parts are made, each into its own source. None = whole images.
 
         Returns:
             (resolution, resolution, 3) uint8 RGB each.

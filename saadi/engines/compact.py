@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from saadi import devices
 from saadi.engines import attention, lora, norms, residual, samplers, weights
-from saadi.engines.base import StepCallback, no_callback
+from saadi.engines.base import PreviewCallback, Region, StepCallback, no_callback
 from saadi.engines.frozen import freeze_convolutions
 from saadi.errors import BadInputError, WeightsError
 from saadi.masks import fit_image_to, fit_to
@@ -197,10 +197,14 @@ class CompactEngine:
         adapter: Path | None = None,
         adapter_scale: float = 1.0,
         on_step: StepCallback = no_callback,
+        on_preview: PreviewCallback | None = None,
+        regions: Sequence[Region] | None = None,
     ) -> list[Image]:
         """See `Engine.generate`."""
         if len(label_maps) != len(seeds):
             raise BadInputError(f"one seed per label map is needed; got {len(seeds)} seeds for {len(label_maps)} label maps")
+        if regions is not None and len(regions) != len(seeds):
+            raise BadInputError(f"one region per label map is needed; got {len(regions)} regions for {len(seeds)} label maps")
         sampler = self.architecture.get("sampler", {"name": "euler", "num_inference_steps": 10})
         steps = num_inference_steps or sampler["num_inference_steps"]
         module = self._module_for_sampling(adapter, adapter_scale)
@@ -217,8 +221,10 @@ class CompactEngine:
                 steps=steps,
                 guidance=guidance_scale,
                 on_step=_offset(on_step, done, total),
+                on_preview=on_preview,
+                regions=regions[chosen] if regions is not None else None,
             )
-            images += batch[: len(seeds[chosen])]
+            images += batch
         return images
 
     @torch.no_grad()
@@ -232,12 +238,17 @@ class CompactEngine:
         steps: int,
         guidance: float,
         on_step: StepCallback,
+        on_preview: PreviewCallback | None,
+        regions: Sequence[Region] | None,
     ) -> list[Image]:
-        missing = SAMPLING_BATCH - len(seeds)
+        count = len(seeds)
+        missing = SAMPLING_BATCH - count
         # The same in each step, so it is laid out once.
         condition = cast(CompactDenoiser, module).lay_out(self.encode_label_maps([*label_maps, *[label_maps[0]] * missing]))
         noise = torch.stack([self._noise(seed) for seed in [*seeds, *[0] * missing]]).to(self.device)
         extras = self._extras(len(noise))
+        keep = self._keeping(regions, missing) if regions is not None else None
+        estimate = noise
 
         def clean(noisy: Tensor, time: float) -> Tensor:
             times = torch.full((len(noisy),), time, device=self.device)
@@ -245,9 +256,36 @@ class CompactEngine:
             if guidance > 1.0:
                 free = module(noisy, times, torch.zeros_like(condition), extras)
                 found = free + guidance * (found - free)
-            return found.clamp(-1.0, 1.0)
+            found = found.clamp(-1.0, 1.0)
+            if keep is not None:
+                # Every sampler moves x_t towards this estimate along x_t = (1 - t) x + t eps, so where it is the source, x_t is
+                # the source at the noise level of each step, with one and the same noise (RePaint, Lugmayr et al. 2022, eq. 8).
+                found = torch.lerp(keep[0], found, keep[1])
+            nonlocal estimate
+            estimate = found
+            return found
 
-        return self.decode(samplers.SAMPLERS[name](clean, noise, steps=steps, shift=self.shift, on_step=on_step))
+        def decoded(pixels: Tensor) -> list[Image]:
+            images = self.decode(pixels[:count])
+            return images if regions is None else [pasted(image, part) for image, part in zip(images, regions, strict=True)]
+
+        def stepped(step: int, total: int) -> None:
+            if on_preview is not None:
+                on_preview(lambda: decoded(estimate))
+            on_step(step, total)
+
+        return decoded(samplers.SAMPLERS[name](clean, noise, steps=steps, shift=self.shift, on_step=stepped))
+
+    def _keeping(self, regions: Sequence[Region], missing: int) -> tuple[Tensor, Tensor]:
+        """Sources (B, 3, H, W) and shares of the new picture (B, 1, H, W) of a padded batch."""
+        padded = [*regions, *[regions[0]] * missing]
+        side = (self.resolution, self.resolution)
+        for region in regions:
+            if region.source.shape[:2] != side or region.weight.shape != side:
+                raise BadInputError(f"source {region.source.shape[:2]} and region {region.weight.shape} must both be {side}; "
+                                    "scale them to the engine's size first")  # fmt: skip
+        weight = torch.from_numpy(np.stack([region.weight for region in padded])).unsqueeze(1)
+        return self.encode_images([region.source for region in padded]), weight.to(self.device)
 
     def _noise(self, seed: int) -> Tensor:
         # Drawn on the CPU: the same seed gives the same noise on every device.
@@ -328,6 +366,11 @@ def one_hot(label_maps: Tensor, *, num_classes: int) -> Tensor:
     """(B, H, W) uint8 to (B, num_classes, H, W) float32; values of no class become all zeros."""
     classes = torch.arange(num_classes, dtype=torch.uint8, device=label_maps.device).view(-1, 1, 1)
     return (label_maps.unsqueeze(1) == classes).float()
+
+
+def pasted(image: Image, region: Region) -> Image:
+    """The image with everything outside the region taken from the source, bit for bit: float arithmetic promises none."""
+    return np.where(region.weight[..., None] > 0, image, region.source)
 
 
 def _offset(on_step: StepCallback, done: int, total: int) -> StepCallback:

@@ -91,6 +91,7 @@ def _readme(project: Project, splits: Sequence[str], scheme: LabelScheme) -> byt
     ignore = "- 255: ignore\n" if scheme.ignore_id is not None else ""
     header = (f"---\ntask_categories:\n- {task}\ntags:\n- synthetic\n- surgery\nconfigs:\n- config_name: default\n"
               f"  data_files:\n{configs}---\n")
-    return (f"{header}{NOTICE}.\n\nSynthetic images carry `kind: synthetic` and an IPTC DigitalSourceType mark; `manifest.json` "
+    return (f"{header}{NOTICE}.\n\nSynthetic images carry `kind: synthetic`, real ones of which a part was made anew "
+            "`kind: composite` (they keep a patient's pixels), both an IPTC DigitalSourceType mark; `manifest.json` "
             f"and `items.jsonl` tell how each was made. Splits are by group: no patient is on two sides.\n\n"
             f"Classes:\n\n{classes}{ignore}").encode()

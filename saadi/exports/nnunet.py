@@ -108,7 +108,7 @@ def _check_folds(path: Path, cases: set[str], rows: Mapping[str, Mapping[str, An
             problems.append(f"fold {number} of {SPLITS} is empty, overlaps or names unknown cases")
         elif {rows[name]["group"] for name in train} & {rows[name]["group"] for name in val}:
             problems.append(f"fold {number} of {SPLITS} has a group on both sides")
-        elif any(rows[name]["kind"] == "synthetic" for name in val):
+        elif any(rows[name]["kind"] != "real" for name in val):
             problems.append(f"fold {number} of {SPLITS} validates on synthetic images")
     return problems
 

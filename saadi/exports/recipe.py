@@ -21,7 +21,7 @@ from saadi.errors import BadInputError, StorageError
 from saadi.exports.formats import Format, format_named
 from saadi.exports.labels import LabelScheme, at_image_size, check_real_size, compile_label_map, count_pixels, vanished_classes
 from saadi.exports.manifest import ITEMS, MANIFEST, Written, item_row, items_bytes, manifest_bytes, sha256
-from saadi.exports.marks import mark_synthetic
+from saadi.exports.marks import MARKS, mark
 from saadi.exports.selection import Item, Selection, select
 from saadi.exports.verify import verify_export
 from saadi.jobs import JobContext, Outcome, checkpointed
@@ -147,7 +147,7 @@ def _write_item(store: Store, kind: Format, project: Project, scheme: LabelSchem
     image_path, mask_path = kind.paths(project, item)
     png = store.blobs.get(item.blob)
     size = store.blobs.image(item.blob).shape[:2]
-    png = mark_synthetic(png) if item.kind == "synthetic" else png
+    png = mark(png, item.kind) if item.kind in MARKS else png
     _write_file(folder / image_path, png)
     mask_sha256, pixels = None, dict[str, int]()
     if mask_path is not None and item.label_map_blob is not None:

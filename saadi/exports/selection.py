@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from saadi.errors import TooFewError
+from saadi.inpainting import real_image_of
 from saadi.records import LabelMapRecord, Project, RealImage, Sample, Score, Split
 from saadi.store import Store
 
@@ -22,8 +23,9 @@ class Item:
     """One image of an export, with its mask where the project has masks."""
 
     name: str
-    """'real-000012' or 'synthetic-000034': our ids; original names may hold a patient's."""
-    kind: Literal["real", "synthetic"]
+    """'real-000012', 'synthetic-000034' or 'composite-000056': our ids; original names may hold a patient's."""
+    kind: Literal["real", "synthetic", "composite"]
+    """A composite is a real image of which a part was made anew: a patient's pixels are left in it."""
     split: Split
     group: str
     """A number in place of the patient, video or operation."""
@@ -102,7 +104,11 @@ def _add_synthetic(store: Store, project: Project, images: list[RealImage], acce
     for sample in accepted:
         record = store.label_map(sample.label_map_id)
         source = by_id.get(record.image_id) if record.image_id is not None else None
-        if source is not None and source.group_id in held_out_groups:
+        kind: Literal["synthetic", "composite"] = "composite" if sample.is_composite else "synthetic"
+        real = by_id.get(real_image_of(sample) or 0)
+        if kind == "composite" and (real is None or real.group_id in held_out_groups):
+            selection.left_out["composite, pixels of a validation or test patient"] += 1
+        elif source is not None and source.group_id in held_out_groups:
             selection.left_out["synthetic, label map of a validation or test patient"] += 1
         elif source is None and sample.label_map_blob in held_out_masks:
             selection.left_out["synthetic, copied label map of a validation or test patient"] += 1
@@ -111,8 +117,9 @@ def _add_synthetic(store: Store, project: Project, images: list[RealImage], acce
         elif project.task == "classification" and (source is None or source.label is None):
             selection.left_out["synthetic, without label"] += 1
         else:
+            source = real or source
             selection.items.append(Item(
-                name=f"synthetic-{sample.id:06d}", kind="synthetic", split="train",
+                name=f"{kind}-{sample.id:06d}", kind=kind, split="train",
                 group=names[source.group_id] if source else f"drawing-{record.id:06d}", blob=sample.blob,
                 label_map_blob=sample.label_map_blob if project.task == "segmentation" else None,
                 label=source.label if source else None,
@@ -135,6 +142,7 @@ def _sample_lineage(store: Store, sample: Sample, record: LabelMapRecord, scores
     scorers = {score.model_id: store.model(score.model_id) for score in scores}
     return {
         "sample_id": sample.id, "parent_id": sample.parent_id, "purpose": sample.purpose, "curation": sample.curation,
+        "source_blob": sample.source_blob, "has_real_pixels": sample.is_composite,
         "label_map": {"id": record.id, "rev": sample.label_map_rev, "blob": sample.label_map_blob, "origin": record.origin},
         "seed": sample.seed, "engine": sample.engine, "settings": sample.settings,
         "model": {"id": model.id, "sha256": model.file},

@@ -14,7 +14,7 @@ from saadi.errors import BadInputError, NotFoundError
 from saadi.exports.formats import FORMATS
 from saadi.exports.labels import IGNORED, LabelScheme, at_image_size, compile_label_map
 from saadi.exports.manifest import ITEMS, MANIFEST, counts, items_bytes, pixel_sums, sha256
-from saadi.exports.marks import is_marked, without_mark
+from saadi.exports.marks import MARKS, mark_of, without_mark
 from saadi.exports.selection import HELD_OUT
 from saadi.store import Store
 
@@ -98,8 +98,8 @@ def _check_item(folder: Path, row: Mapping[str, Any], scheme: LabelScheme, store
     if sha256(png) != row["image_sha256"]:
         return ["the image was changed after the export"]
     problems: list[str] = []
-    if is_marked(png) != (row["kind"] == "synthetic"):
-        problems.append("a synthetic image lacks its mark, or a real one carries it")
+    if mark_of(png) != (row["kind"] if row["kind"] in MARKS else None):
+        problems.append("a synthetic or edited image lacks its mark, or a real one carries it")
     if sha256(without_mark(png)) != row["blob"]:
         problems.append("the image is not the one that the manifest traces")
     pixels = decode_image(png, name=row["name"], max_bytes=len(png)).pixels
@@ -145,7 +145,7 @@ def _check_sides(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     problems = [f"{group} is on more than one side: {', '.join(sorted(found))}"
                 for group, found in sorted(sides.items()) if len(found) > 1]
     return problems + [f"{row['name']} is synthetic and lies in {row['split']}" for row in rows
-                       if row["kind"] == "synthetic" and row["split"] in HELD_OUT]
+                       if row["kind"] != "real" and row["split"] in HELD_OUT]
 
 
 def _inside(folder: Path, name: str) -> Path | None:

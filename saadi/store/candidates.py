@@ -109,18 +109,25 @@ class CandidateStore(StoreBase):
 
     def add_sample(self, project_id: int, *, label_map_id: int, label_map_rev: int, label_map_blob: str, blob: str, seed: int,
                    engine: str, model_id: int, adapter_id: int | None, settings: dict[str, Any],
-                   purpose: Literal["draw", "pool"], parent_id: int | None = None) -> Sample:
-        """Add a synthetic image; the same recipe (weights, adapter, label map, seed, settings) gives the first one again."""
+                   purpose: Literal["draw", "pool"], parent_id: int | None = None, source_blob: str | None = None,
+                   is_composite: bool = False) -> Sample:
+        """Add a synthetic image; the same recipe (weights, adapter, label map, seed, settings) gives the first one again.
+
+        Args:
+            source_blob: The picture of which only a part was made anew.
+            is_composite: Some pixels of it are a real patient's.
+        """
         recipe = sample_recipe(project_id, label_map_blob=label_map_blob, seed=seed, engine=engine, model_id=model_id,
                                adapter_id=adapter_id, settings=settings)
         with self.write() as db:
             if (known := self.sample_by_recipe(recipe)) is not None:
                 return known
-            self.need_blobs(blob, label_map_blob)
+            self.need_blobs(blob, label_map_blob, source_blob)
             sample_id = new_id(db.table("samples").insert({
                 "project_id": project_id, "label_map_id": label_map_id, "label_map_rev": label_map_rev,
                 "label_map_blob": label_map_blob, "blob": blob, "seed": seed, "engine": engine, "model_id": model_id,
                 "adapter_id": adapter_id, "settings": dump(settings), "purpose": purpose, "parent_id": parent_id,
+                "source_blob": source_blob, "is_composite": int(is_composite),
                 "curation": "pending", "recipe": recipe, "created_at": now()}))
         return self.sample(sample_id)
 
@@ -141,6 +148,13 @@ class CandidateStore(StoreBase):
             "SELECT * FROM samples WHERE project_id = :p AND (:c IS NULL OR curation = :c) "
             f"AND (:m IS NULL OR label_map_blob = :m) AND (:u IS NULL OR purpose = :u) ORDER BY id {order} LIMIT :n",
             {"p": project_id, "c": curation, "m": label_map_blob, "u": purpose, "n": limit})
+        return [_sample(row) for row in found]
+
+    def samples_of_label_maps(self, label_map_ids: Sequence[int], *, limit: int = 2000) -> list[Sample]:
+        """Made for any revision of these label maps, newest first."""
+        marks = ",".join("?" * len(label_map_ids))
+        found = self.db.query(f"SELECT * FROM samples WHERE label_map_id IN ({marks}) ORDER BY id DESC LIMIT ?",
+                              [*label_map_ids, limit])
         return [_sample(row) for row in found]
 
     def count_samples(self, project_id: int) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saadi.errors import FencedError, NotFoundError
@@ -74,6 +74,30 @@ class JobStore(StoreBase):
             db.execute("UPDATE jobs SET cancel_requested = 1 WHERE id = ? AND state = 'running'", [job_id])
             audit.append(db, actor=actor, action="job.cancel", subject=f"job:{job_id}")
         return self.job(job_id)
+
+    def is_cancel_requested(self, job_id: int) -> bool:
+        """Whether somebody pressed stop; False where there is no such job."""
+        row = self.db.execute("SELECT cancel_requested FROM jobs WHERE id = ?", [job_id]).fetchone()
+        return bool(row and row[0])
+
+    def jobs_before(self, job_id: int) -> list[Job]:
+        """The jobs that come before a waiting one, in the order in which they run; the running one first."""
+        found = self.db.query(
+            "SELECT other.* FROM jobs AS other JOIN jobs AS own ON own.id = ? AND own.state = 'queued' "
+            "WHERE other.state = 'running' OR (other.state = 'queued' AND (other.priority > own.priority OR "
+            "(other.priority = own.priority AND other.id < own.id))) ORDER BY other.state DESC, other.priority DESC, other.id",
+            [job_id])
+        return [_job(row) for row in found]
+
+    def jobs_of_label_maps(self, label_map_ids: Sequence[int], *, limit: int = 30) -> list[Job]:
+        """The last finished generations for any of these label maps, newest first."""
+        if not label_map_ids:
+            return []
+        marks = ",".join("?" * len(label_map_ids))
+        found = self.db.query(
+            "SELECT * FROM jobs WHERE kind = 'generate' AND state = 'done' AND EXISTS (SELECT 1 FROM "
+            f"json_each(params, '$.label_map_ids') WHERE value IN ({marks})) ORDER BY id DESC LIMIT ?", [*label_map_ids, limit])
+        return [_job(row) for row in found]
 
     # What follows is called by the worker only; it holds the worker lock, so nobody else runs jobs.
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from saadi.exports.manifest import items_bytes, sha256
-from saadi.exports.marks import mark_synthetic, without_mark
+from saadi.exports.marks import mark, without_mark
 from saadi.exports.verify import verify_export
 from saadi.store import Store
 from saadi.store.blobs import encode_png
@@ -96,5 +96,5 @@ def test_the_mark_is_read_by_pillow_and_comes_off_without_a_trace(folder: Path) 
     with Image.open(folder / "train/images/synthetic-000001.png") as picture:
         packet = picture.info["xmp"]
     assert b"digitalsourcetype/trainedAlgorithmicMedia" in packet and b"Iptc4xmpExt:DigitalSourceType" in packet
-    assert mark_synthetic(without_mark(marked)) == marked == mark_synthetic(marked)
+    assert mark(without_mark(marked), "synthetic") == marked == mark(marked, "synthetic")
     assert b"DigitalSourceType" not in (folder / "train/images/real-000001.png").read_bytes()

@@ -167,7 +167,7 @@ class CurateTab {
     const [frame, foot] = card.children;
     if (frame.dataset.blob !== item.blob) {
       frame.dataset.blob = item.blob;
-      replace(frame, picture(urls.thumb(item.blob, 256), `Synthetic image ${item.id}`), badge("synthetic"));
+      replace(frame, picture(urls.thumb(item.blob, 256), `Synthetic image ${item.id}`), badge(item.badge));
     }
     const level = item.dice === null ? "none" : item.dice >= GOOD ? "good" : item.dice >= WEAK ? "fair" : "weak";
     replace(

@@ -1,4 +1,6 @@
 // One synthetic image, closely: picture, asked mask, disagreement, bars per class, facts, decision.
+import { star, toggleFavourite } from "./favourites.js";
+import { lineageList } from "./lineage.js";
 import {
   act,
   badge,
@@ -71,7 +73,8 @@ export class DetailView {
           }[this.view],
           `Sample ${sample.id}, ${this.view}`,
         ),
-        badge("synthetic"),
+        badge(sample.badge),
+        star(sample.id),
       );
     draw();
     replace(
@@ -86,10 +89,16 @@ export class DetailView {
       h("p", { class: "sx-words" }, sample.words),
       this.decisions(),
       h("div", { class: "sx-bars" }, this.bars()),
+      lineageList(sample),
       h(
-        "dl",
-        { class: "sx-facts-list" },
-        Object.entries(sample.facts).map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]),
+        "details",
+        { class: "sx-all-facts" },
+        h("summary", {}, "All facts"),
+        h(
+          "dl",
+          { class: "sx-facts-list" },
+          Object.entries(sample.facts).map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]),
+        ),
       ),
     );
   }
@@ -190,6 +199,7 @@ export function openDetail(id) {
     if (event.target === dialog) dialog.close();
   });
   dialog.addEventListener("keydown", (event) => {
+    if (event.key.toLowerCase() === "s" && !event.ctrlKey && !event.metaKey) act(null, () => toggleFavourite(id));
     const found = DECISIONS.find(([, , key]) => key.toLowerCase() === event.key.toLowerCase());
     if (found && !event.ctrlKey && !event.metaKey) {
       event.preventDefault();

@@ -18,8 +18,10 @@ import {
   onShow,
   order,
   picture,
+  post,
   remember,
   replace,
+  requestId,
   segmented,
   state,
   toast,
@@ -35,7 +37,10 @@ class DrawTab {
   constructor(element) {
     this.canvas = new MaskCanvas({ onCommit: (labels, step) => this.commit(labels, step), onChange: () => this.tools.show() });
     this.tools = new DrawTools(this.canvas, { onModel: () => this.loadModel() });
-    this.results = new DrawResults(() => this.generate());
+    this.results = new DrawResults(
+      () => this.generate(),
+      (revision) => this.openRevision(revision),
+    );
     this.doc = null;
     this.images = [];
     this.drawings = [];
@@ -101,8 +106,9 @@ class DrawTab {
 
   listen() {
     onKeys(this.root, (event) => {
-      if (event.key === "Escape" && !this.canvas.isBusy() && this.results.job) {
-        this.results.cancel();
+      if (event.key === "Escape" && !this.canvas.isBusy() && this.results.escape(event)) return true;
+      if (event.key.toLowerCase() === "c") {
+        this.results.holdBefore(true);
         return true;
       }
       if (event.key === "?") {
@@ -121,10 +127,21 @@ class DrawTab {
       )
         event.preventDefault();
     });
-    document.addEventListener("keyup", (event) => this.canvas.keyUp(event));
+    document.addEventListener("keydown", (event) => {
+      // from the fields of the strip, too
+      const isMine = (event.ctrlKey || event.metaKey) && event.key === "Enter" && !event.repeat;
+      if (!isMine || !this.root.offsetParent || document.querySelector("dialog[open]")) return;
+      event.preventDefault();
+      this.results.start();
+    });
+    document.addEventListener("keyup", (event) => {
+      this.canvas.keyUp(event);
+      if (event.key.toLowerCase() === "c") this.results.holdBefore(false);
+    });
     addEventListener("blur", () => {
       this.canvas.isSpace = false;
       this.canvas.setHidden(false);
+      this.results.holdBefore(false);
     });
     setInterval(() => this.showSaved(), 1000);
     addEventListener("pagehide", () => this.keepView());
@@ -135,6 +152,7 @@ class DrawTab {
       this.lookForNewer();
     });
     on("draw:open", ({ image, label_map_id }) => this.openById(image, label_map_id));
+    on("draw:revision", (revision) => act(null, () => this.openRevision(revision)));
     on("library", async () => {
       // the demo project is complete, or images were imported
       this.loadAreas(state.project);
@@ -236,6 +254,13 @@ class DrawTab {
     return real ? this.openImage(real) : this.openDrawing(record, this.underlayOf(record));
   }
 
+  /** An earlier revision as a new mask of one's own; the one it comes from stays as it is. */
+  async openRevision({ label_map_id, rev }) {
+    const made = await post("/api/label_maps/from_revision", { label_map_id, rev, request_id: requestId() });
+    await this.loadFilm();
+    await this.openDrawing(made, this.underlayOf(made));
+  }
+
   async openImage(image) {
     const stored = image.label_map_id ? await get(`/api/label_maps/${image.label_map_id}`) : null;
     const size = stored ?? { w: image.width, h: image.height };
@@ -276,7 +301,7 @@ class DrawTab {
     this.setSaveState(doc.stored ? "unchanged" : "empty");
     this.describe();
     this.remember();
-    this.results.showFor({ mapId: doc.stored?.id ?? null, blob: doc.stored?.blob ?? null });
+    this.results.showFor(doc);
     this.restoreView();
     this.restoreSteps();
     this.root.dataset.loaded = `${doc.image?.id ?? 0}-${doc.stored?.id ?? 0}`;
@@ -416,7 +441,6 @@ class DrawTab {
     this.doc.isTouched = true;
     saver.commit(labels);
     if (step) keepStep(saver.stepsKey, step.index, step.entry, [checksum(step.before), checksum(labels)]);
-    this.results.maskChanged();
   }
 
   setSaveState(name, message = "") {

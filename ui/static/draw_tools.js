@@ -336,6 +336,9 @@ const KEYS = [
   ["H  O  T", "hide the mask while held, outlines only, patterns"],
   ["Q", "last tool"],
   ["Enter  Esc", "close or give up a polygon"],
+  ["Ctrl + Enter", "four variants of this mask"],
+  ["Esc, Shift + Esc", "stop the running order, stop all of mine"],
+  ["C", "while held: the images before, of the same seeds"],
 ];
 
 /** All keys on a card. */

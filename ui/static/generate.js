@@ -1,6 +1,9 @@
 // Generate: a pool of images in one order, and the queue of all work with whose turn it is.
+import { openDetail } from "./detail.js";
+import { favourites } from "./favourites.js";
 import {
   act,
+  ApiError,
   duration,
   get,
   h,
@@ -9,16 +12,19 @@ import {
   onShow,
   order,
   percent,
+  picture,
   plural,
   post,
   replace,
   selectField,
   state,
   toast,
+  urls,
   when,
   withProject,
 } from "./lib.js";
 
+const NUM_LAST = 8; // finished images that are shown before a job ends
 const ENDS = { done: "done", failed: "failed", cancelled: "stopped" };
 
 export function mount(element) {
@@ -35,6 +41,17 @@ class GenerateTab {
       id: "pool-candidates",
       oninput: () => this.promise(),
     });
+    this.from = selectField(
+      "Masks from",
+      [
+        ["training", "training images"],
+        ["drawings", "my drawings"],
+        ["favourites", "my favourites"],
+      ],
+      "training",
+      () => this.promise(),
+    );
+    this.from.input.id = "pool-from";
     this.seed = numberField("Seed", 1000, { min: 0, id: "pool-seed" });
     this.steps = numberField("Steps", "", { min: 2, max: 100, placeholder: "auto" });
     this.guidance = numberField("Guidance", 1, { min: 1, max: 10, step: 0.1 });
@@ -53,6 +70,7 @@ class GenerateTab {
     );
     this.words = h("p", {});
     this.active = h("div", { class: "sx-queue" });
+    this.live = h("div", { class: "sx-live", hidden: true });
     this.recent = h("div", { class: "sx-queue" });
     element.classList.add("sx-generate");
     element.append(
@@ -64,18 +82,18 @@ class GenerateTab {
           { class: "sx-card sx-stack" },
           h("h2", {}, "A pool of synthetic images"),
           this.words,
-          h("div", { class: "sx-form-grid" }, this.count, this.candidates, this.seed, this.adapter, this.steps, this.guidance),
+          h("div", { class: "sx-form-grid" }, this.from, this.count, this.candidates, this.seed, this.adapter, this.steps, this.guidance),
           this.button,
           h(
             "p",
             { class: "sx-note" },
-            "Masks are taken from the training images. Each image is scored at once when the scorers are trained. Drawing goes first: it overtakes the pool.",
+            "Each image is scored at once when the scorers are trained. Who draws goes first: drawings overtake the pools that wait.",
           ),
         ),
         h(
           "div",
           { class: "sx-stack" },
-          h("section", { class: "sx-card" }, h("h2", {}, "Now"), this.active),
+          h("section", { class: "sx-card" }, h("h2", {}, "Now"), this.active, this.live),
           h("section", { class: "sx-card" }, h("h2", {}, "Before"), this.recent),
         ),
       ),
@@ -107,25 +125,45 @@ class GenerateTab {
   promise() {
     const masks = this.count.number() ?? 0,
       each = this.candidates.number() ?? 0;
-    this.words.textContent = `${plural(masks, "mask")} \u00d7 ${plural(each, "image")} = ${masks * each} synthetic images, to score, compare and choose from.`;
+    const from = { training: "", drawings: " from my drawings (the newest first)", favourites: " from my favourites (the last first)" };
+    this.words.textContent = `${plural(masks, "mask")}${from[this.from.input.value]} \u00d7 ${plural(each, "image")} = ${masks * each} synthetic images, to score, compare and choose from.`;
   }
 
   start() {
     return act(this.button, async () => {
       const chosen = this.adapter.input.value;
       const { job } = await order("generate", {
-        count: this.count.number() ?? 16,
+        ...(await this.masks(this.count.number() ?? 16)),
         candidates: this.candidates.number() ?? 4,
         seed: this.seed.number() ?? 0,
         adapter: /^\d+$/.test(chosen) ? Number(chosen) : chosen,
         settings: { num_inference_steps: this.steps.number(), guidance_scale: this.guidance.number() ?? 1 },
       });
       this.seed.input.value = (this.seed.number() ?? 0) + 1000;
-      toast(job.before ? `In the queue; ${plural(job.before, "job")} before it.` : "Started.");
+      toast(job.before ? `In the queue: ${job.turn}.` : "Started.");
     });
   }
 
+  /** The masks of the order: so many of the training images, or named ones. */
+  async masks(count) {
+    const from = this.from.input.value;
+    if (from === "training") return { count };
+    let ids = [];
+    if (from === "drawings") ids = (await get(`/api/projects/${state.project.id}/drawings`)).items.map((item) => item.id);
+    else if (favourites().length)
+      ids = (await get(`/api/samples?ids=${favourites().slice(0, 200).join(",")}`)).items.map((item) => item.label_map_id);
+    ids = [...new Set(ids)].slice(0, count);
+    if (!ids.length)
+      throw new ApiError(
+        from === "drawings" ? "There is no drawing of yours yet; draw a mask in Draw first." : "No favourites yet; press the star on an image first.",
+        0,
+        null,
+      );
+    return { label_map_ids: ids };
+  }
+
   showJobs() {
+    this.showLive(state.active.find((job) => job.state === "running" && job.kind === "generate")).catch(() => {});
     replace(
       this.active,
       state.active.length
@@ -140,12 +178,48 @@ class GenerateTab {
             h(
               "div",
               { class: "sx-job", dataset: { state: job.state } },
-              h("b", {}, job.title),
-              h("span", {}, job.state === "failed" ? job.error : job.message),
+              h("b", {}, job.title, h("small", { class: "sx-job-owner" }, `for ${job.created_by}`)),
+              h("span", {}, job.state === "failed" ? job.error : job.message, job.what && h("small", { class: "sx-job-what" }, job.what)),
               h("small", {}, `${ENDS[job.state]} \u00b7 ${when(job.finished_at ?? job.created_at)}`),
             ),
           )
         : h("p", { class: "sx-note" }, "No work yet in this project."),
+    );
+  }
+
+  /** What the running order is making now, and the last images that are finished. */
+  async showLive(job) {
+    if (!job || !this.root.offsetParent) {
+      this.live.hidden = !job;
+      return;
+    }
+    const { count, items } = await get(`/api/jobs/${job.id}/made?limit=${NUM_LAST}`),
+      { count: looks, stamp } = job.previews;
+    this.live.hidden = !looks && !items.length;
+    const now = Array.from({ length: looks }, (_, index) => {
+      const look = h("img", { src: `/api/jobs/${job.id}/preview/${index}.jpg?stamp=${stamp}`, alt: "Preview of an image being made" });
+      look.addEventListener("error", () => look.remove()); // the job has just ended
+      return look;
+    });
+    replace(
+      this.live,
+      looks ? h("div", {}, h("small", {}, "Being made"), h("div", { class: "sx-live-row" }, now)) : null,
+      h(
+        "div",
+        {},
+        h("small", {}, `${plural(count, "image")} so far${job.num_images ? ` of ${job.num_images}` : ""}`),
+        h(
+          "div",
+          { class: "sx-live-row" },
+          items.map((item) =>
+            h(
+              "button",
+              { type: "button", title: "Look closer", onclick: () => openDetail(item.id) },
+              picture(urls.thumb(item.blob, 128), `Finished image, seed ${item.seed}`, { loading: "eager" }),
+            ),
+          ),
+        ),
+      ),
     );
   }
 
@@ -159,20 +233,12 @@ class GenerateTab {
           ]
             .filter(Boolean)
             .join(" \u00b7 ")
-        : job.before === 0
-          ? "next"
-          : `waits for ${plural(job.before, "job")}`;
+        : job.turn;
     return h(
       "div",
       { class: "sx-job", dataset: { state: job.state } },
-      h("b", {}, job.title),
-      h("span", {}, turn),
-      h("small", {}, `for ${job.created_by}`),
-      h(
-        "div",
-        { class: "sx-bar", role: "progressbar", "aria-label": job.title },
-        h("div", { class: "sx-bar-fill", style: { width: `${job.total ? (100 * job.step) / job.total : 0}%` } }),
-      ),
+      h("b", {}, job.title, h("small", { class: "sx-job-owner" }, `for ${job.created_by}`)),
+      h("span", {}, turn, job.what && h("small", { class: "sx-job-what" }, job.what)),
       h(
         "button",
         {
@@ -182,6 +248,12 @@ class GenerateTab {
         },
         "Stop",
       ),
+      job.state === "running" &&
+        h(
+          "div",
+          { class: "sx-bar", role: "progressbar", "aria-label": job.title },
+          h("div", { class: "sx-bar-fill", style: { width: `${job.total ? (100 * job.step) / job.total : 0}%` } }),
+        ),
     );
   }
 }

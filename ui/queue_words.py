@@ -1,0 +1,75 @@
+"""The queue in words: what a job is, whose it is, and when another one's turn comes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from saadi.records import Job
+from saadi.store import Store
+
+NOUNS = {
+    "fit": "fitting",
+    "train_scorer": "training of the scorers",
+    "score": "scoring",
+    "align": "alignment",
+    "export": "export",
+    "import": "import",
+}
+
+
+def num_images(params: dict[str, Any]) -> int:
+    """How many images an order to generate asks for."""
+    masks = len(params["label_map_ids"]) if params.get("label_map_ids") else params.get("count", 1)
+    return int(masks) * int(params.get("candidates", 1))
+
+
+def noun(job: Job) -> str:
+    """'pool of 64 images', '4 images of a drawing', 'alignment'."""
+    if job.kind != "generate":
+        return NOUNS.get(job.kind, job.kind)
+    count = num_images(job.params)
+    return f"pool of {count} images" if job.params.get("purpose") == "pool" else f"{count} images of a drawing"
+
+
+def what(store: Store, job: Job) -> str | None:
+    """Masks times images, version and seed of an order to generate; None for other jobs."""
+    if job.kind != "generate":
+        return None
+    params, adapter = job.params, job.params.get("adapter", "accepted")
+    masks = num_images(params) // int(params["candidates"])
+    version = {"accepted": "version in use", "none": "base"}.get(adapter) if isinstance(adapter, str) else None
+    version = version or store.adapter(int(adapter)).name
+    part = "a part of one image, " if params.get("inpaint") else ""
+    named = f"{masks} mask{'' if masks == 1 else 's'} \u00d7 {params['candidates']}"
+    return f"{part}{named} \u00b7 {version} \u00b7 seed {params['seed']}"
+
+
+def turn(before: Sequence[Job], *, viewer: str | None) -> str:
+    """When a waiting job's turn comes.
+
+    Args:
+        before: The jobs that run first, in their order.
+        viewer: Whose own jobs are called 'your'.
+    """
+    if not before:
+        return "next; it starts in a moment"
+    first = before[0]
+    owner = "your" if first.created_by == viewer else f"{first.created_by}'s"
+    more = f" and {len(before) - 1} more" if len(before) > 1 else ""
+    left = _seconds(before)
+    return f"{_ordinal(len(before) + 1)} in the queue, after {owner} {noun(first)}{more}" + (f" ({left})" if left else "")
+
+
+def _seconds(before: Sequence[Job]) -> str:
+    """What is known of the wait: only a running job has an estimate."""
+    eta_s = before[0].eta_s
+    if eta_s is None:
+        return ""
+    amount = f"{max(1, round(eta_s))} s" if eta_s < 90 else f"{round(eta_s / 60)} min"
+    return f"about {amount}" if len(before) == 1 else f"at least {amount}"
+
+
+def _ordinal(number: int) -> str:
+    ending = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
