@@ -7,9 +7,10 @@ from saadi.store import audit, connection
 from saadi.store.library import LibraryStore
 from saadi.store.preferences import PreferenceStore
 from saadi.store.queue import JobStore
+from saadi.store.trials import TrialStore
 
 
-class Store(LibraryStore, PreferenceStore, JobStore):
+class Store(LibraryStore, PreferenceStore, TrialStore, JobStore):
     """Everything a data folder holds. One instance = one connection = one thread; open it where you need it."""
 
     def audit_rows(self, *, limit: int = 100) -> list[AuditRow]:
