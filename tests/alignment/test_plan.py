@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -59,17 +61,18 @@ class Pool:
                                      label_map_blob=blob, actor="test")  # fmt: skip
         return self.store.label_map(image.label_map_id)
 
-    def samples(self, record: LabelMapRecord, *scores: float | None, model_id: int | None = None) -> list[Sample]:
+    def samples(self, record: LabelMapRecord, *scores: float | None) -> list[Sample]:
         made = []
         for score in scores:
             self.seed += 1
             sample = self.store.add_sample(
                 self.project.id, label_map_id=record.id, label_map_rev=record.rev, label_map_blob=record.blob, seed=self.seed,
                 blob=self.store.blobs.put_image(np.full((16, 16, 3), self.seed, np.uint8)), engine="compact", adapter_id=None,
-                model_id=model_id or self.store.active_model(self.project.id, "engine").id, settings={}, purpose="pool")  # fmt: skip
+                model_id=self.store.active_model(self.project.id, "engine").id, settings={}, purpose="pool")  # fmt: skip
             made.append(sample)
             if score is not None:
-                self.store.add_scores([Score(sample.id, self.models["selector"].id, "selector", score, score, 0.9, {}, record.blob)])
+                selector = self.models["selector"].id
+                self.store.add_scores([Score(sample.id, selector, "selector", score, score, 0.9, {}, record.blob)])
         return made
 
 
@@ -111,7 +114,7 @@ def test_the_plan_of_a_small_project_counts_what_it_would_learn(pool: Pool) -> N
     store, project = pool.store, pool.project
     first, second = pool.samples(pool.label_map(split="train"), 0.9, 0.4)
     close = pool.samples(pool.label_map(), 0.70, 0.71)
-    store.add_vote(project.id, left_id=first.id, right_id=second.id, answer="left", voter="ann", request_id="v1", response_ms=3000)
+    store.add_vote(project.id, left_id=first.id, right_id=second.id, answer="left", voter="ann", request_id="v1")
     found = plan.plan(store, project)
     assert found["by_source"] == {"agreed": 1, "real": 1} and found["num_pairs"] == 2
     assert found["pairs_left_out"] == {"undecided": 1} and found["images_left_out"] == {}
@@ -176,8 +179,5 @@ def test_other_image_sizes_are_not_taken_for_a_measure(store: Store, project: Pr
 
 
 def test_the_plan_needs_no_torch() -> None:
-    import subprocess
-    import sys
-
-    code = "import sys, saadi.alignment.plan, saadi.alignment.resume, saadi.alignment.acceptance; sys.exit('torch' in sys.modules)"
+    code = "import sys; from saadi.alignment import acceptance, plan, resume, trial; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0

@@ -22,8 +22,8 @@ def adapter(store: Store, project: Project) -> Adapter:
 def answer(store: Store, adapter: Adapter, given: Answer = "left", *, voter: str = "ann", new_is_left: bool = True,
            pair: int = 0, request_id: str | None = None) -> Trial:
     label_map, old, new = (store.blobs.put_image(np.full((8, 8, 3), 3 * pair + kind, np.uint8)) for kind in range(3))
-    return store.add_trial(adapter.id, label_map_blob=label_map, old_blob=old, new_blob=new, new_is_left=new_is_left, answer=given,
-                           voter=voter, request_id=request_id or new_request())
+    return store.add_trial(adapter.id, label_map_blob=label_map, old_blob=old, new_blob=new, new_is_left=new_is_left,
+                           answer=given, voter=voter, request_id=request_id or new_request())
 
 
 def test_a_side_means_old_or_new_by_where_it_was_shown(store: Store, adapter: Adapter) -> None:

@@ -14,7 +14,7 @@ export const lineChart = (points, options) => linesChart([{ points }], options);
 
 /**
  * A chart of several lines over the same steps. The second one is dashed and ends in a square: colour alone tells nothing to one
- * man in twelve. `until` is the last step of the axis, so that a line which has just begun stays at the left.
+ * man in twelve. `until` is the last step of an axis from 0, so that a line which has just begun stays at the left.
  */
 export function linesChart(series, { label, reference = null, digits = 2, until = null }) {
   const lines = series
@@ -30,7 +30,7 @@ export function linesChart(series, { label, reference = null, digits = 2, until 
     pad = (high - low || Math.abs(high) || 1) * 0.08,
     y0 = low - pad,
     y1 = high + pad;
-  const first = Math.min(...xs),
+  const first = until === null ? Math.min(...xs) : 0,
     last = Math.max(...xs, until ?? 0);
   const x = (value) => LEFT + ((value - first) / Math.max(1, last - first)) * (W - LEFT - RIGHT),
     y = (value) => TOP + ((y1 - value) / (y1 - y0)) * (H - TOP - BOTTOM);

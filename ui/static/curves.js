@@ -15,7 +15,7 @@ const CHARTS = [
     ],
   ],
   [
-    "Error against the present version",
+    "Error (present version = 1)",
     3,
     1,
     [
@@ -62,7 +62,7 @@ export function lamps(metrics, alarms) {
     lasting = newest.length === alarms.gradient_steps ? Math.min(...newest) : 0;
   const gradient = lamp("Gradient", jump, Infinity, 0.6 * alarms.gradient_ratio, "after 20 steps", "");
   if (jump !== undefined) {
-    gradient.words = `${fixed(jump, 1)} \u00d7 its usual size; alarm above ${alarms.gradient_ratio} for ${alarms.gradient_steps} steps`;
+    gradient.words = `${fixed(jump, 1)} \u00d7 usual; alarm above ${alarms.gradient_ratio}, ${alarms.gradient_steps} times`;
     if (lasting > alarms.gradient_ratio) gradient.state = "alarm";
   }
   const judged = held === undefined || held >= alarms.min_held_pairs;
@@ -73,7 +73,7 @@ export function lamps(metrics, alarms) {
       alarms.winner_ratio,
       1.1,
       "at the first test",
-      `${fixed(ratio)} \u00d7 the present version's; alarm above ${alarms.winner_ratio}`,
+      `${fixed(ratio)} \u00d7 before; alarm above ${alarms.winner_ratio}`,
     ),
     judged
       ? lamp(
@@ -82,7 +82,7 @@ export function lamps(metrics, alarms) {
           alarms.accuracy_gap,
           0.1,
           "at the first test",
-          `gap ${fixed(gap)} between learned and held-out pairs; alarm above ${alarms.accuracy_gap}`,
+          `gap ${fixed(gap)}; alarm above ${alarms.accuracy_gap}`,
         )
       : {
           name: "Learning by heart",
