@@ -64,7 +64,10 @@ def _faithful(metrics: Mapping[str, Any], class_names: Sequence[str]) -> Questio
     before, after = metrics.get("dice_before"), metrics.get("dice_after")
     if before is None or after is None:
         return Question("faithful", title, "unknown", "Its overlap with the masks was not measured.")
-    words = f"Overlap with the masks {'rose' if after >= before else 'fell'} from {_percent(before)} to {_percent(after)}."
+    if _percent(before) == _percent(after):
+        words = f"Overlap with the masks stayed at {_percent(after)}."
+    else:
+        words = f"Overlap with the masks {'rose' if after > before else 'fell'} from {_percent(before)} to {_percent(after)}."
     rows = [row for row in metrics.get("classes", []) if row["class"] < len(class_names)]
     worst = min(rows, key=lambda row: row["change"][0], default=None)
     fell = [class_names[row["class"]] for row in rows if row["change"][2] < 0]

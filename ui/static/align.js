@@ -24,6 +24,7 @@ import { Trial } from "./trial.js";
 import { Versions } from "./versions.js";
 
 const DEFAULTS = { steps: 150, gate_masks: 32, gate_every: 50, batch_size: 8 };
+const CLOSED_KEY = "saadi.align.closed";
 const ENDED = ["done", "failed", "cancelled"];
 
 export function mount(element) {
@@ -63,12 +64,17 @@ class AlignTab {
       { type: "button", class: "sx-button sx-primary", id: "align-continue", hidden: true, onclick: () => this.continue() },
       "Continue",
     );
+    this.dismiss = h(
+      "button",
+      { type: "button", class: "sx-close", "aria-label": "Close", hidden: true, onclick: () => this.close() },
+      "\u00d7",
+    );
     this.progress = h("div", { class: "sx-bar", role: "progressbar", "aria-label": "Alignment" }, this.bar);
     this.details = h("details", { class: "sx-details sx-live-details" }, h("summary", {}, "Curves and pictures"), this.curves.root);
     this.running = h(
       "section",
       { class: "sx-card sx-running", hidden: true, "aria-label": "Learning" },
-      h("div", { class: "sx-card-head" }, h("h2", {}, "Learning"), this.message, this.goOn, this.stop),
+      h("div", { class: "sx-card-head" }, h("h2", {}, "Learning"), this.message, this.goOn, this.stop, this.dismiss),
       this.progress,
       this.details,
     );
@@ -137,7 +143,14 @@ class AlignTab {
   /** A stopped alignment is still there after a reload. */
   async loadLast(project) {
     const { job } = await get(`/api/projects/${project.id}/alignments/last`);
-    if (job && state.project === project && !this.job) this.follow(job);
+    const isClosed = job && localStorage.getItem(CLOSED_KEY) === `${project.created_at}.${job.id}`;
+    if (job && !isClosed && state.project === project && !this.job) this.follow(job);
+  }
+
+  /** Somebody has read why it ended. */
+  close() {
+    localStorage.setItem(CLOSED_KEY, `${state.project.created_at}.${this.job.id}`);
+    this.showRunning(false);
   }
 
   // ---- running
@@ -212,6 +225,7 @@ class AlignTab {
   showJob(job) {
     const ended = ENDED.includes(job.state);
     this.stop.hidden = ended;
+    this.dismiss.hidden = !ended;
     this.stop.disabled = job.cancelling;
     this.goOn.hidden = job.continue_from === null || job.continue_from === undefined;
     this.goOn.textContent = `Continue from step ${job.continue_from}`;
@@ -238,15 +252,14 @@ class AlignTab {
     const found = await get(`/api/projects/${project.id}/versions`);
     if (state.project !== project) return;
     this.found = found;
-    const { items } = found;
-    this.opened ??= (items.find((item) => item.state === "candidate") ?? items.find((item) => item.state === "accepted"))?.id ?? null;
+    const usable = found.items.filter((item) => item.model_id === found.engine_id);
+    this.opened ??= (usable.find((item) => item.state === "candidate") ?? usable.find((item) => item.state === "accepted"))?.id ?? null;
     this.showVersions();
   }
 
   showVersions() {
-    const { items } = this.found;
     this.versions.show(this.found, this.opened);
-    this.verdict.show(this.isFollowing ? null : items.find((item) => item.id === this.opened), items);
+    this.verdict.show(this.isFollowing ? null : this.found.items.find((item) => item.id === this.opened), this.found);
   }
 
   look(item) {

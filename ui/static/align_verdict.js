@@ -24,7 +24,7 @@ export class Verdict {
     this.root = h("section", { class: "sx-card sx-verdict", hidden: true, "aria-label": "Acceptance" });
   }
 
-  show(adapter, items) {
+  show(adapter, { items, engine_id }) {
     this.root.hidden = !adapter;
     if (!adapter) return;
     const parent = items.find((item) => item.id === adapter.parent_id)?.name ?? "base",
@@ -57,7 +57,9 @@ export class Verdict {
         this.people(adapter),
       ),
       stopped ? h("p", { class: "sx-note" }, `Learning was stopped early: ${stopped}. Kept is step ${m.step}.`) : null,
-      this.choices(adapter, isRed, inUse),
+      adapter.model_id === engine_id
+        ? this.choices(adapter, isRed, inUse)
+        : h("p", { class: "sx-note" }, "It was made for an earlier generator and does not fit the present one. Align again to make one that does."),
       m.strip_before?.length ? beforeAfter(m.strip_before, m.strip_after ?? [], m.strip_label_maps ?? []) : null,
       this.numbers(m),
     );
