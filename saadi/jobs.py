@@ -43,6 +43,7 @@ HANG_FACTOR = 10
 WATCH_EVERY_S = 5.0
 REPORT_EVERY_S = 0.25
 """Progress is written at most this often; each write is an fsync."""
+KEPT_CHECKPOINT_S = 30 * 24 * 3600.0
 log = structlog.get_logger()
 
 
@@ -73,6 +74,8 @@ class JobContext:
 
     store: Store
     job: Job
+    keeps_checkpoint: bool = False
+    """Set by a handler whose stopped or failed job can be continued by another one: `dir` then stays."""
     _started: float = field(default_factory=time.monotonic)
     _last: float = 0.0
     _first_step: int | None = None
@@ -144,6 +147,7 @@ def run_worker(home: Home, handlers: Mapping[str, Handler], *, exit_when_idle: b
                     log.warning("job_orphaned", job=job.id, state=job.state, attempt=job.attempt)
                 store.blobs.sweep()
                 store.sweep_unnamed_blobs()
+                _sweep_checkpoints(store)
                 store.files.sweep()
                 if on_start:
                     on_start()
@@ -183,16 +187,17 @@ def run_job(store: Store, job: Job, handlers: Mapping[str, Handler]) -> None:
     except FencedError:
         log.warning("job_fenced", job=job.id, attempt=job.attempt)
     except CancelledError:
-        _end(store, job, state="cancelled", message="cancelled", error=None)
+        _end(store, job, state="cancelled", message="cancelled", error=None, keep=context.keeps_checkpoint)
     except SaadiError as error:
-        _end(store, job, state="failed", message="refused", error=str(error))
+        _end(store, job, state="failed", message="refused", error=str(error), keep=context.keeps_checkpoint)
     except (SystemExit, KeyboardInterrupt):
         store.release_job(job)
         log.info("job_released", job=job.id, attempt=job.attempt)
         raise
     except Exception as error:  # the one place that may catch everything: the traceback stays with the job
         log.error("job_failed", job=job.id, error=type(error).__name__, traceback=traceback.format_exc())
-        _end(store, job, state="failed", message="failed", error=_sentence(error), trace=traceback.format_exc())
+        _end(store, job, state="failed", message="failed", error=_sentence(error), trace=traceback.format_exc(),
+             keep=context.keeps_checkpoint)
 
 
 @contextmanager
@@ -213,10 +218,12 @@ def _watched(context: JobContext) -> Iterator[None]:
         ended.set()
 
 
-def _end(store: Store, job: Job, *, state: str, message: str, error: str | None, trace: str | None = None) -> None:
+def _end(store: Store, job: Job, *, state: str, message: str, error: str | None, trace: str | None = None,
+         keep: bool = False) -> None:
     try:
         store.finish_job(job, state=state, message=message, error=error, traceback=trace)
-        _drop_checkpoints(store, job)
+        if not keep:
+            _drop_checkpoints(store, job)
     except FencedError:
         log.warning("job_fenced", job=job.id, attempt=job.attempt)
 
@@ -224,6 +231,13 @@ def _end(store: Store, job: Job, *, state: str, message: str, error: str | None,
 def _drop_checkpoints(store: Store, job: Job) -> None:
     # A fit leaves 180 MB; nobody reads them once the job has ended.
     shutil.rmtree(store.home.job_dir(job.id), ignore_errors=True)
+
+
+def _sweep_checkpoints(store: Store) -> None:
+    """Remove what ended jobs left to be continued from, once nobody has done so for `KEPT_CHECKPOINT_S`."""
+    for folder in store.home.jobs.glob("[0-9]*"):
+        if time.time() - folder.stat().st_mtime > KEPT_CHECKPOINT_S and not store.job(int(folder.name)).is_active:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sentence(error: Exception) -> str:

@@ -256,6 +256,8 @@ class AlignOrder(Order):
     """None = the generator in use."""
     parent_id: int | None = None
     """The adapter to start from; set to the version in use when the job starts."""
+    continues: int | None = None
+    """The stopped or failed alignment from whose checkpoint this one goes on; all else is equal to that one's order."""
 
     def frozen(self, store: Store) -> Self:
         if self.model_id is not None:
@@ -266,7 +268,7 @@ class AlignOrder(Order):
     def unique_key(self, store: Store) -> str | None:
         frozen = [
             self.kind,
-            self.frozen(store).model_dump(exclude={"pair_set_id"}),
+            self.frozen(store).model_dump(exclude={"pair_set_id", "continues"}),
             store.pair_set(self.pair_set_id).sha256,
         ]
         return hashlib.sha256(dump(frozen).encode()).hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from saadi.errors import TooFewError
-from saadi.preferences import Candidate, merge, strengths, to_pairs, undecidedness
+from saadi.preferences import Candidate, Merged, merge, strengths, to_pairs, undecidedness
 from saadi.records import IGNORE, Pair, PairSet, Vote
 from saadi.store import Store
 from saadi.store.blobs import BlobStore
@@ -23,8 +24,28 @@ REAL_SHARE = 1.0
 """Real-image winners added per synthetic pair: the real image against the worst candidate of the same label map."""
 
 
+@dataclass(frozen=True)
+class Settled:
+    """What a project's votes and scores say now, before anything is frozen."""
+
+    pairs: list[Pair]
+    summary: dict[str, Any]
+    groups: dict[str, list[Candidate]]
+    """Label map blob -> its usable candidates."""
+    votes: dict[str, list[Vote]]
+    """Label map blob -> votes in force, those on candidates that are not usable included."""
+    merged: dict[str, Merged]
+    """Label map blob -> what was decided about its candidates, and what was not."""
+
+
 def build_pairs(store: Store, project_id: int, *, actor: str, real_winners: bool = True) -> PairSet:
-    """Settle all pairs of a project and freeze them.
+    """Settle all pairs of a project and freeze them; raises as `settle` does."""
+    settled = settle(store, project_id, real_winners=real_winners)
+    return store.freeze_pairs(project_id, settled.pairs, settled.summary, actor=actor)
+
+
+def settle(store: Store, project_id: int, *, real_winners: bool = True) -> Settled:
+    """Settle all pairs of a project; changes nothing.
 
     Under each label map with scored candidates: merged votes and scores decide chosen and rejected; and where the label map
     belongs to a real training image, that image is the winner against the worst candidate (the strongest lever in both
@@ -39,9 +60,10 @@ def build_pairs(store: Store, project_id: int, *, actor: str, real_winners: bool
     votes = _votes_by_label_map(store.votes(project_id))
     reals = _real_images(store, project_id) if real_winners else {}
     pairs: list[Pair] = []
+    outcomes: dict[str, Merged] = {}
     conflicts = undecided = 0
     for label_map_blob, candidates in sorted(groups.items()):
-        merged = merge(candidates, votes.get(label_map_blob, []))
+        merged = outcomes[label_map_blob] = merge(candidates, votes.get(label_map_blob, []))
         conflicts += len(merged.conflicts)
         undecided += merged.num_undecided
         pairs += to_pairs(merged.decisions, label_map_blob=label_map_blob)
@@ -67,7 +89,7 @@ def build_pairs(store: Store, project_id: int, *, actor: str, real_winners: bool
         "num_conflicts": conflicts,
         "num_undecided": undecided,
     }
-    return store.freeze_pairs(project_id, pairs, summary, actor=actor)
+    return Settled(pairs, summary, groups, votes, outcomes)
 
 
 def next_vote_pairs(

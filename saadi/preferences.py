@@ -62,6 +62,8 @@ class Merged:
     """Sample ids (winner by votes, loser by votes) where the score clearly disagrees and only one person has voted, or
     people disagree."""
     num_undecided: int
+    num_over_cap: int = 0
+    """Decisions beyond `MAX_PAIRS_PER_LABEL_MAP`, left out so that no label map rules the training."""
 
 
 def strengths(candidates: Sequence[Candidate], votes: Iterable[Vote]) -> dict[int, float]:
@@ -134,7 +136,8 @@ def merge(candidates: Sequence[Candidate], votes: Sequence[Vote]) -> Merged:
         undecided = int(not decisions)
     elif frozenset((automatic.chosen.sample_id, automatic.rejected.sample_id)) not in voted:
         decisions.append(automatic)
-    return Merged(tuple(decisions[:MAX_PAIRS_PER_LABEL_MAP]), tuple(conflicts), undecided)
+    num_over_cap = max(0, len(decisions) - MAX_PAIRS_PER_LABEL_MAP)
+    return Merged(tuple(decisions[:MAX_PAIRS_PER_LABEL_MAP]), tuple(conflicts), undecided, num_over_cap)
 
 
 def _best_against_worst(candidates: Sequence[Candidate], merged: Mapping[int, float], banned: set[int]) -> Decision | None:

@@ -186,6 +186,28 @@ class Vote:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """One answer of the blind test of a version against its parent: same label map, same seed."""
+
+    id: int
+    project_id: int
+    adapter_id: int
+    label_map_blob: str
+    old_blob: str
+    new_blob: str
+    new_is_left: bool
+    answer: Answer
+    voter: str
+    response_ms: int | None
+    created_at: str
+
+    @property
+    def prefers_new(self) -> bool | None:
+        """None where no side was preferred."""
+        return None if self.answer not in ("left", "right") else (self.answer == "left") == self.new_is_left
+
+
+@dataclass(frozen=True)
 class Pair:
     """Chosen and rejected image under one label map, by blob, so that a real image can be the winner."""
 

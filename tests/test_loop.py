@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from saadi import orders, pairing
+from saadi.alignment import resume
 from saadi.config import Home
 from saadi.downstream.segmenter import Segmenter
 from saadi.engines import weights
 from saadi.errors import BadInputError, TooFewError
-from saadi.jobs import run_worker
+from saadi.jobs import JobContext, Outcome, run_worker
 from saadi.orders import AlignOrder, FitOrder, GenerateOrder, PredictOrder, ScoreOrder, TrainScorerOrder, order, place
 from saadi.records import Job, LabelClass, Pair, Project
 from saadi.store import Store
 from saadi.worker import HANDLERS
-from tests import tiny
+from tests import builders, tiny
 
 CLASSES = [LabelClass(0, "tissue", "#000000"), LabelClass(1, "organ", "#009e73"), LabelClass(2, "bar", "#0072b2")]
 
@@ -86,6 +91,64 @@ def test_alignment_publishes_a_candidate_or_says_why_not(store: Store, home: Hom
     store.accept_adapter(adapter.id, project_id=filled.id, actor="lead")
     again = run(store, home, GenerateOrder, project_id=filled.id, count=1, candidates=1)
     assert store.sample(again.result["sample_ids"][0]).adapter_id == adapter.id
+
+
+def test_a_stopped_alignment_goes_on_from_where_it_was(store: Store, home: Home, filled: Project):
+    """Stopped by a person after three of six steps, continued: the same losses as in one go, from the same frozen order."""
+    run(store, home, TrainScorerOrder, project_id=filled.id, steps=2, batch_size=4)
+    images, maps = store.images(filled.id, splits=["train"]), store.label_maps(filled.id, splits=["train"])
+    pairs = [Pair(maps[index].blob, images[index].blob, images[index - 1].blob, source, 1.0, 0.5)
+             for index in range(len(maps)) for source in ("score", "real")]  # fmt: skip
+    pair_set = store.freeze_pairs(filled.id, pairs, {}, actor="test")
+    wanted = {"project_id": filled.id, "pair_set_id": pair_set.id, "steps": 6, "batch_size": 4, "gate_masks": 4, "gate_every": 6,
+              "learning_rate": 3e-3}  # fmt: skip
+    whole = run(store, home, AlignOrder, **wanted)
+    losses = store.job_metrics(whole.id)["loss"]
+    assert resume.checkpoint_step(store, whole) is None  # it came to its end
+    stopped, _ = store.add_job("align", store.job(whole.id).params, project_id=filled.id, actor="ann", request_id="stopped")
+
+    def stop_at_three(context: JobContext) -> Outcome:
+        if context.job.id == stopped.id and context.job.attempt == 1:
+            report = context.report
+
+            def watched(step, total, message, **more):
+                if step == 3:
+                    store.cancel_job(stopped.id, actor="ann")
+                report(step, total, message, **more)
+
+            context.report = watched
+        return HANDLERS["align"](context)
+
+    run_worker(home, HANDLERS | {"align": stop_at_three}, exit_when_idle=True)
+    stopped = store.job(stopped.id)
+    assert stopped.state == "cancelled" and resume.checkpoint_step(store, stopped) == 3
+    assert place(store, resume.continued(store, stopped), actor="ann")[0].id == whole.id  # nothing is learned twice
+    wanted = resume.continued(store, stopped).model_dump(mode="json")
+    again, _ = store.add_job("align", wanted, project_id=filled.id, actor="ann", request_id="again")
+    run_worker(home, HANDLERS, exit_when_idle=True)
+    assert [part.id for part in resume.chain(store, store.job(again.id))] == [stopped.id, again.id]
+    parts = [store.job_metrics(job_id)["loss"] for job_id in (stopped.id, again.id)]
+    assert parts[0] == losses[:3] and parts[1] == losses[3:]
+    assert store.job(again.id).state == whole.state and store.job(again.id).error == whole.error
+    assert not home.job_dir(stopped.id).exists()  # the checkpoint has moved on
+    if whole.state == "done":
+        first, second = (store.adapter(store.job(job_id).result["adapter_id"]) for job_id in (whole.id, again.id))
+        assert first.file == second.file
+
+
+def test_what_left_no_checkpoint_or_fits_no_more_is_not_continued(store: Store, home: Home, filled: Project):
+    engine = store.active_model(filled.id, "engine")
+    job, _ = store.add_job("align", {"model_id": engine.id}, project_id=filled.id, actor="ann", request_id="j")
+    store.cancel_job(job.id, actor="ann")
+    job = store.job(job.id)
+    with pytest.raises(BadInputError, match="left nothing to go on from"):
+        resume.continued(store, job)
+    home.job_dir(job.id).mkdir(parents=True)
+    save_file({"x": torch.zeros(1)}, home.job_dir(job.id) / resume.CHECKPOINT, metadata={"state": json.dumps({"step": 7})})
+    assert resume.checkpoint_step(store, job) == 7
+    builders.add_engine(store, filled)
+    with pytest.raises(BadInputError, match="fitted anew since"):
+        resume.continued(store, job)
 
 
 def test_a_second_click_on_align_is_the_same_job(store: Store, home: Home, filled: Project):

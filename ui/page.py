@@ -27,7 +27,7 @@ TABS: tuple[tuple[str, Callable[[Context], Panel]], ...] = (
     ("Export", build_export_tab),
 )
 FIRST_TAB = "Draw"
-SHEETS = ("studio", "controls", "draw", "generate", "review", "tabs", "dialogs", "small")
+SHEETS = ("studio", "controls", "draw", "generate", "review", "tabs", "align", "dialogs", "small")
 
 
 def build_page(context: Context) -> gr.Blocks:
@@ -69,7 +69,5 @@ def theme() -> gr.themes.Base:
 def head(context: Context) -> str:
     """Return what goes into the page's head: our style sheets, loaded before anything is drawn."""
     base = f"/static/{context.static_version}"
-    sheets = "".join(
-        f'<link rel="stylesheet" href="{base}/{name}.css">' for name in SHEETS
-    )
+    sheets = "".join(f'<link rel="stylesheet" href="{base}/{name}.css">' for name in SHEETS)
     return f'{sheets}<link rel="icon" type="image/svg+xml" href="{base}/icon.svg">'

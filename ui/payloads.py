@@ -109,6 +109,21 @@ class ChooseAdapter(Body):
     adapter_id: Id | None
     """None = the base model without any adapter."""
     decision: Literal["accept", "reject"]
+    reason: str = Field(default="", max_length=500)
+
+
+class AnswerTrial(Body):
+    """One answer of the blind test; which side is the new version is known to the server only."""
+
+    adapter_id: Id
+    pair: int = Field(ge=0, le=10_000)
+    answer: Answer
+    response_ms: int | None = Field(default=None, ge=0, le=86_400_000)
+    request_id: RequestId
+
+
+class ContinueJob(Body):
+    request_id: RequestId
 
 
 def pack(label_map: LabelMap) -> str:

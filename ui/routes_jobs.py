@@ -91,11 +91,11 @@ def build_router(context: Context) -> APIRouter:
     def choose_adapter(body: ChooseAdapter) -> dict[str, Any]:
         with context.open() as store:
             if body.decision == "accept":
-                store.accept_adapter(body.adapter_id, project_id=body.project_id, actor=context.actor)
+                store.accept_adapter(body.adapter_id, project_id=body.project_id, actor=context.actor, reason=body.reason)
             elif body.adapter_id is None or store.adapter(body.adapter_id).project_id != body.project_id:
                 raise BadInputError("only a version of this project can be turned down; reload the page")
             else:
-                store.reject_adapter(body.adapter_id, actor=context.actor)
+                store.reject_adapter(body.adapter_id, actor=context.actor, reason=body.reason)
             return {"items": [adapter_view(adapter) for adapter in reversed(store.adapters(body.project_id))]}
 
     @router.get("/projects/{project_id}/exports")

@@ -10,20 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saadi import quality
+from saadi.alignment.limits import (
+    DISTANCE_SLACK,
+    MAX_WINNER_RATIO,
+    MIN_NEAREST_RATIO,
+    MIN_VENDI_RATIO,
+    MIN_WIN_RATE,
+)
 from saadi.downstream.metrics import agreement, mean_over_asked
 from saadi.downstream.segmenter import Segmenter
 from saadi.masks import fit_to
-from saadi.records import Image, LabelMap
-
-MIN_WIN_RATE = 0.5
-DISTANCE_SLACK = 0.02
-"""A distance to real images may grow by this, about that between two halves of one set of 200 real images, plus chance. A factor
-of 1.15 on top once let plain DPO with beta 300 pass, with colour and texture at 3.6 after 2.9."""
-MAX_WINNER_RATIO = 1.25
-"""Held-out winner error against the reference's (docs/design.md): its size is the alarm, not its sign."""
-MIN_VENDI_RATIO = 0.9
-MIN_NEAREST_RATIO = 0.8
-"""Median distance to the nearest training image against the reference's: below, the model has begun to copy."""
+from saadi.records import IGNORE, Image, LabelMap
 
 Make = Callable[[], list[Image]]
 
@@ -45,6 +42,9 @@ class Reading:
     vendi: float
     nearest: float
     """Median distance to the nearest training image in the judge's features."""
+    class_dice: tuple[tuple[float | None, ...], ...] = ()
+    """Judge's Dice per label map and class index; None where the label map does not ask for the class. Empty in checkpoints of
+    earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -88,15 +88,17 @@ class Gate:
         """Measure images, one per label map in order."""
         features = quality.standardised(self.judge.features(images), self._reference)
         appearance = quality.standardised(quality.appearance(images), self._raw_appearance)
+        dice, class_dice = self._dice(self.judge, images)
         return Reading(
-            dice=self._dice(self.judge, images),
-            selector_dice=self._dice(self.selector, images),
+            dice=dice,
+            selector_dice=self._dice(self.selector, images)[0],
             feature_distance=quality.kernel_distance(features, self._real_features),
             appearance_distance=quality.kernel_distance(appearance, self._real_appearance),
             feature_left_out=tuple(quality.leave_one_out_distances(features, self._real_features).tolist()),
             appearance_left_out=tuple(quality.leave_one_out_distances(appearance, self._real_appearance).tolist()),
             vendi=quality.vendi_score(features),
             nearest=float(np.median(quality.nearest_distance(features, self._training_features))),
+            class_dice=class_dice,
         )
 
     def _asked(self, images: Sequence[Image]) -> list[LabelMap]:
@@ -105,12 +107,17 @@ class Gate:
             for label_map, image in zip(self.label_maps, images, strict=True)
         ]
 
-    def _dice(self, model: Segmenter, images: Sequence[Image]) -> tuple[float, ...]:
-        found = model.predict(images)
-        return tuple(
-            mean_over_asked(agreement(prediction.label_map, asked, num_classes=self.num_classes), asked)
-            for prediction, asked in zip(found, self._asked(images), strict=True)
-        )
+    def _dice(
+        self, model: Segmenter, images: Sequence[Image]
+    ) -> tuple[tuple[float, ...], tuple[tuple[float | None, ...], ...]]:
+        """Per label map: the mean over its classes, and each class."""
+        means, rows = [], []
+        for prediction, asked in zip(model.predict(images), self._asked(images), strict=True):
+            found = agreement(prediction.label_map, asked, num_classes=self.num_classes)
+            present = set(np.unique(asked).tolist()) - {0, IGNORE}
+            means.append(mean_over_asked(found, asked))
+            rows.append(tuple(found[index].dice if index in present else None for index in range(self.num_classes)))
+        return tuple(means), tuple(rows)
 
 
 def compare(present: Reading, reference: Reading, *, winner_ratio: float) -> Verdict:
@@ -183,6 +190,15 @@ def metrics_of(present: Reading, reference: Reading, verdict: Verdict) -> dict[s
         "appearance_distance_after": round(present.appearance_distance, 4),
         "vendi_before": round(reference.vendi, 3),
         "vendi_after": round(present.vendi, 3),
+        "features_moved": moved_away(
+            present.feature_distance, reference.feature_distance, present.feature_left_out, reference.feature_left_out
+        ),
+        "appearance_moved": moved_away(
+            present.appearance_distance,
+            reference.appearance_distance,
+            present.appearance_left_out,
+            reference.appearance_left_out,
+        ),
         "nearest_before": round(reference.nearest, 4),
         "nearest_after": round(present.nearest, 4),
         "winner_ratio": round(verdict.winner_ratio, 4),
@@ -192,10 +208,39 @@ def metrics_of(present: Reading, reference: Reading, verdict: Verdict) -> dict[s
     }
 
 
+def class_changes(present: Reading, reference: Reading) -> list[dict[str, Any]]:
+    """Mask fidelity of each class that the gate's label maps ask for, before and after, JSON.
+
+    Returns:
+        Class index, mean Dice before and after, and the mean paired change with its 95 % bootstrap interval.
+    """
+    changes: list[dict[str, Any]] = []
+    for index in range(min(map(len, (*present.class_dice, *reference.class_dice)), default=0)):
+        both = [
+            (old[index], new[index])
+            for old, new in zip(reference.class_dice, present.class_dice, strict=True)
+            if old[index] is not None and new[index] is not None
+        ]
+        if both:
+            before, after = np.array(both, dtype=np.float64).T
+            mean, low, high = quality.paired_interval(after - before)
+            changes.append(
+                {
+                    "class": index,
+                    "num_masks": len(both),
+                    "before": round(float(before.mean()), 4),
+                    "after": round(float(after.mean()), 4),
+                    "change": [round(value, 4) for value in (mean, low, high)],
+                }
+            )
+    return changes
+
+
 def reading_to_json(reading: Reading) -> dict[str, Any]:
     return asdict(reading)
 
 
 def reading_from_json(data: dict[str, Any]) -> Reading:
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
+    values["class_dice"] = tuple(tuple(row) for row in data.get("class_dice", ()))
     return Reading(**values)

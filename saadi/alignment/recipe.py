@@ -7,6 +7,7 @@ and seeds judges every checkpoint, and the best one that passes is kept, not the
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -18,14 +19,25 @@ import structlog
 from torch import Tensor
 
 from saadi import devices
-from saadi.alignment.gate import Gate, Reading, Verdict, compare, metrics_of, reading_from_json, reading_to_json
+from saadi.alignment import resume
+from saadi.alignment.gate import (
+    Gate,
+    Reading,
+    Verdict,
+    class_changes,
+    compare,
+    metrics_of,
+    reading_from_json,
+    reading_to_json,
+)
+from saadi.alignment.limits import ACCURACY_GAP, MIN_HELD_FOR_GAP
 from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair
 from saadi.datasets.real import real_pairs
 from saadi.downstream.scoring import load_scorers
-from saadi.engines import lora, weights
+from saadi.engines import checkpoints, lora, weights
 from saadi.engines.base import TrainableEngine
 from saadi.engines.fitting import load_engine
-from saadi.errors import AlignmentStoppedError, TooFewError
+from saadi.errors import AlignmentStoppedError, CancelledError, TooFewError
 from saadi.jobs import JobContext, Outcome, Report
 from saadi.masks import fit_image_to, fit_to
 from saadi.records import Adapter, Image, LabelMap, PairSet, Project
@@ -35,13 +47,14 @@ GATE_FIRST_SEED = 2**40
 """Seeds of the gate's images: beyond those that people and pools can use."""
 STRIP = 6
 """Images in the before/after strip."""
+LIVE = ("loss", "winner_error", "loser_error", "gradient_norm", "gradient_ratio")
+"""Of the trainer's numbers, those that become curves."""
 MAX_REAL = 200
 """Real images used for distances."""
 MAX_ANCHORS = 128
 """Real images held for the denoising term."""
-ACCURACY_GAP = 0.15
-MIN_HELD_FOR_GAP = 24
-"""With fewer held-out pairs the gap between train and held-out accuracy is noise."""
+TRIAL_PAIRS = 64
+"""Gate images kept of both versions, from which the blind test of a reviewer takes twenty."""
 log = structlog.get_logger()
 
 
@@ -73,6 +86,7 @@ def align(
     anchors: Sequence[tuple[Image, LabelMap]] = (),
     folder: Path | None = None,
     keep: Callable[[dict[str, Tensor]], str] | None = None,
+    show: Callable[[Image], str] | None = None,
 ) -> Aligned:
     """Train an adapter on pairs and return its best checkpoint.
 
@@ -81,10 +95,13 @@ def align(
         parent: The adapter in use, if any: the policy starts from it and is compared with it.
         anchors: Real images with label maps; see `PairTrainer`.
         folder, keep: For resuming: where the checkpoint lies, and how to store an adapter's tensors (returns their hash).
+        show: Stores a picture and returns its name, for the same masks and seeds side by side as they change.
 
     Raises:
         AlignmentStoppedError: No checkpoint passed the gate; says what the last one failed on.
+        CancelledError: From `report`; the checkpoint holds the state reached, so a continued run equals an uninterrupted one.
     """
+    began = time.monotonic()
     # The reference's images on the gate's label maps: what every checkpoint is compared with.
     before = engine.generate(
         gate.label_maps,
@@ -96,42 +113,59 @@ def align(
     reference = gate.read(before)
     trainer = PairTrainer(engine, pairs, config, parent=parent, parent_scale=parent_scale, anchors=anchors,
                           measured_on=_fingerprint(gate.label_maps, before))  # fmt: skip
+    at_start = _curves(reference) | {"held_pairs": float(len(trainer.held_ids)), "start_s": time.monotonic() - began}
+    report(0, config.num_steps, "learning from the pairs", metrics=at_start, images=_shown(before, show))
     history: list[dict[str, Any]] = []
     best: Aligned | None = None
     saved = trainer.restore(folder) if folder is not None else None
     if saved is not None:
         history, reference = saved["history"], reading_from_json(saved["reference"])
         best = _best_from(saved["best"], reference, before, history)
+    elif folder is not None and (folder / checkpoints.NAME).exists():
+        report(0, config.num_steps, "the masks it is tested on have changed since; learning begins anew")
     accuracies: list[float] = saved["accuracies"] if saved else []
     stopped: str | None = saved["stopped"] if saved else None
-    while trainer.step < config.num_steps and not stopped:
-        numbers = trainer.train_step()
-        if not np.isfinite(numbers["gradient_norm"]):
-            log.warning("alignment_stopped", step=trainer.step, reason=trainer.alarm())
-            break
-        accuracies = [*accuracies[-49:], numbers["accuracy"]]
-        report(
-            trainer.step,
-            config.num_steps,
-            "learning from the pairs",
-            metrics={"loss": numbers["loss"], "accuracy": float(np.mean(accuracies)), "gradient_norm": numbers["gradient_norm"]},
-        )
-        alarm = trainer.alarm()
-        if trainer.step % config.gate_every and trainer.step < config.num_steps and not alarm:
-            continue
-        # A checkpoint: new images on the fixed label maps and seeds, measured against the reference.
-        after, present, verdict, row = _check(
-            engine, trainer, gate, reference, seeds, report, train_accuracy=float(np.mean(accuracies))
-        )
-        history.append(row)
-        if verdict.passed and (best is None or verdict.dice_gain[0] > best.verdict.dice_gain[0]):
-            best = Aligned(lora.state(trainer.policy), trainer.step, present, reference, verdict, before, after, history)
-        if stopped := alarm or _accuracy_gap(trainer, row):
-            log.warning("alignment_stopped", step=trainer.step, reason=stopped)
-            row["stopped"] = stopped
+    # A stop may fall between a step and the test that follows it.
+    due: bool = saved.get("due", False) if saved else False
+
+    def save() -> None:
         if folder is not None and keep is not None:
             state = {"history": history, "reference": reading_to_json(reference), "best": _best_to(best, keep)}
-            trainer.save(folder, state | {"accuracies": accuracies, "stopped": stopped})
+            trainer.save(folder, state | {"accuracies": accuracies, "stopped": stopped, "due": due})
+
+    try:
+        while (due or trainer.step < config.num_steps) and not stopped:
+            if not due:
+                clock = time.monotonic()
+                numbers = trainer.train_step()
+                if not np.isfinite(numbers["gradient_norm"]):
+                    break  # without a checkpoint: these weights are of no use to anybody
+                accuracies = [*accuracies[-49:], numbers["accuracy"]]
+                at_end = trainer.step >= config.num_steps
+                due = trainer.step % config.gate_every == 0 or at_end or trainer.alarm() is not None
+                live = {name: numbers[name] for name in LIVE if name in numbers}
+                live |= {"accuracy": float(np.mean(accuracies)), "step_s": time.monotonic() - clock}
+                report(trainer.step, config.num_steps, "learning from the pairs", metrics=live)
+                if not due:
+                    continue
+            # A checkpoint: new images on the fixed label maps and seeds, measured against the reference.
+            after, present, verdict, row = _check(
+                engine, trainer, gate, reference, seeds, report, train_accuracy=float(np.mean(accuracies)), show=show
+            )
+            due = False
+            history.append(row)
+            if verdict.passed and (best is None or verdict.dice_gain[0] > best.verdict.dice_gain[0]):
+                best = Aligned(lora.state(trainer.policy), trainer.step, present, reference, verdict, before, after, history)
+            if stopped := trainer.alarm() or _accuracy_gap(trainer, row):
+                log.warning("alignment_stopped", step=trainer.step, reason=stopped)
+                row["stopped"] = stopped
+            save()
+    except CancelledError:
+        save()
+        raise
+    if (alarm := trainer.alarm()) and not stopped:
+        log.warning("alignment_stopped", step=trainer.step, reason=alarm)
+        report(trainer.step, config.num_steps, alarm, metrics={"not_a_number": 1.0})
     if best is None:
         reasons = "; ".join(history[-1]["reasons"]) if history else "no checkpoint was reached"
         raise AlignmentStoppedError(
@@ -158,7 +192,9 @@ def _check(
     report: Report,
     *,
     train_accuracy: float,
+    show: Callable[[Image], str] | None,
 ) -> tuple[list[Image], Reading, Verdict, dict[str, Any]]:
+    began = time.monotonic()
     engine.weights_changed()
     steps = trainer.config.num_steps
     after = engine.generate(
@@ -181,15 +217,32 @@ def _check(
         trainer.step,
         steps,
         f"checked step {trainer.step}: {'better' if verdict.passed else 'not accepted'}",
-        metrics={
+        metrics=_curves(present)
+        | {
             "win_rate": verdict.win_rate,
-            "dice": float(np.mean(present.dice)),
-            "feature_distance": present.feature_distance,
             "held_accuracy": held["held_accuracy"],
+            "accuracy_gap": train_accuracy - held["held_accuracy"],
             "winner_ratio": held["winner_ratio"],
+            "check_s": time.monotonic() - began,
         },
+        images=_shown(after, show),
     )
     return after, present, verdict, row
+
+
+def _curves(reading: Reading) -> dict[str, float]:
+    """What of a reading is drawn over the steps; the present version's own values stand at step 0."""
+    return {
+        "dice": float(np.mean(reading.dice)),
+        "feature_distance": reading.feature_distance,
+        "appearance_distance": reading.appearance_distance,
+        "vendi": reading.vendi,
+        "nearest": reading.nearest,
+    }
+
+
+def _shown(images: Sequence[Image], show: Callable[[Image], str] | None) -> dict[str, str] | None:
+    return {f"image {index}": show(image) for index, image in enumerate(images[:STRIP], start=1)} if show else None
 
 
 def _accuracy_gap(trainer: PairTrainer, row: dict[str, Any]) -> str | None:
@@ -305,6 +358,8 @@ def run_job(context: JobContext) -> Outcome:
     """Job `align`: pairs to a candidate adapter, compared with the version in use."""
     devices.use_all_threads()
     store, order = context.store, context.params
+    resume.take_over(store, order.get("continues"), context.dir)
+    context.keeps_checkpoint = True  # "Continue" starts from it
     project, pair_set = store.project(order["project_id"]), store.pair_set(order["pair_set_id"])
     parent = store.adapter(order["parent_id"]) if order["parent_id"] is not None else None
     engine = load_engine(store, project, model_id=order["model_id"])
@@ -321,36 +376,51 @@ def run_job(context: JobContext) -> Outcome:
 
     seeds = [GATE_FIRST_SEED + index for index in range(len(gate.label_maps))]
 
+    label_maps = [store.blobs.put_label_map(label_map) for label_map in gate.label_maps[:TRIAL_PAIRS]]
+    context.report(0, config.num_steps, "drawing the old model's images",
+                   images={f"label map {index}": blob for index, blob in enumerate(label_maps[:STRIP], start=1)})  # fmt: skip
+
     def keep(state: dict[str, Tensor]) -> str:
         return str(store.files.path(store.files.put(weights.to_bytes(state))))
 
-    found = align(
-        engine,
-        training_pairs(store, pair_set, side=engine.resolution),
-        gate,
-        config,
-        context.report,
-        seeds=seeds,
-        anchors=anchors(store, project, side=engine.resolution),
-        folder=context.dir,
-        parent=store.files.path(parent.file) if parent else None,
-        parent_scale=parent.scale if parent else 1.0,
-        keep=keep,
-    )
+    try:
+        found = align(
+            engine,
+            training_pairs(store, pair_set, side=engine.resolution),
+            gate,
+            config,
+            context.report,
+            seeds=seeds,
+            anchors=anchors(store, project, side=engine.resolution),
+            folder=context.dir,
+            parent=store.files.path(parent.file) if parent else None,
+            parent_scale=parent.scale if parent else 1.0,
+            keep=keep,
+            show=store.blobs.put_image,
+        )
+    except AlignmentStoppedError:
+        context.keeps_checkpoint = False  # it ran to its end; to go on would end the same way
+        raise
     file = store.files.put(weights.to_bytes(found.state))
-    shown = gate.label_maps[:STRIP]
     # A resumed run has no pictures of its best checkpoint; they need an engine to which no adapter is attached.
+    shown = gate.label_maps[:TRIAL_PAIRS]
     after = found.after or load_engine(store, project, model_id=order["model_id"]).generate(
         shown, seeds[: len(shown)], adapter=store.files.path(file)
     )
+    old = [store.blobs.put_image(image) for image in found.before[:TRIAL_PAIRS]]
+    new = [store.blobs.put_image(image) for image in after[:TRIAL_PAIRS]]
     metrics = metrics_of(found.reading, found.reference, found.verdict) | {
         "step": found.step,
+        "classes": class_changes(found.reading, found.reference),
         "history": found.history,
         "num_pairs": len(pair_set.pairs),
         "pairs": pair_set.summary,
-        "strip_before": [store.blobs.put_image(image) for image in found.before[:STRIP]],
-        "strip_after": [store.blobs.put_image(image) for image in after[:STRIP]],
-        "strip_label_maps": [store.blobs.put_label_map(label_map) for label_map in gate.label_maps[:STRIP]],
+        "strip_before": old[:STRIP],
+        "strip_after": new[:STRIP],
+        "strip_label_maps": label_maps[:STRIP],
+        "strip_trial_old": old,
+        "strip_trial_new": new,
+        "strip_trial_label_maps": label_maps,
     }
     settings = asdict(config) | {"pair_set": pair_set.sha256, "targets": list(lora.TARGETS)}
 

@@ -13,15 +13,13 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
+from saadi.alignment.limits import ALARM_STEPS, GRADIENT_ALARM
 from saadi.alignment.loss import default_beta, dpo_logit, dpo_loss
 from saadi.engines import checkpoints, lora
 from saadi.engines.adapted import lean_forward
 from saadi.engines.base import TrainableEngine
 from saadi.records import Image, LabelMap
 
-GRADIENT_ALARM = 5.0
-"""Stop when the gradient norm stays above this multiple of its running median for `ALARM_STEPS` steps."""
-ALARM_STEPS = 3
 NUM_DRAWS = 8
 """Fixed (time, noise) draws per pair. Their reference errors are computed at first use and kept: in 150 steps x 8 of 120 pairs
 43 % of all reference forwards fall away."""
@@ -107,7 +105,8 @@ class PairTrainer:
         self._alarms = 0
 
     def train_step(self) -> dict[str, float]:
-        """One update on a batch that depends on seed and step only; returns loss, accuracy, errors, gradient norm."""
+        """One update on a batch that depends on seed and step only; returns loss, accuracy, errors (also as multiples of the
+        reference's), gradient norm, and that norm as a multiple of its running median once there is one."""
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
         chosen = torch.randint(len(self.train_ids), (self.config.batch_size,), generator=generator)
         draws = torch.randint(NUM_DRAWS, (self.config.batch_size,), generator=generator)
@@ -120,8 +119,12 @@ class PairTrainer:
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0))
         self.optimizer.step()
         self.step += 1
-        self._watch(norm)
-        return numbers | {"loss": float(loss.detach()), "gradient_norm": norm}
+        typical = self._watch(norm)
+        return (
+            numbers
+            | {"loss": float(loss.detach()), "gradient_norm": norm}
+            | ({"gradient_ratio": norm / typical} if typical else {})
+        )
 
     def loss(self, keys: Sequence[tuple[int, int]]) -> tuple[Tensor, dict[str, float]]:
         """DPO on (pair, draw) keys, plus the denoising loss on those winners that are real."""
@@ -134,11 +137,15 @@ class PairTrainer:
         if self.config.sft_weight and real.any():
             loss = loss + self.config.sft_weight * (policy[0] * real).sum() / real.sum()
         accuracy = float(((logit > 0).float() + 0.5 * (logit == 0).float()).mean())
+        chosen_error, rejected_error = float(policy[0].detach().mean()), float(policy[1].detach().mean())
+        kept = [self._reference[key] for key in keys]  # numbers already; no tensor is touched
         return loss, {
             "accuracy": accuracy,
             "logit": float(logit.detach().mean()),
-            "chosen_error": float(policy[0].detach().mean()),
-            "rejected_error": float(policy[1].detach().mean()),
+            "chosen_error": chosen_error,
+            "rejected_error": rejected_error,
+            "winner_error": chosen_error * len(kept) / max(sum(chosen for chosen, _ in kept), 1e-12),
+            "loser_error": rejected_error * len(kept) / max(sum(rejected for _, rejected in kept), 1e-12),
         }
 
     def errors(self, keys: Sequence[tuple[int, int]]) -> Tensor:
@@ -211,10 +218,12 @@ class PairTrainer:
             return f"the gradient stayed above {GRADIENT_ALARM:.0f} times its median"
         return None
 
-    def _watch(self, norm: float) -> None:
+    def _watch(self, norm: float) -> float | None:
+        """Count alarms; returns the running median of the norms before this one."""
         typical = median(self._norms[-100:]) if len(self._norms) >= 20 else None
         self._alarms = self._alarms + 1 if typical is not None and norm > GRADIENT_ALARM * typical else 0
         self._norms.append(norm)
+        return typical
 
     def save(self, folder: Path, extra: dict[str, Any]) -> None:
         """Write a checkpoint with everything that `restore` needs for an exact continuation."""

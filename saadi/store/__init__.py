@@ -8,9 +8,10 @@ from saadi.store.library import LibraryStore
 from saadi.store.marks import MarkStore
 from saadi.store.preferences import PreferenceStore
 from saadi.store.queue import JobStore
+from saadi.store.trials import TrialStore
 
 
-class Store(LibraryStore, PreferenceStore, JobStore, MarkStore):
+class Store(LibraryStore, PreferenceStore, TrialStore, JobStore, MarkStore):
     """Everything a data folder holds. One instance = one connection = one thread; open it where you need it."""
 
     def audit_rows(self, *, limit: int = 100) -> list[AuditRow]:

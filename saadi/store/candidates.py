@@ -83,7 +83,7 @@ class CandidateStore(StoreBase):
         return None
 
     def accept_adapter(self, adapter_id: int | None, *, project_id: int, actor: str, reason: str = "") -> None:
-        """Make one adapter the version in use; None rolls back to the base model without any adapter.
+        """Make one adapter the version in use; None rolls back to the base model without any adapter. A repeat changes nothing.
 
         Raises:
             BadInputError: The adapter was made for other base weights than the active ones.
@@ -95,6 +95,8 @@ class CandidateStore(StoreBase):
                     raise BadInputError(f"adapter {adapter.name} was made for other base weights; "
                                         "align again on the present ones")
             before = self.accepted_adapter(project_id)
+            if (before.id if before else None) == adapter_id:
+                return
             db.execute("UPDATE adapters SET state = 'retired' WHERE project_id = ? AND state = 'accepted'", [project_id])
             if adapter_id is not None:
                 db.execute("UPDATE adapters SET state = 'accepted' WHERE id = ?", [adapter_id])
@@ -103,7 +105,8 @@ class CandidateStore(StoreBase):
 
     def reject_adapter(self, adapter_id: int, *, actor: str, reason: str = "") -> None:
         with self.write() as db:
-            self.adapter(adapter_id)  # raises where there is none
+            if self.adapter(adapter_id).state == "rejected":  # raises where there is none
+                return
             db.execute("UPDATE adapters SET state = 'rejected' WHERE id = ?", [adapter_id])
             audit.append(db, actor=actor, action="adapter.reject", subject=f"adapter:{adapter_id}", details={"reason": reason})
 

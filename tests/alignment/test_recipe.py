@@ -101,3 +101,51 @@ def test_the_published_adapter_draws_the_images_that_were_judged(tmp_path: Path)
     maps = [tiny.scene(seed)[1] for seed in range(8)]
     again = tiny.engine().generate(maps, range(8), adapter=file)
     assert all((one == other).all() for one, other in zip(again, found.after, strict=True))
+
+
+@pytest.mark.parametrize(("stop_at", "checks_done"), [(3, 1), (4, 1), (5, 2)])
+def test_a_run_stopped_at_any_step_goes_on_to_the_same_adapter(tmp_path: Path, stop_at: int, checks_done: int) -> None:
+    """Step 4 is stopped between the step and its test, which the continued run then makes up for."""
+    readings = [OLD, dice(0.6), dice(0.7), dice(0.8)]
+    whole = run(list(readings))
+
+    def keep(state: dict[str, torch.Tensor]) -> str:
+        (tmp_path / "best.safetensors").write_bytes(weights.to_bytes(state))
+        return str(tmp_path / "best.safetensors")
+
+    def stop(step, total, message, *, metrics=None, images=None):
+        if metrics and "loss" in metrics and step == stop_at:
+            raise CancelledError("stopped by somebody")
+
+    with pytest.raises(CancelledError):
+        run(readings[: 1 + checks_done], stop, folder=tmp_path, keep=keep)
+    steps: list[int] = []
+
+    def note(step, total, message, *, metrics=None, images=None):
+        if metrics and "loss" in metrics:
+            steps.append(step)
+
+    resumed = run([OLD, *readings[1 + checks_done :]], note, folder=tmp_path, keep=keep)
+    assert steps == list(range(stop_at + 1, 7))  # no step twice, none left out
+    assert resumed.step == whole.step == 6 and [row["step"] for row in resumed.history] == [2, 4, 6]
+    for name, tensor in whole.state.items():
+        torch.testing.assert_close(resumed.state[name], tensor, rtol=0, atol=0)
+
+
+def test_curves_begin_at_the_present_version_and_pictures_show_the_same_masks(tmp_path: Path) -> None:
+    curves: dict[str, list[tuple[int, float]]] = {}
+    pictures: dict[int, set[str]] = {}
+
+    def note(step, total, message, *, metrics=None, images=None):
+        for name, value in (metrics or {}).items():
+            curves.setdefault(name, []).append((step, value))
+        if images:
+            pictures[step] = set(images)
+
+    run([OLD, dice(0.7), dice(0.6), dice(0.6)], note, show=lambda image: f"{image.sum()}")
+    assert [(step, round(value, 3)) for step, value in curves["dice"]] == [(0, 0.5), (2, 0.7), (4, 0.6), (6, 0.6)]
+    assert [step for step, _ in curves["winner_error"]] == [1, 2, 3, 4, 5, 6]
+    assert curves["winner_error"][0][1] == pytest.approx(1.0, abs=1e-5)  # step 1 is measured before anything was learned
+    assert curves["loser_error"][0][1] == pytest.approx(1.0, abs=1e-5)
+    assert curves["accuracy_gap"][0][1] == pytest.approx(curves["accuracy"][1][1] - curves["held_accuracy"][0][1])
+    assert set(pictures) == {0, 2, 4, 6} and pictures[0] == pictures[6] == {f"image {number}" for number in range(1, 7)}

@@ -127,6 +127,17 @@ def test_gradient_alarm_needs_a_lasting_jump():
     assert "no longer a number" in trainer.alarm()
 
 
+def test_errors_are_told_as_multiples_of_the_reference():
+    trainer = PairTrainer(tiny.engine(), pairs(), CONFIG)
+    for _ in range(3):
+        trainer.train_step()
+    keys = [(0, 0), (1, 1), (2, 2), (3, 3)]
+    with torch.no_grad():
+        numbers = trainer.loss(keys)[1]
+        policy, reference = trainer.errors(keys).mean(1), trainer.reference_errors(keys).mean(1)
+    assert [numbers["winner_error"], numbers["loser_error"]] == pytest.approx((policy / reference).tolist(), rel=1e-5)
+
+
 def test_a_kept_adapter_does_not_change_while_training_goes_on():
     trainer = PairTrainer(tiny.engine(), pairs(), CONFIG)
     trainer.train_step()

@@ -167,6 +167,7 @@ def align_and_accept(page: Page, studio: Studio) -> None:
     page.wait_for_selector(".sx-version[data-state=accepted]")
     assert studio.get("/api/projects/1/overview")["adapter"]["state"] == "accepted"
     page.click("#roll-back")
+    page.click("#confirm-version")
     page.wait_for_selector(".sx-version[data-state=accepted]", state="detached")
 
 

@@ -1,0 +1,19 @@
+"""The numbers at which an alignment is stopped or turned down; plain values, so that the page can name them without torch."""
+
+from __future__ import annotations
+
+MIN_WIN_RATE = 0.5
+DISTANCE_SLACK = 0.02
+"""A distance to real images may grow by this, about that between two halves of one set of 200 real images, plus chance. A factor
+of 1.15 on top once let plain DPO with beta 300 pass, with colour and texture at 3.6 after 2.9."""
+MAX_WINNER_RATIO = 1.25
+"""Held-out winner error against the reference's (docs/design.md): its size is the alarm, not its sign."""
+MIN_VENDI_RATIO = 0.9
+MIN_NEAREST_RATIO = 0.8
+"""Median distance to the nearest training image against the reference's: below, the model has begun to copy."""
+ACCURACY_GAP = 0.15
+MIN_HELD_FOR_GAP = 24
+"""With fewer held-out pairs the gap between train and held-out accuracy is noise."""
+GRADIENT_ALARM = 5.0
+"""Stop when the gradient norm stays above this multiple of its running median for `ALARM_STEPS` steps."""
+ALARM_STEPS = 3

@@ -1,0 +1,261 @@
+"""What "Align now" would do, before it does it: which pairs it learns from, what it leaves out and why, and how long it takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import comb
+from statistics import median
+from typing import Any
+
+from saadi.alignment import limits
+from saadi.errors import TooFewError
+from saadi.orders import MIN_PAIRS_TO_ALIGN
+from saadi.pairing import Settled, _classes_in, settle
+from saadi.preferences import MAX_PAIRS_PER_LABEL_MAP, MIN_MARGIN, Candidate, Merged
+from saadi.records import Project, Vote
+from saadi.store import Store
+
+MIN_PAIRS_PER_CLASS = 10
+"""Below, a class counts as thin: 16 good pairs in all move a small model, a class that few of them show is left to luck."""
+SECONDS_PER_VOTE = 4.0
+"""Until this project's own votes tell; 20 pairs a minute is what one-key voting aims at."""
+MIN_GATE_MASKS = 4
+JOBS_FOR_PACE = 3
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast alignments ran: seconds, for a batch of `batch_size` pairs and a test on `gate_masks` label maps."""
+
+    step_s: float
+    check_s: float
+    """One test of a checkpoint: images drawn and measured."""
+    start_s: float
+    """Before the first step: the present version's images drawn and measured."""
+    batch_size: int
+    gate_masks: int
+    num_jobs: int
+    """Alignments that were measured here; 0 = the shipped figure."""
+
+
+SHIPPED = Pace(step_s=0.81, check_s=13.0, start_s=11.0, batch_size=8, gate_masks=32, num_jobs=0)
+"""Measured once on two CPU cores at `SHIPPED_SIDE` px, model loading included in `start_s`."""
+SHIPPED_SIDE = 256
+
+
+def plan(store: Store, project: Project) -> dict[str, Any]:
+    """Everything the page says before an alignment, JSON; changes nothing."""
+    try:
+        settled = settle(store, project.id)
+    except TooFewError:
+        settled = Settled([], {}, {}, {}, {})
+    left_out: Counter[str] = Counter()
+    for blob, merged in settled.merged.items():
+        left_out.update(pairs_left_out(settled.groups[blob], settled.votes.get(blob, []), merged))
+    return {
+        "num_pairs": len(settled.pairs),
+        "min_pairs": MIN_PAIRS_TO_ALIGN,
+        "by_source": dict(Counter(pair.source for pair in settled.pairs)),
+        "num_label_maps": len(settled.groups),
+        "num_images": sum(len(group) for group in settled.groups.values()),
+        "pairs_left_out": dict(left_out),
+        "images_left_out": images_left_out(store, project.id),
+        "classes": classes(store, project, settled),
+        "votes": votes(settled),
+        "missing": missing(store, project, len(settled.pairs)),
+        "pace": asdict(pace(store, project)),
+        "alarms": {
+            "winner_ratio": limits.MAX_WINNER_RATIO,
+            "accuracy_gap": limits.ACCURACY_GAP,
+            "min_held_pairs": limits.MIN_HELD_FOR_GAP,
+            "gradient_ratio": limits.GRADIENT_ALARM,
+            "gradient_steps": limits.ALARM_STEPS,
+        },
+    }
+
+
+def pairs_left_out(candidates: Sequence[Candidate], votes: Sequence[Vote], merged: Merged) -> Counter[str]:
+    """Comparisons of one label map that make no pair, each under one reason.
+
+    Returns:
+        Counts of: conflict (vote against vote, or one vote against a clear score; waits for a second opinion), both_bad (somebody
+        calls an image of it bad), both_good (people see no difference), cap (two pairs of this label map are enough), undecided
+        (scores less than 0.05 Dice apart, and no vote).
+    """
+    known = {candidate.sample_id for candidate in candidates}
+    used = {frozenset((item.chosen.sample_id, item.rejected.sample_id)) for item in merged.decisions}
+    waiting = {frozenset(pair) for pair in merged.conflicts}
+    answers: dict[frozenset[int], set[str]] = {}
+    for vote in votes:
+        if vote.answer != "skip" and {vote.left_id, vote.right_id} <= known:
+            answers.setdefault(frozenset((vote.left_id, vote.right_id)), set()).add(vote.answer)
+    bad = {sample_id for pair, given in answers.items() if "both_bad" in given for sample_id in pair}
+    found = Counter({"conflict": len(waiting), "cap": merged.num_over_cap})
+    for pair, given in answers.items():
+        if pair in used or pair in waiting:
+            continue
+        if "both_bad" in given or (given & {"left", "right"} and pair & bad):
+            found["both_bad"] += 1
+        elif not given & {"left", "right"}:
+            found["both_good"] += 1
+    if not found.total():  # otherwise the mask's reason has been told
+        found["undecided"] = merged.num_undecided
+    return +found
+
+
+def images_left_out(store: Store, project_id: int) -> dict[str, int]:
+    """Synthetic images that no pair can use, each under the first reason that holds, as `saadi.pairing` sorts them out.
+
+    Returns:
+        Counts of: held_out (mask of a validation or test patient), other_generator, quarantined, unscored, alone (no second
+        usable image of its mask).
+    """
+    engine = store.active_model(project_id, "engine")
+    scored = {score.sample_id for score in store.scores(project_id) if score.kind == "selector"}
+    held = store.label_maps(project_id, splits=["val", "test"])
+    held_ids, held_blobs = {record.id for record in held}, {record.blob for record in held}
+    found: Counter[str] = Counter()
+    usable: Counter[str] = Counter()
+    for sample in store.samples(project_id):
+        if sample.label_map_id in held_ids or sample.label_map_blob in held_blobs:
+            found["held_out"] += 1
+        elif engine is None or sample.model_id != engine.id:
+            found["other_generator"] += 1
+        elif sample.curation == "quarantined":
+            found["quarantined"] += 1
+        elif sample.id not in scored:
+            found["unscored"] += 1
+        else:
+            usable[sample.label_map_blob] += 1
+    found["alone"] = sum(1 for count in usable.values() if count == 1)
+    return dict(+found)
+
+
+def classes(store: Store, project: Project, settled: Settled) -> list[dict[str, Any]]:
+    """Per class: pairs and label maps that hold it; where it is thin, how many votes would help, or that images must be made."""
+    pace_s = seconds_per_vote([vote for group in settled.votes.values() for vote in group])
+    pairs = Counter(index for pair in settled.pairs for index in _classes_in(store.home.blobs, pair.label_map_blob))
+    masks: Counter[int] = Counter()
+    room: Counter[int] = Counter()
+    for blob, candidates in settled.groups.items():
+        open_votes = _room(candidates, settled.votes.get(blob, []), settled.merged[blob])
+        for index in _classes_in(store.home.blobs, blob):
+            masks[index] += 1
+            room[index] += open_votes
+    rows = []
+    for label in project.classes[1:]:
+        lacking = max(0, MIN_PAIRS_PER_CLASS - pairs[label.index])
+        count = min(lacking, room[label.index])
+        rows.append(
+            {
+                "class": label.index,
+                "num_pairs": pairs[label.index],
+                "num_label_maps": masks[label.index],
+                "is_thin": lacking > 0,
+                "votes_that_help": count,
+                "votes_s": round(count * pace_s),
+            }
+        )
+    return rows
+
+
+def _room(candidates: Sequence[Candidate], votes: Sequence[Vote], merged: Merged) -> int:
+    """Votes on this label map that could still become a pair."""
+    known = {candidate.sample_id for candidate in candidates}
+    voted = {frozenset((vote.left_id, vote.right_id)) for vote in votes} & {
+        frozenset((first, second)) for first in known for second in known
+    }
+    return max(0, min(MAX_PAIRS_PER_LABEL_MAP - len(merged.decisions), comb(len(known), 2) - len(voted)))
+
+
+def seconds_per_vote(votes: Sequence[Vote]) -> float:
+    """Median time that people took, between 2 and 60 seconds."""
+    taken = [vote.response_ms / 1000 for vote in votes if vote.response_ms and vote.answer != "skip"]
+    return min(60.0, max(2.0, median(taken))) if len(taken) >= 5 else SECONDS_PER_VOTE
+
+
+def votes(settled: Settled) -> dict[str, int]:
+    """What people said against what the score says, over the usable candidates.
+
+    Returns:
+        num, people, left_out (on images that are not usable), agreed (pairs on which both agree), overruled (pairs in which the
+        winner's score is clearly lower), tipped (pairs that the score left open).
+    """
+    found = Counter(dict.fromkeys(("num", "left_out", "agreed", "overruled", "tipped"), 0))
+    people: set[str] = set()
+    for blob, group in settled.votes.items():
+        known = {candidate.sample_id for candidate in settled.groups.get(blob, [])}
+        for vote in group:
+            if vote.answer != "skip":
+                is_usable = {vote.left_id, vote.right_id} <= known
+                found["num" if is_usable else "left_out"] += 1
+                people |= {vote.voter} if is_usable else set()
+    for merged in settled.merged.values():
+        for item in merged.decisions:
+            gap = item.chosen.score - item.rejected.score
+            if item.source != "score":
+                found["agreed" if gap >= MIN_MARGIN else "overruled" if gap <= -MIN_MARGIN else "tipped"] += 1
+    return {**found, "people": len(people)}
+
+
+def missing(store: Store, project: Project, num_pairs: int) -> dict[str, str] | None:
+    """Why an alignment cannot start: one sentence, and the tab where it is put right; None = it can."""
+    if project.task != "segmentation":
+        return {"text": "Alignment needs a segmentation project.", "tab": "data"}
+    if store.active_model(project.id, "engine") is None:
+        return {"text": "This project has no generator yet. Fit one to your images.", "tab": "generate"}
+    if any(store.active_model(project.id, kind) is None for kind in ("selector", "judge")):
+        return {"text": "This project has no selector and judge yet. Train the scorers.", "tab": "generate"}
+    if not store.samples(project.id, limit=1):
+        return {"text": "There are no synthetic images yet. Generate some: two or more of each mask.", "tab": "generate"}
+    if num_pairs < MIN_PAIRS_TO_ALIGN:
+        lacking = MIN_PAIRS_TO_ALIGN - num_pairs
+        return {
+            "text": f"{num_pairs} usable pair{'' if num_pairs == 1 else 's'}, {MIN_PAIRS_TO_ALIGN} needed: {lacking} missing. "
+            "Vote on pairs that are too close to call, or generate images for more masks.",
+            "tab": "generate" if num_pairs == 0 else "vote",
+        }
+    if len(store.label_maps(project.id, splits=["train", "val"])) < MIN_GATE_MASKS:
+        return {"text": f"{MIN_GATE_MASKS} masks of real images are needed to test a new version on. Import some.", "tab": "data"}
+    return None
+
+
+def pace(store: Store, project: Project) -> Pace:
+    """How fast the newest alignments of this image size ran on this machine, else the shipped figure."""
+    sides = {other.id: other.resolution for other in store.projects()}
+    runs: list[Pace] = []
+    for job in store.jobs(kind="align", limit=20):
+        if sides.get(job.project_id or 0) == project.resolution and len(runs) < JOBS_FOR_PACE:
+            runs += filter(None, [measured(store.job_metrics(job.id), job.params)])
+    if not runs:
+        scale = (project.resolution / SHIPPED_SIDE) ** 2
+        return Pace(SHIPPED.step_s * scale, SHIPPED.check_s * scale, SHIPPED.start_s, SHIPPED.batch_size, SHIPPED.gate_masks, 0)
+    # All on the newest one's batch and test, so that they compare.
+    batch, masks = runs[0].batch_size, runs[0].gate_masks
+    return Pace(
+        step_s=median(run.step_s * batch / run.batch_size for run in runs),
+        check_s=median(run.check_s * masks / run.gate_masks for run in runs),
+        start_s=median(run.start_s * masks / run.gate_masks for run in runs),
+        batch_size=batch,
+        gate_masks=masks,
+        num_jobs=len(runs),
+    )
+
+
+def measured(curves: Mapping[str, Sequence[tuple[int, float]]], params: Mapping[str, Any]) -> Pace | None:
+    """The pace of one alignment from its own curves; None where it ended before its first test."""
+    steps, checks = ([value for _, value in curves.get(name, ())] for name in ("step_s", "check_s"))
+    starts = [value for _, value in curves.get("start_s", ())]
+    if len(steps) < 3 or not checks or not starts:
+        return None
+    # The mean: the first steps also compute the reference's errors, and they are part of every run.
+    return Pace(
+        step_s=sum(steps) / len(steps),
+        check_s=median(checks),
+        start_s=starts[0],
+        batch_size=int(params.get("batch_size", 8)),
+        gate_masks=int(params.get("gate_masks", 32)),
+        num_jobs=1,
+    )

@@ -1,0 +1,90 @@
+// The pure parts of the Align tab: minutes, words, lamps at their limits, lanes of the tree.
+import assert from "node:assert/strict";
+import test from "node:test";
+import { estimate, roughly, votesInWords } from "../../ui/static/align_plan.js";
+import { trialInWords } from "../../ui/static/align_verdict.js";
+import { lamps, lampsInWords, pictureRows, smoothed } from "../../ui/static/curves.js";
+import { lanes } from "../../ui/static/versions.js";
+
+const ALARMS = { winner_ratio: 1.25, accuracy_gap: 0.15, min_held_pairs: 24, gradient_ratio: 5, gradient_steps: 3 };
+const curve = (...values) => values.map((value, index) => [index + 1, value]);
+const states = (metrics) => lamps(metrics, ALARMS).map((lamp) => lamp.state);
+
+test("minutes follow steps, batch, tests and their masks", () => {
+  const pace = { step_s: 1, check_s: 10, start_s: 6, batch_size: 8, gate_masks: 32 };
+  assert.equal(estimate(pace, { steps: 100, gate_every: 50, gate_masks: 32, batch_size: 8 }), 6 + 100 + 20);
+  assert.equal(estimate(pace, { steps: 100, gate_every: 30, gate_masks: 16, batch_size: 4 }), 3 + 50 + 4 * 5);
+  assert.deepEqual([20, 126, 1500, 9000].map(roughly), ["under a minute", "about 2 min", "about 25 min", "about 2.5 h"]);
+});
+
+test("votes are told against scores", () => {
+  const none = { num: 0, people: 0, agreed: 0, overruled: 0, tipped: 0, left_out: 0 };
+  assert.equal(votesInWords(none), "No votes yet: scores alone decide.");
+  assert.equal(
+    votesInWords({ num: 46, people: 2, agreed: 20, overruled: 12, tipped: 3, left_out: 4 }),
+    "46 votes by 2 people: 20 pairs where the score agrees, 3 that the score left open, 12 that overrule the score. 4 more on images that cannot be used.",
+  );
+});
+
+test("before the first test no lamp judges", () => {
+  assert.deepEqual(states({}), ["idle", "idle", "idle", "idle"]);
+  assert.equal(lampsInWords(lamps({}, ALARMS)), "Not measured yet.");
+});
+
+test("lamps turn at the limits that stop a run", () => {
+  const calm = { winner_ratio: curve(1.05), accuracy_gap: curve(0.02), gradient_ratio: curve(1, 1, 1), loss: curve(0.6), held_pairs: curve(30) };
+  assert.deepEqual(states(calm), ["calm", "calm", "calm", "calm"]);
+  assert.equal(states({ ...calm, winner_ratio: curve(1.2) })[0], "near");
+  assert.equal(states({ ...calm, winner_ratio: curve(1.2, 1.26) })[0], "alarm");
+  assert.equal(states({ ...calm, accuracy_gap: curve(0.12) })[1], "near");
+  assert.equal(states({ ...calm, accuracy_gap: curve(0.16) })[1], "alarm");
+  assert.equal(states({ ...calm, accuracy_gap: curve(0.5), held_pairs: curve(10) })[1], "idle"); // too few to judge
+  assert.equal(states({ ...calm, not_a_number: curve(1) })[3], "alarm");
+  assert.equal(lampsInWords(lamps({ ...calm, winner_ratio: curve(1.3) }, ALARMS)), "Alarm: winner error.");
+});
+
+test("one high gradient is near, three in a row are an alarm", () => {
+  assert.equal(states({ gradient_ratio: curve(1, 1, 9) })[2], "near");
+  assert.equal(states({ gradient_ratio: curve(9, 9, 1, 9, 9) })[2], "near");
+  assert.equal(states({ gradient_ratio: curve(1, 9, 6, 7) })[2], "alarm");
+  assert.equal(states({ gradient_ratio: curve(9, 9, 9, 1, 1, 1) })[2], "calm");
+});
+
+test("smoothing is a running mean that keeps the steps", () => {
+  assert.deepEqual(smoothed([[1, 2], [2, 4], [3, 9]], 2), [[1, 2], [2, 3], [3, 6.5]]);
+});
+
+test("live pictures are rows of masks, columns of steps", () => {
+  const rows = pictureRows([
+    ["image 2", 50, "d"],
+    ["image 10", 0, "x"],
+    ["label map 2", 0, "m"],
+    ["image 2", 0, "c"],
+  ]);
+  assert.deepEqual(rows, [
+    { number: 2, map: "m", cells: [[0, "c"], [50, "d"]] },
+    { number: 10, map: null, cells: [[0, "x"]] },
+  ]);
+});
+
+test("the blind test is told with its interval", () => {
+  const found = { new: 13, old: 4, even: 3, skipped: 0, people: 1, rate: 13 / 17, interval: [0.527, 0.904] };
+  assert.equal(trialInWords(found, "You"), "You preferred the new version in 13 of 17 (interval 53 to 90\u00a0%); 3 without a preference.");
+  assert.equal(trialInWords({ rate: null }, "You"), "You saw no difference yet.");
+});
+
+test("a chain stays in one lane, however long", () => {
+  const items = Array.from({ length: 30 }, (_, index) => ({ id: 30 - index, parent: 29 - index || "base" }));
+  const rows = lanes([...items, { id: "base", parent: null }]);
+  assert.ok(rows.every((row) => row.lane === 0 && !row.passing.length));
+  assert.deepEqual(rows.map((row) => row.down).slice(-2), [true, false]);
+});
+
+test("branches run beside each other and meet at their parent", () => {
+  // 4 and 3 both come from 2; 1 is the root.
+  const rows = lanes([{ id: 4, parent: 2 }, { id: 3, parent: 2 }, { id: 2, parent: 1 }, { id: 1, parent: null }]);
+  assert.deepEqual(rows.map((row) => row.lane), [0, 1, 0, 0]);
+  assert.deepEqual(rows[1].passing, [0]);
+  assert.deepEqual(rows[2].from, [0, 1]);
+  assert.deepEqual(rows[3], { lane: 0, from: [0], passing: [], down: false });
+});
