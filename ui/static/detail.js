@@ -16,6 +16,7 @@ import {
   toast,
   urls,
 } from "./lib.js";
+import { besides } from "./nearest.js";
 
 export const DECISIONS = [
   ["accepted", "Accept", "A"],
@@ -23,10 +24,10 @@ export const DECISIONS = [
   ["quarantined", "Quarantine", "Q"],
 ];
 
-/** Set states of samples; the toast offers the way back. Returns the states before. */
-export async function curate(states) {
+/** Set states of samples; who listens to "samples" can show them without asking again. Returns the states before. */
+export async function curate(states, { isUndo = false, origin = null } = {}) {
   const { before } = await post("/api/samples/curate", { project_id: state.project.id, states });
-  emit("samples");
+  emit("samples", { states, before, isUndo, origin });
   refreshOverview().catch(() => {});
   return before;
 }
@@ -74,6 +75,7 @@ export class DetailView {
         badge("synthetic"),
       );
     draw();
+    const bars = h("div", { class: "sx-bars" }, this.bars());
     replace(
       this.root,
       segmented("View", views, this.view, (name) => {
@@ -85,7 +87,8 @@ export class DetailView {
       (this.legend = legend(this.view)),
       h("p", { class: "sx-words" }, sample.words),
       this.decisions(),
-      h("div", { class: "sx-bars" }, this.bars()),
+      besides(sample, bars),
+      bars,
       h(
         "dl",
         { class: "sx-facts-list" },
@@ -117,10 +120,11 @@ export class DetailView {
   bars() {
     const { selector, judge } = this.sample.scores;
     if (!selector) return h("p", { class: "sx-note" }, "Not scored yet. Scores come once the scorers are trained (tab Data).");
+    const colors = Object.fromEntries(state.project.classes.map(({ name, color }) => [name, color]));
     const row = (name, first, second, isAsked) =>
       h(
         "div",
-        { class: "sx-bar-row" },
+        { class: "sx-bar-row", dataset: { class: name } },
         h("span", { class: "sx-bar-name" }, name, isAsked ? null : h("small", {}, "not asked for")),
         h(
           "div",
@@ -132,7 +136,7 @@ export class DetailView {
             "aria-valuemin": 0,
             "aria-valuemax": 1,
           },
-          h("i", { style: { width: `${100 * (first ?? 0)}%` } }),
+          h("i", { style: { width: `${100 * (first ?? 0)}%`, ...(colors[name] && { background: colors[name] }) } }),
           second !== undefined &&
             second !== null &&
             h("b", { style: { left: `${100 * second}%` }, title: `judge ${percent(second)}` }),
@@ -174,7 +178,7 @@ export function openDetail(id) {
         label: "Undo",
         run: () =>
           act(null, async () => {
-            await curate(before);
+            await curate(before, { isUndo: true });
             await view.show(id);
           }),
       });
