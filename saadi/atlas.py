@@ -31,11 +31,14 @@ def lay_out(vectors: Features, *, seed: int = SEED) -> Features:
     from sklearn.decomposition import PCA  # here: 1 s, which no other job of the worker has to pay
     from sklearn.manifold import TSNE
 
-    vectors = np.asarray(vectors, np.float32)
+    # Equal pictures share a place; and a set of only equal ones makes scikit-learn's t-SNE end the process (NaN in its tree).
+    vectors, places = np.unique(np.asarray(vectors, np.float32), axis=0, return_inverse=True)
+    if len(vectors) == 1:
+        return np.full((len(places), 2), 0.5, np.float32)
     components = min(NUM_COMPONENTS, len(vectors), vectors.shape[1])
     flat = PCA(components, random_state=seed).fit_transform(vectors).astype(np.float32)
-    if len(vectors) < MIN_TO_LAY_OUT:
-        return _in_unit_square(np.pad(flat, ((0, 0), (0, 2)))[:, :2])
+    if len(vectors) < MIN_TO_LAY_OUT or flat[:, 0].std() < 1e-6:
+        return _in_unit_square(np.pad(flat, ((0, 0), (0, 2)))[:, :2])[places]
     chosen = np.random.default_rng(seed).permutation(len(flat))[:MAX_LANDMARKS]
     perplexity = min(30.0, (len(chosen) - 1) / 3)
     placed = TSNE(2, init="pca", random_state=seed, perplexity=perplexity).fit_transform(flat[chosen])
@@ -44,7 +47,7 @@ def lay_out(vectors: Features, *, seed: int = SEED) -> Features:
     rest = np.setdiff1d(np.arange(len(flat)), chosen)
     if len(rest):
         points[rest] = _beside_neighbours(flat[rest], flat[chosen], placed)
-    return _in_unit_square(points)
+    return _in_unit_square(points)[places]
 
 
 def _beside_neighbours(vectors: Features, landmarks: Features, placed: Features) -> Features:

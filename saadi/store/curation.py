@@ -102,9 +102,9 @@ class CurationStore(StoreBase):
         """Keep the vectors of blobs under the name of what computed them; blobs and names never change their meaning, so one that
         is there stays."""
         with self.write() as db:
-            db.table("descriptors").insert_all(
-                ({"blob": blob, "model": model, "vector": np.asarray(vector, "<f4").tobytes()}
-                 for blob, vector in vectors.items()), ignore=True)
+            # Not by sqlite-utils: it asks for the row's id afterwards, which a table WITHOUT ROWID does not have.
+            db.conn.executemany("INSERT OR IGNORE INTO descriptors (blob, model, vector) VALUES (?, ?, ?)",
+                                [(blob, model, np.asarray(vector, "<f4").tobytes()) for blob, vector in vectors.items()])
 
     def descriptors(self, model: str, blobs: Iterable[str]) -> dict[str, NDArray[np.float32]]:
         """Blob -> (D,) float32, those that there are, in the order asked for."""

@@ -1,4 +1,5 @@
 // Curate: sort out the synthetic images, one by one or many at once, in a grid or on a map; by keys, and with a way back.
+import { forget, lookAhead } from "./ahead.js";
 import { MAX_COMPARED, openCompare } from "./compare.js";
 import { curate, DECISIONS, DetailView } from "./detail.js";
 import { arrange, EMPTY, filterFrom, filterText, FOUND, itemsOf, MISSED, shortWords, SORTS, STATES } from "./facts.js";
@@ -81,7 +82,10 @@ class CurateTab {
       onchoose: (ids, adds) => this.lasso(ids, adds),
       onpick: (id, adds) => (adds ? this.toggle(id) : this.pick(id)),
     });
-    this.detail = new DetailView((curation) => this.decide(curation));
+    this.detail = new DetailView(
+      (curation) => this.decide(curation, [this.current]),
+      (id) => this.byId.get(id)?.curation,
+    );
     this.bulk = h("div", { class: "sx-bulk", hidden: true, role: "group", "aria-label": "Chosen images" });
     this.empty = h("div", { class: "sx-empty sx-grid-empty", hidden: true });
     this.spoken = h("div", { class: "sx-spoken", role: "status", "aria-live": "polite" });
@@ -166,7 +170,12 @@ class CurateTab {
     this.all = itemsOf(columns);
     this.byId = new Map(this.all.map((item) => [item.id, item]));
     this.chosen.keep(this.byId);
+    const before = this.current;
     this.apply();
+    if (this.current && this.current === before) {
+      forget(before); // scores or neighbours may have come
+      act(null, () => this.detail.show(before));
+    }
     if (this.map.isOpen) await this.map.load();
   }
 
@@ -182,7 +191,8 @@ class CurateTab {
     this.places = new Map(this.shown.map((item, index) => [item.id, index]));
     if (toTop) this.grid.root.scrollTop = 0;
     this.grid.set(this.shown);
-    const { classes, versions, unmeasured } = this.columns;
+    const { versions, unmeasured } = this.columns,
+      { classes } = state.project;
     this.filters.show(this.filter, { classes, versions, items: this.all, unmeasured, shown: this.shown.length });
     this.showCounts();
     this.showEmpty();
@@ -317,7 +327,13 @@ class CurateTab {
     this.showChosen(refresh);
     // Whoever holds an arrow key flies past images; the server is asked for the one where they rest.
     clearTimeout(this.detailTimer);
-    const ask = () => act(null, () => this.detail.show(id));
+    const ask = () =>
+      act(null, async () => {
+        await this.detail.show(id);
+        const index = this.places.get(id);
+        if (id === this.current && index !== undefined)
+          lookAhead([1, 2, -1, this.grid.columns ?? 1].flatMap((step) => this.shown[index + step]?.id ?? []));
+      });
     const now = performance.now();
     if (now - (this.lastSelect ?? -1e9) > DETAIL_MS) ask();
     else this.detailTimer = setTimeout(ask, DETAIL_MS);
@@ -374,8 +390,8 @@ class CurateTab {
 
   // ---- decisions
 
-  decide(curation) {
-    const ids = this.subjects();
+  /** Keys and the bulk bar decide on what is chosen; the buttons of the close look on the image they stand under. */
+  decide(curation, ids = this.subjects()) {
     if (!ids.length) return;
     const index = this.places.get(this.current) ?? 0,
       next = (this.shown[index + 1] ?? this.shown[index - 1])?.id ?? this.current;
@@ -476,6 +492,7 @@ class CurateTab {
   // ---- keys
 
   key(event) {
+    if (event.target.closest?.("dialog")) return false;
     const key = event.key.toLowerCase(),
       decision = DECISIONS.find(([, , letter]) => letter.toLowerCase() === key);
     if (decision) this.decide(decision[0]);

@@ -1,9 +1,9 @@
 // One synthetic image, closely: picture, asked mask, disagreement, bars per class, facts, decision.
+import { detailOf } from "./ahead.js";
 import {
   act,
   badge,
   emit,
-  get,
   h,
   kbd,
   percent,
@@ -33,9 +33,10 @@ export async function curate(states, { isUndo = false, origin = null } = {}) {
 }
 
 export class DetailView {
-  /** `onDecide(curation)` is called by the buttons. */
-  constructor(onDecide) {
+  /** `onDecide(curation)` is called by the buttons; `curationOf(id)` may know a newer state than the server's answer. */
+  constructor(onDecide, curationOf = () => undefined) {
     this.onDecide = onDecide;
+    this.curationOf = curationOf;
     this.view = "image";
     this.root = h("div", { class: "sx-detail" });
   }
@@ -43,9 +44,9 @@ export class DetailView {
   async show(id) {
     this.id = id;
     if (!id) return replace(this.root, h("p", { class: "sx-empty" }, "Choose an image to see it closely."));
-    const sample = await get(`/api/samples/${id}`);
+    const sample = await detailOf(id);
     if (this.id !== id) return;
-    this.sample = sample;
+    this.sample = { ...sample, curation: this.curationOf(id) ?? sample.curation };
     this.render();
   }
 

@@ -54,9 +54,9 @@ export function weakest(item) {
 export function shortWords(item, classNames) {
   const found = weakest(item);
   if (!found) return item.selector === null ? "not scored yet" : "background only";
-  const name = `${classNames[found.index]} (${Math.round(100 * found.dice)}\u00a0%)`;
-  if (found.dice >= FOUND) return `finds all, least ${name}`;
-  return found.dice >= MISSED ? `${name} only in part` : `misses ${name}`;
+  const share = `${Math.round(100 * found.dice)}\u00a0%`;
+  if (found.dice >= FOUND) return "finds everything";
+  return found.dice >= MISSED ? `${classNames[found.index]} in part, ${share}` : `misses ${classNames[found.index]}, ${share}`;
 }
 
 // ---- filters

@@ -14,7 +14,7 @@ const BINS = 20;
 export class Filters {
   /** `onchange(filter)` is called with a new filter; `measure()` offers to measure what has no quality yet. */
   constructor({ onchange, measure }) {
-    Object.assign(this, { onchange, measure, filter: EMPTY, classes: [], versions: [], items: [], unmeasured: 0 });
+    Object.assign(this, { onchange, measure, filter: EMPTY, classes: [], versions: [], items: [], unmeasured: 0, shown: 0 });
     this.button = h(
       "button",
       { type: "button", class: "sx-button sx-small", "aria-expanded": "false", "aria-controls": "curate-filters", onclick: () => this.toggle() },
@@ -31,16 +31,18 @@ export class Filters {
     this.chips = h("div", { class: "sx-chips", role: "group", "aria-label": "Active filters" });
   }
 
-  /** Show what there is to choose from, and what is chosen. */
+  /** Show what there is to choose from (`classes` of the project, by index), and what is chosen. */
   show(filter, { classes, versions, items, unmeasured, shown }) {
-    Object.assign(this, { filter, classes, versions, items, unmeasured });
+    Object.assign(this, { filter, classes, versions, items, unmeasured, shown });
     this.showChips();
     if (!this.drawer.hidden) this.draw();
-    if (this.count) this.count.textContent = `${shown.toLocaleString("en-US")} of ${plural(items.length, "image")}`;
   }
 
   showChips() {
-    const found = chips(this.filter, this.classes);
+    const found = chips(
+      this.filter,
+      this.classes.map(({ name }) => name),
+    );
     const isInside = this.chips.contains(document.activeElement);
     replace(
       this.chips,
@@ -92,6 +94,7 @@ export class Filters {
     }
     for (const name of ["flagged", "favourite", "veryClose"]) this.boxes[name].checked = this.filter[name];
     for (const name of ["votes", "version", "made"]) this.selects[name].input.value = this.filter[name];
+    this.count.textContent = `${this.shown.toLocaleString("en-US")} of ${plural(this.items.length, "image")}`;
     this.unmeasuredNote.hidden = !this.unmeasured;
     this.unmeasuredNote.firstChild.textContent = `${plural(this.unmeasured, "image")} not measured yet. `;
   }
@@ -103,7 +106,7 @@ export class Filters {
     this.bars = {};
     this.isBuilt = true;
     this.count = h("b", { role: "status", "aria-live": "polite" });
-    const classes = this.classes.slice(1).map((name, index) =>
+    const classes = this.classes.slice(1).map(({ name, color }, index) =>
       h(
         "button",
         {
@@ -116,6 +119,7 @@ export class Filters {
             this.set({ classes: [...chosen].sort((a, b) => a - b) });
           },
         },
+        h("i", { style: { background: color } }),
         name,
       ),
     );

@@ -6,6 +6,11 @@ const SPARE_ROWS = 2,
   FAST_MS = 120,
   SETTLE_MS = 60;
 
+function* inOrder(first, from, last) {
+  for (let index = from; index < last; index++) yield index;
+  for (let index = first; index < from; index++) yield index;
+}
+
 export class VirtualGrid {
   /**
    * `make()` builds an empty card, `update(card, item, index)` fills it; cards are reused. While somebody drags the scroll bar,
@@ -66,7 +71,9 @@ export class VirtualGrid {
         this.cards.delete(index);
         this.free.push(card);
       }
-    for (let index = first; index < last; index++) {
+    // Those on the screen first: their pictures are asked for before the spare ones above.
+    const top = Math.floor(this.root.scrollTop / rowHeight) * this.columns;
+    for (const index of inOrder(first, Math.min(Math.max(top, first), last), last)) {
       let card = this.cards.get(index);
       if (!card) {
         card = this.free.pop() ?? this.make();

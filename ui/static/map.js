@@ -19,6 +19,14 @@ const HOW = "Drag a loop around dots to choose them, Shift adds. Wheel zooms, Sp
 const RAMP = ["#3a5fcd", "#4f78c4", "#6790b9", "#84a7ab", "#a3b99a", "#c0c586", "#d8cd74", "#ebd968", "#f6e66b", "#fff58a"];
 const INK = "#ffffff";
 
+/** Coordinates spread over 0-1 with a little room at the ends, so that no dot sits on the edge; and how far they reached before. */
+function spread(values) {
+  let [low, high] = [Infinity, -Infinity];
+  for (const value of values) [low, high] = [Math.min(low, value), Math.max(high, value)];
+  const size = Math.max(high - low, 1e-3);
+  return [Float32Array.from(values, (value) => EDGE + ((1 - 2 * EDGE) * (value - low)) / size), size];
+}
+
 export class SampleMap {
   /** `onchoose(ids, add)` is called by the lasso, `onpick(id)` by a click. */
   constructor({ onchoose, onpick }) {
@@ -90,9 +98,8 @@ export class SampleMap {
     this.data = found.points ? found : null;
     if (this.data) {
       const [xs, ys] = this.data.points;
-      // A little room around, so that no dot sits on the edge.
-      this.xs = Float32Array.from(xs, (x) => EDGE + (1 - 2 * EDGE) * x);
-      this.ys = Float32Array.from(ys, (y) => EDGE + (1 - 2 * EDGE) * y);
+      [this.xs, this.width] = spread(xs);
+      [this.ys, this.height] = spread(ys);
     }
     this.showNotes();
     this.draw();
@@ -165,7 +172,7 @@ export class SampleMap {
     const radius = Math.min(7, (this.sx.length > 3000 ? 2.4 : 3.6) * Math.sqrt(this.view.scale));
     const ordered = [...groups].sort(([a], [b]) => "ros".indexOf(a[0]) - "ros".indexOf(b[0]));
     for (const [key, indices] of ordered) {
-      g.globalAlpha = key[0] === "o" ? 0.22 : key[0] === "r" ? 0.55 : 0.92;
+      g.globalAlpha = key[0] === "o" ? 0.22 : key[0] === "r" ? 0.75 : 0.92;
       g.fillStyle = key.slice(1);
       g.beginPath();
       for (const i of indices) this.dot(g, i, radius, key[0] === "r");
@@ -182,8 +189,9 @@ export class SampleMap {
 
   place(w, hgt) {
     // The axes mean nothing, so a wide screen may be filled; more would tear neighbours apart.
-    const wide = Math.min(w, STRETCH * hgt),
-      high = Math.min(hgt, STRETCH * w),
+    const [across, down] = [w / this.width, hgt / this.height],
+      wide = Math.min(across, STRETCH * down) * this.width,
+      high = Math.min(down, STRETCH * across) * this.height,
       [left, top] = [(w - wide) / 2, (hgt - high) / 2];
     Object.assign(this, { wide, high, left, top });
     const { scale, x, y } = this.view,
