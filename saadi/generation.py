@@ -15,11 +15,12 @@ import structlog
 
 from saadi import devices, inpainting, masks
 from saadi.config import Home
+from saadi.curation import describe_images
 from saadi.downstream import scoring
 from saadi.engines.base import PreviewCallback, Region, StepCallback
 from saadi.engines.compact import SAMPLING_BATCH, CompactEngine
 from saadi.errors import NotFoundError
-from saadi.jobs import JobContext, Outcome, Report
+from saadi.jobs import JobContext, Outcome, Report, silent
 from saadi.orders import Inpaint
 from saadi.previews import Previews
 from saadi.records import Adapter, LabelMapRecord, Model, Project, Sample
@@ -248,6 +249,10 @@ def run_job(context: JobContext) -> Outcome:
     scorers = scoring.load_scorers(store, project)
     if scorers:
         scoring.score_samples(store, project, samples, scorers, context.report)
+    if order["purpose"] == "pool":
+        scoring.look_at_project(store, project, scorers, context.report)
+    else:  # somebody waits in front of the canvas
+        describe_images(store, [sample.blob for sample in samples], silent)
 
     def publish(store: Store) -> dict[str, Any]:
         return {"sample_ids": [sample.id for sample in samples]}

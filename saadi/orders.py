@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from saadi import inpainting
 from saadi.errors import BadInputError, TooFewError
+from saadi.quality import LOOK
 from saadi.records import IGNORE, Job
 from saadi.store import Store
 from saadi.store.connection import dump
@@ -238,6 +239,19 @@ class PredictOrder(Order):
         return hashlib.sha256(dump([self.kind, self.image_id, frozen.model_id]).encode()).hexdigest()
 
 
+class MapOrder(Order):
+    """Lay all pictures out on a 2-D map, those that look alike side by side; waits for everything else."""
+
+    kind: ClassVar[str] = "map"
+    priority: ClassVar[int] = -5
+
+    def unique_key(self, store: Store) -> str | None:
+        return f"map:{self.project_id}:{store.projection_input(self.project_id, LOOK)}"
+
+    def check(self, store: Store) -> None:
+        store.project(self.project_id)
+
+
 class AlignOrder(Order):
     """LoRA Diffusion-DPO on a frozen pair set; see `saadi.alignment.recipe.AlignmentConfig` for the rest."""
 
@@ -356,7 +370,8 @@ def place(store: Store, wanted: Order, *, actor: str, request_id: str | None = N
 
 ORDERS: dict[str, type[Order]] = {
     kind.kind: kind
-    for kind in (FitOrder, GenerateOrder, TrainScorerOrder, ScoreOrder, PredictOrder, AlignOrder, ImportOrder, ExportOrder)
+    for kind in (FitOrder, GenerateOrder, TrainScorerOrder, ScoreOrder, PredictOrder, MapOrder, AlignOrder, ImportOrder,
+                 ExportOrder)  # fmt: skip
 }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import cv2
 import numpy as np
@@ -12,6 +14,12 @@ from saadi.records import Image
 
 Features = NDArray[np.float32]
 """(N, D) float32."""
+LOOK = "appearance-1"
+"""Name of what `look` computes; a new name when it computes something else, so that stored vectors are never mixed."""
+LAYOUT_CELLS = 4
+MIN_UNSEEN = 8
+"""Held-out images from which on they are the yardstick; with fewer, training images of other patients are."""
+NEAREST_CHUNK = 1024
 
 
 def standardised(features: Features, reference: Features) -> Features:
@@ -99,3 +107,101 @@ def paired_interval(
     means = values[generator.integers(0, len(values), (draws, len(values)))].mean(1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(values.mean()), float(low), float(high)
+
+
+def look(image: Image) -> NDArray[np.float32]:
+    """(72,) what a picture looks like at a glance: `appearance` (24), then mean Lab colour of 4 x 4 fields (48)."""
+    small = cv2.resize(image, (128, 128), interpolation=cv2.INTER_AREA)
+    lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB).astype(np.float32)
+    layout = cv2.resize(lab, (LAYOUT_CELLS, LAYOUT_CELLS), interpolation=cv2.INTER_AREA)
+    return np.concatenate([_appearance(image), layout.ravel()]).astype(np.float32)
+
+
+def look_floor() -> NDArray[np.float32]:
+    """(72,) smallest spread that counts in `look`: one grey level, or half a percent of the pixels.
+
+    A project whose real frames never clip would otherwise call one white pixel the farthest thing there is.
+    """
+    floor = np.ones(24 + 3 * LAYOUT_CELLS**2, np.float32)
+    floor[21:23] = 0.005
+    return floor
+
+
+def nearest(features: Features, reference: Features) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Euclidean distance (N,) to the nearest row of the reference set, and that row's index (N,)."""
+    distances, indices = np.empty(len(features), np.float32), np.empty(len(features), np.int64)
+    lengths = (reference**2).sum(1)
+    for first in range(0, len(features), NEAREST_CHUNK):  # 10,000 x 10,000 distances would be 400 MB
+        chunk = features[first : first + NEAREST_CHUNK]
+        squared = lengths[None] - 2 * chunk @ reference.T
+        best = squared.argmin(1)
+        indices[first : first + NEAREST_CHUNK] = best
+        # The short way above loses digits where two vectors are almost equal, which is what copies are.
+        distances[first : first + NEAREST_CHUNK] = np.linalg.norm(chunk - reference[best], axis=1)
+    return distances, indices
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """How far real images that training never saw lie from the training images: what "near" and "far" mean in a project."""
+
+    center: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    training: Features
+    """(N, D), scaled."""
+    unseen: NDArray[np.float32]
+    """(M,) ascending: from each unseen real image to its nearest training image."""
+
+    @classmethod
+    def of(
+        cls, training: Features, groups: Sequence[str], held_out: Features, *, floor: NDArray[np.float32] | float
+    ) -> Self | None:
+        """The yardstick of a project, or None with fewer than two training images.
+
+        Args:
+            training: (N, D) raw vectors of the training images.
+            groups: Patient or video of each training image.
+            held_out: (M, D) raw vectors of validation and test images. With fewer than `MIN_UNSEEN`, each training image takes
+                their place, measured against those of other patients (against all others where there is one patient only).
+            floor: Smallest standard deviation of a dimension that counts, in its own unit.
+        """
+        if len(training) < 2:
+            return None
+        center, spread = training.mean(0), np.maximum(training.std(0), floor)
+        scale = (spread * np.sqrt(training.shape[1])).astype(np.float32)
+        scaled = ((training - center) / scale).astype(np.float32)
+        if len(held_out) >= MIN_UNSEEN:
+            unseen, _ = nearest(((held_out - center) / scale).astype(np.float32), scaled)
+        else:
+            unseen = _left_out(scaled, groups)
+        return cls(center, scale, scaled, np.sort(unseen))
+
+    def nearest(self, features: Features) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Distance (N,) of raw vectors to the nearest training image, and its index (N,)."""
+        return nearest(((features - self.center) / self.scale).astype(np.float32), self.training)
+
+    def quality(self, distances: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N,) 1 = at most as far from the training images as the median unseen real image, 0.5 = twice as far, towards 0.
+
+        One-sided on purpose: a copy gets 1 as well, and `share_farther` is what points at it.
+        """
+        typical = max(float(np.median(self.unseen)), 1e-6)
+        return np.asarray(typical / np.maximum(distances, typical), dtype=np.float32)
+
+    def share_farther(self, distances: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N,) share of the unseen real images that lie farther from the training images; 1 = nearer than every one of them."""
+        return np.asarray(1 - np.searchsorted(self.unseen, distances, side="right") / len(self.unseen), dtype=np.float32)
+
+
+def _left_out(scaled: Features, groups: Sequence[str]) -> NDArray[np.float32]:
+    """(N,) distance of each image to its nearest one of another group, or to its nearest other one where there is one group."""
+    names = np.asarray(groups)
+    found = np.empty(len(scaled), np.float32)
+    for name in np.unique(names):
+        own = names == name
+        if not own.all():
+            found[own] = nearest(scaled[own], scaled[~own])[0]
+            continue
+        for index in range(len(scaled)):
+            found[index] = nearest(scaled[index : index + 1], np.delete(scaled, index, 0))[0][0]
+    return found

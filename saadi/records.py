@@ -269,6 +269,33 @@ class ExportRecord:
     created_at: str
 
 
+MarkKind = Literal["favourite", "flag"]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A sticky note on a sample, one per person and kind."""
+
+    sample_id: int
+    kind: MarkKind
+    person: str
+    note: str
+    created_at: str
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Where the pictures of a project lie on its 2-D map."""
+
+    input: str
+    """Hash of what was laid out, so that it is made again only when that has changed."""
+    sample_ids: NDArray[np.int64]
+    image_ids: NDArray[np.int64]
+    points: NDArray[np.float32]
+    """(samples + images, 2) in [0, 1], samples first."""
+    created_at: str
+
+
 @dataclass(frozen=True)
 class AuditRow:
     seq: int

@@ -18,6 +18,7 @@ RECIPES: Mapping[str, str] = {
     "align": "saadi.alignment.recipe:run_job",
     "import": "saadi.datasets.folder:run_job",
     "export": "saadi.exports.recipe:run_job",
+    "map": "saadi.atlas:run_job",
 }
 
 

@@ -59,3 +59,67 @@ def test_jackknife_error_of_a_mean_is_the_standard_error():
     values = np.random.default_rng(4).normal(size=50)
     left_out = (values.sum() - values) / 49
     assert quality.jackknife_error(left_out) == pytest.approx(values.std(ddof=1) / np.sqrt(50))
+
+
+def test_nearest_names_the_row_and_tells_copies_apart_from_near_copies():
+    draw = np.random.default_rng(1)
+    reference = (draw.normal(size=(50, 6)) + 1000).astype(np.float32)  # far from 0, where a short formula loses digits
+    distance, index = quality.nearest(np.stack([reference[7], reference[9] + 0.01]), reference)
+    assert index.tolist() == [7, 9]
+    assert distance[0] == 0 and distance[1] == pytest.approx(0.01 * 6**0.5, rel=0.02)
+
+
+def test_nearest_is_the_same_chunk_by_chunk(monkeypatch):
+    draw = np.random.default_rng(2)
+    features, reference = draw.normal(size=(40, 5)).astype(np.float32), draw.normal(size=(9, 5)).astype(np.float32)
+    whole = quality.nearest(features, reference)
+    monkeypatch.setattr(quality, "NEAREST_CHUNK", 7)
+    assert all((first == second).all() for first, second in zip(whole, quality.nearest(features, reference), strict=True))
+
+
+def yardstick(held_out: int = 20) -> quality.Yardstick:
+    draw = np.random.default_rng(5)
+    training, unseen = draw.normal(size=(80, 4)).astype(np.float32), draw.normal(size=(held_out, 4)).astype(np.float32)
+    made = quality.Yardstick.of(training, [f"p{index // 8}" for index in range(80)], unseen, floor=0.01)
+    assert made is not None
+    return made
+
+
+def test_a_typical_unseen_real_image_has_full_quality_and_twice_as_far_is_half():
+    stick = yardstick()
+    typical = float(np.median(stick.unseen))
+    found = stick.quality(np.array([0, typical, 2 * typical, 10 * typical], np.float32))
+    assert found == pytest.approx([1, 1, 0.5, 0.1], rel=1e-5)
+
+
+def test_share_farther_runs_from_one_at_a_copy_to_zero_far_away():
+    stick = yardstick()
+    share = stick.share_farther(np.array([0, float(np.median(stick.unseen)), 99], np.float32))
+    assert share.tolist() == [1, 0.5, 0]
+
+
+def test_few_unseen_images_are_replaced_by_training_images_of_other_patients():
+    draw = np.random.default_rng(6)
+    once = draw.normal(size=(20, 4)).astype(np.float32)
+    twice = np.concatenate([once, once])  # each patient has two frames that are the same
+    made = quality.Yardstick.of(twice, [f"p{index % 20}" for index in range(40)], once[:3] + 50, floor=0.01)
+    assert made is not None and len(made.unseen) == 40 and made.unseen.min() > 0.1
+    alone = quality.Yardstick.of(once, ["p"] * 20, once[:0], floor=0.01)
+    assert alone is not None and alone.unseen.min() > 0
+    assert quality.Yardstick.of(once[:1], ["p"], once, floor=0.01) is None
+
+
+def test_a_dimension_that_never_varies_does_not_rule_the_distance():
+    training = np.zeros((10, 2), np.float32)
+    training[:, 0] = np.arange(10)
+    made = quality.Yardstick.of(training, list("abcdefghij"), training[:0], floor=1.0)
+    assert made is not None
+    assert made.nearest(np.array([[3, 0.5]], np.float32))[0][0] < 0.5
+
+
+def test_look_sees_where_colours_lie():
+    image = np.full((32, 32, 3), 60, np.uint8)
+    image[:16] = (200, 60, 60)
+    upright, turned = quality.look(image), quality.look(image[::-1].copy())
+    assert upright.shape == quality.look_floor().shape == (72,)
+    assert np.abs(upright[:12] - turned[:12]).max() < 1e-3 and np.abs(upright[24:] - turned[24:]).max() > 20

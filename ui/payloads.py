@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from saadi.config import MAX_FILE_BYTES
 from saadi.errors import BadInputError
-from saadi.records import Answer, Curation, LabelMap, Task
+from saadi.records import Answer, Curation, LabelMap, MarkKind, Task
 
 Id = Annotated[int, Field(ge=1, le=2**62)]
 RequestId = Annotated[str, Field(min_length=8, max_length=80, pattern=r"^[A-Za-z0-9._:-]+$")]
@@ -73,8 +73,16 @@ class SaveLabelMap(Body):
 
 class Curate(Body):
     project_id: Id
-    states: dict[int, Curation] = Field(min_length=1, max_length=5000)
-    """Sample id -> new state; an undo sends the states before."""
+    states: dict[int, Curation] = Field(min_length=1, max_length=100_000)
+    """Sample id -> new state, all in one transaction; an undo sends the states before."""
+
+
+class MarkSamples(Body):
+    project_id: Id
+    sample_ids: list[Id] = Field(min_length=1, max_length=100_000)
+    kind: MarkKind
+    is_set: bool
+    """What shall be, not what shall change: a resend does no harm."""
 
 
 class NextPairs(Body):

@@ -19,6 +19,7 @@ from ui.context import Context
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 WEBP_QUALITY = 90
 """Thumbnails only; whatever is stored, trained on or exported is lossless PNG."""
+JPEG_QUALITY = 90
 Classes = tuple[LabelClass, ...]
 
 
@@ -33,7 +34,7 @@ def build_router(context: Context) -> APIRouter:
     @router.get("/image/{blob}.png")
     def image(blob: str, size: int | None = Query(default=None, ge=16, le=2048)) -> Response:
         if size is not None:
-            return _webp(_thumbnail(context.home.blobs, blob, size))
+            return Response(_thumbnail(context.home.blobs, blob, size), media_type="image/jpeg", headers=FOREVER)
         return Response(BlobStore(context.home.blobs).get(blob), media_type="image/png", headers=FOREVER)
 
     @router.get("/mask/{project_id}/{label_map}.webp")
@@ -99,7 +100,8 @@ def cached(function: Callable[..., bytes]) -> Callable[..., bytes]:
 
 @cached
 def _thumbnail(root: Path, blob: str, size: int) -> bytes:
-    return _as_webp(_shrunk(BlobStore(root).image(blob), size))
+    # JPEG: 0.2 ms at 256 px, WebP takes 6 ms, which a scroll through a large grid waits for.
+    return _encode(_shrunk(BlobStore(root).image(blob), size), ".jpg", [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
 
 
 @cached

@@ -23,7 +23,7 @@ from ui.views import adapter_view, job_view, model_view
 ORDERS: dict[str, type[orders.Order]] = {
     "draw": orders.DrawOrder,
     # Alignment and import have routes of their own.
-    **{kind: orders.ORDERS[kind] for kind in ("fit", "generate", "train_scorer", "score", "predict", "export")},
+    **{kind: orders.ORDERS[kind] for kind in ("fit", "generate", "train_scorer", "score", "predict", "export", "map")},
 }
 
 

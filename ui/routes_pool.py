@@ -6,7 +6,6 @@ from typing import Any
 
 from fastapi import APIRouter, Query
 
-from saadi.errors import BadInputError
 from saadi.records import Curation
 from ui.context import Context
 from ui.payloads import CastVote, Curate, NextPairs, UndoVote
@@ -47,11 +46,9 @@ def build_router(context: Context) -> APIRouter:
         for sample_id, state in body.states.items():
             by_state.setdefault(state, []).append(sample_id)
         with context.open() as store, store.write():
+            store.need_own_samples(body.project_id, body.states)
             before: dict[int, Curation] = {}
             for state, ids in by_state.items():
-                for sample_id in ids:
-                    if store.sample(sample_id).project_id != body.project_id:
-                        raise BadInputError(f"sample {sample_id} belongs to another project; reload the page")
                 before |= store.curate(ids, state, actor=context.actor)
         return {"before": before}
 

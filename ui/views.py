@@ -33,6 +33,7 @@ KIND_WORDS = {
     "align": "Aligning",
     "export": "Exporting",
     "import": "Importing",
+    "map": "Laying out the map",
 }
 
 
@@ -257,17 +258,14 @@ def model_view(model: Model | None) -> dict[str, Any] | None:
 def overview(store: Store, project: Project, voter: str) -> dict[str, Any]:
     """What the header, the Data tab and the promises count."""
     images = store.images(project.id)
-    samples = store.samples(project.id)
-    curation = {state: 0 for state in ("pending", "accepted", "rejected", "quarantined")}
-    for sample in samples:
-        curation[sample.curation] += 1
+    curation = {"pending": 0, "accepted": 0, "rejected": 0, "quarantined": 0} | store.count_curation(project.id)
     accepted = store.accepted_adapter(project.id)
     return {
         "images": len(images),
         "with_mask": sum(image.label_map_id is not None for image in images),
         "splits": store.count_images(project.id),
         "groups": len({image.group_id for image in images}),
-        "samples": len(samples),
+        "samples": sum(curation.values()),
         "curation": curation,
         "votes": len(store.votes(project.id)),
         "my_votes": len(store.votes(project.id, voter=voter)),

@@ -11,6 +11,9 @@ FOUND = 0.7
 MISSED = 0.4
 """Dice below which a class counts as missed."""
 
+VERY_CLOSE = 0.99
+"""Share of unseen real images that must lie farther away before an image is called a possible copy."""
+
 
 def percent(value: float) -> str:
     return f"{round(100 * value)}\u00a0%"
@@ -56,3 +59,19 @@ def describe(score: Score | None, asked: Collection[str], invented: Collection[s
     else:
         text = f"The segmenter finds the {names(partly[:2])} only in part."
     return text + (f" It also sees {' and '.join(list(invented)[:2])} that nobody drew." if invented else "")
+
+
+def nearness(share_farther: float, *, num_unseen: int) -> str:
+    """Return a sentence on how near an image is to the real training images, against real images that training never saw.
+
+    Args:
+        share_farther: Share of the unseen real images that lie farther away, 0-1.
+        num_unseen: Their number.
+    """
+    if share_farther >= VERY_CLOSE:
+        return f"Closer than {percent(share_farther)} of {num_unseen} unseen real images: compare the two, it may be a copy."
+    if share_farther >= 0.25:
+        return f"As close as unseen real images usually are (closer than {percent(share_farther)} of them)."
+    if share_farther > 0.02:
+        return f"Unlike most real images: only {percent(share_farther)} of the unseen ones lie farther away."
+    return f"Unlike the real images: all but {percent(share_farther)} of {num_unseen} unseen ones are closer to them."

@@ -19,7 +19,7 @@ Build = Callable[[Store, Project], orders.Order]
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the program."""
-    for command in (fit, train_scorer, generate, score, pairs, align, adapters, curate, export, verify):
+    for command in (fit, train_scorer, generate, score, sample_map, pairs, align, adapters, curate, export, verify):
         app.command(command.__name__.replace("_", "-"))(command)
 
 
@@ -65,6 +65,11 @@ def generate(name: ProjectArgument,
 def score(name: ProjectArgument, detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Let selector and judge look at every image they have not seen."""
     run_order(home_of(home), name, _order(orders.ScoreOrder), detach=detach, as_json=as_json)
+
+
+def sample_map(name: ProjectArgument, detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Measure all images and lay them out on the map of Curate, those that look alike side by side."""
+    run_order(home_of(home), name, _order(orders.MapOrder), detach=detach, as_json=as_json)
 
 
 def pairs(name: ProjectArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:

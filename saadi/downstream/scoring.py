@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from saadi import devices
+from saadi.curation import describe_project, selector_space
 from saadi.downstream.metrics import agreement, mean_over_asked
 from saadi.downstream.segmenter import Prediction, Segmenter
 from saadi.errors import TooFewError
@@ -66,7 +67,7 @@ def score_samples(
         todo = {sample.id for sample in store.unscored_samples(project.id, model.id)}
         for first in range(0, len(samples), CHUNK):
             chunk = [sample for sample in samples[first : first + CHUNK] if sample.id in todo]
-            predictions = segmenter.predict([store.blobs.image(sample.blob) for sample in chunk]) if chunk else []
+            predictions = _looked_at(store, model, segmenter, chunk) if chunk else []
             scores = [
                 score_of(
                     prediction,
@@ -83,6 +84,29 @@ def score_samples(
             report(step, total, f"the {model.kind} looks at the images")
 
 
+def _looked_at(store: Store, model: Model, segmenter: Segmenter, samples: Sequence[Sample]) -> list[Prediction]:
+    """A model's predictions; of the selector also what it makes of each image inside, for "the nearest in its eyes"."""
+    images = [store.blobs.image(sample.blob) for sample in samples]
+    if model.kind != "selector":
+        return segmenter.predict(images)
+    predictions, features = segmenter.predict_with_features(images)
+    store.put_descriptors(selector_space(model.id), dict(zip([sample.blob for sample in samples], features, strict=True)))
+    return predictions
+
+
+def look_at_project(store: Store, project: Project, scorers: Sequence[tuple[Model, Segmenter]], report: Report) -> None:
+    """Look once at every image: colours and layout; and, of real ones, what the selector makes of them, for comparison."""
+    describe_project(store, project, report)
+    for model, segmenter in scorers:
+        if model.kind == "selector":
+            missing = store.undescribed(selector_space(model.id), [image.blob for image in store.images(project.id)])
+            for first in range(0, len(missing), CHUNK):
+                chunk = missing[first : first + CHUNK]
+                features = segmenter.features([store.blobs.image(blob) for blob in chunk])
+                store.put_descriptors(selector_space(model.id), dict(zip(chunk, features, strict=True)))
+                report(min(first + CHUNK, len(missing)), len(missing), "the selector looks at the real images")
+
+
 def run_job(context: JobContext) -> Outcome:
     """Job `score`: every sample of the project that the active selector or judge has not seen."""
     devices.use_all_threads()
@@ -93,6 +117,7 @@ def run_job(context: JobContext) -> Outcome:
         raise TooFewError("this project has no selector yet; run `train-scorer` first")
     unseen = {sample.id: sample for model, _ in scorers for sample in store.unscored_samples(project.id, model.id)}
     score_samples(store, project, list(unseen.values()), scorers, context.report)
+    look_at_project(store, project, scorers, context.report)
 
     def publish(store: Store) -> dict[str, Any]:
         return {"num_scored": len(unseen)}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -72,6 +73,19 @@ def _deepest(network: Any) -> nn.Module:
     return layer
 
 
+@contextmanager
+def _deepest_means(network: nn.Module) -> Iterator[list[Tensor]]:
+    """Gather, batch by batch, the deepest activations averaged over the picture: (B, D) float32 each."""
+    caught: list[Tensor] = []
+    handle = _deepest(network).register_forward_hook(
+        lambda module, inputs, output: caught.append(output.float().mean((2, 3)).cpu())
+    )
+    try:
+        yield caught
+    finally:
+        handle.remove()
+
+
 class Segmenter:
     """A trained segmenter, picklable by architecture and file; holds no store."""
 
@@ -90,9 +104,18 @@ class Segmenter:
     def from_file(cls, architecture: dict[str, Any], file: Path) -> Segmenter:
         return cls(architecture, weights.read(file))
 
-    @torch.no_grad()
     def predict(self, images: Sequence[Image]) -> list[Prediction]:
         """What the network sees in each image; sizes may differ."""
+        return self._predict(images)
+
+    def predict_with_features(self, images: Sequence[Image]) -> tuple[list[Prediction], NDArray[np.float32]]:
+        """`predict` and `features` in one pass."""
+        with _deepest_means(self.network) as caught:
+            found = self._predict(images)
+        return found, np.asarray(torch.cat(caught).numpy(), dtype=np.float32)
+
+    @torch.no_grad()
+    def _predict(self, images: Sequence[Image]) -> list[Prediction]:
         found: list[Prediction] = []
         for first in range(0, len(images), BATCH):
             chunk = images[first : first + BATCH]
@@ -107,16 +130,10 @@ class Segmenter:
     @torch.no_grad()
     def features(self, images: Sequence[Image]) -> NDArray[np.float32]:
         """(N, D) float32: deepest activations averaged over the picture, as a feature space for distances."""
-        caught: list[Tensor] = []
-        handle = _deepest(self.network).register_forward_hook(
-            lambda module, inputs, output: caught.append(output.float().mean((2, 3)).cpu())
-        )
-        try:
+        with _deepest_means(self.network) as caught:
             for first in range(0, len(images), BATCH):
                 with devices.autocast(self.device):
                     self.network(self.encode(images[first : first + BATCH]))
-        finally:
-            handle.remove()
         return np.asarray(torch.cat(caught).numpy(), dtype=np.float32)
 
     def encode(self, images: Sequence[Image]) -> Tensor:

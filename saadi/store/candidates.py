@@ -172,13 +172,20 @@ class CandidateStore(StoreBase):
 
     def curate(self, sample_ids: Sequence[int], curation: Curation, *, actor: str) -> dict[int, Curation]:
         """Set the curation state of samples and return the states before, so that the change can be undone."""
+        wanted = dump(list(sample_ids))  # one statement: 10,000 single reads and updates took seconds
         with self.write() as db:
-            before = {sample_id: self.sample(sample_id).curation for sample_id in sample_ids}
-            for sample_id in sample_ids:
-                db.execute("UPDATE samples SET curation = ? WHERE id = ?", [curation, sample_id])
+            before = dict(db.execute("SELECT id, curation FROM samples WHERE id IN (SELECT value FROM json_each(?))", [wanted]))
+            if missing := set(sample_ids) - set(before):
+                raise NotFoundError(f"no sample {min(missing)}; reload the page")
+            db.execute("UPDATE samples SET curation = ? WHERE id IN (SELECT value FROM json_each(?))", [curation, wanted])
             audit.append(db, actor=actor, action=f"sample.{curation}", subject=f"samples:{len(sample_ids)}",
                          details={"before": {str(key): value for key, value in before.items()}})
         return before
+
+    def count_curation(self, project_id: int) -> dict[Curation, int]:
+        """State -> number of samples; states without samples are left out."""
+        return dict(self.db.execute("SELECT curation, count(*) FROM samples WHERE project_id = ? GROUP BY curation",
+                                    [project_id]))
 
     def add_scores(self, scores: Iterable[Score]) -> None:
         """Store what a model thinks of samples; a score already there is kept."""

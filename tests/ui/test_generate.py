@@ -178,7 +178,7 @@ def test_an_old_revision_becomes_a_new_mask(client: TestClient, store: Store, im
 
 def test_favourites_are_my_own(client: TestClient, scored: list[int]):
     def mark(on: bool, headers: dict[str, str], sample_id: int = scored[0]) -> None:
-        body = {"project_id": 1, "sample_id": sample_id, "kind": "favourite", "on": on, "request_id": "request-1"}
+        body = {"project_id": 1, "sample_ids": [sample_id], "kind": "favourite", "is_set": on}
         assert client.post("/api/samples/mark", json=body, headers=headers).status_code == 200
 
     mark(True, {})
@@ -192,6 +192,6 @@ def test_favourites_are_my_own(client: TestClient, scored: list[int]):
 
 def test_a_mark_on_another_projects_image_is_refused(client: TestClient, store: Store, project: Project, scored: list[int]):
     other = store.create_project("other", task="segmentation", classes=project.classes, resolution=16, actor="ann")
-    body = {"project_id": other.id, "sample_id": scored[0], "kind": "favourite", "on": True}
+    body = {"project_id": other.id, "sample_ids": [scored[0]], "kind": "favourite", "is_set": True}
     answer = client.post("/api/samples/mark", json=body)
     assert answer.status_code == 400 and store.marks(project.id) == []

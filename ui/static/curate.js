@@ -1,5 +1,9 @@
-// Curate: all synthetic images with their scores; decide one by one or many at once, by keys.
+// Curate: sort out the synthetic images, one by one or many at once, in a grid or on a map; by keys, and with a way back.
+import { forget, lookAhead } from "./ahead.js";
+import { MAX_COMPARED, openCompare } from "./compare.js";
 import { curate, DECISIONS, DetailView } from "./detail.js";
+import { arrange, EMPTY, filterFrom, filterText, FOUND, itemsOf, MISSED, shortWords, SORTS, STATES } from "./facts.js";
+import { Filters } from "./filters.js";
 import { VirtualGrid } from "./grid.js";
 import {
   act,
@@ -10,6 +14,7 @@ import {
   on,
   onKeys,
   onShow,
+  order,
   percent,
   picture,
   plural,
@@ -21,23 +26,21 @@ import {
   urls,
   withProject,
 } from "./lib.js";
+import { SampleMap } from "./map.js";
+import { setMark } from "./marks.js";
+import { Selection } from "./selection.js";
 
-const GOOD = 0.7,
-  WEAK = 0.4;
-const FILTERS = [
+const SEGMENTS = [
   ["all", "All"],
   ["pending", "Open"],
   ["accepted", "Accepted"],
   ["rejected", "Rejected"],
   ["quarantined", "Quarantined"],
 ];
-const SORTS = {
-  newest: (a, b) => b.id - a.id,
-  best: (a, b) => (b.dice ?? -1) - (a.dice ?? -1) || b.id - a.id,
-  worst: (a, b) => (a.dice ?? 2) - (b.dice ?? 2) || b.id - a.id,
-  doubtful: (a, b) => Math.abs((b.dice ?? 0) - (b.judge_dice ?? 0)) - Math.abs((a.dice ?? 0) - (a.judge_dice ?? 0)),
-  mask: (a, b) => a.label_map_blob.localeCompare(b.label_map_blob) || a.id - b.id,
-};
+const WORDS = { pending: "", accepted: "accepted", rejected: "rejected", quarantined: "quarantine" };
+const MAX_UNDO = 200,
+  DETAIL_MS = 90;
+const number = (value) => value.toLocaleString("en-US");
 
 export function mount(element) {
   new CurateTab(element);
@@ -45,105 +48,196 @@ export function mount(element) {
 
 class CurateTab {
   constructor(element) {
-    Object.assign(this, { root: element, all: [], shown: [], current: null, chosen: new Set(), anchor: 0, history: [] });
-    this.filter = segmented("State", FILTERS, "all", () => this.apply());
+    Object.assign(this, { root: element, all: [], byId: new Map(), shown: [], places: new Map(), current: null, history: [] });
+    Object.assign(this, { filter: EMPTY, columns: null, chosen: new Selection() });
+    this.segments = segmented("State", SEGMENTS, "all", (name) => this.setFilter({ ...this.filter, state: name }));
     this.sort = selectField(
-      "Order",
-      [
-        ["newest", "Newest first"],
-        ["best", "Best first"],
-        ["worst", "Worst first"],
-        ["doubtful", "Models disagree"],
-        ["mask", "By mask"],
-      ],
+      "Sort",
+      Object.entries(SORTS).map(([key, [text]]) => [key, text]),
       "newest",
-      () => this.apply(),
+      () => this.apply({ toTop: true }),
     );
-    this.version = selectField("Made by", [["", "any version"]], "", () => this.apply());
-    this.count = h("span", { class: "sx-note" });
+    this.filters = new Filters({
+      onchange: (filter) => this.setFilter(filter),
+      measure: () => act(null, () => order("map", {})),
+    });
+    this.mode = segmented(
+      "Show as",
+      [
+        ["grid", "Grid"],
+        ["map", "Map"],
+      ],
+      "grid",
+      (mode) => this.show(mode),
+    );
+    this.count = h("span", { class: "sx-note", role: "status", "aria-live": "polite" });
     this.grid = new VirtualGrid({
       width: 164,
-      height: 206,
+      height: 226,
       make: () => this.makeCard(),
       update: (card, item, index) => this.updateCard(card, item, index),
       label: "Synthetic images",
     });
-    this.detail = new DetailView((curation) => this.decide(curation));
-    this.bulk = h("div", { class: "sx-bulk", hidden: true });
+    this.map = new SampleMap({
+      onchoose: (ids, adds) => this.lasso(ids, adds),
+      onpick: (id, adds) => (adds ? this.toggle(id) : this.pick(id)),
+    });
+    this.detail = new DetailView(
+      (curation) => this.decide(curation, [this.current]),
+      (id) => this.byId.get(id)?.curation,
+    );
+    this.bulk = h("div", { class: "sx-bulk", hidden: true, role: "group", "aria-label": "Chosen images" });
+    this.empty = h("div", { class: "sx-empty sx-grid-empty", hidden: true });
+    this.spoken = h("div", { class: "sx-spoken", role: "status", "aria-live": "polite" });
+    this.hint = this.keyHint();
     element.classList.add("sx-curate");
     element.append(
       h(
         "section",
         { class: "sx-main-column" },
-        h("div", { class: "sx-filter-row" }, this.filter, this.sort, this.version, this.count),
-        this.bulk,
-        this.grid.root,
-        h(
-          "p",
-          { class: "sx-hint" },
-          kbd("A"),
-          " accept  ",
-          kbd("R"),
-          " reject  ",
-          kbd("Q"),
-          " quarantine  ",
-          kbd("\u2190"),
-          kbd("\u2192"),
-          kbd("\u2191"),
-          kbd("\u2193"),
-          " move  ",
-          kbd("Shift"),
-          "+click several  ",
-          kbd("X"),
-          " add or leave out  ",
-          kbd("Z"),
-          " undo",
-        ),
+        h("div", { class: "sx-filter-row" }, this.segments, this.sort, this.filters.button, this.count, this.mode),
+        this.filters.chips,
+        this.filters.drawer,
+        h("div", { class: "sx-grid-holder" }, this.grid.root, this.map.root, this.empty),
+        h("div", { class: "sx-foot-row" }, this.hint, this.bulk),
+        this.spoken,
       ),
-      h("aside", { class: "sx-side-column" }, this.detail.root),
+      h("aside", { class: "sx-side-column", "aria-label": "Close look" }, this.detail.root),
     );
     onKeys(element, (event) => this.key(event));
+    this.grid.root.addEventListener("keydown", (event) => this.chooseAllKey(event));
     onShow(element, () => state.project && this.load());
-    on("samples", () => element.offsetParent && this.load());
+    on("samples", (change) => (change?.states ? this.decided(change) : element.offsetParent && this.load()));
+    on("marks", (change) => this.marked(change));
+    on("undo", () => this.undo());
     on("job:end", () => element.offsetParent && this.load());
-    withProject(() => {
-      this.current = null;
-      this.chosen.clear();
-      this.history = [];
-      this.load();
-    });
+    withProject(() => this.reset());
     element.dataset.ready = "1";
+  }
+
+  keyHint() {
+    const keys = (letters, text) => [letters.map(kbd), ` ${text}  `];
+    return h(
+      "p",
+      { class: "sx-hint" },
+      keys(["A"], "accept"),
+      keys(["R"], "reject"),
+      keys(["Q"], "quarantine"),
+      keys(["Z"], "undo"),
+      keys(["F"], "flag"),
+      keys(["S"], "favourite"),
+      keys(["\u2190", "\u2192", "\u2191", "\u2193"], "move"),
+      keys(["Shift"], "several"),
+      keys(["X"], "add"),
+      keys(["C"], "compare"),
+      keys(["M"], "map"),
+    );
+  }
+
+  // ---- what there is
+
+  get memory() {
+    return `saadi.curate.${state.project.id}.${state.project.created_at}`;
+  }
+
+  reset() {
+    const kept = this.recall();
+    Object.assign(this, { current: null, history: [], all: [], columns: null, filter: filterFrom(kept.filter) });
+    this.chosen.clear();
+    this.segments.set(this.filter.state);
+    this.sort.input.value = kept.sort in SORTS ? kept.sort : "newest";
+    this.map.data = null;
+    this.show(kept.mode === "map" ? "map" : "grid", false);
+    if (this.root.offsetParent) this.load();
+  }
+  recall() {
+    try {
+      return JSON.parse(localStorage.getItem(this.memory) ?? "{}") ?? {};
+    } catch {
+      return {};
+    }
+  }
+  remember() {
+    const kept = { filter: filterText(this.filter), sort: this.sort.input.value, mode: this.mode.value };
+    localStorage.setItem(this.memory, JSON.stringify(kept));
   }
 
   async load() {
     const project = state.project;
-    const { items } = await get(`/api/projects/${project.id}/samples`);
+    const columns = await get(`/api/projects/${project.id}/facts`);
     if (state.project !== project) return;
-    this.all = items;
-    const versions = [...new Set(items.map((item) => item.adapter))].sort(),
-      kept = this.version.input.value;
-    replace(
-      this.version.input,
-      [["", "any version"], ...versions.map((name) => [name, name === "base" ? "base generator" : name])].map(([key, text]) =>
-        h("option", { value: key }, text),
-      ),
-    );
-    this.version.input.value = versions.includes(kept) ? kept : "";
+    this.columns = columns;
+    this.all = itemsOf(columns);
+    this.byId = new Map(this.all.map((item) => [item.id, item]));
+    this.chosen.keep(this.byId);
+    const before = this.current;
     this.apply();
+    if (this.current && this.current === before) {
+      forget(before); // scores or neighbours may have come
+      act(null, () => this.detail.show(before));
+    }
+    if (this.map.isOpen) await this.map.load();
   }
 
-  apply() {
-    const wanted = this.filter.value,
-      version = this.version.input.value;
-    this.shown = this.all
-      .filter((item) => (wanted === "all" || item.curation === wanted) && (!version || item.adapter === version))
-      .sort(SORTS[this.sort.input.value]);
+  setFilter(filter) {
+    this.filter = filter;
+    this.segments.set(filter.state);
+    this.apply({ toTop: true });
+  }
+
+  apply({ toTop = false } = {}) {
+    if (!this.columns) return;
+    this.shown = arrange(this.all, this.filter, this.sort.input.value);
+    this.places = new Map(this.shown.map((item, index) => [item.id, index]));
+    if (toTop) this.grid.root.scrollTop = 0;
     this.grid.set(this.shown);
-    const counts = Object.fromEntries(FILTERS.map(([name]) => [name, this.all.filter((item) => item.curation === name).length]));
-    this.count.textContent = `${this.shown.length} of ${plural(this.all.length, "image")} \u00b7 ${counts.accepted} accepted, ${counts.pending} open`;
-    if (!this.shown.some((item) => item.id === this.current)) this.select(this.shown[0]?.id ?? null, false);
-    this.showBulk();
+    const { versions, unmeasured } = this.columns,
+      { classes } = state.project;
+    this.filters.show(this.filter, { classes, versions, items: this.all, unmeasured, shown: this.shown.length });
+    this.showCounts();
+    this.showEmpty();
+    if (!this.places.has(this.current)) this.select(this.shown[0]?.id ?? null, false);
+    else this.showChosen();
+    this.remember();
     this.root.dataset.loaded = String(this.shown.length);
+  }
+
+  showCounts() {
+    const counts = Object.fromEntries(STATES.map((name) => [name, 0]));
+    for (const item of this.all) counts[item.curation]++;
+    const total = this.all.length,
+      shown = this.shown.length === total ? `${number(total)} image${total === 1 ? "" : "s"}` : `${number(this.shown.length)} of ${number(total)}`;
+    this.count.textContent = `${shown} \u00b7 ${number(counts.accepted)} accepted`;
+    this.count.title = `${number(counts.pending)} open`;
+  }
+
+  showEmpty() {
+    this.empty.hidden = this.shown.length > 0 || this.map.isOpen;
+    if (this.empty.hidden) return;
+    if (!this.all.length) replace(this.empty, "No synthetic images yet. Make some in Draw or Generate.");
+    else
+      replace(
+        this.empty,
+        h("p", {}, `None of ${plural(this.all.length, "image")} passes these filters.`),
+        h("button", { type: "button", class: "sx-button", onclick: () => this.setFilter(EMPTY) }, "Show all"),
+      );
+  }
+
+  show(mode, remember = true) {
+    this.mode.set(mode);
+    const isMap = mode === "map";
+    this.grid.root.hidden = isMap;
+    this.map.root.hidden = !isMap;
+    this.root.dataset.mode = mode;
+    if (remember) this.remember();
+    if (!this.columns) return;
+    this.showEmpty();
+    this.showChosen();
+    if (isMap) act(null, () => this.map.load());
+    else {
+      this.grid.refresh();
+      this.reveal();
+    }
   }
 
   // ---- cards
@@ -156,160 +250,277 @@ class CurateTab {
       h("div", { class: "sx-sample-foot" }),
     );
     card.addEventListener("click", (event) => this.click(Number(card.dataset.index), event));
+    card.addEventListener("dblclick", () => this.compare());
     return card;
   }
 
   updateCard(card, item, index) {
     Object.assign(card.dataset, { index, id: item.id, state: item.curation });
-    card.setAttribute("aria-selected", String(item.id === this.current || this.chosen.has(item.id)));
+    const isChosen = this.chosen.has(item.id);
+    card.setAttribute("aria-selected", String(item.id === this.current || isChosen));
     card.classList.toggle("sx-current", item.id === this.current);
-    card.classList.toggle("sx-chosen", this.chosen.has(item.id));
+    card.classList.toggle("sx-chosen", isChosen);
     const [frame, foot] = card.children;
     if (frame.dataset.blob !== item.blob) {
-      frame.dataset.blob = item.blob;
-      replace(frame, picture(urls.thumb(item.blob, 256), `Synthetic image ${item.id}`), badge(item.badge));
+      // In flight only the mean colour is shown: pictures that nobody will see would delay those that somebody will.
+      frame.dataset.blob = this.grid.isFlying ? "" : item.blob;
+      frame.style.backgroundColor = item.color ? `#${item.color}` : "";
+      replace(
+        frame,
+        !this.grid.isFlying && picture(urls.thumb(item.blob, 256), `Synthetic image ${item.id}`, { loading: "eager" }),
+        badge(item.isComposite ? "edited" : "synthetic"),
+        h("span", { class: "sx-sample-marks" }),
+      );
     }
-    const level = item.dice === null ? "none" : item.dice >= GOOD ? "good" : item.dice >= WEAK ? "fair" : "weak";
+    const marks = `${item.flagged ? "\u2691" : ""}${item.favourite ? "\u2605" : ""}`;
+    const key = `${item.id} ${item.curation} ${marks} ${item.selector} ${item.judge}`;
+    if (card.dataset.key === key) return;
+    card.dataset.key = key;
+    frame.lastChild.textContent = marks;
+    const level = item.selector === null ? "none" : item.selector >= FOUND ? "good" : item.selector >= MISSED ? "fair" : "weak";
     replace(
       foot,
+      h("span", { class: "sx-sample-words" }, shortWords(item, this.columns.classes)),
       h(
         "div",
-        { class: "sx-meter", dataset: { level }, title: item.words },
-        h("i", { style: { width: `${100 * (item.dice ?? 0)}%` } }),
-        item.judge_dice !== null && h("b", { style: { left: `${100 * item.judge_dice}%` } }),
+        { class: "sx-meter", dataset: { level } },
+        h("i", { style: { width: `${100 * (item.selector ?? 0)}%` } }),
+        item.judge !== null && h("b", { style: { left: `${100 * item.judge}%` } }),
       ),
-      h("span", {}, item.dice === null ? "no score" : percent(item.dice)),
-      h(
-        "span",
-        { class: "sx-state" },
-        { accepted: "accepted", rejected: "rejected", quarantined: "quarantine", pending: "" }[item.curation],
-      ),
+      h("span", {}, item.selector === null ? "no score" : percent(item.selector)),
+      h("span", { class: "sx-state" }, WORDS[item.curation]),
     );
   }
 
+  // ---- choosing
+
   click(index, event) {
     const item = this.shown[index];
-    if (event.shiftKey)
-      for (let i = Math.min(this.anchor, index); i <= Math.max(this.anchor, index); i++) this.chosen.add(this.shown[i].id);
-    else if (event.ctrlKey || event.metaKey) this.toggle(item.id);
-    else {
-      this.chosen.clear();
-      this.anchor = index;
-    }
+    if (!item) return;
+    if (event.shiftKey) this.chosen.extend(this.shown, this.current ?? item.id, item.id);
+    else if (event.ctrlKey || event.metaKey) this.chosen.toggle(item.id);
+    else this.chosen.clear();
     this.select(item.id);
   }
-
+  pick(id) {
+    this.chosen.clear();
+    this.select(id);
+  }
   toggle(id) {
-    if (!this.chosen.delete(id)) this.chosen.add(id);
-    this.grid.refresh();
-    this.showBulk();
+    this.chosen.toggle(id);
+    this.showChosen();
+  }
+  choose(ids) {
+    this.chosen.set(ids);
+    this.showChosen();
+  }
+  lasso(ids, adds) {
+    if (adds) this.chosen.add(ids);
+    else this.chosen.set(ids);
+    this.showChosen();
+    this.spoken.textContent = `${plural(this.chosen.size, "image")} chosen`;
   }
 
   select(id, refresh = true) {
+    const isNew = this.current !== id;
     this.current = id;
-    if (refresh) this.grid.refresh();
+    this.showChosen(refresh);
+    // Whoever holds an arrow key flies past images; the server is asked for the one where they rest.
+    clearTimeout(this.detailTimer);
+    const ask = () =>
+      act(null, async () => {
+        await this.detail.show(id);
+        const index = this.places.get(id);
+        if (id === this.current && index !== undefined)
+          lookAhead([1, 2, -1, this.grid.columns ?? 1].flatMap((step) => this.shown[index + step]?.id ?? []));
+      });
+    const now = performance.now();
+    if (now - (this.lastSelect ?? -1e9) > DETAIL_MS) ask();
+    else this.detailTimer = setTimeout(ask, DETAIL_MS);
+    this.lastSelect = now;
+    const item = this.byId.get(id);
+    if (item && isNew && refresh)
+      this.spoken.textContent = `Image ${id}, ${item.curation === "pending" ? "open" : item.curation}, ${shortWords(item, this.columns.classes)}`;
+  }
+
+  /** Grid, map and bulk bar follow what is chosen. */
+  showChosen(refresh = true) {
+    if (refresh && !this.map.isOpen) this.grid.refresh();
+    if (this.map.isOpen) this.map.show({ items: this.all, shown: this.shown, chosen: this.chosen.ids, current: this.current });
     this.showBulk();
-    act(null, () => this.detail.show(id));
   }
 
   showBulk() {
-    const several = this.chosen.size > 1;
+    const { size } = this.chosen,
+      several = size > 1 || (size === 1 && this.map.isOpen);
     this.bulk.hidden = !several;
-    if (several)
-      replace(
-        this.bulk,
-        h("b", {}, `${this.chosen.size} chosen`),
-        DECISIONS.map(([curation, text]) =>
-          h("button", { type: "button", class: "sx-button sx-small", onclick: () => this.decide(curation) }, text),
-        ),
-        h(
-          "button",
-          {
-            type: "button",
-            class: "sx-link",
-            onclick: () => {
-              this.chosen = new Set(this.shown.map((item) => item.id));
-              this.grid.refresh();
-              this.showBulk();
-            },
-          },
-          `Choose all ${this.shown.length}`,
-        ),
-        h(
-          "button",
-          {
-            type: "button",
-            class: "sx-link",
-            onclick: () => {
-              this.chosen.clear();
-              this.grid.refresh();
-              this.showBulk();
-            },
-          },
-          "None",
-        ),
-      );
+    this.hint.hidden = several;
+    if (!several) return;
+    const link = (text, run) => h("button", { type: "button", class: "sx-link", onclick: run }, text);
+    const button = (text, run, title) =>
+      h("button", { type: "button", class: "sx-button sx-small", onclick: run, ...(title && { title }) }, text);
+    replace(
+      this.bulk,
+      h("b", {}, `${number(size)} chosen`),
+      DECISIONS.map(([curation, text]) => button(text, () => this.decide(curation))),
+      button("\u2691", () => this.mark("flag"), "Flag (F)"),
+      button("\u2605", () => this.mark("favourite"), "Favourite (S)"),
+      size <= MAX_COMPARED && size > 1 && button("Compare", () => this.compare()),
+      this.map.isOpen &&
+        button("Show in grid", () => {
+          this.setFilter({ ...this.filter, ids: new Set(this.chosen.ids) });
+          this.show("grid");
+        }),
+      size < this.shown.length && link(`All ${number(this.shown.length)}`, () => this.choose(this.shown.map((item) => item.id))),
+      link("None", () => this.choose([])),
+    );
+  }
+
+  /** Ctrl+A in the grid chooses everything shown; elsewhere it stays the browser's. */
+  chooseAllKey(event) {
+    if (event.key.toLowerCase() !== "a" || !(event.ctrlKey || event.metaKey)) return;
+    event.preventDefault();
+    this.choose(this.shown.map((item) => item.id));
+  }
+
+  /** Those chosen, or else the current one. */
+  subjects() {
+    return this.chosen.size ? [...this.chosen.ids] : this.current ? [this.current] : [];
   }
 
   // ---- decisions
 
-  decide(curation) {
-    const ids = this.chosen.size ? [...this.chosen] : this.current ? [this.current] : [];
+  /** Keys and the bulk bar decide on what is chosen; the buttons of the close look on the image they stand under. */
+  decide(curation, ids = this.subjects()) {
     if (!ids.length) return;
-    const next = this.shown[this.shown.findIndex((item) => item.id === this.current) + 1]?.id ?? this.current;
-    const isSame = ids.length === 1 && this.all.find((item) => item.id === ids[0])?.curation === curation;
-    return act(null, async () => {
-      const before = await curate(Object.fromEntries(ids.map((id) => [id, isSame ? "pending" : curation])));
-      this.history.push(before);
-      for (const item of this.all) if (ids.includes(item.id)) item.curation = isSame ? "pending" : curation;
-      if (ids.length > 1) {
-        toast(`${plural(ids.length, "image")} ${curation}`, "good", { label: "Undo", run: () => this.undo() });
-        this.chosen.clear();
-      } else this.current = next;
-      this.apply();
-      this.select(this.current);
-      this.reveal();
-    });
+    const index = this.places.get(this.current) ?? 0,
+      next = (this.shown[index + 1] ?? this.shown[index - 1])?.id ?? this.current;
+    const wanted = ids.length === 1 && this.byId.get(ids[0])?.curation === curation ? "pending" : curation;
+    const states = Object.fromEntries(ids.map((id) => [id, wanted])),
+      before = Object.fromEntries(ids.map((id) => [id, this.byId.get(id).curation]));
+    if (ids.length === 1 && ids[0] === this.current) this.following = next;
+    this.history.push(before);
+    this.history.splice(0, this.history.length - MAX_UNDO);
+    if (ids.length > 1) {
+      this.chosen.clear();
+      toast(`${number(ids.length)} images ${curation}`, "good", { label: "Undo", run: () => this.undo() });
+    }
+    this.send(states, before, () => (this.history = this.history.filter((entry) => entry !== before)));
   }
 
   undo() {
     const before = this.history.pop();
     if (!before) return toast("Nothing to undo.");
-    return act(null, async () => {
-      await curate(before);
-      await this.load();
-      this.select(Number(Object.keys(before)[0]));
-      this.reveal();
-    });
+    const now = Object.fromEntries(Object.keys(before).map((id) => [id, this.byId.get(Number(id))?.curation ?? before[id]]));
+    this.following = Number(Object.keys(before)[0]);
+    this.send(before, now, () => this.history.push(before));
+  }
+
+  /** Show new states at once and store them, one after the other, so that quick keys never wait and never swap. */
+  send(states, before, giveUp) {
+    this.put(states);
+    this.sending = (this.sending ?? Promise.resolve()).then(() =>
+      act(null, async () => {
+        try {
+          await curate(states, { origin: this });
+        } catch (error) {
+          giveUp();
+          this.put(before);
+          throw error;
+        }
+      }),
+    );
+    return this.sending;
+  }
+
+  /** A decision was stored elsewhere: in the close look or a comparison, which the key for undo takes back, too. */
+  decided({ states, before, isUndo, origin }) {
+    if (origin === this || !Object.keys(states).some((id) => this.byId.has(Number(id)))) return;
+    if (!isUndo) this.history.push(before);
+    this.put(states);
+  }
+
+  put(states) {
+    for (const [id, curation] of Object.entries(states)) {
+      const item = this.byId.get(Number(id));
+      if (item) item.curation = curation;
+    }
+    if (this.following && this.byId.has(this.following)) this.current = this.following;
+    this.following = null;
+    this.apply();
+    this.select(this.places.has(this.current) ? this.current : (this.shown[0]?.id ?? null));
+    this.reveal();
+  }
+
+  /** Set the mark, or take it off where all of them have it. */
+  mark(kind) {
+    const ids = this.subjects(),
+      name = kind === "flag" ? "flaggedByMe" : "favourite";
+    if (!ids.length) return;
+    return act(null, () => setMark(ids, kind, !ids.every((id) => this.byId.get(id)?.[name])));
+  }
+  marked({ ids, kind, isSet }) {
+    if (!this.columns) return;
+    for (const id of ids) {
+      const item = this.byId.get(id);
+      if (!item) continue;
+      if (kind === "favourite") item.favourite = isSet;
+      // Whether somebody else has flagged it too, the server knows; until it is asked, one's own flag counts.
+      else [item.flaggedByMe, item.flagged] = [isSet, isSet];
+    }
+    this.apply();
+  }
+
+  compare() {
+    const ids = this.chosen.size > 1 ? [...this.chosen.ids] : [];
+    if (!ids.length) {
+      // Nothing chosen: the images of the same mask, the current one first.
+      const own = this.byId.get(this.current);
+      const same = this.shown.filter((item) => item.label_map_blob === own?.label_map_blob && item !== own);
+      if (!own || !same.length) return toast("Choose two to four images to compare: Shift or Ctrl and click.");
+      ids.push(own.id, ...same.slice(0, MAX_COMPARED - 1).map((item) => item.id));
+    }
+    if (ids.length > MAX_COMPARED) toast(`The first ${MAX_COMPARED} of ${ids.length} are compared.`);
+    return act(null, () => openCompare(ids.slice(0, MAX_COMPARED).map((id) => ({ id }))));
   }
 
   reveal() {
-    const index = this.shown.findIndex((item) => item.id === this.current);
-    if (index >= 0) this.grid.reveal(index);
+    const index = this.places.get(this.current);
+    if (index !== undefined && !this.map.isOpen) this.grid.reveal(index);
   }
 
+  // ---- keys
+
   key(event) {
-    const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -(this.grid.columns ?? 1), ArrowDown: this.grid.columns ?? 1 };
-    const decision = DECISIONS.find(([, , key]) => key.toLowerCase() === event.key.toLowerCase());
+    if (event.target.closest?.("dialog")) return false;
+    const key = event.key.toLowerCase(),
+      decision = DECISIONS.find(([, , letter]) => letter.toLowerCase() === key);
     if (decision) this.decide(decision[0]);
-    else if (event.key.toLowerCase() === "z") this.undo();
-    else if (event.key.toLowerCase() === "x") {
-      if (this.current) this.toggle(this.current);
-    } else if (event.key === "Escape") {
-      this.chosen.clear();
-      this.grid.refresh();
-      this.showBulk();
-    } else if (event.key in moves && this.shown.length) {
-      const index = this.shown.findIndex((item) => item.id === this.current) + moves[event.key];
-      const next = Math.max(0, Math.min(this.shown.length - 1, index));
-      if (event.shiftKey) {
-        this.chosen.add(this.current);
-        this.chosen.add(this.shown[next].id);
-      }
-      this.anchor = next;
-      this.select(this.shown[next].id);
-      this.reveal();
-    } else return false;
+    else if (key === "z") this.undo();
+    else if (key === "f") this.mark("flag");
+    else if (key === "s" || key === "*") this.mark("favourite");
+    else if (key === "c") this.compare();
+    else if (key === "m") this.show(this.map.isOpen ? "grid" : "map");
+    else if (key === "x") this.current && this.toggle(this.current);
+    else if (key === "escape") this.choose([]);
+    else return this.moveKey(event);
+    return true;
+  }
+
+  moveKey(event) {
+    if (!this.shown.length || (/Page|Home|End/.test(event.key) && event.target.closest?.(".sx-side-column"))) return false;
+    const columns = this.map.isOpen ? 1 : (this.grid.columns ?? 1),
+      page = columns * (this.map.isOpen ? 10 : this.grid.visibleRows),
+      last = this.shown.length - 1,
+      now = this.places.get(this.current) ?? 0;
+    const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns, PageUp: -page, PageDown: page };
+    const goal = event.key === "Home" ? 0 : event.key === "End" ? last : event.key in steps ? now + steps[event.key] : null;
+    if (goal === null) return false;
+    const item = this.shown[Math.max(0, Math.min(last, goal))];
+    if (event.shiftKey) this.chosen.extend(this.shown, this.current, item.id);
+    else this.chosen.anchor = null;
+    this.select(item.id);
+    this.reveal();
     return true;
   }
 }

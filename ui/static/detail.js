@@ -1,11 +1,11 @@
 // One synthetic image, closely: picture, asked mask, disagreement, bars per class, facts, decision.
+import { detailOf } from "./ahead.js";
 import { star, toggleFavourite } from "./favourites.js";
 import { lineageList } from "./lineage.js";
 import {
   act,
   badge,
   emit,
-  get,
   h,
   kbd,
   percent,
@@ -18,6 +18,7 @@ import {
   toast,
   urls,
 } from "./lib.js";
+import { besides } from "./nearest.js";
 
 export const DECISIONS = [
   ["accepted", "Accept", "A"],
@@ -25,18 +26,19 @@ export const DECISIONS = [
   ["quarantined", "Quarantine", "Q"],
 ];
 
-/** Set states of samples; the toast offers the way back. Returns the states before. */
-export async function curate(states) {
+/** Set states of samples; who listens to "samples" can show them without asking again. Returns the states before. */
+export async function curate(states, { isUndo = false, origin = null } = {}) {
   const { before } = await post("/api/samples/curate", { project_id: state.project.id, states });
-  emit("samples");
+  emit("samples", { states, before, isUndo, origin });
   refreshOverview().catch(() => {});
   return before;
 }
 
 export class DetailView {
-  /** `onDecide(curation)` is called by the buttons. */
-  constructor(onDecide) {
+  /** `onDecide(curation)` is called by the buttons; `curationOf(id)` may know a newer state than the server's answer. */
+  constructor(onDecide, curationOf = () => undefined) {
     this.onDecide = onDecide;
+    this.curationOf = curationOf;
     this.view = "image";
     this.root = h("div", { class: "sx-detail" });
   }
@@ -44,9 +46,9 @@ export class DetailView {
   async show(id) {
     this.id = id;
     if (!id) return replace(this.root, h("p", { class: "sx-empty" }, "Choose an image to see it closely."));
-    const sample = await get(`/api/samples/${id}`);
+    const sample = await detailOf(id);
     if (this.id !== id) return;
-    this.sample = sample;
+    this.sample = { ...sample, curation: this.curationOf(id) ?? sample.curation };
     this.render();
   }
 
@@ -77,6 +79,7 @@ export class DetailView {
         star(sample.id),
       );
     draw();
+    const bars = h("div", { class: "sx-bars" }, this.bars());
     replace(
       this.root,
       segmented("View", views, this.view, (name) => {
@@ -88,7 +91,8 @@ export class DetailView {
       (this.legend = legend(this.view)),
       h("p", { class: "sx-words" }, sample.words),
       this.decisions(),
-      h("div", { class: "sx-bars" }, this.bars()),
+      besides(sample, bars),
+      bars,
       lineageList(sample),
       h(
         "details",
@@ -126,10 +130,11 @@ export class DetailView {
   bars() {
     const { selector, judge } = this.sample.scores;
     if (!selector) return h("p", { class: "sx-note" }, "Not scored yet. Scores come once the scorers are trained (tab Data).");
+    const colors = Object.fromEntries(state.project.classes.map(({ name, color }) => [name, color]));
     const row = (name, first, second, isAsked) =>
       h(
         "div",
-        { class: "sx-bar-row" },
+        { class: "sx-bar-row", dataset: { class: name } },
         h("span", { class: "sx-bar-name" }, name, isAsked ? null : h("small", {}, "not asked for")),
         h(
           "div",
@@ -141,7 +146,7 @@ export class DetailView {
             "aria-valuemin": 0,
             "aria-valuemax": 1,
           },
-          h("i", { style: { width: `${100 * (first ?? 0)}%` } }),
+          h("i", { style: { width: `${100 * (first ?? 0)}%`, ...(colors[name] && { background: colors[name] }) } }),
           second !== undefined &&
             second !== null &&
             h("b", { style: { left: `${100 * second}%` }, title: `judge ${percent(second)}` }),
@@ -183,7 +188,7 @@ export function openDetail(id) {
         label: "Undo",
         run: () =>
           act(null, async () => {
-            await curate(before);
+            await curate(before, { isUndo: true });
             await view.show(id);
           }),
       });

@@ -1,5 +1,6 @@
 // Favourites: a star on every synthetic image. Each person has their own; it decides nothing about the image.
-import { act, emit, get, h, on, post, requestId, state, svg, withProject } from "./lib.js";
+import { act, emit, get, h, on, state, svg, withProject } from "./lib.js";
+import { setMark } from "./marks.js";
 
 let mine = new Map(); // sample id -> when it was marked, oldest first
 
@@ -19,19 +20,14 @@ export const isFavourite = (id) => mine.has(id);
 /** Ids of my favourites, the last marked first. */
 export const favourites = () => [...mine.keys()].reverse();
 
-export async function toggleFavourite(id) {
-  const isOn = !mine.has(id);
-  await post("/api/samples/mark", {
-    project_id: state.project.id,
-    sample_id: id,
-    kind: "favourite",
-    on: isOn,
-    request_id: requestId(),
-  });
-  if (isOn) mine.set(id, new Date().toISOString());
-  else mine.delete(id);
+export const toggleFavourite = (id) => setMark([id], "favourite", !mine.has(id));
+on("marks", ({ ids, kind, isSet }) => {
+  if (kind !== "favourite") return;
+  for (const id of ids)
+    if (isSet) mine.set(id, new Date().toISOString());
+    else mine.delete(id);
   emit("favourites");
-}
+});
 
 /** The star of one image; follows the state wherever it is changed. */
 export function star(id) {

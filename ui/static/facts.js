@@ -1,0 +1,212 @@
+// What Curate knows of each image, and which of them to show in which order. Knows nothing of the page.
+
+export const STATES = ["pending", "accepted", "rejected", "quarantined"];
+export const FOUND = 0.7,
+  MISSED = 0.4; // as in ui/words.py
+export const VERY_CLOSE = 0.99; // as in ui/words.py
+
+/** One object per image out of the columns of `/api/projects/N/facts`. */
+export function itemsOf(columns) {
+  const names = columns.classes.slice(1);
+  return columns.id.map((id, index) => {
+    const mask = columns.masks[columns.mask[index]],
+      dice = names.map((_, row) => columns.class_dice[row][index]);
+    return {
+      id,
+      blob: columns.blob[index],
+      label_map_blob: mask.blob,
+      classes: mask.classes,
+      rarest: mask.rarest,
+      rarity: mask.rarity,
+      version: columns.versions[columns.version[index]],
+      curation: STATES[columns.state[index]],
+      isDrawn: Boolean(columns.is_drawn[index]),
+      isComposite: Boolean(columns.is_composite[index]),
+      seed: columns.seed[index],
+      created: columns.created[index],
+      selector: columns.selector[index],
+      judge: columns.judge[index],
+      disagreement: columns.disagreement[index],
+      classDice: dice,
+      quality: columns.quality[index],
+      farther: columns.farther[index],
+      votes: columns.votes[index],
+      wins: columns.wins[index],
+      flagged: Boolean(columns.flagged[index]),
+      flaggedByMe: Boolean(columns.flagged_by_me[index]),
+      favourite: Boolean(columns.favourite[index]),
+      color: columns.color[index],
+    };
+  });
+}
+
+/** The asked class that the segmenter finds least: `{ index, dice }`, or null where nothing was scored. */
+export function weakest(item) {
+  let found = null;
+  for (const index of item.classes) {
+    const dice = item.classDice[index - 1];
+    if (dice !== null && dice !== undefined && (!found || dice < found.dice)) found = { index, dice };
+  }
+  return found;
+}
+
+/** The card's line: what the segmenter makes of the weakest class, in words. */
+export function shortWords(item, classNames) {
+  const found = weakest(item);
+  if (!found) return item.selector === null ? "not scored yet" : "background only";
+  const share = `${Math.round(100 * found.dice)}\u00a0%`;
+  if (found.dice >= FOUND) return "finds everything";
+  return found.dice >= MISSED ? `${classNames[found.index]} in part, ${share}` : `misses ${classNames[found.index]}, ${share}`;
+}
+
+// ---- filters
+
+/** Ranges are in percent, both ends included; an image of which the value is unknown is in the full range only. */
+export const RANGES = {
+  selector: "Segmenter",
+  judge: "Judge",
+  disagreement: "Disagreement",
+  quality: "Quality",
+  rarity: "Rarity",
+};
+const FULL = [0, 100];
+export const VOTES = { any: "any", some: "with votes", none: "no votes yet", won: "mostly won", lost: "mostly lost" };
+export const EMPTY = Object.freeze({
+  state: "all",
+  classes: [],
+  selector: FULL,
+  judge: FULL,
+  disagreement: FULL,
+  quality: FULL,
+  rarity: FULL,
+  votes: "any",
+  version: "",
+  made: "",
+  flagged: false,
+  favourite: false,
+  veryClose: false,
+  mask: "",
+  ids: null,
+});
+
+const isFull = (range) => range[0] <= 0 && range[1] >= 100;
+function inRange(value, range) {
+  if (isFull(range)) return true;
+  if (value === null || value === undefined) return false;
+  const percent = Math.round(100 * value);
+  return percent >= range[0] && percent <= range[1];
+}
+function hasVotes(item, wanted) {
+  if (wanted === "any") return true;
+  if (wanted === "none") return item.votes === 0;
+  if (item.votes === 0) return false;
+  return wanted === "some" || (wanted === "won" ? item.wins > 0.5 : item.wins < 0.5);
+}
+
+export function matches(item, filter) {
+  return (
+    (filter.state === "all" || item.curation === filter.state) &&
+    filter.classes.every((index) => item.classes.includes(index)) &&
+    Object.keys(RANGES).every((name) => inRange(item[name], filter[name])) &&
+    hasVotes(item, filter.votes) &&
+    (!filter.version || item.version === filter.version) &&
+    (!filter.made || item.isDrawn === (filter.made === "draw")) &&
+    (!filter.flagged || item.flagged) &&
+    (!filter.favourite || item.favourite) &&
+    (!filter.veryClose || (item.farther ?? 0) >= VERY_CLOSE) &&
+    (!filter.mask || item.label_map_blob === filter.mask) &&
+    (!filter.ids || filter.ids.has(item.id))
+  );
+}
+
+/** Active filters as `{ key, text }`; `state` is not among them, as it has its own control. */
+export function chips(filter, classNames) {
+  const found = filter.classes.map((index) => ({ key: `class:${index}`, text: `with ${classNames[index] ?? index}` }));
+  for (const [name, title] of Object.entries(RANGES)) {
+    const [low, high] = filter[name];
+    if (isFull(filter[name])) continue;
+    const text = low <= 0 ? `\u2264 ${high}` : high >= 100 ? `\u2265 ${low}` : `${low}\u2013${high}`;
+    found.push({ key: name, text: name === "rarity" ? `class in ${text}\u00a0% of masks` : `${title} ${text}\u00a0%` });
+  }
+  if (filter.votes !== "any") found.push({ key: "votes", text: `votes: ${VOTES[filter.votes]}` });
+  if (filter.version) found.push({ key: "version", text: versionName(filter.version) });
+  if (filter.made) found.push({ key: "made", text: filter.made === "draw" ? "made in Draw" : "made for the pool" });
+  if (filter.flagged) found.push({ key: "flagged", text: "flagged" });
+  if (filter.favourite) found.push({ key: "favourite", text: "my favourites" });
+  if (filter.veryClose) found.push({ key: "veryClose", text: "very close to a real image" });
+  if (filter.mask) found.push({ key: "mask", text: "same mask" });
+  if (filter.ids) found.push({ key: "ids", text: `chosen on the map (${filter.ids.size})` });
+  return found;
+}
+
+/** The filter without one of its chips. */
+export function without(filter, key) {
+  if (key.startsWith("class:")) return { ...filter, classes: filter.classes.filter((index) => `class:${index}` !== key) };
+  return { ...filter, [key]: EMPTY[key] };
+}
+
+/** For the browser's memory; a choice on the map is left out, as it belongs to one sitting. */
+export const filterText = (filter) => JSON.stringify({ ...filter, ids: undefined });
+
+/** A filter out of the browser's memory; what does not fit (an older release, another project) is left out. */
+export function filterFrom(text) {
+  const filter = { ...EMPTY };
+  let kept;
+  try {
+    kept = JSON.parse(text ?? "{}");
+  } catch {
+    return filter;
+  }
+  for (const [key, usual] of Object.entries(EMPTY)) {
+    const value = kept?.[key];
+    const fits = Array.isArray(usual)
+      ? Array.isArray(value) && value.every(Number.isFinite) && (!(key in RANGES) || value.length === 2)
+      : typeof value === typeof usual && usual !== null;
+    if (fits) filter[key] = value;
+  }
+  if (filter.state !== "all" && !STATES.includes(filter.state)) filter.state = "all";
+  if (!(filter.votes in VOTES)) filter.votes = "any";
+  return filter;
+}
+
+export const versionName = (name) => (name === "base" ? "base generator" : `version ${name}`);
+
+// ---- order
+
+const by = (value) => (first, second) => {
+  const a = value(first),
+    b = value(second);
+  if (a === b) return second.id - first.id;
+  if (a === null || a === undefined) return 1; // unknown ones come last in every order
+  if (b === null || b === undefined) return -1;
+  return a < b ? -1 : 1;
+};
+const most = (name) => by((item) => (item[name] === null ? null : -item[name]));
+const least = (name) => by((item) => item[name]);
+export const SORTS = {
+  newest: ["Newest", (a, b) => b.id - a.id],
+  best: ["Best first", most("selector")],
+  worst: ["Worst first", least("selector")],
+  weakest: ["Weakest class", by((item) => weakest(item)?.dice ?? null)],
+  doubtful: ["Models disagree", most("disagreement")],
+  quality: ["Least like real", least("quality")],
+  close: ["Closest to real", most("farther")],
+  votes: ["Most votes", by((item) => (item.votes ? -item.votes : null))],
+  wins: ["Most votes won", most("wins")],
+  rarest: ["Rarest classes", least("rarity")],
+  mask: ["By mask", (a, b) => (a.label_map_blob === b.label_map_blob ? a.id - b.id : a.label_map_blob < b.label_map_blob ? -1 : 1)],
+};
+
+/** The images to show, in order. */
+export function arrange(items, filter, sort) {
+  return items.filter((item) => matches(item, filter)).sort((SORTS[sort] ?? SORTS.newest)[1]);
+}
+
+/** How often each fifth percent occurs: `bins` counts of one range's values, for a picture of its spread. */
+export function histogram(items, name, bins = 20) {
+  const counts = new Array(bins).fill(0);
+  for (const item of items)
+    if (item[name] !== null && item[name] !== undefined)
+      counts[Math.min(bins - 1, Math.max(0, Math.floor(item[name] * bins)))]++;
+  return counts;
+}

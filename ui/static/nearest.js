@@ -1,0 +1,115 @@
+// Beside a synthetic image: the real training image that comes nearest, what real images score, and who has marked it.
+import { openCompare } from "./compare.js";
+import { act, get, h, kbd, on, picture, replace, segmented, urls } from "./lib.js";
+import { setMark } from "./marks.js";
+
+const SPACES = { look: "Colour and layout", selector: "Segmenter's eyes" };
+let space = "look"; // stays from image to image
+
+on("marks", ({ ids, kind, isSet }) => {
+  for (const root of document.querySelectorAll(".sx-marks")) if (ids.includes(root.sample?.id)) root.show(kind, isSet);
+});
+
+/** Build the part of the close look that asks the server once more; `bars` gets a tick where real images are on average. */
+export function besides(sample, bars) {
+  const marks = h("div", { class: "sx-marks" }),
+    near = h("div", { class: "sx-nearest" });
+  const root = h("div", { class: "sx-besides" }, marks, near);
+  get(`/api/samples/${sample.id}/nearest`)
+    .then((found) => {
+      showMarks(marks, sample, found.marks);
+      showNearest(near, sample, found.nearest);
+      showAverages(bars, found.average);
+      root.dataset.loaded = "1";
+    })
+    .catch((error) => replace(near, h("p", { class: "sx-note" }, error.message)));
+  return root;
+}
+
+function showMarks(root, sample, marks) {
+  const own = new Set(marks.filter((mark) => mark.is_mine).map((mark) => mark.kind));
+  const others = [...new Set(marks.filter((mark) => mark.kind === "flag" && !mark.is_mine).map((mark) => mark.person))];
+  const toggle = (kind, text, key) =>
+    h(
+      "button",
+      {
+        type: "button",
+        class: `sx-button sx-small sx-mark-${kind}`,
+        "aria-pressed": String(own.has(kind)),
+        onclick: () => act(null, () => setMark([sample.id], kind, !own.has(kind))),
+      },
+      text,
+      kbd(key),
+    );
+  root.sample = sample;
+  root.show = (kind, isSet) => {
+    if (isSet) own.add(kind);
+    else own.delete(kind);
+    draw();
+  };
+  const draw = () =>
+    replace(
+      root,
+      toggle("flag", "\u2691 Flag", "F"),
+      toggle("favourite", "\u2605 Favourite", "S"),
+      others.length > 0 && h("span", { class: "sx-note" }, `flagged by ${others.join(", ")}`),
+    );
+  draw();
+}
+
+function showNearest(root, sample, found) {
+  const names = Object.keys(SPACES).filter((name) => found[name]);
+  if (!names.length)
+    return replace(
+      root,
+      h("p", { class: "sx-note" }, "The nearest real image is shown once the images have been measured (button Map, then Make the map)."),
+    );
+  const name = names.includes(space) ? space : names[0],
+    { blob, label_map_blob, words, is_very_close } = found[name];
+  const real = { kind: "real", blob, label_map_blob, title: `Real: ${found[name].name}` };
+  replace(
+    root,
+    h(
+      "button",
+      {
+        type: "button",
+        class: "sx-nearest-picture",
+        title: "Compare the two",
+        "aria-label": "Compare with the nearest real training image",
+        onclick: () => openCompare([sample, real]),
+      },
+      picture(urls.thumb(blob, 256), "Nearest real training image"),
+      h("span", { class: "sx-badge sx-badge-real" }, "REAL"),
+    ),
+    h(
+      "div",
+      {},
+      h("b", {}, "Nearest real training image"),
+      names.length > 1 &&
+        segmented(
+          "Nearest in",
+          names.map((key) => [key, SPACES[key]]),
+          name,
+          (chosen) => {
+            space = chosen;
+            showNearest(root, sample, found);
+          },
+        ),
+      h("p", { class: is_very_close ? "sx-words sx-warning" : "sx-words" }, words),
+      h("p", { class: "sx-note" }, names.length > 1 ? "" : `In ${SPACES[name].toLowerCase()}. `, "A hint, no privacy test."),
+    ),
+  );
+}
+
+function showAverages(bars, average) {
+  let isAny = false;
+  for (const row of bars.querySelectorAll("[data-class]")) {
+    const value = average[row.dataset.class];
+    if (value === undefined || value === null) continue;
+    isAny = true;
+    row.querySelector(".sx-meter").append(
+      h("u", { style: { left: `${100 * value}%` }, title: `real validation images on average ${Math.round(100 * value)}\u00a0%` }),
+    );
+  }
+  if (isAny) bars.querySelector(".sx-note")?.append(" Triangle: real validation images on average.");
+}
