@@ -371,7 +371,7 @@ def place(store: Store, wanted: Order, *, actor: str, request_id: str | None = N
 ORDERS: dict[str, type[Order]] = {
     kind.kind: kind
     for kind in (FitOrder, GenerateOrder, TrainScorerOrder, ScoreOrder, PredictOrder, MapOrder, AlignOrder, ImportOrder,
-                 ExportOrder)  # fmt: skip
+                 ExportOrder)
 }
 
 
