@@ -21,6 +21,7 @@ LEVELS = {
     "saadi.engines.weights": BORDERS, "saadi.engines.norms": BORDERS,
     "saadi.datasets": PARTS, "saadi.engines": PARTS, "saadi.downstream": PARTS, "saadi.segmentation": PARTS,
     "saadi.quality": PARTS, "saadi.privacy": PARTS, "saadi.preferences": PARTS, "saadi.store": PARTS, "saadi.mining": PARTS,
+    "saadi.agreement": PARTS, "saadi.asking": PARTS,
     "saadi.jobs": QUEUE, "saadi.orders": QUEUE, "saadi.worker": QUEUE,
     # Recipes hold a store in one hand and a model, a folder or votes in the other.
     "saadi.alignment": RECIPES, "saadi.evidence": RECIPES, "saadi.exports": RECIPES, "saadi.generation": RECIPES,
