@@ -99,8 +99,8 @@ def test_without_data_everybody_weighs_one():
 def test_little_data_move_a_weight_little_and_much_data_to_the_floor():
     votes = [vote(2 * i, 2 * i + 1, "left") for i in range(1, 200)]
     turned = [again(first, "left") for first in votes]  # the other image each time: the side was chosen, not the image
-    # p = (0 + 11.25) / (2 + 15) = 0.662, weight 0.65 after two repeats.
-    assert weights(votes, turned[:2]) == {"ann": 0.65}
+    # p = (0 + 22.5) / (2 + 30) = 0.703, (p - 0.5) / 0.25 = 0.81 after two repeats.
+    assert weights(votes, turned[:2]) == {"ann": 0.8}
     assert weights(votes, turned) == {"ann": agreement.LEAST_WEIGHT}
     assert weights(votes, [again(first, "right") for first in votes]) == {"ann": 1.0}
 
