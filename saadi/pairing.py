@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,14 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from saadi import agreement, asking
 from saadi.errors import TooFewError
-from saadi.preferences import Candidate, Merged, merge, strengths, to_pairs, undecidedness
+from saadi.preferences import MIN_MARGIN, Candidate, Merged, merge, strengths, to_pairs, undecidedness
 from saadi.records import IGNORE, Pair, PairSet, Vote
 from saadi.store import Store
 from saadi.store.blobs import BlobStore
 
-RARE_SHARE = 0.25
-"""Of the pairs shown, this share comes from label maps with the rarest class (docs/design.md: votes count most there)."""
 REAL_SHARE = 1.0
 """Real-image winners added per synthetic pair: the real image against the worst candidate of the same label map."""
 
@@ -57,29 +55,11 @@ def settle(store: Store, project_id: int, *, real_winners: bool = True) -> Settl
     groups = _candidates(store, project_id)
     if not groups:
         raise TooFewError("no scored candidates yet; generate some and let the scorers look at them first")
-    votes = _votes_by_label_map(store.votes(project_id))
+    everything = store.votes(project_id)
+    votes = _votes_by_label_map(everything)
+    weights = agreement.weights(everything, store.repeats(project_id))
     reals = _real_images(store, project_id) if real_winners else {}
-    pairs: list[Pair] = []
-    outcomes: dict[str, Merged] = {}
-    conflicts = undecided = 0
-    for label_map_blob, candidates in sorted(groups.items()):
-        merged = outcomes[label_map_blob] = merge(candidates, votes.get(label_map_blob, []))
-        conflicts += len(merged.conflicts)
-        undecided += merged.num_undecided
-        pairs += to_pairs(merged.decisions, label_map_blob=label_map_blob)
-        if label_map_blob in reals and candidates:
-            strength = strengths(candidates, votes.get(label_map_blob, []))
-            worst = min(candidates, key=lambda candidate: (strength[candidate.sample_id], candidate.sample_id))
-            pairs.append(
-                Pair(
-                    label_map_blob=label_map_blob,
-                    chosen_blob=reals[label_map_blob],
-                    rejected_blob=worst.blob,
-                    source="real",
-                    weight=1.0,
-                    margin=round(max(1e-6, 1 - worst.score), 6),
-                )
-            )
+    pairs, conflicts, undecided, outcomes = _settle(groups, votes, weights, reals)
     summary: dict[str, Any] = {
         "num_pairs": len(pairs),
         "by_source": dict(Counter(pair.source for pair in pairs)),
@@ -92,58 +72,130 @@ def settle(store: Store, project_id: int, *, real_winners: bool = True) -> Settl
     return Settled(pairs, summary, groups, votes, outcomes)
 
 
+def _settle(
+    groups: Mapping[str, list[Candidate]],
+    votes: Mapping[str, list[Vote]],
+    weights: Mapping[str, float],
+    reals: Mapping[str, str],
+) -> tuple[list[Pair], int, int, dict[str, Merged]]:
+    """Training pairs by label map, the numbers of conflicts and of undecided label maps, and what each label map came to."""
+    pairs: list[Pair] = []
+    outcomes: dict[str, Merged] = {}
+    conflicts = undecided = 0
+    for label_map_blob, candidates in sorted(groups.items()):
+        own_votes = votes.get(label_map_blob, [])
+        merged = outcomes[label_map_blob] = merge(candidates, own_votes, weights)
+        conflicts += len(merged.conflicts)
+        undecided += merged.num_undecided
+        pairs += to_pairs(merged.decisions, label_map_blob=label_map_blob)
+        if label_map_blob in reals and candidates:
+            strength = strengths(candidates, own_votes, weights)
+            worst = min(candidates, key=lambda candidate: (strength[candidate.sample_id], candidate.sample_id))
+            pairs.append(
+                Pair(
+                    label_map_blob=label_map_blob,
+                    chosen_blob=reals[label_map_blob],
+                    rejected_blob=worst.blob,
+                    source="real",
+                    weight=1.0,
+                    margin=round(max(1e-6, 1 - worst.score), 6),
+                )
+            )
+    return pairs, conflicts, undecided, outcomes
+
+
+def num_changed_pairs(store: Store, project_id: int, *, voter: str, block: str) -> int:
+    """How many training pairs are what they are because of one reviewer's votes in one block.
+
+    The pairs are settled twice, with these votes and without them, with the same weights of reviewers. In each label map the
+    pairs that differ in winner, loser or weight are counted; one that turned round or was replaced by another counts once.
+    """
+    votes = store.votes(project_id)
+    cast = {vote.id for vote in votes if vote.voter == voter and vote.block == block}
+    touched = {vote.label_map_blob for vote in votes if vote.id in cast}
+    groups = {blob: group for blob, group in _candidates(store, project_id).items() if blob in touched}
+    weights = agreement.weights(votes, store.repeats(project_id))
+    reals = _real_images(store, project_id)
+    found = []
+    for kept in (votes, [vote for vote in votes if vote.id not in cast]):
+        by_label_map: dict[str, set[tuple[str, str, float]]] = defaultdict(set)
+        for pair in _settle(groups, _votes_by_label_map(kept), weights, reals)[0]:
+            by_label_map[pair.label_map_blob].add((pair.chosen_blob, pair.rejected_blob, pair.weight))
+        found.append(by_label_map)
+    now, before = found
+    return sum(max(len(now[blob] - before[blob]), len(before[blob] - now[blob])) for blob in touched)
+
+
 def next_vote_pairs(
     store: Store, project_id: int, *, voter: str, count: int, exclude: set[tuple[int, int]]
-) -> list[tuple[int, int]]:
-    """Pairs that a reviewer has not judged: the least certain first, with a quota for the rarest class; sides are random.
+) -> list[asking.Question]:
+    """What a reviewer is asked next: least certain pairs, pairs with the rarest class, shared and random ones, own repeats.
 
     Args:
-        exclude: Pairs the browser holds already, (smaller id, larger id).
+        exclude: Pairs that the browser holds and has not sent an answer for, (smaller id, larger id).
 
     Returns:
-        (left sample id, right sample id), at most `count`.
+        At most `count`; `asking` has the shares.
     """
+    votes = store.votes(project_id)
+    by_label_map = _votes_by_label_map(votes)
+    own = store.votes(project_id, voter=voter, with_repeats=True)
+    closed = {vote.pair for vote in own} | {vote.pair for vote in votes if vote.kind == "ruling"} | exclude
+    met = {vote.pair for vote in votes if vote.kind == "shared" and vote.voter != voter}
+    weights = agreement.weights(votes, store.repeats(project_id))
     groups = _candidates(store, project_id)
-    votes = _votes_by_label_map(store.votes(project_id))
-    mine = {tuple(sorted((vote.left_id, vote.right_id))) for vote in store.votes(project_id, voter=voter)}
     rare = _rare_label_maps(store, groups)
-    found: list[tuple[float, bool, int, int]] = []
+    found: list[asking.OpenPair] = []
     for blob, candidates in groups.items():
-        merged = strengths(candidates, votes.get(blob, []))
+        merged = strengths(candidates, by_label_map.get(blob, []), weights)
         ids = sorted(merged)
         for index, first in enumerate(ids):
             for second in ids[index + 1 :]:
-                if (first, second) not in mine and (first, second) not in exclude:
-                    found.append((undecidedness(merged, first, second), blob in rare, first, second))
-    # Ties are broken by a hash of the ids, not by their order: the oldest label map would otherwise fill a sitting.
-    found.sort(key=lambda item: (-round(item[0], 2), random.Random(f"{voter}:{item[2]}:{item[3]}").random()))
-    quota = round(count * RARE_SHARE)
-    chosen = [item for item in found if item[1]][:quota]
-    chosen += [item for item in found if item not in chosen][: count - len(chosen)]
-    return [
-        (first, second) if random.Random(f"side:{voter}:{first}:{second}").random() < 0.5 else (second, first)
-        for _, _, first, second in chosen
-    ]
+                if (first, second) not in closed:
+                    doubt = undecidedness(merged, first, second)
+                    found.append(asking.OpenPair(first, second, blob, doubt, blob in rare, (first, second) in met))
+    repeatable = [vote for vote in asking.repeatable_votes(own, exclude=exclude) if vote.label_map_blob in groups]
+    return asking.choose(found, repeatable, voter=voter, first_slot=len(own) + len(exclude), count=count)
 
 
-def _candidates(store: Store, project_id: int) -> dict[str, list[Candidate]]:
-    """Label map blob -> its candidates that the active selector has scored.
+def contests(store: Store, project_id: int) -> list[agreement.Contest]:
+    """Pairs of the present generator that wait for a word of the lead, most contested first."""
+    scores = {item.sample_id: item.score for group in _candidates(store, project_id).values() for item in group}
+    return agreement.contested(store.votes(project_id), scores, min_gap=MIN_MARGIN)
+
+
+def next_thumbs(store: Store, project_id: int, *, voter: str, count: int, exclude: set[int]) -> list[int]:
+    """Sample ids for single-image verdicts: without anybody's verdict first, then those on which selector and judge differ most.
+
+    Args:
+        exclude: Samples that the browser holds already.
+    """
+    thumbs = store.thumbs(project_id)
+    seen = Counter(thumb.sample_id for thumb in thumbs)
+    closed = {thumb.sample_id for thumb in thumbs if thumb.voter == voter} | exclude
+    judged = {score.sample_id: score.dice for score in store.scores(project_id) if score.kind == "judge"}
+    open_items = [item for group in _candidates(store, project_id, at_least=1).values() for item in group]
+    open_items = [item for item in open_items if item.sample_id not in closed]
+    open_items.sort(
+        key=lambda item: (seen[item.sample_id], -abs(item.score - judged.get(item.sample_id, item.score)), item.sample_id)
+    )
+    return [item.sample_id for item in open_items[:count]]
+
+
+def _candidates(store: Store, project_id: int, *, at_least: int = 2) -> dict[str, list[Candidate]]:
+    """Label map blob -> its candidates that the active selector has scored, where there are `at_least` so many.
 
     Only images of the present generator, only label maps that belong to no validation or test patient (those measure), none
     that somebody has quarantined, and none of which only a part was made: most of its pixels are another picture's. A rejected
     image stays, as a loser it teaches.
     """
-    by_selector = {score.sample_id: score.dice for score in store.scores(project_id) if score.kind == "selector"}
-    engine = store.active_model(project_id, "engine")
     held = store.label_maps(project_id, splits=["val", "test"])
     held_ids, held_blobs = {record.id for record in held}, {record.blob for record in held}
     groups: dict[str, list[Candidate]] = defaultdict(list)
-    for sample in store.samples(project_id):
-        is_usable = sample.id in by_selector and sample.curation != "quarantined" and engine and sample.model_id == engine.id
-        is_usable = is_usable and sample.source_blob is None
-        if is_usable and sample.label_map_id not in held_ids and sample.label_map_blob not in held_blobs:
-            groups[sample.label_map_blob].append(Candidate(sample.id, sample.blob, by_selector[sample.id]))
-    return {blob: group for blob, group in groups.items() if len(group) >= 2}
+    for sample in store.scored_samples(project_id):
+        if sample.label_map_id not in held_ids and sample.label_map_blob not in held_blobs:
+            groups[sample.label_map_blob].append(Candidate(sample.sample_id, sample.blob, sample.dice))
+    return {blob: group for blob, group in groups.items() if len(group) >= at_least}
 
 
 def _votes_by_label_map(votes: list[Vote]) -> dict[str, list[Vote]]:

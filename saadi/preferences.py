@@ -11,6 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import evalica
@@ -30,6 +31,12 @@ AUTOMATIC_WEIGHT = 0.5
 
 
 DecisionSource = Literal["score", "vote", "agreed"]
+OUTCOMES = {
+    "left": evalica.Winner.X,
+    "right": evalica.Winner.Y,
+    "both_good": evalica.Winner.Draw,
+    "both_bad": evalica.Winner.Draw,
+}
 
 
 @dataclass(frozen=True)
@@ -66,75 +73,108 @@ class Merged:
     """Decisions beyond `MAX_PAIRS_PER_LABEL_MAP`, left out so that no label map rules the training."""
 
 
-def strengths(candidates: Sequence[Candidate], votes: Iterable[Vote]) -> dict[int, float]:
+def strengths(
+    candidates: Sequence[Candidate], votes: Iterable[Vote], weights: Mapping[str, float] | None = None
+) -> dict[int, float]:
     """Merged log-strength per sample id of one label map (Bradley-Terry with pseudo-votes).
 
     Each ordered pair of candidates gets kappa virtual votes split p / (1 - p) by the standardised score difference; a human
-    vote counts 1; 'both good' and 'both bad' count as a tie.
+    vote counts as much as its voter weighs; 'both good' and 'both bad' count as a tie.
+
+    Args:
+        weights: Voter -> weight of their votes (`agreement.weights`); 1 where nothing is said. A ruling weighs 1.
     """
-    if len(candidates) < 2:
-        return {candidate.sample_id: 0.0 for candidate in candidates}
-    scores = np.array([candidate.score for candidate in candidates])
-    spread = float(scores.std()) or 1.0
+    known = {candidate.sample_id for candidate in candidates}
+    answers = tuple(
+        (vote.left_id, vote.right_id, vote.answer, _weight(vote, weights or {}))
+        for vote in as_they_count(votes)
+        if vote.answer in OUTCOMES and {vote.left_id, vote.right_id} <= known
+    )
+    return dict(_strengths(tuple((candidate.sample_id, candidate.score) for candidate in candidates), answers))
+
+
+@lru_cache(maxsize=16_384)
+def _strengths(scored: tuple[tuple[int, float], ...], answers: tuple[tuple[int, int, str, float], ...]) -> dict[int, float]:
+    # Kept, because a vote changes one label map, and the next pair is chosen among all: 500 fits took 0.6 s.
+    if len(scored) < 2:
+        return {sample_id: 0.0 for sample_id, _ in scored}
+    spread = float(np.std([score for _, score in scored])) or 1.0
     lefts: list[int] = []
     rights: list[int] = []
     winners: list[evalica.Winner] = []
     counts: list[float] = []
-    for first in range(len(candidates)):
-        for second in range(first + 1, len(candidates)):
-            likely = _sigmoid(TEMPERATURE * (scores[first] - scores[second]) / spread)
+    for index, (first, first_score) in enumerate(scored):
+        for second, second_score in scored[index + 1 :]:
+            likely = _sigmoid(TEMPERATURE * (first_score - second_score) / spread)
             for winner, weight in ((evalica.Winner.X, likely), (evalica.Winner.Y, 1 - likely)):
-                lefts.append(candidates[first].sample_id)
-                rights.append(candidates[second].sample_id)
+                lefts.append(first)
+                rights.append(second)
                 winners.append(winner)
                 counts.append(PSEUDO_VOTES * weight)
-    known = {candidate.sample_id for candidate in candidates}
-    outcome = {
-        "left": evalica.Winner.X,
-        "right": evalica.Winner.Y,
-        "both_good": evalica.Winner.Draw,
-        "both_bad": evalica.Winner.Draw,
-    }
-    for vote in votes:
-        if vote.answer in outcome and {vote.left_id, vote.right_id} <= known:
-            lefts.append(vote.left_id)
-            rights.append(vote.right_id)
-            winners.append(outcome[vote.answer])
-            counts.append(1.0)
+    for left, right, answer, weight in answers:
+        lefts.append(left)
+        rights.append(right)
+        winners.append(OUTCOMES[answer])
+        counts.append(weight)
     result = evalica.bradley_terry(lefts, rights, winners, weights=counts)
     return {int(sample_id): math.log(max(float(value), 1e-12)) for sample_id, value in result.scores.items()}
 
 
-def merge(candidates: Sequence[Candidate], votes: Sequence[Vote]) -> Merged:
+def as_they_count(votes: Iterable[Vote]) -> list[Vote]:
+    """Votes as they count: where the lead has ruled on a pair, the newest ruling stands for everybody's votes on it.
+
+    Args:
+        votes: Oldest first.
+    """
+    votes = list(votes)
+    rulings = {vote.pair: vote for vote in votes if vote.kind == "ruling"}
+    return [vote for vote in votes if vote.pair not in rulings] + list(rulings.values()) if rulings else votes
+
+
+def _weight(vote: Vote, weights: Mapping[str, float]) -> float:
+    return 1.0 if vote.kind == "ruling" else weights.get(vote.voter, 1.0)
+
+
+def merge(candidates: Sequence[Candidate], votes: Sequence[Vote], weights: Mapping[str, float] | None = None) -> Merged:
     """Chosen and rejected candidates of one label map.
 
     Every pair that people voted on is decided by them, unless they contradict each other or the selector's clear opinion
-    (margin of at least `MIN_MARGIN`) while only one person has voted: that is a conflict and is held out. Beside those, the
-    best against the worst by merged strength, where the selector's margin is clear. 'Both bad' never makes a winner.
+    (margin of at least `MIN_MARGIN`) without a second opinion: that is a conflict and is held out, until a ruling of the lead
+    settles it. Beside those, the best against the worst by merged strength, where the selector's margin is clear. 'Both bad'
+    never makes a winner, except where a ruling names one.
+
+    Args:
+        votes: Oldest first.
+        weights: As in `strengths`.
     """
     by_id = {candidate.sample_id: candidate for candidate in candidates}
-    tally = _tally(votes, by_id)
+    votes = as_they_count(votes)
+    ruled = {vote.pair for vote in votes if vote.kind == "ruling"}
     banned = {sample_id for vote in votes if vote.answer == "both_bad" for sample_id in (vote.left_id, vote.right_id)}
-    merged = strengths(candidates, votes)
+    merged = strengths(candidates, votes, weights)
     decisions: list[Decision] = []
     conflicts: list[tuple[int, int]] = []
-    voted = {frozenset((vote.left_id, vote.right_id)) for vote in votes if vote.answer != "skip"}
-    for (better, worse), (voters_for, voters_against) in sorted(tally.items()):
-        if better in banned:
+    voted = {vote.pair for vote in votes if vote.answer != "skip"}
+    for (better, worse), (in_favour, against) in sorted(_tally(votes, by_id, weights or {}).items()):
+        is_ruled = _ordered(better, worse) in ruled
+        if better in banned and not is_ruled:
             continue
         gap = by_id[better].score - by_id[worse].score
-        if (voters_against and voters_for <= 2 * voters_against) or (gap <= -MIN_MARGIN and voters_for < 2):
+        is_contradicted = bool(against) and sum(in_favour) <= 2 * sum(against)
+        # Two careless reviewers are no second opinion.
+        is_alone = len(in_favour) < 2 or sum(in_favour) < 1
+        if not is_ruled and (is_contradicted or (gap <= -MIN_MARGIN and is_alone)):
             conflicts.append((better, worse))
             continue
         decisions.append(
             Decision(by_id[better], by_id[worse], "agreed" if gap >= MIN_MARGIN else "vote", _margin(merged, better, worse))
         )
-    decisions.sort(key=lambda decision: (-decision.margin, decision.chosen.sample_id))
+    decisions.sort(key=lambda item: (_pair_of(item) not in ruled, -item.margin, item.chosen.sample_id))
     automatic = _best_against_worst(candidates, merged, banned)
     undecided = 0
     if automatic is None:
         undecided = int(not decisions)
-    elif frozenset((automatic.chosen.sample_id, automatic.rejected.sample_id)) not in voted:
+    elif _pair_of(automatic) not in voted:
         decisions.append(automatic)
     num_over_cap = max(0, len(decisions) - MAX_PAIRS_PER_LABEL_MAP)
     return Merged(tuple(decisions[:MAX_PAIRS_PER_LABEL_MAP]), tuple(conflicts), undecided, num_over_cap)
@@ -151,22 +191,31 @@ def _best_against_worst(candidates: Sequence[Candidate], merged: Mapping[int, fl
     return Decision(best, worst, "score", _margin(merged, best.sample_id, worst.sample_id))
 
 
-def _tally(votes: Sequence[Vote], known: Mapping[int, Candidate]) -> dict[tuple[int, int], tuple[int, int]]:
-    """(better, worse) -> (people for it, people against it), ordered so that the majority is in front."""
-    people: dict[frozenset[int], dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
+def _tally(
+    votes: Sequence[Vote], known: Mapping[int, Candidate], weights: Mapping[str, float]
+) -> dict[tuple[int, int], tuple[list[float], list[float]]]:
+    """(better, worse) -> weights of the people for it and against it, ordered so that the heavier side is in front."""
+    people: dict[tuple[int, int], dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     for vote in votes:
         if vote.answer in ("left", "right") and vote.left_id in known and vote.right_id in known:
             winner = vote.left_id if vote.answer == "left" else vote.right_id
-            people[frozenset((vote.left_id, vote.right_id))][winner].add(vote.voter)
-    tally: dict[tuple[int, int], tuple[int, int]] = {}
-    for pair, winners in people.items():
-        first, second = sorted(pair)
-        for_first, for_second = len(winners[first]), len(winners[second])
-        if for_first >= for_second:
+            people[vote.pair][winner][vote.voter] = _weight(vote, weights)
+    tally: dict[tuple[int, int], tuple[list[float], list[float]]] = {}
+    for (first, second), winners in people.items():
+        for_first, for_second = list(winners[first].values()), list(winners[second].values())
+        if sum(for_first) >= sum(for_second):
             tally[first, second] = (for_first, for_second)
         else:
             tally[second, first] = (for_second, for_first)
     return tally
+
+
+def _ordered(first: int, second: int) -> tuple[int, int]:
+    return (first, second) if first < second else (second, first)
+
+
+def _pair_of(decision: Decision) -> tuple[int, int]:
+    return _ordered(decision.chosen.sample_id, decision.rejected.sample_id)
 
 
 def _margin(merged: Mapping[int, float], better: int, worse: int) -> float:

@@ -21,6 +21,10 @@ AdapterState = Literal["candidate", "accepted", "rejected", "retired"]
 Answer = Literal["left", "right", "both_good", "both_bad", "skip"]
 VoteKind = Literal["fresh", "shared", "repeat", "ruling"]
 """Chosen for this reviewer, shown to every reviewer, shown to the same one again with sides swapped, or the lead's last word."""
+Reason = Literal["anatomy", "mask_fit", "texture", "instrument", "light", "artefact"]
+"""Why a reviewer chose as they did; optional, several at once."""
+ThumbValue = Literal["up", "down", "none"]
+"""What one reviewer thinks of one image by itself; 'none' takes an earlier thumb back."""
 ModelKind = Literal["engine", "selector", "judge"]
 
 IGNORE: int = 255
@@ -183,6 +187,34 @@ class Vote:
     kind: VoteKind = "fresh"
     block: str | None = None
     """The sitting of a few minutes to which it belongs."""
+
+    @property
+    def pair(self) -> tuple[int, int]:
+        """Sample ids without their sides, the smaller one first."""
+        return (self.left_id, self.right_id) if self.left_id < self.right_id else (self.right_id, self.left_id)
+
+
+@dataclass(frozen=True)
+class Thumb:
+    """A verdict on one image without a comparison; the newest of a reviewer counts."""
+
+    id: int
+    project_id: int
+    sample_id: int
+    value: ThumbValue
+    voter: str
+    created_at: str
+
+
+@dataclass(frozen=True)
+class ScoredSample:
+    """A candidate as votes and scores compare it: an image of the present generator that the active selector has seen."""
+
+    sample_id: int
+    label_map_id: int
+    label_map_blob: str
+    blob: str
+    dice: float
 
 
 @dataclass(frozen=True)

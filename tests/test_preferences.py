@@ -5,14 +5,14 @@ import math
 import pytest
 
 from saadi.preferences import Candidate, merge, strengths, to_pairs, undecidedness
-from saadi.records import Vote
+from saadi.records import Vote, VoteKind
 
 
 def candidates(*scores: float) -> list[Candidate]:
     return [Candidate(sample_id=index, blob=f"blob{index}", score=score) for index, score in enumerate(scores, start=1)]
 
 
-def vote(left: int, right: int, answer: str, voter: str = "ann") -> Vote:
+def vote(left: int, right: int, answer: str, voter: str = "ann", kind: VoteKind = "fresh") -> Vote:
     return Vote(
         id=0,
         project_id=1,
@@ -25,6 +25,7 @@ def vote(left: int, right: int, answer: str, voter: str = "ann") -> Vote:
         supersedes=None,
         is_undo=False,
         created_at="",
+        kind=kind,
     )
 
 
@@ -92,3 +93,53 @@ def test_an_image_called_bad_by_one_person_does_not_win_by_the_vote_of_another()
 
 def test_a_pair_called_equally_good_is_not_decided_by_the_score():
     assert merge(candidates(0.9, 0.4), [vote(1, 2, "both_good")]).decisions == ()
+
+
+def test_a_vote_counts_as_much_as_its_voter_weighs():
+    # As above, with half a vote: odds 0.8808 : 0.1192 + 0.5.
+    found = strengths(candidates(0.9, 0.5), [vote(1, 2, "right")], {"ann": 0.5})
+    p = 1 / (1 + math.exp(-2))
+    assert found[1] - found[2] == pytest.approx(math.log(p / (1.5 - p)), abs=1e-3)
+
+
+def test_a_careful_reviewer_decides_against_a_careless_one():
+    votes = [vote(1, 2, "left"), vote(1, 2, "right", voter="bob")]
+    assert merge(candidates(0.7, 0.7), votes, {"bob": 0.5}).decisions == ()
+    decided = merge(candidates(0.7, 0.7), votes, {"bob": 0.2})
+    assert [item.chosen.sample_id for item in decided.decisions] == [1] and decided.conflicts == ()
+
+
+def test_two_careless_reviewers_are_no_second_opinion_against_a_clear_score():
+    votes = [vote(1, 2, "right"), vote(1, 2, "right", voter="bob")]
+    assert merge(candidates(0.9, 0.4), votes, {"ann": 0.3, "bob": 0.3}).conflicts == ((2, 1),)
+    assert merge(candidates(0.9, 0.4), votes, {"ann": 0.3, "bob": 0.8}).conflicts == ()
+
+
+def test_a_ruling_settles_a_contested_pair():
+    votes = [vote(1, 2, "left"), vote(1, 2, "right", voter="bob")]
+    found = merge(candidates(0.9, 0.4), [*votes, vote(1, 2, "right", voter="lead", kind="ruling")])
+    assert [(item.chosen.sample_id, item.source) for item in found.decisions] == [(2, "vote")] and found.conflicts == ()
+
+
+def test_the_newest_ruling_stands_and_comes_first():
+    group = candidates(0.7, 0.71, 0.72, 0.5)
+    votes = [vote(1, 2, "left"), vote(1, 2, "right", voter="bob"), vote(3, 4, "left"), vote(1, 4, "left"), vote(2, 4, "left")]
+    votes += [vote(1, 2, "left", voter="lead", kind="ruling"), vote(1, 2, "right", voter="lead", kind="ruling")]
+    decided = merge(group, votes).decisions
+    assert (decided[0].chosen.sample_id, decided[0].rejected.sample_id) == (2, 1)
+
+
+def test_a_ruling_overrides_somebody_elses_both_bad_and_both_bad_bans_both():
+    group = candidates(0.9, 0.4)
+    votes = [vote(1, 2, "left"), vote(1, 2, "both_bad", voter="bob")]
+    assert merge(group, votes).decisions == ()
+    named = merge(group, [*votes, vote(1, 2, "left", voter="lead", kind="ruling")])
+    assert [item.chosen.sample_id for item in named.decisions] == [1]
+    assert merge(group, [vote(1, 2, "left"), vote(1, 2, "both_bad", voter="lead", kind="ruling")]).decisions == ()
+
+
+def test_a_ruling_stands_for_everybodys_votes_in_the_strengths():
+    group = candidates(0.7, 0.7)
+    votes = [vote(1, 2, "left"), vote(1, 2, "left", voter="bob")]
+    ruled = strengths(group, [*votes, vote(1, 2, "right", voter="lead", kind="ruling")])
+    assert ruled == pytest.approx(strengths(group, [vote(1, 2, "right")])) and ruled[2] > ruled[1]

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from saadi.config import MAX_FILE_BYTES
 from saadi.errors import BadInputError
-from saadi.records import Answer, Curation, LabelMap, MarkKind, Task
+from saadi.records import Answer, Curation, LabelMap, MarkKind, Reason, Task, ThumbValue, VoteKind
 
 Id = Annotated[int, Field(ge=1, le=2**62)]
 RequestId = Annotated[str, Field(min_length=8, max_length=80, pattern=r"^[A-Za-z0-9._:-]+$")]
@@ -97,11 +97,28 @@ class CastVote(Body):
     right_id: Id
     answer: Answer
     response_ms: int | None = Field(default=None, ge=0, le=86_400_000)
+    reasons: list[Reason] = Field(default=[], max_length=6)
+    kind: VoteKind = "fresh"
+    """As `pairs/next` said, or a ruling; the server checks it."""
+    block: RequestId | None = None
     request_id: RequestId
 
 
 class UndoVote(Body):
     vote_id: Id
+    request_id: RequestId
+
+
+class NextThumbs(Body):
+    project_id: Id
+    count: int = Field(default=6, ge=1, le=20)
+    exclude: list[Id] = Field(default=[], max_length=2000)
+
+
+class GiveThumb(Body):
+    project_id: Id
+    sample_id: Id
+    value: ThumbValue
     request_id: RequestId
 
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from saadi.errors import NotFoundError
-from ui import pictures, routes_align, routes_curate, routes_generate, routes_jobs, routes_library, routes_pool
+from ui import (
+    pictures,
+    routes_align,
+    routes_curate,
+    routes_generate,
+    routes_jobs,
+    routes_library,
+    routes_pool,
+    routes_review,
+)
 from ui.context import STATIC_DIR, Context
 
 STATIC_TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
@@ -14,7 +23,16 @@ STATIC_TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; char
 def build_router(context: Context) -> APIRouter:
     """Return every own route; each opens its own store."""
     router = APIRouter()
-    parts = (pictures, routes_library, routes_pool, routes_curate, routes_generate, routes_jobs, routes_align)
+    parts = (
+        pictures,
+        routes_library,
+        routes_pool,
+        routes_review,
+        routes_curate,
+        routes_generate,
+        routes_jobs,
+        routes_align,
+    )
     for part in parts:
         router.include_router(part.build_router(context))
 

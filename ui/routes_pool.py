@@ -59,7 +59,7 @@ def build_router(context: Context) -> APIRouter:
         with context.open() as store:
             exclude = {(min(pair), max(pair)) for pair in body.exclude}
             chosen = next_vote_pairs(store, body.project_id, voter=context.actor, count=body.count, exclude=exclude)
-            pairs = [(store.sample(left), store.sample(right)) for left, right in chosen]
+            pairs = [(store.sample(item.left_id), store.sample(item.right_id), item.kind) for item in chosen]
             # Blind: no score, no adapter and no seed leaves the server before the vote is stored.
             return {
                 "pairs": [
@@ -69,8 +69,9 @@ def build_router(context: Context) -> APIRouter:
                         "left": left.blob,
                         "right": right.blob,
                         "label_map_blob": left.label_map_blob,
+                        "kind": kind,
                     }
-                    for left, right in pairs
+                    for left, right, kind in pairs
                 ],
                 "my_votes": len(store.votes(body.project_id, voter=context.actor)),
             }
@@ -86,6 +87,8 @@ def build_router(context: Context) -> APIRouter:
 
     @router.post("/votes")
     def vote(body: CastVote) -> dict[str, Any]:
+        from saadi.asking import checked_kind
+
         with context.open() as store:
             cast = store.add_vote(
                 body.project_id,
@@ -95,6 +98,9 @@ def build_router(context: Context) -> APIRouter:
                 voter=context.actor,
                 request_id=body.request_id,
                 response_ms=body.response_ms,
+                reasons=body.reasons,
+                kind=checked_kind(body.kind, body.left_id, body.right_id),
+                block=body.block,
             )
             return {"vote_id": cast.id}
 

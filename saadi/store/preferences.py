@@ -1,4 +1,4 @@
-"""Votes (append-only), frozen pair sets, exports."""
+"""Votes and thumbs (append-only), frozen pair sets, exports."""
 
 from __future__ import annotations
 
@@ -9,24 +9,38 @@ from dataclasses import asdict
 from typing import Any, get_args
 
 from saadi.errors import BadInputError, NotFoundError
-from saadi.records import Answer, ExportRecord, Pair, PairSet, Vote
+from saadi.records import Answer, ExportRecord, Pair, PairSet, Reason, ScoredSample, Thumb, ThumbValue, Vote, VoteKind
 from saadi.store import audit
 from saadi.store.candidates import CandidateStore
 from saadi.store.connection import dump, new_id, now
+
+IN_FORCE = "is_undo = 0 AND id NOT IN (SELECT supersedes FROM votes WHERE supersedes IS NOT NULL)"
+"""Not undone, not replaced by a newer one of the same kind."""
+SAME_KIND: dict[VoteKind, tuple[VoteKind, VoteKind]] = {
+    "fresh": ("fresh", "shared"), "shared": ("fresh", "shared"), "repeat": ("repeat", "repeat"), "ruling": ("ruling", "ruling")}
+"""What a vote replaces: a repeat stands beside the vote that it repeats, a ruling beside the lead's own blind vote."""
 
 
 class PreferenceStore(CandidateStore):
     """The part of the store that holds what people prefer and what was made of it."""
 
     def add_vote(self, project_id: int, *, left_id: int, right_id: int, answer: Answer, voter: str, request_id: str,
-                 response_ms: int | None = None) -> Vote:
+                 response_ms: int | None = None, reasons: Sequence[Reason] = (), kind: VoteKind = "fresh",
+                 block: str | None = None) -> Vote:
         """Append a vote; it supersedes the voter's earlier one on this pair. A repeated `request_id` gives the first answer.
 
+        A 'repeat' supersedes an earlier repeat only, and a 'ruling' an earlier ruling: the blind vote stays what it was.
+
         Raises:
-            BadInputError: The two samples were not made for the same label map, or the answer is unknown.
+            BadInputError: The two samples were not made for the same label map; the answer or a reason is unknown; a 'repeat'
+                repeats nothing with its sides swapped; a 'ruling' where nobody has voted, or as a skip.
         """
         if answer not in get_args(Answer):
             raise BadInputError(f"a vote is one of {', '.join(get_args(Answer))}; got {answer!r}")
+        if kind not in get_args(VoteKind):
+            raise BadInputError(f"the kind of a vote is one of {', '.join(get_args(VoteKind))}; got {kind!r}")
+        if (odd := set(reasons) - set(get_args(Reason))) or len(set(reasons)) < len(reasons):
+            raise BadInputError(f"reasons are among {', '.join(get_args(Reason))}, each once; got {', '.join(odd or reasons)}")
         if left_id == right_id:
             raise BadInputError(f"a vote compares two samples; got sample {left_id} twice")
         with self.write() as db:
@@ -36,15 +50,13 @@ class PreferenceStore(CandidateStore):
             if left.label_map_blob != right.label_map_blob or left.project_id != project_id or right.project_id != project_id:
                 raise BadInputError(f"samples {left_id} and {right_id} belong to different label maps; "
                                     "only images of one mask compare")
-            # Straight to the pair: reading all votes for each vote took 64 ms at 8,000 votes.
-            earlier = db.execute("SELECT id FROM votes AS v WHERE project_id = :p AND voter = :v AND is_undo = 0 AND "
-                                 "((left_id = :a AND right_id = :b) OR (left_id = :b AND right_id = :a)) AND NOT EXISTS "
-                                 "(SELECT 1 FROM votes WHERE supersedes = v.id)",
-                                 {"p": project_id, "v": voter, "a": left_id, "b": right_id}).fetchone()
+            self._check_kind(project_id, left_id, right_id, answer=answer, voter=voter, kind=kind)
+            earlier = self._vote_on(project_id, left_id, right_id, voter=voter, kinds=SAME_KIND[kind])
             self._append_vote(project_id, left_id=left_id, right_id=right_id, label_map_blob=left.label_map_blob, answer=answer,
-                              voter=voter, request_id=request_id, response_ms=response_ms,
-                              supersedes=earlier[0] if earlier else None, is_undo=0)
-            audit.append(db, actor=voter, action="vote", subject=f"samples:{left_id},{right_id}", details={"answer": answer})
+                              voter=voter, request_id=request_id, response_ms=response_ms, reasons=dump(list(reasons)), kind=kind,
+                              block=block, supersedes=earlier.id if earlier else None, is_undo=0)
+            details = {"answer": answer, "kind": kind, "reasons": list(reasons)}
+            audit.append(db, actor=voter, action="vote", subject=f"samples:{left_id},{right_id}", details=details)
         return self._need_vote(request_id)
 
     def undo_vote(self, vote_id: int, *, voter: str, request_id: str) -> Vote:
@@ -62,8 +74,8 @@ class PreferenceStore(CandidateStore):
             if vote.is_undo or db.execute("SELECT 1 FROM votes WHERE supersedes = ?", [vote_id]).fetchone():
                 raise BadInputError(f"vote {vote_id} was replaced already; there is nothing to undo")
             self._append_vote(vote.project_id, left_id=vote.left_id, right_id=vote.right_id, answer=vote.answer, voter=voter,
-                              label_map_blob=vote.label_map_blob, request_id=request_id, response_ms=None,
-                              supersedes=vote_id, is_undo=1)
+                              label_map_blob=vote.label_map_blob, request_id=request_id, response_ms=None, kind=vote.kind,
+                              block=vote.block, supersedes=vote_id, is_undo=1)
             audit.append(db, actor=voter, action="vote.undo", subject=f"vote:{vote_id}")
         return self._need_vote(request_id)
 
@@ -72,12 +84,56 @@ class PreferenceStore(CandidateStore):
             return _vote(row)
         raise NotFoundError(f"no vote {vote_id}; reload the page")
 
-    def votes(self, project_id: int, *, voter: str | None = None) -> list[Vote]:
-        """Votes in force: not undone, not superseded; oldest first."""
-        found = self.db.query("SELECT * FROM votes WHERE project_id = ? AND is_undo = 0 AND (? IS NULL OR voter = ?) "
-                              "AND id NOT IN (SELECT supersedes FROM votes WHERE supersedes IS NOT NULL) ORDER BY id",
-                              [project_id, voter, voter])
+    def votes(self, project_id: int, *, voter: str | None = None, with_repeats: bool = False) -> list[Vote]:
+        """Votes in force: not undone, not superseded; oldest first. Repeats measure the reviewer; they come when asked for."""
+        found = self.db.query(f"SELECT * FROM votes WHERE project_id = ? AND {IN_FORCE} AND (? IS NULL OR voter = ?) "
+                              "AND (? OR kind <> 'repeat') ORDER BY id", [project_id, voter, voter, with_repeats])
         return [_vote(row) for row in found]
+
+    def repeats(self, project_id: int, *, voter: str | None = None) -> list[tuple[Vote, Vote]]:
+        """(repeat, the same voter's blind vote on this pair), both in force; oldest first."""
+        votes = self.votes(project_id, voter=voter, with_repeats=True)
+        blind = {(vote.voter, vote.pair): vote for vote in votes if vote.kind in SAME_KIND["fresh"]}
+        return [(vote, blind[vote.voter, vote.pair]) for vote in votes
+                if vote.kind == "repeat" and (vote.voter, vote.pair) in blind]
+
+    def scored_samples(self, project_id: int) -> list[ScoredSample]:
+        """Images of the present generator with the active selector's score, oldest first; none in quarantine, and none of which
+        only a part was made: it would be compared with another picture's surroundings.
+
+        One query without the scores' details: reading all of them took half of the time to the next pair.
+        """
+        found = self.db.query(
+            "SELECT s.id AS sample_id, s.label_map_id, s.label_map_blob, s.blob, scores.dice FROM samples AS s "
+            "JOIN models AS engine ON engine.id = s.model_id AND engine.kind = 'engine' AND engine.is_active = 1 "
+            "JOIN scores ON scores.sample_id = s.id "
+            "JOIN models AS selector ON selector.id = scores.model_id AND selector.kind = 'selector' AND selector.is_active = 1 "
+            "WHERE s.project_id = ? AND s.curation <> 'quarantined' AND s.source_blob IS NULL ORDER BY s.id", [project_id])
+        return [ScoredSample(**row) for row in found]
+
+    def add_thumb(self, project_id: int, *, sample_id: int, value: ThumbValue, voter: str, request_id: str) -> Thumb:
+        """Append a verdict on one image; the newest of a voter counts. A repeated `request_id` gives the first answer.
+
+        Raises:
+            BadInputError: The value is unknown, or the sample belongs to another project.
+        """
+        if value not in get_args(ThumbValue):
+            raise BadInputError(f"a thumb is one of {', '.join(get_args(ThumbValue))}; got {value!r}")
+        with self.write() as db:
+            if not (known := self._thumbs("request_id = ?", [request_id])):
+                if self.sample(sample_id).project_id != project_id:
+                    raise BadInputError(f"sample {sample_id} belongs to another project; reload the page")
+                db.table("thumbs").insert({"project_id": project_id, "request_id": request_id, "sample_id": sample_id,
+                                           "value": value, "voter": voter, "created_at": now()})
+                audit.append(db, actor=voter, action="thumb", subject=f"sample:{sample_id}", details={"value": value})
+                known = self._thumbs("request_id = ?", [request_id])
+        return known[0]
+
+    def thumbs(self, project_id: int, *, sample_id: int | None = None) -> list[Thumb]:
+        """The newest of each voter and sample; those taken back are left out; oldest first."""
+        return self._thumbs("project_id = ? AND (? IS NULL OR sample_id = ?) AND value <> 'none' AND id IN "
+                            "(SELECT max(id) FROM thumbs GROUP BY sample_id, voter) ORDER BY id",
+                            [project_id, sample_id, sample_id])
 
     def freeze_pairs(self, project_id: int, pairs: Sequence[Pair], summary: dict[str, Any], *, actor: str) -> PairSet:
         """Store a list of pairs under its hash; the same list gives the same set again."""
@@ -117,6 +173,32 @@ class PreferenceStore(CandidateStore):
         found = self.db.query("SELECT id, project_id, format, path, manifest_sha256, num_items, created_at FROM exports "
                               "WHERE project_id = ? ORDER BY id", [project_id])
         return [ExportRecord(**row) for row in found]
+
+    def _vote_on(self, project_id: int, left_id: int, right_id: int, *, voter: str | None,
+                 kinds: tuple[VoteKind, VoteKind]) -> Vote | None:
+        """The newest vote in force on a pair, sides in any order; straight to it: reading all votes took 64 ms at 8,000."""
+        found = self.db.query(
+            "SELECT * FROM votes AS v WHERE project_id = :p AND (:v IS NULL OR voter = :v) AND is_undo = 0 "
+            "AND kind IN (:k, :l) AND ((left_id = :a AND right_id = :b) OR (left_id = :b AND right_id = :a)) "
+            "AND NOT EXISTS (SELECT 1 FROM votes WHERE supersedes = v.id) ORDER BY id DESC LIMIT 1",
+            {"p": project_id, "v": voter, "a": left_id, "b": right_id, "k": kinds[0], "l": kinds[1]})
+        return next((_vote(row) for row in found), None)
+
+    def _check_kind(self, project_id: int, left_id: int, right_id: int, *, answer: Answer, voter: str, kind: VoteKind) -> None:
+        if kind == "repeat":
+            first = self._vote_on(project_id, left_id, right_id, voter=voter, kinds=SAME_KIND["fresh"])
+            if first is None or first.left_id != right_id:
+                raise BadInputError(f"a repeat shows a pair again with its sides swapped; there is no such vote of yours on "
+                                    f"samples {left_id} and {right_id}, so send it as a fresh one")
+        if kind == "ruling":
+            if answer == "skip":
+                raise BadInputError("a ruling says left, right, both good or both bad; leave the pair in the queue to skip it")
+            if self._vote_on(project_id, left_id, right_id, voter=None, kinds=SAME_KIND["fresh"]) is None:
+                raise BadInputError(f"nobody has voted on samples {left_id} and {right_id}; there is nothing to rule on")
+
+    def _thumbs(self, where: str, values: list[Any]) -> list[Thumb]:
+        found = self.db.query(f"SELECT id, project_id, sample_id, value, voter, created_at FROM thumbs WHERE {where}", values)
+        return [Thumb(**row) for row in found]
 
     def _append_vote(self, project_id: int, **columns: Any) -> None:
         self.db.table("votes").insert({"project_id": project_id, "created_at": now(), **columns})

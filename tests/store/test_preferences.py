@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from sqlite_utils.utils import sqlite3
 
 from saadi.errors import BadInputError, NotFoundError
-from saadi.records import Answer, Pair, Project, Sample, Vote
+from saadi.records import Answer, Pair, Project, Reason, Sample, Thumb, ThumbValue, Vote, VoteKind
 from saadi.store import Store
 from tests.builders import add_label_map, add_samples, count, new_request
 
@@ -17,9 +19,10 @@ def samples(store: Store, project: Project) -> list[Sample]:
 
 
 def vote(store: Store, project: Project, left: Sample, right: Sample, answer: Answer = "left", *, voter: str = "ann",
-         request_id: str | None = None) -> Vote:
+         request_id: str | None = None, kind: VoteKind = "fresh", reasons: Sequence[Reason] = (),
+         block: str | None = None) -> Vote:
     return store.add_vote(project.id, left_id=left.id, right_id=right.id, answer=answer, voter=voter,
-                          request_id=request_id or new_request())
+                          request_id=request_id or new_request(), kind=kind, reasons=reasons, block=block)
 
 
 def test_a_second_vote_on_a_pair_supersedes_the_first_also_with_sides_changed(store: Store, project: Project,
@@ -118,3 +121,90 @@ def test_an_export_is_written_down_once_per_job(store: Store, project: Project) 
     again = store.add_export(project.id, format="nnunet", path="c", manifest_sha256="2", num_items=5, actor="ann", job_id=1)
     assert again == first
     assert [item.path for item in store.exports(project.id)] == ["a", "b"]
+
+
+def test_reasons_kind_and_block_are_kept(store: Store, project: Project, samples: list[Sample]) -> None:
+    vote(store, project, samples[0], samples[1], reasons=("light", "anatomy"), kind="shared", block="block-01")
+    kept = store.votes(project.id)[0]
+    assert (kept.reasons, kept.kind, kept.block) == (("light", "anatomy"), "shared", "block-01")
+
+
+@pytest.mark.parametrize("reasons", [("beauty",), ("light", "light")])
+def test_an_unknown_or_doubled_reason_is_refused(store: Store, project: Project, samples: list[Sample],
+                                                 reasons: tuple[Reason, ...]) -> None:
+    with pytest.raises(BadInputError, match="each once"):
+        vote(store, project, samples[0], samples[1], reasons=reasons)
+
+
+def test_a_repeat_stands_beside_the_vote_it_repeats(store: Store, project: Project, samples: list[Sample]) -> None:
+    first = vote(store, project, samples[0], samples[1], "left")
+    repeat = vote(store, project, samples[1], samples[0], "left", kind="repeat")
+    assert repeat.supersedes is None and store.votes(project.id) == [first]
+    assert store.votes(project.id, with_repeats=True) == [first, repeat]
+    assert store.repeats(project.id) == store.repeats(project.id, voter="ann") == [(repeat, first)]
+    assert store.repeats(project.id, voter="bob") == []
+
+
+def test_a_repeat_belongs_to_the_vote_in_force_and_is_undone_alone(store: Store, project: Project, samples: list[Sample]) -> None:
+    vote(store, project, samples[0], samples[1], "left")
+    repeat = vote(store, project, samples[1], samples[0], "left", kind="repeat")
+    changed = vote(store, project, samples[0], samples[1], "right")
+    assert store.repeats(project.id) == [(repeat, changed)]
+    store.undo_vote(repeat.id, voter="ann", request_id=new_request())
+    assert store.repeats(project.id) == [] and store.votes(project.id) == [changed]
+
+
+def test_an_undone_vote_has_no_repeats(store: Store, project: Project, samples: list[Sample]) -> None:
+    first = vote(store, project, samples[0], samples[1])
+    vote(store, project, samples[1], samples[0], kind="repeat")
+    store.undo_vote(first.id, voter="ann", request_id=new_request())
+    assert store.repeats(project.id) == store.votes(project.id) == []
+
+
+def test_a_claimed_repeat_must_repeat(store: Store, project: Project, samples: list[Sample]) -> None:
+    vote(store, project, samples[0], samples[1], voter="ann")
+    for left, right, voter in ((0, 1, "ann"), (1, 0, "bob"), (2, 0, "ann")):
+        with pytest.raises(BadInputError, match="no such vote of yours"):
+            vote(store, project, samples[left], samples[right], voter=voter, kind="repeat")
+    assert count(store, "votes") == 1
+
+
+def test_a_ruling_stands_beside_the_leads_own_vote(store: Store, project: Project, samples: list[Sample]) -> None:
+    blind = vote(store, project, samples[0], samples[1], "left")
+    first = vote(store, project, samples[0], samples[1], "right", kind="ruling")
+    second = vote(store, project, samples[0], samples[1], "both_bad", kind="ruling")
+    assert second.supersedes == first.id and store.votes(project.id) == [blind, second]
+    store.undo_vote(second.id, voter="ann", request_id=new_request())
+    assert store.votes(project.id) == [blind]
+
+
+def test_a_ruling_needs_a_vote_and_an_answer(store: Store, project: Project, samples: list[Sample]) -> None:
+    with pytest.raises(BadInputError, match="nobody has voted"):
+        vote(store, project, samples[0], samples[1], kind="ruling")
+    vote(store, project, samples[0], samples[1])
+    with pytest.raises(BadInputError, match="leave the pair in the queue"):
+        vote(store, project, samples[0], samples[1], "skip", kind="ruling")
+
+
+def thumb(store: Store, sample: Sample, value: ThumbValue, *, voter: str = "ann", request_id: str | None = None) -> Thumb:
+    return store.add_thumb(sample.project_id, sample_id=sample.id, value=value, voter=voter,
+                           request_id=request_id or new_request())
+
+
+def test_the_newest_thumb_of_a_voter_counts(store: Store, project: Project, samples: list[Sample]) -> None:
+    thumb(store, samples[0], "up")
+    thumb(store, samples[0], "up", voter="bob")
+    thumb(store, samples[0], "down")
+    assert [(item.voter, item.value) for item in store.thumbs(project.id)] == [("bob", "up"), ("ann", "down")]
+    thumb(store, samples[0], "none")
+    assert [item.voter for item in store.thumbs(project.id, sample_id=samples[0].id)] == ["bob"]
+    assert store.thumbs(project.id, sample_id=samples[1].id) == [] and count(store, "thumbs") == 4
+
+
+def test_a_resent_thumb_counts_once_and_is_in_the_trail(store: Store, project: Project, samples: list[Sample]) -> None:
+    first, second = (thumb(store, samples[0], "up", request_id="r") for _ in range(2))
+    assert first == second and count(store, "thumbs") == count(store, "audit", "action = 'thumb'") == 1
+    with pytest.raises(BadInputError, match="one of up, down, none"):
+        thumb(store, samples[0], "great")  # type: ignore[arg-type]
+    with pytest.raises(BadInputError, match="another project"):
+        store.add_thumb(99, sample_id=samples[0].id, value="up", voter="ann", request_id=new_request())

@@ -140,7 +140,7 @@ def test_curation_can_be_taken_back(client, store, project, scored):
 def test_pairs_to_vote_on_are_blind(client, project, scored):
     answer = client.post("/api/pairs/next", json={"project_id": project.id, "count": 3}).json()
     assert len(answer["pairs"]) == 3
-    assert set(answer["pairs"][0]) == {"left_id", "right_id", "left", "right", "label_map_blob"}
+    assert set(answer["pairs"][0]) == {"left_id", "right_id", "left", "right", "label_map_blob", "kind"}
     seen = [[pair["left_id"], pair["right_id"]] for pair in answer["pairs"]]
     more = client.post("/api/pairs/next", json={"project_id": project.id, "count": 20, "exclude": seen}).json()["pairs"]
     assert not {frozenset(pair) for pair in seen} & {frozenset((pair["left_id"], pair["right_id"])) for pair in more}

@@ -40,15 +40,14 @@ export class ApiError extends Error {
 
 /** Who sits here, when it is not the user of the computer's account; several reviewers may share one page. */
 export const PERSON_KEY = "saadi.person";
-function signed(headers) {
-  const name = localStorage.getItem(PERSON_KEY);
+function signed(headers, name = localStorage.getItem(PERSON_KEY)) {
   return name ? { ...headers, "X-Saadi-Person": encodeURIComponent(name) } : headers;
 }
 
-async function call(path, options) {
+async function call(path, options, person) {
   let answer;
   try {
-    answer = await fetch(path, { ...options, headers: signed(options.headers) });
+    answer = await fetch(path, { ...options, headers: signed(options.headers, person) });
   } catch {
     throw new ApiError("The program does not answer; it may have been stopped.", 0, null);
   }
@@ -57,8 +56,9 @@ async function call(path, options) {
   return data;
 }
 export const get = (path) => call(path, { headers: { Accept: "application/json" } });
-export const post = (path, body) =>
-  call(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+/** `person` signs what somebody else did here before (null: the user of the account); left out, it is who sits here now. */
+export const post = (path, body, person) =>
+  call(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) }, person);
 export const requestId = () => crypto.randomUUID();
 
 /** Run an action of the user; an error becomes a toast with the server's sentence. */

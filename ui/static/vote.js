@@ -1,39 +1,57 @@
-// Vote: two images of one mask, blind. The next pairs are decoded beforehand, so a key shows the next one at once; votes
-// wait in this browser's storage until the server has them, each with an id that makes a resend harmless.
+// Vote: two images of one mask, blind. The next pairs are decoded beforehand, so a key shows the next one at once. Which view
+// is open, and the queue of pairs, are here; looking, sending, the block's clock and the other views have modules of their own.
 import {
-  ApiError,
+  emit,
   h,
   kbd,
+  on,
   onKeys,
   onShow,
+  openTab,
+  PERSON_KEY,
+  plural,
   post,
   refreshOverview,
   replace,
   requestId,
+  segmented,
   state,
   toast,
   urls,
   withProject,
 } from "./lib.js";
+import { AgreementView } from "./vote_agreement.js";
+import { Block } from "./vote_block.js";
+import { EndCard } from "./vote_card.js";
+import { decoded, frameOf, Look } from "./vote_look.js";
+import { Outbox, read, write } from "./vote_outbox.js";
+import { SingleView } from "./vote_single.js";
 
 const AHEAD = 6,
-  MAX_EXCLUDE = 500,
-  RETRY_MS = [500, 1000, 2000, 4000];
-const KEYS = {
-  ArrowLeft: "left",
-  ArrowRight: "right",
-  ArrowUp: "both_good",
-  ArrowDown: "both_bad",
-  " ": "skip",
-  z: "undo",
-  Z: "undo",
-};
+  UNDO_DEPTH = 20,
+  REFRESH_MS = 1500;
+const KEYS = { ArrowLeft: "left", ArrowRight: "right", ArrowUp: "both_good", ArrowDown: "both_bad", " ": "skip" };
 const BUTTONS = [
+  ["skip", "Skip", "Space"],
   ["left", "Left is better", "\u2190"],
   ["both_good", "Both good", "\u2191"],
   ["both_bad", "Both bad", "\u2193"],
   ["right", "Right is better", "\u2192"],
 ];
+export const REASONS = [
+  ["anatomy", "Anatomy"],
+  ["mask_fit", "Mask fit"],
+  ["texture", "Texture"],
+  ["instrument", "Instrument"],
+  ["light", "Light"],
+  ["artefact", "Artefact"],
+];
+const QUESTIONS = {
+  pairs: "Which image shows the marked anatomy better?",
+  single: "Does this image show the marked anatomy as it should?",
+  agreement: "How far do reviewers agree?",
+};
+const BLIND = "No scores are shown, so that your eye decides.";
 
 export function mount(element) {
   new VoteTab(element);
@@ -41,130 +59,192 @@ export function mount(element) {
 
 class VoteTab {
   constructor(element) {
-    Object.assign(this, {
-      root: element,
-      queue: [],
-      current: null,
-      seen: [],
-      done: [],
-      isLoading: false,
-      isEmpty: false,
-      count: 0,
-      session: 0,
-      zoom: 1,
-      showsOutline: true,
-    });
-    this.sides = { left: this.side("Left"), right: this.side("Right") };
+    Object.assign(this, { root: element, queue: [], current: null, done: [], isLoading: false, isEmpty: false, count: 0 });
+    this.sides = { left: frameOf("Left image"), right: frameOf("Right image") };
+    this.look = new Look(element, Object.values(this.sides), () => this.current && [this.current.leftImage, this.current.rightImage]);
     this.info = h("p", { class: "sx-vote-info", role: "status", "aria-live": "polite" });
     this.counter = h("span", { class: "sx-note" });
-    this.outlineBox = h("input", {
-      type: "checkbox",
-      checked: true,
-      onchange: () => {
-        this.showsOutline = this.outlineBox.checked;
-        this.showOutline(this.showsOutline);
-      },
+    this.outbox = new Outbox({ onSaved: () => this.saved(), onOffline: () => this.say() });
+    this.block = new Block({
+      isRunning: () => this.view === "pairs" && this.current && element.offsetParent,
+      onFinish: () => this.endBlock(),
     });
+    this.card = new EndCard(() => this.open("pairs"));
+    this.single = new SingleView({ outbox: this.outbox, say: (text) => this.say(text) });
+    this.agreement = new AgreementView();
+    this.build(element);
+    onKeys(element, (event) => this.key(event));
+    addEventListener("beforeunload", (event) => {
+      if (this.outbox.sending && this.outbox.waiting().length) event.preventDefault();
+    });
+    onShow(element, () => {
+      this.isEmpty = false;
+      if (this.view === "agreement") this.agreement.show();
+      this.refill();
+    });
+    on("person", () => state.project && this.reset());
+    withProject(() => this.reset());
+    element.dataset.ready = "1";
+  }
+
+  build(element) {
+    this.modes = segmented("What to judge", [["pairs", "Pairs"], ["single", "Single images"]], "pairs", (mode) => this.open(mode));
+    this.question = h("b");
+    this.agreementButton = h(
+      "button",
+      { type: "button", class: "sx-button sx-small", "aria-pressed": "false", onclick: () => this.open(this.view === "agreement" ? "pairs" : "agreement") },
+      "Agreement",
+    );
+    this.chips = REASONS.map(([reason, text], index) =>
+      h(
+        "button",
+        {
+          type: "button",
+          class: "sx-chip",
+          "aria-pressed": "false",
+          dataset: { reason },
+          onclick: (event) => press(event.currentTarget),
+        },
+        kbd(index + 1),
+        text,
+      ),
+    );
+    const answers = BUTTONS.map(([answer, text, key]) =>
+      h(
+        "button",
+        { type: "button", class: `sx-button sx-vote-button sx-vote-${answer}`, dataset: { answer }, onclick: () => this.answer(answer) },
+        key === "\u2192" ? [text, kbd(key)] : [kbd(key), text],
+      ),
+    );
+    const undo = h("button", { type: "button", class: "sx-button sx-vote-button", onclick: () => this.undo() }, "Undo", kbd("Z"));
+    this.pairs = h(
+      "div",
+      { class: "sx-vote-view" },
+      h("div", { class: "sx-pair" }, this.sides.left.frame, this.sides.right.frame),
+      h(
+        "div",
+        { class: "sx-vote-tools" },
+        h("span", { class: "sx-note" }, "Why? (optional)"),
+        h("div", { class: "sx-chips", role: "group", "aria-label": "Reasons for this answer" }, this.chips),
+        this.look.outlineBox,
+        this.look.differenceBox,
+      ),
+      h("div", { class: "sx-vote-bar" }, answers, undo),
+    );
     element.classList.add("sx-vote");
     element.append(
       h(
         "div",
         { class: "sx-vote-head" },
-        h("b", {}, "Which image shows the marked anatomy better?"),
+        this.modes,
+        h("div", { class: "sx-vote-question" }, this.question, this.info),
         this.counter,
-        h("label", { class: "sx-check" }, this.outlineBox, "Mask outline", kbd("H")),
+        this.block.root,
+        this.agreementButton,
       ),
-      h("div", { class: "sx-pair" }, this.sides.left.root, this.sides.right.root),
-      h(
-        "div",
-        { class: "sx-vote-bar" },
-        BUTTONS.map(([answer, text, key]) =>
-          h(
-            "button",
-            {
-              type: "button",
-              class: "sx-button sx-vote-button",
-              dataset: { answer },
-              onclick: (event) => {
-                event.currentTarget.blur();
-                this.answer(answer);
-              },
-            },
-            key === "\u2192" ? [text, kbd(key)] : [kbd(key), text],
-          ),
-        ),
-      ),
-      h(
-        "div",
-        { class: "sx-vote-more" },
-        h("button", { type: "button", class: "sx-link", onclick: () => this.answer("skip") }, "Skip", kbd("Space")),
-        this.info,
-        h("button", { type: "button", class: "sx-link", onclick: () => this.undo() }, "Undo", kbd("Z")),
-      ),
+      this.pairs,
+      this.card.root,
+      this.single.root,
+      this.agreement.root,
     );
-    onKeys(element, (event) => this.key(event));
-    document.addEventListener("keyup", (event) => {
-      if (event.key.toLowerCase() === "h") this.showOutline(this.showsOutline);
+    // Whoever clicks with the mouse wants the keys to answer next, not to press that button again.
+    element.addEventListener("click", (event) => {
+      if (event.detail && !event.target.closest("summary")) document.activeElement?.blur?.();
     });
-    addEventListener("beforeunload", (event) => {
-      if (this.waiting().length && this.sending) event.preventDefault();
-    });
-    onShow(element, () => {
-      this.isEmpty = false;
-      this.refill();
-    });
-    withProject(() => this.reset());
-    element.dataset.ready = "1";
   }
 
-  side(name) {
-    const stage = h("div", { class: "sx-vote-stage" });
-    const frame = h("div", { class: "sx-vote-frame" }, stage, h("span", { class: "sx-badge sx-badge-synthetic" }, "SYNTHETIC"));
-    frame.addEventListener("wheel", (event) => this.wheel(event, frame), { passive: false });
-    return { root: h("figure", { class: "sx-vote-side" }, frame, h("figcaption", {}, name)), frame, stage };
+  // ---- views: pairs, single, agreement, card
+
+  open(view) {
+    if (this.view === view) return;
+    this.view = view;
+    this.root.dataset.view = view;
+    this.pairs.hidden = view !== "pairs";
+    this.single.root.hidden = view !== "single";
+    this.agreement.root.hidden = view !== "agreement";
+    this.agreementButton.setAttribute("aria-pressed", String(view === "agreement"));
+    this.block.root.hidden = this.counter.hidden = view !== "pairs";
+    this.modes.set(view === "single" ? "single" : view === "agreement" ? "" : "pairs");
+    this.question.textContent = QUESTIONS[view] ?? "";
+    if (view !== "card") this.card.hide();
+    if (view === "single") this.single.show();
+    if (view === "agreement") this.agreement.show();
+    if (view === "pairs") {
+      this.shownAt = performance.now();
+      this.refill();
+    }
+    this.say();
   }
 
   reset() {
-    Object.assign(this, {
-      queue: [],
-      current: null,
-      seen: [],
-      done: [],
-      isEmpty: false,
-      session: 0,
-      storageKey: `saadi.votes.${state.project.id}.${state.project.created_at}`,
-    });
-    this.send();
-    this.refill();
+    this.person = localStorage.getItem(PERSON_KEY);
+    const key = `saadi.votes.${state.project.id}.${state.project.created_at}`,
+      own = `${key}.${this.person ?? ""}`;
+    Object.assign(this, { queue: [], current: null, isEmpty: false, isLoading: false, count: 0, doneKey: `${own}.done` });
+    this.done = read(this.doneKey, []);
+    this.block.open(`${own}.block`);
+    this.outbox.open(key);
+    this.single.reset();
+    this.agreement.reset();
+    this.view = null;
+    this.open("pairs");
   }
 
-  // ---- showing
+  key(event) {
+    // A control that was reached by the keyboard keeps its own keys.
+    const control = event.target.closest?.("button, summary, a, input");
+    if ((event.key === " " || event.key === "Enter") && control && this.root.contains(control)) return false;
+    if (this.view === "single") return this.single.key(event);
+    if (this.view !== "pairs") return false;
+    if (this.look.key(event)) return true;
+    if (event.shiftKey) return false;
+    if (event.key.toLowerCase() === "z") {
+      if (!event.repeat) this.undo();
+      return true;
+    }
+    const chip = /^[1-6]$/.test(event.key) && this.chips[event.key - 1];
+    if (chip && !event.repeat) press(chip);
+    if (KEYS[event.key] && !event.repeat) this.answer(KEYS[event.key]);
+    return Boolean(chip || KEYS[event.key]);
+  }
+
+  say(text) {
+    const empty = this.view === "pairs" && !this.current;
+    const words =
+      text ??
+      (this.outbox.isOffline
+        ? "Votes are kept in this browser; the program does not answer, trying again."
+        : empty
+          ? this.isLoading || !this.isEmpty
+            ? "Loading\u2026"
+            : "No pairs left to compare. Generate more candidates for the same masks, then come back."
+          : this.view === "agreement" || this.view === "card"
+            ? ""
+            : BLIND);
+    if (words !== this.said) replace(this.info, words, empty && this.isEmpty && generateLink());
+    this.said = words;
+  }
+
+  saved() {
+    this.root.dataset.saved = String(1 + Number(this.root.dataset.saved ?? 0));
+    this.say();
+    // The header's counts read the whole project: once after a few votes, not after each.
+    clearTimeout(this.refreshing);
+    this.refreshing = setTimeout(() => refreshOverview().catch(() => {}), REFRESH_MS);
+    emit("votes");
+  }
+
+  // ---- the queue
 
   async prepare(pair) {
-    const load = async (source) => {
-      const image = new Image();
-      image.draggable = false;
-      image.fetchPriority = "high";
-      image.src = source;
-      try {
-        await image.decode();
-      } catch {
-        /* shown as broken, never silently skipped */
-      }
-      return image;
-    };
-    [pair.leftImage, pair.rightImage, pair.leftOutline, pair.rightOutline] = await Promise.all(
-      [
-        urls.image(pair.left),
-        urls.image(pair.right),
-        urls.outline(pair.label_map_blob, pair.left),
-        urls.outline(pair.label_map_blob, pair.right),
-      ].map(load),
-    );
-    pair.leftImage.alt = "Left candidate";
-    pair.rightImage.alt = "Right candidate";
-    pair.leftOutline.alt = pair.rightOutline.alt = "";
-    pair.leftOutline.className = pair.rightOutline.className = "sx-vote-outline";
+    const { left, right, label_map_blob: mask } = pair;
+    const outline = { className: "sx-vote-outline", alt: "" };
+    [pair.leftImage, pair.rightImage, pair.leftOutline, pair.rightOutline] = await Promise.all([
+      decoded(urls.image(left), { alt: "Left candidate" }),
+      decoded(urls.image(right), { alt: "Right candidate" }),
+      decoded(urls.outline(mask, left), outline),
+      decoded(urls.outline(mask, right), outline),
+    ]);
     return pair;
   }
 
@@ -174,83 +254,82 @@ class VoteTab {
     this.root.dataset.pair = pair ? `${pair.left_id}-${pair.right_id}` : "";
     for (const name of ["left", "right"])
       replace(this.sides[name].stage, pair ? [pair[`${name}Image`], pair[`${name}Outline`]] : []);
-    this.setZoom(1, 50, 50);
-    this.showOutline(this.showsOutline);
+    if (pair?.leftImage.naturalWidth)
+      this.pairs.style.setProperty("--ratio", pair.leftImage.naturalWidth / pair.leftImage.naturalHeight);
+    this.look.reset();
+    this.setReasons([]);
     this.shownAt = performance.now();
-    this.counter.textContent = `${this.count} votes by you${this.session ? `, ${this.session} in this sitting` : ""}`;
-    if (!pair)
-      this.info.textContent = this.isLoading
-        ? "Loading\u2026"
-        : "No pairs left to compare. Generate more candidates for the same masks, then come back.";
-    else if (!this.failed) this.info.textContent = "No scores are shown, so that your eye decides.";
+    this.counter.textContent = plural(this.count, "vote by you", "votes by you");
+    this.say();
   }
 
-  showOutline(shown) {
-    this.root.classList.toggle("sx-no-outline", !shown);
-  }
-  setZoom(zoom, x, y) {
-    this.zoom = zoom;
-    for (const { stage } of Object.values(this.sides)) {
-      stage.style.transformOrigin = `${x}% ${y}%`;
-      stage.style.transform = `scale(${zoom})`;
-    }
-  }
-  wheel(event, frame) {
-    event.preventDefault();
-    const r = frame.getBoundingClientRect();
-    this.setZoom(
-      Math.max(1, Math.min(12, this.zoom * Math.exp(-event.deltaY / 400))),
-      (100 * (event.clientX - r.left)) / r.width,
-      (100 * (event.clientY - r.top)) / r.height,
-    );
+  /** What the server must not send again: pairs that wait here, and answers on their way. */
+  held() {
+    const pairs = [this.current, ...this.queue, ...this.outbox.waiting().map(({ body }) => body)];
+    return pairs.filter((pair) => pair?.left_id).map((pair) => [pair.left_id, pair.right_id]);
   }
 
   async refill() {
-    const project = state.project;
+    const project = state.project,
+      person = this.person;
     if (!project || this.isLoading || this.isEmpty || this.queue.length >= AHEAD || !this.root.offsetParent) return;
     this.isLoading = true;
     try {
-      const answer = await post("/api/pairs/next", {
-        project_id: project.id,
-        count: AHEAD,
-        exclude: this.seen.slice(-MAX_EXCLUDE),
-      });
-      if (state.project !== project) return;
-      if (!this.session) this.count = answer.my_votes;
+      const answer = await post("/api/pairs/next", { project_id: project.id, count: AHEAD, exclude: this.held() });
+      if (state.project !== project || this.person !== person) return;
+      if (!this.outbox.waiting().length) this.count = answer.my_votes;
       this.isEmpty = !answer.pairs.length;
-      this.seen.push(...answer.pairs.map((pair) => [pair.left_id, pair.right_id]));
       this.queue.push(...(await Promise.all(answer.pairs.map((pair) => this.prepare(pair)))));
     } catch (error) {
-      this.info.textContent = error.message;
+      this.say(error.message);
       setTimeout(() => this.refill(), 2000);
     } finally {
-      this.isLoading = false;
+      if (state.project === project && this.person === person) this.isLoading = false;
     }
-    if (state.project === project && !this.current) this.show();
+    if (state.project === project && this.person === person && !this.current) this.show();
   }
 
   // ---- answering
 
+  setReasons(reasons) {
+    for (const chip of this.chips) chip.setAttribute("aria-pressed", String(reasons.includes(chip.dataset.reason)));
+  }
+
   answer(answer) {
     if (!this.current) return;
+    if (localStorage.getItem(PERSON_KEY) !== this.person) return this.reset(); // somebody else sits here now
     const pair = this.current;
     const vote = {
       project_id: state.project.id,
       left_id: pair.left_id,
       right_id: pair.right_id,
       answer,
+      kind: pair.kind,
+      reasons: this.chips.filter((chip) => chip.getAttribute("aria-pressed") === "true").map((chip) => chip.dataset.reason),
+      block: this.block.id,
       response_ms: Math.min(86400000, Math.round(performance.now() - this.shownAt)),
       request_id: requestId(),
     };
     this.done.push({ pair, vote });
+    this.keepDone();
     this.flash(answer);
-    if (answer !== "skip") {
-      this.count++;
-      this.session++;
-    }
-    this.enqueue({ path: "/api/votes", body: vote });
+    this.tally(vote, 1);
+    this.outbox.add({ path: "/api/votes", body: vote });
     this.show();
     this.refill();
+    if (this.block.isOver) this.endBlock();
+  }
+
+  tally(vote, change) {
+    if (vote.answer === "skip") return;
+    this.count += change;
+    if (vote.block === this.block.id) this.block.count(change);
+  }
+
+  keepDone() {
+    this.done = this.done.slice(-UNDO_DEPTH);
+    const plain = ({ left_id, right_id, left, right, label_map_blob, kind }) => ({ left_id, right_id, left, right, label_map_blob, kind });
+    write(this.doneKey, this.done.map(({ pair, vote }) => ({ pair: plain(pair), vote })));
   }
 
   flash(answer) {
@@ -259,81 +338,31 @@ class VoteTab {
       this.sides[name].frame.animate([{ outline: "5px solid #2fae7d" }, { outline: "5px solid transparent" }], 300);
   }
 
-  undo() {
+  async undo() {
     const last = this.done.pop();
-    if (!last) return toast("Nothing to undo in this sitting.");
-    if (last.vote.answer !== "skip") {
-      this.count--;
-      this.session--;
-    }
+    if (!last) return toast(`Nothing more to take back; ${UNDO_DEPTH} answers are kept for undo.`);
+    this.keepDone();
+    this.tally(last.vote, -1);
+    this.outbox.add({ path: "/api/votes/undo", body: { request_id: requestId() }, of: last.vote.request_id });
     this.queue.unshift(last.pair, ...(this.current ? [this.current] : []));
-    this.enqueue({ path: "/api/votes/undo", body: { request_id: requestId() }, of: last.vote.request_id });
+    this.current = null;
+    if (!last.pair.leftImage) await this.prepare(last.pair); // of a page before a reload
+    if (this.queue[0] !== last.pair) return; // taken back further meanwhile
     this.show();
+    this.setReasons(last.vote.reasons);
   }
 
-  key(event) {
-    if (event.key.toLowerCase() === "h") {
-      this.showOutline(false);
-      return true;
-    }
-    const answer = KEYS[event.key];
-    if (!answer) return false;
-    if (event.repeat) return true;
-    if (answer === "undo") this.undo();
-    else this.answer(answer);
-    return true;
+  endBlock() {
+    const block = this.block.end();
+    this.open("card");
+    this.card.show(block, this.outbox.flush());
   }
+}
 
-  // ---- sending: in order, from storage
+function press(chip) {
+  chip.setAttribute("aria-pressed", String(chip.getAttribute("aria-pressed") !== "true"));
+}
 
-  waiting() {
-    try {
-      return JSON.parse(localStorage.getItem(this.storageKey) ?? "[]");
-    } catch {
-      return [];
-    }
-  }
-  keep(items) {
-    localStorage.setItem(this.storageKey, JSON.stringify(items));
-  }
-  enqueue(item) {
-    this.keep([...this.waiting(), item]);
-    this.send();
-  }
-
-  send() {
-    this.sending ??= this.deliverAll().finally(() => {
-      this.sending = null;
-    });
-    return this.sending;
-  }
-
-  async deliverAll() {
-    const ids = (this.voteIds ??= new Map()),
-      key = this.storageKey;
-    for (let failures = 0, items; (items = this.waiting()).length && key === this.storageKey;) {
-      const { path, body, of } = items[0];
-      try {
-        if (of && !ids.has(of)) {
-          this.keep(items.slice(1));
-          continue;
-        } // its vote was refused: nothing to take back
-        const answer = await post(path, of ? { ...body, vote_id: ids.get(of) } : body);
-        if (!of) ids.set(body.request_id, answer.vote_id);
-        this.keep(this.waiting().slice(1));
-        this.root.dataset.saved = String(1 + Number(this.root.dataset.saved ?? 0));
-        [failures, this.failed] = [0, false];
-      } catch (error) {
-        if (error instanceof ApiError && error.status >= 400 && error.status < 500) {
-          toast(error.message, "bad");
-          this.keep(this.waiting().slice(1));
-          continue;
-        }
-        this.failed = true;
-        this.info.textContent = "Votes are kept in this browser; the program does not answer, trying again.";
-        await new Promise((resolve) => setTimeout(resolve, RETRY_MS[Math.min(failures++, RETRY_MS.length - 1)]));
-      }
-    }
-    refreshOverview().catch(() => {});
-  }
+function generateLink() {
+  return h("button", { type: "button", class: "sx-link", onclick: () => openTab("generate") }, "Open Generate");
 }

@@ -1,0 +1,110 @@
+"""From a store: what is asked next, what a block changed, what waits for the lead."""
+
+from __future__ import annotations
+
+import pytest
+
+from saadi import pairing
+from saadi.asking import is_in_shared_set
+from saadi.records import Answer, Project, Sample, Score
+from saadi.store import Store
+from tests.builders import add_label_map, add_samples, new_request
+
+DICE = (0.8, 0.7, 0.7, 0.3)
+
+
+@pytest.fixture
+def samples(store: Store, project: Project) -> list[Sample]:
+    """Four scored samples of each of ten label maps."""
+    models = {kind: store.add_model(project.id, kind=kind, architecture={}, file=store.files.put(kind.encode()), metrics={},
+                                    actor="test") for kind in ("selector", "judge")}  # fmt: skip
+    made = []
+    for number in range(10):
+        group = add_samples(store, project, count=4, label_map=add_label_map(store, project, value=1, size_px=16 + number))
+        for dice, sample in zip(DICE, group, strict=True):
+            store.add_scores([Score(sample.id, models["selector"].id, "selector", dice, dice, 1, {}, sample.label_map_blob),
+                              Score(sample.id, models["judge"].id, "judge", 0.7, 0.7, 1, {}, sample.label_map_blob)])  # fmt: skip
+        made += group
+    return made
+
+
+def vote(store: Store, left: Sample, right: Sample, answer: Answer, voter: str = "ann", **values) -> None:
+    sides = {"left_id": left.id, "right_id": right.id}
+    store.add_vote(left.project_id, **sides, answer=answer, voter=voter, request_id=new_request(), **values)
+
+
+def test_two_reviewers_overlap_and_repeats_come_back(store: Store, project: Project, samples: list[Sample]):
+    for voter in ("ann", "bob"):
+        for _ in range(40):
+            asked = pairing.next_vote_pairs(store, project.id, voter=voter, count=1, exclude=set())[0]
+            store.add_vote(project.id, left_id=asked.left_id, right_id=asked.right_id, answer="left", voter=voter,
+                           request_id=new_request(), kind=asked.kind)  # fmt: skip
+    assert all(1 <= len(store.repeats(project.id, voter=voter)) <= 3 for voter in ("ann", "bob"))
+    shared = {vote.pair for vote in store.votes(project.id) if vote.kind == "shared"}
+    assert shared and all(is_in_shared_set(*pair) for pair in shared)
+    both = [{vote.pair for vote in store.votes(project.id, voter=voter)} for voter in ("ann", "bob")]
+    assert len(both[0] & both[1]) >= 5
+
+
+def test_what_the_browser_holds_and_what_is_ruled_is_not_asked(store: Store, project: Project, samples: list[Sample]):
+    held = {(samples[0].id, samples[1].id)}
+    vote(store, samples[2], samples[3], "left", "bob")
+    vote(store, samples[2], samples[3], "left", "lead", kind="ruling")
+    asked = pairing.next_vote_pairs(store, project.id, voter="ann", count=20, exclude=held)
+    pairs = {tuple(sorted((item.left_id, item.right_id))) for item in asked}
+    assert len(pairs) == 20 and not pairs & {(samples[0].id, samples[1].id), (samples[2].id, samples[3].id)}
+
+
+def test_a_block_counts_the_training_pairs_it_changed(store: Store, project: Project, samples: list[Sample]):
+    # First label map: 0 against 3 is the automatic pair. A vote for it changes its weight; one on 1 and 2 adds a pair.
+    vote(store, samples[0], samples[3], "left", block="block-01")
+    assert pairing.num_changed_pairs(store, project.id, voter="ann", block="block-01") == 1
+    vote(store, samples[1], samples[2], "left", block="block-01")
+    assert pairing.num_changed_pairs(store, project.id, voter="ann", block="block-01") == 2
+    # Another label map: a tie removes its automatic pair. A skip and another person's vote change nothing.
+    vote(store, samples[4], samples[7], "both_good", block="block-01")
+    vote(store, samples[8], samples[9], "skip", block="block-01")
+    vote(store, samples[13], samples[14], "left", "bob", block="block-01")
+    assert pairing.num_changed_pairs(store, project.id, voter="ann", block="block-01") == 3
+    assert pairing.num_changed_pairs(store, project.id, voter="ann", block="block-02") == 0
+
+
+def test_the_count_is_the_difference_of_two_frozen_sets(store: Store, project: Project, samples: list[Sample]):
+    before = pairing.build_pairs(store, project.id, actor="t").pairs
+    vote(store, samples[1], samples[2], "right", block="block-01")
+    vote(store, samples[4], samples[7], "left", block="block-01")
+    after = pairing.build_pairs(store, project.id, actor="t").pairs
+    differing = {(pair.chosen_blob, pair.rejected_blob, pair.label_map_blob, pair.weight) for pair in after} - {
+        (pair.chosen_blob, pair.rejected_blob, pair.label_map_blob, pair.weight) for pair in before
+    }
+    assert pairing.num_changed_pairs(store, project.id, voter="ann", block="block-01") == len(differing) == 2
+
+
+def test_repeats_do_not_count_twice_in_the_pairs(store: Store, project: Project, samples: list[Sample]):
+    vote(store, samples[1], samples[2], "left")
+    once = pairing.build_pairs(store, project.id, actor="t")
+    vote(store, samples[2], samples[1], "right", kind="repeat")
+    assert pairing.build_pairs(store, project.id, actor="t").id == once.id
+
+
+def test_a_contested_pair_waits_for_the_lead(store: Store, project: Project, samples: list[Sample]):
+    vote(store, samples[1], samples[2], "left")
+    vote(store, samples[1], samples[2], "right", "bob")
+    assert pairing.build_pairs(store, project.id, actor="t").summary["num_conflicts"] == 1
+    assert [(item.first_id, item.second_id) for item in pairing.contests(store, project.id)] == [(samples[1].id, samples[2].id)]
+    vote(store, samples[1], samples[2], "right", "lead", kind="ruling")
+    assert pairing.contests(store, project.id) == []
+    built = pairing.build_pairs(store, project.id, actor="t")
+    assert built.summary["num_conflicts"] == 0
+    assert (samples[2].blob, samples[1].blob) in [(pair.chosen_blob, pair.rejected_blob) for pair in built.pairs]
+
+
+def test_single_images_without_a_verdict_come_first_then_those_the_models_dispute(
+    store: Store, project: Project, samples: list[Sample]
+):
+    # |selector - judge| is 0.1, 0, 0, 0.4 in each label map.
+    store.add_thumb(project.id, sample_id=samples[3].id, value="up", voter="bob", request_id=new_request())
+    asked = pairing.next_thumbs(store, project.id, voter="ann", count=40, exclude={samples[7].id})
+    assert asked[:8] == [sample.id for sample in samples[11::4]] and asked[-1] == samples[3].id
+    assert samples[7].id not in asked and len(asked) == 39
+    assert samples[3].id not in pairing.next_thumbs(store, project.id, voter="bob", count=40, exclude=set())

@@ -1,0 +1,49 @@
+// The end of a block: what one's own votes came to. Asked for only when they are stored.
+import { get, h, openTab, plural, replace, state } from "./lib.js";
+
+export class EndCard {
+  constructor(onAgain) {
+    this.onAgain = onAgain;
+    this.root = h("section", { class: "sx-vote-end", hidden: true, "aria-label": "End of this block" });
+  }
+
+  /** `stored`: a promise that ends when all votes are stored. */
+  async show(block, stored) {
+    const title = h("h2", { tabindex: "-1" }, "Your votes are being stored\u2026");
+    const facts = h("ul", { "aria-live": "polite" });
+    const again = h("button", { type: "button", class: "sx-button sx-primary", onclick: () => this.onAgain() }, "Another 5 minutes");
+    const learned = h("button", { type: "button", class: "sx-button", onclick: () => openTab("align") }, "See what was learned");
+    replace(this.root, h("div", { class: "sx-card" }, title, facts, h("div", { class: "sx-row" }, again, learned)));
+    this.root.hidden = false;
+    title.focus();
+    await stored;
+    try {
+      const told = await get(`/api/projects/${state.project.id}/blocks/${block}`);
+      title.textContent = `Thank you: ${plural(told.votes, "vote")} in this block`;
+      replace(facts, sentences(told).map((text) => h("li", {}, text)));
+      this.root.dataset.ready = block;
+    } catch (error) {
+      title.textContent = "Your votes are stored";
+      replace(facts, h("li", {}, `What they changed cannot be shown now: ${error.message}`));
+    }
+    again.focus();
+  }
+
+  hide() {
+    this.root.hidden = true;
+    delete this.root.dataset.ready;
+  }
+}
+
+/** What the server counted, in words. */
+export function sentences({ repeats, agreement, changed_pairs }) {
+  return [
+    repeats.total
+      ? `You agreed with yourself on ${repeats.hits} of ${plural(repeats.total, "repeat")}.`
+      : "No pair was shown to you twice in this block.",
+    agreement.total
+      ? `You agreed with the others on ${agreement.hits} of ${plural(agreement.total, "pair")} that they have judged, too.`
+      : "Nobody else has judged these pairs yet.",
+    `Your votes changed ${plural(changed_pairs, "training pair")}.`,
+  ];
+}
