@@ -173,7 +173,9 @@ def test_the_queue_says_whose_turn_it_is_and_survives_a_reload(draw: Page, busy:
 
 def test_only_what_changed_is_made_and_the_image_is_called_edited(draw: Page, busy: Studio):
     new_mask(draw, 60)
+    generate(draw)
     draw.select_option("#draw-part", "changed")
+    assert draw.input_value("#draw-source").startswith("sample-")  # real pixels only where they are asked for
     draw.select_option("#draw-source", label="All else stays as in the real image")
     generate(draw)
     expect(draw.locator(f"{MADE} .sx-badge-edited")).to_have_count(4)

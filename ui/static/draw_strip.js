@@ -30,7 +30,10 @@ export class Strip {
     };
     // These two say themselves what they are, so they stand in one line with what they act on.
     this.part = choice("draw-part", "What is made anew", () => this.choosePart());
-    this.source = choice("draw-source", "The picture whose rest stays", () => onPart());
+    this.source = choice("draw-source", "The picture whose rest stays", () => {
+      this.isChosen = true;
+      onPart();
+    });
     this.source.input.hidden = true;
     this.words = h("p", { class: "sx-note sx-strip-words" });
     this.recalled = h("p", { class: "sx-recalled", role: "status", hidden: true });
@@ -108,8 +111,10 @@ export class Strip {
       kept = [...this.source.input.options].find((option) => option.value === chosen);
     const options = samples.map((sample, index) => [`sample-${sample.id}`, `image ${index + 1}, seed ${sample.seed}`]);
     if (image) options.push([`image-${image.id}`, "the real image"]);
-    const isMine = kept && chosen.startsWith("sample-") && this.isPart && this.imageId === (image?.id ?? null);
-    if (isMine && !options.some(([value]) => value === chosen)) options.unshift([chosen, kept.dataset.name]);
+    // Of another document nothing is kept; and a patient's pixels stay only where somebody asked for them.
+    this.isChosen &&= this.isPart && this.imageId === (image?.id ?? null);
+    const isKept = kept && chosen.startsWith("sample-") && this.isPart && this.imageId === (image?.id ?? null);
+    if (isKept && !options.some(([value]) => value === chosen)) options.unshift([chosen, kept.dataset.name]);
     this.imageId = image?.id ?? null;
     replace(
       this.source.input,
@@ -119,7 +124,8 @@ export class Strip {
       options.length ? null : h("option", { value: "" }, "No picture yet whose rest could stay"),
     );
     const accepted = samples.find((sample) => sample.curation === "accepted") ?? samples[0];
-    const wanted = options.some(([value]) => value === chosen) ? chosen : accepted ? `sample-${accepted.id}` : options[0]?.[0];
+    const isThere = (this.isChosen || isKept) && options.some(([value]) => value === chosen);
+    const wanted = isThere ? chosen : accepted ? `sample-${accepted.id}` : options[0]?.[0];
     this.source.input.value = wanted ?? "";
   }
   /** The sample whose rest is kept, or null. */

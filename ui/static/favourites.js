@@ -54,6 +54,6 @@ function show(button) {
   const isOn = isFavourite(Number(button.dataset.star));
   button.setAttribute("aria-pressed", String(isOn));
   button.setAttribute("aria-label", isOn ? "Favourite; press to take the star away" : "Make it a favourite");
-  button.title = isOn ? "Favourite (S)" : "Make it a favourite (S)";
+  button.title = isOn ? "Favourite (S in the close view)" : "Make it a favourite (S in the close view)";
 }
 on("favourites", () => document.querySelectorAll("[data-star]").forEach(show));
