@@ -416,21 +416,18 @@ class CurateTab {
     this.send(before, now, () => this.history.push(before));
   }
 
-  /** Show new states at once and store them, one after the other, so that quick keys never wait and never swap. */
+  /** Show new states at once and store them; where that fails, show what was before. */
   send(states, before, giveUp) {
     this.put(states);
-    this.sending = (this.sending ?? Promise.resolve()).then(() =>
-      act(null, async () => {
-        try {
-          await curate(states, { origin: this });
-        } catch (error) {
-          giveUp();
-          this.put(before);
-          throw error;
-        }
-      }),
-    );
-    return this.sending;
+    return act(null, async () => {
+      try {
+        await curate(states, { origin: this });
+      } catch (error) {
+        giveUp();
+        this.put(before);
+        throw error;
+      }
+    });
   }
 
   /** A decision was stored elsewhere: in the close look or a comparison, which the key for undo takes back, too. */
