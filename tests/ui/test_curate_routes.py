@@ -54,7 +54,7 @@ def test_the_nearest_real_image_comes_with_words(client, store, project, scored)
     found = client.get(path).json()["nearest"]["look"]
     images = {image.blob: image for image in store.images(project.id)}
     assert images[found["blob"]].source_name == found["name"] and found["label_map_blob"]
-    assert found["words"].startswith("Unlike the real images") and found["is_very_close"] is False
+    assert found["words"].startswith("Unlike the real images") and found["is_suspicious"] is False
     assert client.get("/api/samples/999/nearest").status_code == 404
 
 
@@ -102,10 +102,11 @@ def test_nothing_is_decided_when_one_image_is_not_of_the_project(client, store, 
 
 @pytest.mark.parametrize(
     ("share", "start"),
-    [(1.0, "Closer than 100"), (0.99, "Closer than 99"), (0.6, "As close as"), (0.1, "Unlike most"), (0.0, "Unlike the")],
+    [(1.0, "Closer than 100"), (0.99, "Closer than 99"), (0.6, "As close as"), (0.1, "Farther from"), (0.0, "Unlike the")],
 )
 def test_nearness_is_told_in_a_sentence_that_promises_nothing(share, start):
     words = nearness(share, num_unseen=64)
+    assert "copy" not in nearness(share, num_unseen=64, has_its_mask=True)  # the same layout was asked for
     assert words.startswith(start)
     assert not re.search("anonym|safe|secure|private", words)
 

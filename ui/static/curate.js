@@ -261,9 +261,9 @@ class CurateTab {
     card.classList.toggle("sx-current", item.id === this.current);
     card.classList.toggle("sx-chosen", isChosen);
     const [frame, foot] = card.children;
-    if (frame.dataset.blob !== item.blob) {
+    if (frame.dataset.id !== String(item.id)) {
       // In flight only the mean colour is shown: pictures that nobody will see would delay those that somebody will.
-      frame.dataset.blob = this.grid.isFlying ? "" : item.blob;
+      frame.dataset.id = this.grid.isFlying ? "" : item.id;
       frame.style.backgroundColor = item.color ? `#${item.color}` : "";
       replace(
         frame,
