@@ -42,3 +42,16 @@ def add_samples(store: Store, project: Project, *, count: int = 2, label_map: La
 def count(store: Store, table: str, where: str = "1") -> int:
     """Number of rows; for tests only."""
     return int(store.db.execute(f"SELECT count(*) FROM {table} WHERE {where}").fetchone()[0])
+
+
+def add_many_samples(store: Store, project: Project, *, count: int, num_blobs: int = 40) -> list[int]:
+    """Thousands of rows in one transaction, sharing a few pictures and masks; returns their ids."""
+    first = add_samples(store, project, count=num_blobs)
+    rows = [dict(row) for row in store.db.query("SELECT * FROM samples WHERE project_id = ? ORDER BY id", [project.id])]
+    rows = [row for row in rows if row["id"] in {sample.id for sample in first}]
+    start = max(row["id"] for row in rows)
+    with store.write() as db:
+        db.table("samples").insert_all(
+            ({**rows[number % num_blobs], "id": start + number, "seed": 1000 + number, "recipe": f"many-{number}"}
+             for number in range(1, count - num_blobs + 1)), batch_size=500)
+    return [row.id for row in store.sample_rows(project.id)]

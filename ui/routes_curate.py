@@ -11,7 +11,7 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 
 from saadi import curation, quality
-from saadi.records import Project
+from saadi.records import Project, Sample
 from saadi.store import Store
 from ui.context import Context
 from ui.payloads import MarkSamples
@@ -55,7 +55,7 @@ def build_router(context: Context) -> APIRouter:
             sample = store.sample(sample_id)
             project, selector = store.project(sample.project_id), store.active_model(sample.project_id, "selector")
             spaces = {"look": quality.LOOK} | ({"selector": curation.selector_space(selector.id)} if selector else {})
-            found = {name: _neighbour_view(store, project, sample.blob, space) for name, space in spaces.items()}
+            found = {name: _neighbour_view(store, project, sample, space) for name, space in spaces.items()}
             return {
                 "nearest": {name: view for name, view in found.items() if view},
                 "average": (selector.metrics.get("val") or {}).get("dice_per_class", {}) if selector else {},
@@ -76,19 +76,20 @@ def _json(value: dict[str, Any], request: Request) -> Response:
     return Response(gzip.compress(data, 1), media_type="application/json", headers={"Content-Encoding": "gzip"})
 
 
-def _neighbour_view(store: Store, project: Project, blob: str, space: str) -> dict[str, Any] | None:
-    found = curation.nearest_real(store, project, blob, space)
+def _neighbour_view(store: Store, project: Project, sample: Sample, space: str) -> dict[str, Any] | None:
+    found = curation.nearest_real(store, project, sample.blob, space)
     if found is None:
         return None
     image = found.image
     label_map = store.label_map(image.label_map_id).blob if image.label_map_id else None
+    has_its_mask = label_map == sample.label_map_blob
     return {
         "blob": image.blob,
         "label_map_blob": label_map,
         "name": image.source_name,
         "group": image.group_id,
-        "words": nearness(found.share_farther, num_unseen=found.num_unseen),
-        "is_very_close": found.share_farther >= VERY_CLOSE,
+        "words": nearness(found.share_farther, num_unseen=found.num_unseen, has_its_mask=has_its_mask),
+        "is_suspicious": found.share_farther >= VERY_CLOSE and not has_its_mask,
         "quality": round(found.quality, 4),
     }
 

@@ -61,17 +61,19 @@ def describe(score: Score | None, asked: Collection[str], invented: Collection[s
     return text + (f" It also sees {' and '.join(list(invented)[:2])} that nobody drew." if invented else "")
 
 
-def nearness(share_farther: float, *, num_unseen: int) -> str:
+def nearness(share_farther: float, *, num_unseen: int, has_its_mask: bool = False) -> str:
     """Return a sentence on how near an image is to the real training images, against real images that training never saw.
 
     Args:
         share_farther: Share of the unseen real images that lie farther away, 0-1.
         num_unseen: Their number.
+        has_its_mask: It was made from the label map of that very real image, so that the same layout is what was asked for.
     """
     if share_farther >= VERY_CLOSE:
-        return f"Closer than {percent(share_farther)} of {num_unseen} unseen real images: compare the two, it may be a copy."
-    if share_farther >= 0.25:
+        close = f"Closer than {percent(share_farther)} of {num_unseen} unseen real images"
+        return f"{close}, but both have the same mask." if has_its_mask else f"{close}: compare the two, it may be a copy."
+    if share_farther >= 0.4:
         return f"As close as unseen real images usually are (closer than {percent(share_farther)} of them)."
-    if share_farther > 0.02:
-        return f"Unlike most real images: only {percent(share_farther)} of the unseen ones lie farther away."
-    return f"Unlike the real images: all but {percent(share_farther)} of {num_unseen} unseen ones are closer to them."
+    if share_farther >= 0.05:
+        return f"Farther from the real images than most unseen ones (closer than {percent(share_farther)} of them)."
+    return f"Unlike the real images: farther away than {percent(1 - share_farther)} of {num_unseen} unseen ones."

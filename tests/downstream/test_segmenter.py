@@ -20,6 +20,16 @@ def test_prediction_has_the_image_size_and_features_one_row_per_image(model):
     assert made.features(images).shape[0] == 3 and np.isfinite(made.features(images)).all()
 
 
+@pytest.mark.parametrize("model", ["unet", "segresnet"])
+def test_predictions_and_features_of_one_pass_are_those_of_two(model):
+    images, _ = tiny.scenes(5, side=40)
+    made = tiny.segmenter(model)
+    found, features = made.predict_with_features(images)
+    assert np.array_equal(features, made.features(images)) and features.shape[0] == 5
+    for one, other in zip(found, made.predict(images), strict=True):
+        assert np.array_equal(one.label_map, other.label_map) and one.confidence == other.confidence
+
+
 def test_selector_and_judge_are_different_families():
     assert default_architecture("selector", num_classes=2)["model"] != default_architecture("judge", num_classes=2)["model"]
 

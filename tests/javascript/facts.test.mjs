@@ -98,6 +98,7 @@ for (const [sort, expected] of [
   ["newest", [4, 3, 2, 1]],
   ["best", [1, 4, 2, 3]],
   ["worst", [2, 4, 1, 3]],
+  ["judge", [2, 1, 4, 3]],
   ["weakest", [1, 2, 4, 3]],
   ["doubtful", [1, 4, 2, 3]],
   ["quality", [2, 3, 1, 4]],
@@ -105,11 +106,13 @@ for (const [sort, expected] of [
   ["votes", [1, 2, 4, 3]],
   ["wins", [1, 4, 2, 3]],
   ["rarest", [2, 1, 4, 3]],
+  ["flagged", [1, 4, 3, 2]],
+  ["version", [4, 1, 3, 2]],
   ["mask", [1, 2, 3, 4]],
 ])
   test(`sorted by ${sort}, unknown ones come last`, () => assert.deepEqual(ids({}, sort), expected));
 
-test("every order of the list is tested above", () => assert.equal(Object.keys(SORTS).length, 11));
+test("every order of the list is tested above", () => assert.equal(Object.keys(SORTS).length, 14));
 
 test("each active filter is a chip, and taking all away gives the empty filter", () => {
   let filter = { ...EMPTY, classes: [1, 2], selector: [20, 100], rarity: [0, 10], votes: "won", version: "v1", flagged: true };

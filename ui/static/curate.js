@@ -261,9 +261,9 @@ class CurateTab {
     card.classList.toggle("sx-current", item.id === this.current);
     card.classList.toggle("sx-chosen", isChosen);
     const [frame, foot] = card.children;
-    if (frame.dataset.blob !== item.blob) {
+    if (frame.dataset.id !== String(item.id)) {
       // In flight only the mean colour is shown: pictures that nobody will see would delay those that somebody will.
-      frame.dataset.blob = this.grid.isFlying ? "" : item.blob;
+      frame.dataset.id = this.grid.isFlying ? "" : item.id;
       frame.style.backgroundColor = item.color ? `#${item.color}` : "";
       replace(
         frame,
@@ -416,21 +416,18 @@ class CurateTab {
     this.send(before, now, () => this.history.push(before));
   }
 
-  /** Show new states at once and store them, one after the other, so that quick keys never wait and never swap. */
+  /** Show new states at once and store them; where that fails, show what was before. */
   send(states, before, giveUp) {
     this.put(states);
-    this.sending = (this.sending ?? Promise.resolve()).then(() =>
-      act(null, async () => {
-        try {
-          await curate(states, { origin: this });
-        } catch (error) {
-          giveUp();
-          this.put(before);
-          throw error;
-        }
-      }),
-    );
-    return this.sending;
+    return act(null, async () => {
+      try {
+        await curate(states, { origin: this });
+      } catch (error) {
+        giveUp();
+        this.put(before);
+        throw error;
+      }
+    });
   }
 
   /** A decision was stored elsewhere: in the close look or a comparison, which the key for undo takes back, too. */

@@ -26,12 +26,24 @@ export const DECISIONS = [
   ["quarantined", "Quarantine", "Q"],
 ];
 
-/** Set states of samples; who listens to "samples" can show them without asking again. Returns the states before. */
-export async function curate(states, { isUndo = false, origin = null } = {}) {
-  const { before } = await post("/api/samples/curate", { project_id: state.project.id, states });
-  emit("samples", { states, before, isUndo, origin });
-  refreshOverview().catch(() => {});
-  return before;
+const OVERVIEW_MS = 250;
+let overviewTimer = 0,
+  lastDecision = Promise.resolve();
+
+/**
+ * Set states of samples; who listens to "samples" can show them without asking again. Returns the states before. One after
+ * the other: two quick decisions must neither swap on the server nor in the list of what can be undone.
+ */
+export function curate(states, { isUndo = false, origin = null } = {}) {
+  const stored = lastDecision.then(async () => {
+    const { before } = await post("/api/samples/curate", { project_id: state.project.id, states });
+    emit("samples", { states, before, isUndo, origin });
+    clearTimeout(overviewTimer); // many quick decisions ask for the counts once
+    overviewTimer = setTimeout(() => refreshOverview().catch(() => {}), OVERVIEW_MS);
+    return before;
+  });
+  lastDecision = stored.catch(() => {});
+  return stored;
 }
 
 export class DetailView {

@@ -187,6 +187,7 @@ export const SORTS = {
   newest: ["Newest", (a, b) => b.id - a.id],
   best: ["Best first", most("selector")],
   worst: ["Worst first", least("selector")],
+  judge: ["Judge: worst first", least("judge")],
   weakest: ["Weakest class", by((item) => weakest(item)?.dice ?? null)],
   doubtful: ["Models disagree", most("disagreement")],
   quality: ["Least like real", least("quality")],
@@ -194,6 +195,8 @@ export const SORTS = {
   votes: ["Most votes", by((item) => (item.votes ? -item.votes : null))],
   wins: ["Most votes won", most("wins")],
   rarest: ["Rarest classes", least("rarity")],
+  flagged: ["Flagged first", by((item) => (item.flagged ? 0 : 1))],
+  version: ["By version", by((item) => item.version)],
   mask: ["By mask", (a, b) => (a.label_map_blob === b.label_map_blob ? a.id - b.id : a.label_map_blob < b.label_map_blob ? -1 : 1)],
 };
 

@@ -65,7 +65,7 @@ function showNearest(root, sample, found) {
       h("p", { class: "sx-note" }, "The nearest real image is shown once the images have been measured (button Map, then Make the map)."),
     );
   const name = names.includes(space) ? space : names[0],
-    { blob, label_map_blob, words, is_very_close } = found[name];
+    { blob, label_map_blob, words, is_suspicious } = found[name];
   const real = { kind: "real", blob, label_map_blob, title: `Real: ${found[name].name}` };
   replace(
     root,
@@ -95,7 +95,7 @@ function showNearest(root, sample, found) {
             showNearest(root, sample, found);
           },
         ),
-      h("p", { class: is_very_close ? "sx-words sx-warning" : "sx-words" }, words),
+      h("p", { class: is_suspicious ? "sx-words sx-warning" : "sx-words" }, words),
       h("p", { class: "sx-note" }, names.length > 1 ? "" : `In ${SPACES[name].toLowerCase()}. `, "A hint, no privacy test."),
     ),
   );
