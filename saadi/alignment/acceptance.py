@@ -39,7 +39,7 @@ def headline(found: Sequence[Question]) -> str:
     if not known:
         return "This version was not tested."
     if red:
-        return f"{red} of {known} say no: keep the old one."
+        return f"{red} of {known} say{'s' if red == 1 else ''} no: keep the old one."
     return f"{known} of {known} say yes: accept it."
 
 

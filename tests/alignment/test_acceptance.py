@@ -40,7 +40,7 @@ def test_a_red_number_answers_its_own_question_only(change, key, words):
     found = questions(metrics(**change), NAMES)
     assert [name for name, verdict in verdicts(found).items() if verdict == "no"] == [key]
     assert words in next(question.words for question in found if question.key == key)
-    assert headline(found) == "1 of 4 say no: keep the old one."
+    assert headline(found) == "1 of 4 says no: keep the old one."
 
 
 def test_less_overlap_is_neither_preferred_nor_faithful():

@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 from safetensors.numpy import save_file
 
 from saadi.alignment import resume
-from saadi.records import Adapter, Job, Pair
+from saadi.records import Adapter, Job, Pair, Score
 from saadi.store import Store
 from tests import builders
 from tests.browser.conftest import Studio
@@ -88,7 +88,6 @@ def test_before_there_are_enough_pairs_it_says_what_is_missing_and_where_to_get_
     expect(plan.locator("[data-reason=other_generator]")).to_have_text("6 images made by an earlier generator")
     expect(tab.locator("#align-wait")).to_contain_text("0 usable pairs, 16 needed: 16 missing")
     expect(tab.locator("#align-now")).to_be_disabled()
-    expect(plan.locator("[data-class='1']")).to_contain_text("liver")
     tab.get_by_role("button", name="Open Generate").click()
     expect(tab.locator("[data-panel=generate]")).to_be_visible()
 
@@ -228,3 +227,38 @@ def test_versions_are_a_tree_with_reasons_and_a_way_back(tab: Page, tiny: Studio
     tree.get_by_role("button", name="Use v2 again").click()
     tab.click("#confirm-version")
     expect(tree.locator(".sx-version[data-state=accepted]")).to_contain_text("v2")
+
+
+def test_with_enough_pairs_it_tells_classes_minutes_and_whom_it_waits_for(page: Page, tiny: Studio):
+    with Store.open(tiny.home) as store:
+        project, selector = store.project(1), store.active_model(1, "selector")
+        assert selector is not None
+        for number in range(17):
+            pixels = np.zeros((16, 16), np.uint8)
+            pixels[number % 15, number // 15] = 1
+            pixels[15] = 2 * (number < 3)
+            drawing = store.add_label_map(1, blob=store.blobs.put_label_map(pixels), name=str(number), author="ann",
+                                          request_id=builders.new_request(), origin="drawn")  # fmt: skip
+            for sample, dice in zip(builders.add_samples(store, project, label_map=drawing), (0.9, 0.4), strict=True):
+                store.add_scores([Score(sample.id, selector.id, "selector", dice, dice, 0.9, {}, sample.label_map_blob)])
+        other, _ = store.add_job("generate", {}, project_id=1, actor="ann", request_id=builders.new_request())
+        tab = opened(page, tiny)
+        plan = tab.locator(".sx-plan-card")
+        expect(plan.locator(".sx-promise")).to_contain_text("17 pairs to learn from")
+        expect(plan.locator(".sx-promise")).to_contain_text("(a guess)")
+        short = plan.locator(".sx-promise").inner_text()
+        tab.get_by_text("Settings").click()
+        tab.fill("#align-steps", "100000")
+        assert plan.locator(".sx-promise").inner_text() != short
+        tab.fill("#align-steps", "150")
+        expect(plan.locator("[data-source=score]").last).to_have_text("17 the score decides")
+        expect(plan.locator("[data-class='1'][data-thin=false] b")).to_have_text("17")
+        expect(plan.locator("[data-class='2'][data-thin=true]")).to_contain_text("Few: generate images for more masks with it.")
+        expect(tab.locator("#align-wait")).to_contain_text("It will wait: generating images comes first")
+        tab.click("#align-now")
+        expect(tab.locator(".sx-running")).to_contain_text("Waiting for 1 other job", timeout=10_000)
+        expect(plan).to_be_hidden()
+        store.cancel_job(other.id, actor="ann")
+        for job in store.jobs(1, active_only=True):
+            assert (job.kind, job.params["steps"], job.params["gate_masks"]) == ("align", 150, 32)
+            store.cancel_job(job.id, actor="ann")

@@ -31,6 +31,24 @@ export function mount(element) {
   new AlignTab(element);
 }
 
+/** Before the first version there is nothing to show but what will come. */
+function guide() {
+  const step = (title, text) => h("li", {}, h("b", {}, title), text);
+  return h(
+    "section",
+    { class: "sx-card sx-guide", hidden: true },
+    h("h2", {}, "How it goes"),
+    h(
+      "ol",
+      {},
+      step("Pairs", "Votes and scores say which of two images of one mask is better."),
+      step("Learning", "A small addition to the generator learns from them. You watch the same masks change, and may stop at any time."),
+      step("Test", "Old against new on masks that were not learned from: four questions, and your own eye, blind."),
+      step("Your decision", "Accept the new version or keep the old one. Every version stays in the list, one click away."),
+    ),
+  );
+}
+
 class AlignTab {
   constructor(element) {
     Object.assign(this, { root: element, job: null, found: { items: [] }, opened: null });
@@ -81,12 +99,13 @@ class AlignTab {
     this.verdict = new Verdict({ test: (adapter) => this.test(adapter), choose: (...choice) => this.choose(...choice) });
     this.versions = new Versions({ look: (item) => this.look(item), choose: (...choice) => this.confirm(...choice) });
     this.question = h("section", { class: "sx-card sx-confirm", hidden: true, role: "group", "aria-label": "Confirm" });
+    this.guide = guide();
     this.trial = new Trial({ done: () => this.trialDone() });
     this.columns = h(
       "div",
       { class: "sx-two-columns" },
       h("div", { class: "sx-stack" }, this.plan.root, this.question, this.versions.root),
-      h("div", { class: "sx-stack" }, this.verdict.root),
+      h("div", { class: "sx-stack" }, this.verdict.root, this.guide),
     );
     element.classList.add("sx-align");
     element.append(this.running, this.columns, this.trial.root);
@@ -219,7 +238,7 @@ class AlignTab {
     this.running.hidden = !shown || !this.trial.root.hidden;
     this.details.open = learns;
     this.root.classList.toggle("sx-wide", learns);
-    if (learns) this.verdict.root.hidden = true;
+    if (learns) this.verdict.root.hidden = this.guide.hidden = true;
   }
 
   showJob(job) {
@@ -258,6 +277,7 @@ class AlignTab {
   }
 
   showVersions() {
+    this.guide.hidden = this.found.items.length > 0 || this.isFollowing;
     this.versions.show(this.found, this.opened);
     this.verdict.show(this.isFollowing ? null : this.found.items.find((item) => item.id === this.opened), this.found);
   }

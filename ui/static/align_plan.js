@@ -78,9 +78,9 @@ export class Plan {
     replace(
       this.body,
       this.sources(found),
-      h("p", { class: "sx-plan-votes" }, votesInWords(found.votes)),
+      found.num_images || found.votes.left_out ? h("p", { class: "sx-plan-votes" }, votesInWords(found.votes)) : null,
       this.leftOut(found),
-      this.classes(found),
+      found.num_images ? this.classes(found) : null,
     );
     this.showWait();
   }
@@ -138,7 +138,7 @@ export class Plan {
         .filter(([key]) => counts[key])
         .map(([key, text]) => h("li", { dataset: { reason: key, count: counts[key] } }, text(counts[key])));
     const all = [...lines(found.pairs_left_out, PAIRS_LEFT_OUT), ...lines(found.images_left_out, IMAGES_LEFT_OUT)];
-    if (!all.length) return h("p", { class: "sx-note" }, "Nothing is left out.");
+    if (!all.length) return found.num_images ? h("p", { class: "sx-note" }, "Nothing is left out.") : null;
     return h("div", { class: "sx-left-out" }, h("h3", {}, "Left out"), h("ul", {}, all));
   }
 

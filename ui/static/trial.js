@@ -126,7 +126,7 @@ export class Trial {
     this.setZoom(1, 50, 50);
     this.root.dataset.pair = this.current.pair;
     this.counter.textContent = `Pair ${this.total - this.queue.length} of ${this.total}`;
-    this.info.textContent = "One side is the version in use, the other the new one. You are told at the end.";
+    this.info.textContent = "One side is the old version, the other the new one. You are told at the end.";
     this.shownAt = performance.now();
   }
 

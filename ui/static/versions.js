@@ -49,6 +49,7 @@ export class Versions {
   }
 
   show(answer, opened) {
+    this.root.hidden = answer.engine_id === null; // nothing could be in use
     const names = new Map(answer.items.map((item) => [item.id, item.name])),
       present = answer.items.filter((item) => item.model_id === answer.engine_id),
       earlier = answer.items.filter((item) => item.model_id !== answer.engine_id),
