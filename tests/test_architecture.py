@@ -26,7 +26,7 @@ LEVELS = {
     "saadi.alignment": RECIPES, "saadi.evidence": RECIPES, "saadi.exports": RECIPES, "saadi.generation": RECIPES,
     "saadi.pairing": RECIPES, "saadi.demo": RECIPES, "saadi.datasets.folder": RECIPES, "saadi.engines.fitting": RECIPES,
     "saadi.engines.checkpoints": RECIPES, "saadi.downstream.training": RECIPES, "saadi.downstream.scoring": RECIPES,
-    "saadi.datasets.real": RECIPES,
+    "saadi.datasets.real": RECIPES, "saadi.segmentation.helper": RECIPES, "saadi.segmentation.service": RECIPES,
     "saadi.cli": COMMANDS, "saadi.doctor": COMMANDS, "saadi.bench": COMMANDS, "saadi.__main__": COMMANDS,
     "ui": PAGE, "app": PROGRAM,
 }

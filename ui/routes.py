@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from saadi.errors import NotFoundError
-from ui import pictures, routes_jobs, routes_library, routes_pool
+from ui import pictures, routes_jobs, routes_library, routes_pool, routes_segment
 from ui.context import STATIC_DIR, Context
 
 STATIC_TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
@@ -14,7 +14,7 @@ STATIC_TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; char
 def build_router(context: Context) -> APIRouter:
     """Return every own route; each opens its own store."""
     router = APIRouter()
-    for part in (pictures, routes_library, routes_pool, routes_jobs):
+    for part in (pictures, routes_library, routes_pool, routes_jobs, routes_segment):
         router.include_router(part.build_router(context))
 
     @router.get("/healthz")
