@@ -69,6 +69,6 @@ def head(context: Context) -> str:
     """Return what goes into the page's head: our style sheets, loaded before anything is drawn."""
     base = f"/static/{context.static_version}"
     sheets = "".join(
-        f'<link rel="stylesheet" href="{base}/{name}.css">' for name in ("studio", "controls", "draw", "review", "tabs")
+        f'<link rel="stylesheet" href="{base}/{name}.css">' for name in ("studio", "controls", "draw", "smart", "review", "tabs")
     )
     return f'{sheets}<link rel="icon" type="image/svg+xml" href="{base}/icon.svg">'
