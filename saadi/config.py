@@ -79,6 +79,12 @@ def device_name() -> str | None:
     return os.environ.get("SAADI_DEVICE") or None
 
 
+def sam_checkpoint() -> Path | None:
+    """`SAADI_SAM_CHECKPOINT`: Meta's file of Segment Anything weights, for the smart click; None = not set."""
+    configured = os.environ.get("SAADI_SAM_CHECKPOINT")
+    return Path(configured).expanduser() if configured else None
+
+
 def assets_dir() -> Path:
     """Weights fitted to the phantom data, shipped with the program."""
     return Path(__file__).resolve().parent.parent / "assets"

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from saadi import jobs
+from saadi import config, jobs
 from saadi.config import Home
 from saadi.errors import SaadiError
 from saadi.store import Store
@@ -29,7 +29,7 @@ class Check:
 
 def examine(home: Home) -> list[Check]:
     """Look at the machine first, then at the data folder; a check that cannot be made is a failed one."""
-    checks = [_python(), _sqlite(), _torch(), _disk(home), _worker(home)]
+    checks = [_python(), _sqlite(), _torch(), _smart_click(), _disk(home), _worker(home)]
     try:
         with Store.open(home) as store:
             checks += list(_store_checks(store))
@@ -60,6 +60,19 @@ def _torch() -> Check:
     device = devices.device()
     precision = "bf16" if devices.fast_dtype(device) == torch.bfloat16 else "fp32 (no native bf16 here)"
     return Check("torch", True, f"{torch.__version__} on {device}, {precision}, {torch.get_num_threads()} threads")
+
+
+def _smart_click() -> Check:
+    if (checkpoint := config.sam_checkpoint()) is None:
+        return Check("smart click", True, "GrabCut; no SAM checkpoint is set, SAADI_SAM_CHECKPOINT names Meta's file")
+    try:
+        from saadi import devices
+        from saadi.segmentation import sam
+
+        found = sam.load(checkpoint, devices.device())
+    except (SaadiError, ImportError, OSError) as error:
+        return Check("smart click", False, f"GrabCut only: {error}")
+    return Check("smart click", True, f"SAM ({found.name}) on {found.on}, from {checkpoint.name}")
 
 
 def _disk(home: Home) -> Check:

@@ -7,7 +7,7 @@ from saadi.errors import BadInputError
 
 
 def test_unknown_benchmark_names_those_that_exist():
-    with pytest.raises(BadInputError, match=r"no benchmark 'speed'; there are: generation, .*, quality, ui"):
+    with pytest.raises(BadInputError, match=r"no benchmark 'speed'; there are: generation, .*, quality, clicks, ui"):
         bench.main(["speed"])
 
 

@@ -27,7 +27,7 @@ TABS: tuple[tuple[str, Callable[[Context], Panel]], ...] = (
     ("Export", build_export_tab),
 )
 FIRST_TAB = "Draw"
-SHEETS = ("studio", "controls", "draw", "generate", "review", "curate", "vote", "tabs", "align", "dialogs", "small")
+SHEETS = ("studio", "controls", "draw", "smart", "generate", "review", "curate", "vote", "tabs", "align", "dialogs", "small")
 
 
 def build_page(context: Context) -> gr.Blocks:

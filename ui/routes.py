@@ -14,6 +14,7 @@ from ui import (
     routes_library,
     routes_pool,
     routes_review,
+    routes_segment,
 )
 from ui.context import STATIC_DIR, Context
 
@@ -26,6 +27,7 @@ def build_router(context: Context) -> APIRouter:
     parts = (
         pictures,
         routes_library,
+        routes_segment,
         routes_pool,
         routes_review,
         routes_curate,

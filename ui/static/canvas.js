@@ -3,6 +3,7 @@
 import { joined, makeEraser, makePen, paintCapsule, paintPolygon, paintSquare } from "./raster.js";
 import { applyMove, pickClass, relabelSelected, selectionOf, TOOLS } from "./strokes.js";
 import { h } from "./lib.js";
+import { Smart } from "./smart.js";
 
 const MAX_UNDO = 500,
   MAX_UNDO_BYTES = 256e6, // wide edits of large masks take megabytes each
@@ -51,7 +52,8 @@ export class MaskCanvas {
     });
     this.imageLayer = h("canvas", { class: "sx-layer" });
     this.labelLayer = h("canvas", { class: "sx-layer sx-layer-labels" });
-    this.stage = h("div", { class: "sx-stage" }, this.imageLayer, this.labelLayer);
+    this.smart = new Smart(this);
+    this.stage = h("div", { class: "sx-stage" }, this.imageLayer, this.labelLayer, this.smart.layer);
     this.guide = h("canvas", { class: "sx-guide" });
     this.cursor = h("div", { class: "sx-cursor", hidden: true });
     this.view = h(
@@ -60,6 +62,7 @@ export class MaskCanvas {
       this.stage,
       this.guide,
       this.cursor,
+      this.smart.busy,
     );
     this.lut = new Uint32Array(256);
     this.setOpacity(this.opacity);
@@ -81,6 +84,7 @@ export class MaskCanvas {
     this.fillLut();
     this.blitAll();
     this.showImage(image);
+    this.smart.loaded();
     this.fit();
     this.onChange();
   }
@@ -361,6 +365,7 @@ export class MaskCanvas {
   }
   setTool(tool) {
     if (tool !== this.tool && this.tool !== "pick") this.lastTool = this.tool;
+    if (tool !== this.tool) this.smart.use(); // what is shown is wanted
     this.tool = tool;
     this.polygon = [];
     this.selection = null;
@@ -432,6 +437,7 @@ export class MaskCanvas {
     view.addEventListener("pointerleave", () => {
       if (!this.stroke) {
         this.hover = null;
+        this.smart.leave();
         this.moveCursor();
       }
     });
@@ -474,7 +480,7 @@ export class MaskCanvas {
     if (["base", "model"].includes(this.shown)) this.setShown("edit"); // a stroke that cannot be seen would be a surprise
     const point = this.at(event),
       tool = TOOLS[this.tool];
-    if (event.altKey) pickClass(this, point);
+    if (event.altKey && this.tool !== "smart") pickClass(this, point);
     else tool.down(this, point, event);
     if (this.stroke) this.stroke.tool = tool;
     this.drawGuide();
@@ -498,6 +504,7 @@ export class MaskCanvas {
       for (const part of parts.length ? parts : [event]) this.stroke.tool.move?.(this, this.at(part), part);
     }
     this.moveCursor();
+    if (this.tool === "smart") this.smart.hover(this.hover);
     if (this.stroke || this.polygon.length) this.drawGuide();
   }
   pinch(event) {
@@ -535,7 +542,7 @@ export class MaskCanvas {
 
   /** Whether Escape would give up something here. */
   isBusy() {
-    return !!(this.polygon.length || this.selection || this.stroke);
+    return !!(this.polygon.length || this.selection || this.stroke || this.smart.isPending());
   }
 
   /** Handle one key; returns true when it was ours. */
@@ -543,7 +550,8 @@ export class MaskCanvas {
     const key = event.key.toLowerCase();
     if (event.ctrlKey || event.metaKey) {
       if (key === "z") {
-        event.shiftKey ? this.redoStep() : this.undoStep();
+        if (this.smart.isPending() && !event.shiftKey) this.smart.takeBack();
+        else event.shiftKey ? this.redoStep() : this.undoStep();
         return true;
       }
       if (key === "y") {
@@ -557,6 +565,7 @@ export class MaskCanvas {
     const on = event.composedPath()[0];
     if ((key === " " || key === "enter") && on.closest?.("button,summary")) return false;
     if (key.startsWith("arrow") && on.closest?.("input")) return false;
+    if (this.smart.key(key)) return true;
     if (this.selection && this.selectionKey(KEY_OF_CODE[event.code] ?? key, event.shiftKey)) return true;
     if (key >= "0" && key <= "9" && key.length === 1) {
       if (+key < this.classes.length) this.setClass(+key);
@@ -618,6 +627,7 @@ export const TOOL_KEYS = {
   r: "box",
   g: "fill",
   w: "wand",
+  s: "smart",
   i: "pick",
   v: "move",
 };
@@ -625,7 +635,7 @@ export const TOOL_KEYS = {
 /** Shift turns these into other characters, which differ by keyboard. */
 const KEY_OF_CODE = { Comma: ",", Period: "." };
 /** Tools that only begin at the first touch; what they began can be taken back. */
-const DRAGGED = ["brush", "erase", "lasso", "box"];
+const DRAGGED = ["brush", "erase", "lasso", "box", "smart"];
 
 // Patterns by class, repeating after six; the class chips wear the same.
 const PATTERNS = [

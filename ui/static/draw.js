@@ -528,6 +528,7 @@ class DrawTab {
 
   async generate() {
     const { doc } = this;
+    await this.canvas.smart.use(); // a mask that is still only shown is meant as well
     await doc.saver.flush();
     const mapId = doc.saver.id ?? doc.stored?.id;
     if (!mapId) throw new ApiError("Draw something first; an empty mask has nothing to show.", 0, null);

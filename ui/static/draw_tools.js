@@ -14,6 +14,7 @@ const TOOLS = [
   ["box", "R", "Box", "M3 5h14v10H3z"],
   ["fill", "G", "Fill", "M4 10 10 4l6 6-6 6zM10 4 8 2M17 13c1.500 2 1.500 4 0 4s-1.500-2 0-4"],
   ["wand", "W", "Magic wand", "M3 17 12 8M14 2v4M12 4h4M17 8v3M15.500 9.500h3M9 3v2M8 4h2"],
+  ["smart", "S", "Smart click", "M4 2v12l3-3 2 5 2-1-2-5h4zM14 3v4M12 5h4M16 9v2M15 10h2"],
   ["pick", "I", "Pick class", "M4 16v-3l7-7 3 3-7 7zM10 5l5 5M13 4l2-2 3 3-2 2"],
   ["move", "V", "Move shape", "M10 2v16M2 10h16M8 4l2-2 2 2M8 16l2 2 2-2M4 8l-2 2 2 2M16 8l2 2-2 2"],
 ];
@@ -45,7 +46,7 @@ export class DrawTools {
       const input = h("input", { type: "range", "aria-label": label, oninput: () => oninput(+input.value), ...attributes });
       return input;
     };
-    this.undo = button("\u21b6", "Undo (Ctrl+Z)", () => canvas.undoStep());
+    this.undo = button("\u21b6", "Undo (Ctrl+Z)", () => (canvas.smart.isPending() ? canvas.smart.takeBack() : canvas.undoStep()));
     this.redo = button("\u21b7", "Redo (Ctrl+Shift+Z)", () => canvas.redoStep());
     this.sizeInput = slider("Brush size in pixels", { min: 1, max: 200 }, (value) => canvas.setSize(value));
     this.toleranceInput = slider("Tolerance of the wand", { min: 0, max: 128 }, (value) => this.set("tolerance", value));
@@ -110,7 +111,7 @@ export class DrawTools {
       button("1:1", "One pixel of the mask on one of the screen (N)", () => canvas.actualSize()),
       button("?", "All keys (?)", () => showKeys()),
     );
-    replace(this.hint, this.measured, this.zoomText, this.viewBar);
+    replace(this.hint, canvas.smart.bar, this.measured, this.zoomText, this.viewBar);
   }
 
   /** Show another layer; what the segmenter sees is fetched when it is first asked for. */
@@ -206,7 +207,8 @@ export class DrawTools {
       node.setAttribute("aria-pressed", index === canvas.classIndex && canvas.tool !== "erase");
       node.previousSibling.setAttribute("aria-pressed", canvas.hiddenClasses.has(index));
     }
-    this.undo.disabled = !canvas.undo.length;
+    canvas.smart.show();
+    this.undo.disabled = !canvas.undo.length && !canvas.smart.isPending();
     this.redo.disabled = !canvas.redo.length;
     this.slider.hidden = !paints && canvas.tool !== "wand";
     this.sizeInput.hidden = !paints;
@@ -321,6 +323,8 @@ const KEYS = [
   ["B  E", "brush, eraser"],
   ["P  L  R", "polygon, lasso, box"],
   ["G  W", "fill, magic wand"],
+  ["S", "smart click: click an object or drag a box around it"],
+  ["Enter  Esc", "use or drop what the smart click found (Shift + click takes away)"],
   ["I or Alt + click", "pick the class under the pointer"],
   ["V", "move, turn or scale a shape; Shift + click adds one"],
   ["Arrows  ,  .", "move or turn the chosen shape (Shift: further)"],

@@ -2,6 +2,7 @@
 // map and the event; `guide` gives the lines to show while it works, as lists of points.
 import { flood, paintBox, paintMask, paintPolygon, wand } from "./raster.js";
 import { toast } from "./lib.js";
+import { smartTool } from "./smart.js";
 import { componentAt, middleOf, moveShape } from "./shapes.js";
 
 const HANDLE_PX = 12,
@@ -130,7 +131,7 @@ const move = {
   },
 };
 
-export const TOOLS = { brush, erase: brush, lasso, box, polygon, fill, wand: magic, pick, move };
+export const TOOLS = { brush, erase: brush, lasso, box, polygon, fill, wand: magic, pick, move, smart: smartTool };
 
 /**
  * Move the selected shapes as one undoable edit; they stay selected. Each time they are drawn anew from what they were when
