@@ -55,9 +55,9 @@ def settle(store: Store, project_id: int, *, real_winners: bool = True) -> Settl
     groups = _candidates(store, project_id)
     if not groups:
         raise TooFewError("no scored candidates yet; generate some and let the scorers look at them first")
-    everything = store.votes(project_id)
+    everything, repeats = store.votes_and_repeats(project_id)
     votes = _votes_by_label_map(everything)
-    weights = agreement.weights(everything, store.repeats(project_id))
+    weights = agreement.weights(everything, repeats)
     reals = _real_images(store, project_id) if real_winners else {}
     pairs, conflicts, undecided, outcomes = _settle(groups, votes, weights, reals)
     summary: dict[str, Any] = {
@@ -110,11 +110,11 @@ def num_changed_pairs(store: Store, project_id: int, *, voter: str, block: str) 
     The pairs are settled twice, with these votes and without them, with the same weights of reviewers. In each label map the
     pairs that differ in winner, loser or weight are counted; one that turned round or was replaced by another counts once.
     """
-    votes = store.votes(project_id)
+    votes, repeats = store.votes_and_repeats(project_id)
     cast = {vote.id for vote in votes if vote.voter == voter and vote.block == block}
     touched = {vote.label_map_blob for vote in votes if vote.id in cast}
     groups = {blob: group for blob, group in _candidates(store, project_id).items() if blob in touched}
-    weights = agreement.weights(votes, store.repeats(project_id))
+    weights = agreement.weights(votes, repeats)
     reals = _real_images(store, project_id)
     found = []
     for kept in (votes, [vote for vote in votes if vote.id not in cast]):
@@ -137,12 +137,13 @@ def next_vote_pairs(
     Returns:
         At most `count`; `asking` has the shares.
     """
-    votes = store.votes(project_id)
+    votes, repeats = store.votes_and_repeats(project_id)
     by_label_map = _votes_by_label_map(votes)
-    own = store.votes(project_id, voter=voter, with_repeats=True)
+    own = [vote for vote in votes + [repeat for repeat, _ in repeats] if vote.voter == voter]
+    own.sort(key=lambda vote: vote.id)
     closed = {vote.pair for vote in own} | {vote.pair for vote in votes if vote.kind == "ruling"} | exclude
     met = {vote.pair for vote in votes if vote.kind == "shared" and vote.voter != voter}
-    weights = agreement.weights(votes, store.repeats(project_id))
+    weights = agreement.weights(votes, repeats)
     groups = _candidates(store, project_id)
     rare = _rare_label_maps(store, groups)
     found: list[asking.OpenPair] = []

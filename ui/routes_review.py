@@ -48,7 +48,7 @@ def build_router(context: Context) -> APIRouter:
         from saadi import agreement
 
         with context.open() as store:
-            votes, repeats = store.votes(store.project(project_id).id), store.repeats(project_id)
+            votes, repeats = store.votes_and_repeats(store.project(project_id).id)
         people = agreement.reviewers(votes, repeats)
         return {
             "alpha": asdict(agreement.krippendorff(votes)),
@@ -64,13 +64,13 @@ def build_router(context: Context) -> APIRouter:
         from saadi import agreement, pairing
 
         with context.open() as store:
-            votes = store.votes(store.project(project_id).id)
+            votes, repeats = store.votes_and_repeats(store.project(project_id).id)
             found = pairing.contests(store, project_id)
             cast: dict[tuple[int, int], list[Vote]] = {}
             for vote in votes:
                 cast.setdefault(vote.pair, []).append(vote)
             return {
-                "reviewers": [asdict(person) for person in agreement.reviewers(votes, store.repeats(project_id))],
+                "reviewers": [asdict(person) for person in agreement.reviewers(votes, repeats)],
                 "num_contests": len(found),
                 "contests": [_contest(store, item, cast[item.first_id, item.second_id]) for item in found[:MAX_CONTESTS]],
             }

@@ -92,10 +92,12 @@ class PreferenceStore(CandidateStore):
 
     def repeats(self, project_id: int, *, voter: str | None = None) -> list[tuple[Vote, Vote]]:
         """(repeat, the same voter's blind vote on this pair), both in force; oldest first."""
-        votes = self.votes(project_id, voter=voter, with_repeats=True)
-        blind = {(vote.voter, vote.pair): vote for vote in votes if vote.kind in SAME_KIND["fresh"]}
-        return [(vote, blind[vote.voter, vote.pair]) for vote in votes
-                if vote.kind == "repeat" and (vote.voter, vote.pair) in blind]
+        return _repeats(self.votes(project_id, voter=voter, with_repeats=True))
+
+    def votes_and_repeats(self, project_id: int) -> tuple[list[Vote], list[tuple[Vote, Vote]]]:
+        """`votes` and `repeats` of everybody in one reading."""
+        everything = self.votes(project_id, with_repeats=True)
+        return [vote for vote in everything if vote.kind != "repeat"], _repeats(everything)
 
     def scored_samples(self, project_id: int) -> list[ScoredSample]:
         """Images of the present generator with the active selector's score, oldest first; none in quarantine, and none of which
@@ -212,6 +214,11 @@ class PreferenceStore(CandidateStore):
         vote = self._vote_by_request(request_id)
         assert vote is not None, "a vote just stored is there"
         return vote
+
+
+def _repeats(votes: list[Vote]) -> list[tuple[Vote, Vote]]:
+    blind = {(vote.voter, vote.pair): vote for vote in votes if vote.kind in SAME_KIND["fresh"]}
+    return [(vote, blind[vote.voter, vote.pair]) for vote in votes if vote.kind == "repeat" and (vote.voter, vote.pair) in blind]
 
 
 def _vote(row: dict[str, Any]) -> Vote:

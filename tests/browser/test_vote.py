@@ -230,3 +230,17 @@ def test_the_lead_rules_on_a_contested_pair(reviewer: Callable[[str], Page], tin
     assert [(vote.left_id, vote.answer) for vote in rulings] == [(pair[0], "right")]
     page.get_by_role("button", name="Undo").last.click()
     expect(contest).to_have_count(1)
+
+
+def test_another_reviewer_gets_pairs_of_their_own_and_no_vote_changes_hands(reviewer: Callable[[str], Page], tiny: Studio):
+    page = reviewer("first")
+    press(page, "ArrowLeft")
+    stored(page, tiny, "first", 1)
+    page.evaluate("localStorage.setItem('saadi.person', 'second')")
+    page.keyboard.press("ArrowRight")  # meant for a pair that was chosen for the first one: no vote
+    expect(page.locator(".sx-vote-head .sx-note")).to_have_text("0 votes by you")
+    page.wait_for_selector(f"{PANEL}[data-pair*='-']")
+    press(page, "ArrowRight")
+    assert [vote.answer for vote in stored(page, tiny, "second", 2)] == ["right"]
+    with Store.open(tiny.home) as store:
+        assert [vote.answer for vote in store.votes(1, voter="first")] == ["left"]

@@ -147,6 +147,7 @@ class VoteTab {
       this.single.root,
       this.agreement.root,
     );
+    element.addEventListener("click", (event) => this.meetsAnother() && event.stopPropagation(), { capture: true });
     // Whoever clicks with the mouse wants the keys to answer next, not to press that button again.
     element.addEventListener("click", (event) => {
       if (event.detail && !event.target.closest("summary")) document.activeElement?.blur?.();
@@ -190,7 +191,15 @@ class VoteTab {
     this.open("pairs");
   }
 
+  /** True when somebody else sits here now: the pairs on screen were chosen for another reviewer, so new ones are fetched. */
+  meetsAnother() {
+    if (!state.project || localStorage.getItem(PERSON_KEY) === this.person) return false;
+    this.reset();
+    return true;
+  }
+
   key(event) {
+    if (this.meetsAnother()) return true;
     // A control that was reached by the keyboard keeps its own keys.
     const control = event.target.closest?.("button, summary, a, input");
     if ((event.key === " " || event.key === "Enter") && control && this.root.contains(control)) return false;
@@ -297,7 +306,6 @@ class VoteTab {
 
   answer(answer) {
     if (!this.current) return;
-    if (localStorage.getItem(PERSON_KEY) !== this.person) return this.reset(); // somebody else sits here now
     const pair = this.current;
     const vote = {
       project_id: state.project.id,

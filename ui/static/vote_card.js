@@ -10,23 +10,23 @@ export class EndCard {
   /** `stored`: a promise that ends when all votes are stored. */
   async show(block, stored) {
     const title = h("h2", { tabindex: "-1" }, "Your votes are being stored\u2026");
-    const facts = h("ul", { "aria-live": "polite" });
+    const facts = h("ul");
     const again = h("button", { type: "button", class: "sx-button sx-primary", onclick: () => this.onAgain() }, "Another 5 minutes");
     const learned = h("button", { type: "button", class: "sx-button", onclick: () => openTab("align") }, "See what was learned");
-    replace(this.root, h("div", { class: "sx-card" }, title, facts, h("div", { class: "sx-row" }, again, learned)));
+    const told = h("div", { "aria-live": "polite" }, title, facts);
+    replace(this.root, h("div", { class: "sx-card" }, told, h("div", { class: "sx-row" }, again, learned)));
     this.root.hidden = false;
-    title.focus();
+    title.focus(); // not a button: whoever was pressing Space to skip would close the card unread
     await stored;
     try {
-      const told = await get(`/api/projects/${state.project.id}/blocks/${block}`);
-      title.textContent = `Thank you: ${plural(told.votes, "vote")} in this block`;
-      replace(facts, sentences(told).map((text) => h("li", {}, text)));
+      const result = await get(`/api/projects/${state.project.id}/blocks/${block}`);
+      title.textContent = `Thank you: ${plural(result.votes, "vote")} in this block`;
+      replace(facts, sentences(result).map((text) => h("li", {}, text)));
       this.root.dataset.ready = block;
     } catch (error) {
       title.textContent = "Your votes are stored";
       replace(facts, h("li", {}, `What they changed cannot be shown now: ${error.message}`));
     }
-    again.focus();
   }
 
   hide() {
