@@ -76,6 +76,7 @@ class CurateTab {
       height: 226,
       make: () => this.makeCard(),
       update: (card, item, index) => this.updateCard(card, item, index),
+      drop: (card) => this.dropCard(card),
       label: "Synthetic images",
     });
     this.map = new SampleMap({
@@ -254,6 +255,14 @@ class CurateTab {
     return card;
   }
 
+  /** Pictures asked for and passed by would stand in the queue before those on the screen. */
+  dropCard(card) {
+    const waiting = card.querySelector("img");
+    if (!waiting || waiting.complete) return;
+    waiting.removeAttribute("src");
+    card.firstChild.dataset.id = "";
+  }
+
   updateCard(card, item, index) {
     Object.assign(card.dataset, { index, id: item.id, state: item.curation });
     const isChosen = this.chosen.has(item.id);
@@ -262,6 +271,7 @@ class CurateTab {
     card.classList.toggle("sx-chosen", isChosen);
     const [frame, foot] = card.children;
     if (frame.dataset.id !== String(item.id)) {
+      this.dropCard(card);
       // In flight only the mean colour is shown: pictures that nobody will see would delay those that somebody will.
       frame.dataset.id = this.grid.isFlying ? "" : item.id;
       frame.style.backgroundColor = item.color ? `#${item.color}` : "";

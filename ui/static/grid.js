@@ -3,7 +3,7 @@ import { h } from "./lib.js";
 
 const SPARE_ROWS = 2,
   FAST_SCREENS = 1.2,
-  FAST_MS = 120,
+  FAST_MS = 250,
   SETTLE_MS = 60;
 
 function* inOrder(first, from, last) {
@@ -13,11 +13,12 @@ function* inOrder(first, from, last) {
 
 export class VirtualGrid {
   /**
-   * `make()` builds an empty card, `update(card, item, index)` fills it; cards are reused. While somebody drags the scroll bar,
-   * `isFlying` is true and cards should not ask for pictures that nobody will see; they are filled again once it rests.
+   * `make()` builds an empty card, `update(card, item, index)` fills it, `drop(card)` takes back what it still waits for; cards
+   * are reused. While somebody drags the scroll bar, `isFlying` is true and cards should not ask for pictures that nobody will
+   * see; they are filled again once it rests.
    */
-  constructor({ width, height, gap = 10, make, update, label }) {
-    Object.assign(this, { width, height, gap, make, update, items: [], cards: new Map(), free: [], isFlying: false });
+  constructor({ width, height, gap = 10, make, update, drop = () => {}, label }) {
+    Object.assign(this, { width, height, gap, make, update, drop, items: [], cards: new Map(), free: [], isFlying: false });
     this.space = h("div", { class: "sx-grid-space", role: "listbox", "aria-label": label, "aria-multiselectable": "true" });
     this.root = h("div", { class: "sx-grid", tabindex: "0", role: "group", "aria-label": label }, this.space);
     this.root.addEventListener("scroll", () => this.onScroll(), { passive: true });
@@ -68,6 +69,7 @@ export class VirtualGrid {
     for (const [index, card] of this.cards)
       if (index < first || index >= last) {
         card.remove();
+        this.drop(card);
         this.cards.delete(index);
         this.free.push(card);
       }
