@@ -15,6 +15,8 @@ NOUNS = {
     "align": "alignment",
     "export": "export",
     "import": "import",
+    "predict": "segmentation of an image",
+    "map": "map",
 }
 
 
@@ -37,12 +39,13 @@ def what(store: Store, job: Job) -> str | None:
     if job.kind != "generate":
         return None
     params, adapter = job.params, job.params.get("adapter", "accepted")
-    masks = num_images(params) // int(params["candidates"])
+    candidates = int(params.get("candidates", 1))
+    masks = num_images(params) // candidates
     version = {"accepted": "version in use", "none": "base"}.get(adapter) if isinstance(adapter, str) else None
     version = version or store.adapter(int(adapter)).name
     part = "a part of one image, " if params.get("inpaint") else ""
-    named = f"{masks} mask{'' if masks == 1 else 's'} \u00d7 {params['candidates']}"
-    return f"{part}{named} \u00b7 {version} \u00b7 seed {params['seed']}"
+    named = f"{masks} mask{'' if masks == 1 else 's'} \u00d7 {candidates}"
+    return f"{part}{named} \u00b7 {version} \u00b7 seed {params.get('seed', 0)}"
 
 
 def turn(before: Sequence[Job], *, viewer: str | None) -> str:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
 from saadi import orders
+from saadi.engines import weights
 from saadi.records import Job
 from saadi.store import Store
+from tests import tiny
 from tests.browser.conftest import Studio
 from tests.browser.test_loop import LOADED, open_tab, saved, stroke
 
@@ -29,12 +33,14 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
 
 
 @pytest.fixture
-def draw(page: Page, busy: Studio) -> Page:
-    """Draw over the square image, nothing running."""
+def draw(page: Page, busy: Studio) -> Iterator[Page]:
+    """Draw over the square image, nothing running; what a failed test left running is stopped."""
     busy.wait_for_jobs(timeout_s=120)
     page.goto(busy.url)
     page.wait_for_selector(LOADED, timeout=30_000)
-    return page
+    yield page
+    for job in busy.get("/api/jobs")["active"]:
+        httpx.post(f"{busy.url}/api/jobs/{job['id']}/cancel", json={})
 
 
 def new_mask(page: Page, y: int) -> None:
@@ -51,6 +57,13 @@ def generate(page: Page) -> list[str]:
     page.wait_for_function("old => document.querySelector('.sx-results').innerHTML !== old", arg=before, timeout=60_000)
     page.wait_for_selector(f"{MADE} >> nth=3", timeout=60_000)
     return page.locator(f"{MADE} .sx-seed-chip").all_inner_texts()
+
+
+def until_running(busy: Studio, job: Job) -> None:
+    deadline = time.monotonic() + 60
+    while busy.get(f"/api/jobs/{job.id}")["state"] != "running":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def place(busy: Studio, kind: type[orders.Order], *, actor: str = "ann", **values: object) -> Job:
@@ -152,6 +165,7 @@ def test_escape_stops_within_the_batch_and_leaves_nothing_half_done(draw: Page, 
 def test_the_queue_says_whose_turn_it_is_and_survives_a_reload(draw: Page, busy: Studio):
     new_mask(draw, 0)
     pool = long_pool(busy, actor="bob")
+    until_running(busy, pool)  # a drawing overtakes a pool that only waits
     draw.keyboard.press("Control+Enter")
     note = draw.locator(".sx-results-column .sx-note[role=status]").first
     expect(note).to_have_text(re.compile(r"2nd in the queue, after bob's pool of 4000 images"), timeout=30_000)
@@ -187,3 +201,20 @@ def test_only_what_changed_is_made_and_the_image_is_called_edited(draw: Page, bu
     draw.select_option("#draw-part", "class-2")  # nothing of this class was drawn
     draw.keyboard.press("Control+Enter")
     expect(draw.locator(".sx-toast-bad")).to_contain_text("there is no tip, so nothing would change")
+
+
+def test_where_there_is_nothing_to_compare_one_press_makes_it(draw: Page, busy: Studio):
+    open_tab(draw, "Vote")
+    expect(draw.locator(".sx-vote-info")).to_contain_text("once the scorers are trained")
+    with Store.open(busy.home) as store:
+        for kind in ("selector", "judge"):
+            made = tiny.segmenter("unet")
+            file = store.files.put(weights.to_bytes(made.network.state_dict()))
+            store.add_model(1, kind=kind, architecture=made.architecture, file=file, metrics={}, actor="test")
+    draw.reload()
+    open_tab(draw, "Vote")
+    draw.get_by_role("button", name=re.compile("Make 32")).click()
+    expect(draw.locator(".sx-vote-info")).to_contain_text("the first pairs come in a moment")
+    draw.wait_for_selector("[data-panel=vote][data-pair*='-']", timeout=60_000)
+    draw.keyboard.press("ArrowLeft")
+    draw.wait_for_selector("[data-panel=vote][data-saved='1']")

@@ -1,6 +1,7 @@
 // Vote: two images of one mask, blind. The next pairs are decoded beforehand, so a key shows the next one at once. Which view
 // is open, and the queue of pairs, are here; looking, sending, the block's clock and the other views have modules of their own.
 import {
+  act,
   emit,
   h,
   kbd,
@@ -8,6 +9,7 @@ import {
   onKeys,
   onShow,
   openTab,
+  order,
   PERSON_KEY,
   plural,
   post,
@@ -28,6 +30,8 @@ import { Outbox, read, write } from "./vote_outbox.js";
 import { SingleView } from "./vote_single.js";
 
 const AHEAD = 6,
+  MASKS_TO_MAKE = 8,
+  EACH_TO_MAKE = 4,
   UNDO_DEPTH = 20,
   REFRESH_MS = 1500;
 const KEYS = { ArrowLeft: "left", ArrowRight: "right", ArrowUp: "both_good", ArrowDown: "both_bad", " ": "skip" };
@@ -82,6 +86,12 @@ class VoteTab {
       if (this.view === "agreement") this.agreement.show();
       this.refill();
     });
+    on("job:end", (job) => {
+      if (!["generate", "score"].includes(job.kind)) return;
+      Object.assign(this, { isMaking: false, isEmpty: false });
+      this.refill();
+    });
+    on("overview", () => !this.current && this.say());
     on("person", () => state.project && this.reset());
     withProject(() => this.reset());
     element.dataset.ready = "1";
@@ -226,12 +236,35 @@ class VoteTab {
         : empty
           ? this.isLoading || !this.isEmpty
             ? "Loading\u2026"
-            : "No pairs left to compare. Generate more candidates for the same masks, then come back."
+            : this.emptyWords()
           : this.view === "agreement" || this.view === "card"
             ? ""
             : BLIND);
-    if (words !== this.said) replace(this.info, words, empty && this.isEmpty && generateLink());
+    if (words !== this.said) replace(this.info, words, empty && this.isEmpty && !text && this.wayOut());
     this.said = words;
+  }
+
+  emptyWords() {
+    if (this.isMaking) return `Making ${MASKS_TO_MAKE * EACH_TO_MAKE} images; the first pairs come in a moment.`;
+    if (!state.overview?.models.selector) return "Nothing to compare yet: images are compared once the scorers are trained.";
+    return state.overview.samples ? "You have compared all pairs." : "No images to compare yet.";
+  }
+
+  /** What to do where there is nothing to compare: one press away. */
+  wayOut() {
+    if (this.isMaking) return null;
+    const link = (text, onclick) => h("button", { type: "button", class: "sx-link", onclick }, text);
+    if (!state.overview?.models.selector) return link("Train them in Data", () => openTab("data"));
+    return link(`Make ${MASKS_TO_MAKE * EACH_TO_MAKE} ${state.overview.samples ? "more" : "now"}`, (event) =>
+      act(event.currentTarget, () => this.makeSome()),
+    );
+  }
+
+  async makeSome() {
+    const seed = Math.floor(Math.random() * 1e9);
+    await order("generate", { count: MASKS_TO_MAKE, candidates: EACH_TO_MAKE, seed });
+    this.isMaking = true;
+    this.say();
   }
 
   saved() {
@@ -369,8 +402,4 @@ class VoteTab {
 
 function press(chip) {
   chip.setAttribute("aria-pressed", String(chip.getAttribute("aria-pressed") !== "true"));
-}
-
-function generateLink() {
-  return h("button", { type: "button", class: "sx-link", onclick: () => openTab("generate") }, "Open Generate");
 }
