@@ -261,8 +261,9 @@ class CompactEngine:
                 # Every sampler moves x_t towards this estimate along x_t = (1 - t) x + t eps, so where it is the source, x_t is
                 # the source at the noise level of each step, with one and the same noise (RePaint, Lugmayr et al. 2022, eq. 8).
                 found = torch.lerp(keep[0], found, keep[1])
-            nonlocal estimate
-            estimate = found
+            if on_preview is not None:
+                nonlocal estimate
+                estimate = found
             return found
 
         def decoded(pixels: Tensor) -> list[Image]:
@@ -270,11 +271,13 @@ class CompactEngine:
             return images if regions is None else [pasted(image, part) for image, part in zip(images, regions, strict=True)]
 
         def stepped(step: int, total: int) -> None:
-            if on_preview is not None:
-                on_preview(lambda: decoded(estimate))
+            assert on_preview is not None, "chosen below"
+            on_preview(lambda: decoded(estimate))
             on_step(step, total)
 
-        return decoded(samplers.SAMPLERS[name](clean, noise, steps=steps, shift=self.shift, on_step=stepped))
+        # Without a preview nothing is kept from step to step, and sampling is what it was.
+        after = on_step if on_preview is None else stepped
+        return decoded(samplers.SAMPLERS[name](clean, noise, steps=steps, shift=self.shift, on_step=after))
 
     def _keeping(self, regions: Sequence[Region], missing: int) -> tuple[Tensor, Tensor]:
         """Sources (B, 3, H, W) and shares of the new picture (B, 1, H, W) of a padded batch."""

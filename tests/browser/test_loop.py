@@ -151,7 +151,7 @@ def align_and_accept(page: Page, studio: Studio) -> None:
     open_tab(page, "Align")
     page.wait_for_selector(".sx-promise[data-pairs]", timeout=20_000)
     assert int(page.get_attribute(".sx-promise", "data-pairs")) >= 16
-    page.get_by_text("Settings").click()
+    page.get_by_text("Settings", exact=True).click()
     for field, value in (("steps", "8"), ("gate", "4"), ("every", "4"), ("batch", "4")):
         page.fill(f"#align-{field}", value)
     page.click("#align-now")
