@@ -67,8 +67,9 @@ def measure(cases: Iterator[Case] | list[Case], ask: Callable[[Case], Prompt]) -
     values: dict[str, list[float]] = {}
     times = []
     for case in cases:
+        prompt = ask(case)
         started = time.perf_counter()
-        found = grabcut.segment(case.image, ask(case))
+        found = grabcut.segment(case.image, prompt)
         times.append(1000 * (time.perf_counter() - started))
         values.setdefault(case.name, []).append(iou(found, case.mask))
     return {
@@ -87,9 +88,24 @@ def by_box(case: Case) -> Prompt:
 
 def by_click(case: Case) -> Prompt:
     """One click at the point farthest from the object's border."""
-    padded = np.pad(case.mask, 1).astype(np.uint8)
-    y, x = np.unravel_index(int(np.argmax(cv2.distanceTransform(padded, cv2.DIST_L2, 5))), padded.shape)
-    return Prompt(((float(x) - 0.5, float(y) - 0.5, True),))
+    x, y = _middle(case.mask)[1]
+    return Prompt(((x, y, True),))
+
+
+def corrected(case: Case) -> Prompt:
+    """One box, then one click into the middle of the largest mistake, as a hand would."""
+    prompt = by_box(case)
+    found = grabcut.segment(case.image, prompt)
+    missed, wrong = (_middle(part) for part in (case.mask & ~found, found & ~case.mask))
+    (depth, point), is_on = (missed, True) if missed[0] >= wrong[0] else (wrong, False)
+    return Prompt(((*point, is_on),), prompt.box) if depth else prompt
+
+
+def _middle(mask: Mask) -> tuple[float, tuple[float, float]]:
+    """How far the point that is farthest from the border lies from it, and that point."""
+    padded = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)
+    y, x = np.unravel_index(int(np.argmax(padded)), padded.shape)
+    return float(padded.max()), (float(x) - 0.5, float(y) - 0.5)
 
 
 def _largest_part(mask: Mask) -> Mask | None:
@@ -111,7 +127,8 @@ def _drawn_box(mask: Mask, rng: np.random.Generator) -> Box:
 def run() -> dict[str, Any]:
     """IoU and time on phantom patients that the weights were not fitted to."""
     cases = list(phantom_cases(40, seed=2, first_patient=30, num_patients=20))
-    results = {"one_box": measure(cases, by_box), "one_click": measure(cases, by_click)}
+    results = {name: measure(cases, ask) for name, ask in
+               (("one_box", by_box), ("box_and_correction", corrected), ("one_click", by_click))}
     for name, found in results.items():
         classes = ", ".join(f"{part} {value:.2f}" for part, value in found["classes"].items())
         print(f"{name}: IoU {found['mean']:.3f} over {found['num_objects']} objects ({classes}); {found['ms_median']:.0f} ms")

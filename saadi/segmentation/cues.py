@@ -31,6 +31,8 @@ BROAD_PX = 3.0
 CORE = 0.6
 """Share of the estimated area that is taken for surely the object."""
 REACH_ROUNDS = 4
+STEP = 0.05
+"""What a pixel of way costs beside its colour step (10 levels = 1)."""
 GREY_CHROMA = 14.0
 """Lab chroma below which a pixel looks like metal rather than tissue."""
 FIRST = ("unlike", "unlike_here", "unlike_fine", "reach_fine", "reach_broad", "reach_fine_share", "reach_broad_share",
@@ -92,8 +94,8 @@ def look(image: Image, box: Box) -> Window:
     is_open = (x0 <= OPEN_SIDE_PX, y0 <= OPEN_SIDE_PX, x1 >= width - OPEN_SIDE_PX, y1 >= height - OPEN_SIDE_PX)
     depth = _depths((h, w), small, is_open).min(-1)
     surroundings = np.flatnonzero(depth < -1)  # one pixel of grace: boxes are drawn by hand
-    if len(surroundings) < 20:
-        surroundings = np.flatnonzero(depth < max(2.0, np.partition(depth.ravel(), 20)[20]))
+    if len(surroundings) < 20:  # the box is all there is: its rim must do
+        surroundings = np.flatnonzero(_depths((h, w), small, (False,) * 4).min(-1) < 2)
     fine, colour = _colours(np.ascontiguousarray(crop))
     return Window((left, top, right, bottom), small, is_open, fine, colour, np.asarray(depth > 0), surroundings)
 
@@ -102,10 +104,10 @@ def first(window: Window) -> NDArray[np.float32]:
     """(n, len(FIRST)): cues of the pixels inside the box, by what they have not in common with the surroundings."""
     inside, colour = np.flatnonzero(window.inside), window.colour.reshape(-1, 7)
     place = _place(window)
-    around = _sample(window.surroundings)
-    unlike = _nearest(colour[around], colour[inside])
-    unlike_here = _nearest(np.hstack([colour, place])[around], np.hstack([colour, place])[inside])
-    unlike_fine = _nearest(colour[around, :3], colour[inside, :3])
+    around = sample(window.surroundings)
+    unlike = nearest(colour[around], colour[inside])
+    unlike_here = nearest(np.hstack([colour, place])[around], np.hstack([colour, place])[inside])
+    unlike_fine = nearest(colour[around, :3], colour[inside, :3])
     outside = ~window.inside if not window.inside.all() else _mark(window.surroundings, window.inside.shape)
     reach_fine = reach(window.colour[..., :3], outside).ravel()[inside]
     reach_broad = reach(window.colour[..., 3:6], outside).ravel()[inside]
@@ -132,10 +134,10 @@ def again(window: Window, estimate: NDArray[np.float32], once: NDArray[np.float3
     core = by_trust[: max(30, int(CORE * near[inside].sum()))]
     not_it = np.concatenate([window.surroundings, inside[near[inside] < 0.25]])
     joint = np.hstack([colour, _place(window) * 0.7])  # the object's place is known by now; looks count more
-    it, other = _sample(core), _sample(not_it)
-    like, unlike = _nearest(colour[it], colour[inside]), _nearest(colour[other], colour[inside])
-    like_here, unlike_here = _nearest(joint[it], joint[inside]), _nearest(joint[other], joint[inside])
-    like_fine, unlike_fine = _nearest(colour[it, :3], colour[inside, :3]), _nearest(colour[other, :3], colour[inside, :3])
+    it, other = sample(core), sample(not_it)
+    like, unlike = nearest(colour[it], colour[inside]), nearest(colour[other], colour[inside])
+    like_here, unlike_here = nearest(joint[it], joint[inside]), nearest(joint[other], joint[inside])
+    like_fine, unlike_fine = nearest(colour[it, :3], colour[inside, :3]), nearest(colour[other, :3], colour[inside, :3])
     before = [_odds(blurred.ravel()[inside]) for blurred in
               (estimate, cv2.GaussianBlur(estimate, (0, 0), 2), cv2.GaussianBlur(estimate, (0, 0), 5))]
     # Metal is grey, tissue is not: of a grasper on an organ, one is foreign, whichever is wanted.
@@ -191,14 +193,14 @@ def _mark(indices: NDArray[np.intp], shape: tuple[int, ...]) -> Mask:
     return marked
 
 
-def _sample(indices: NDArray[np.intp]) -> NDArray[np.intp]:
+def sample(indices: NDArray[np.intp]) -> NDArray[np.intp]:
     """At most `NUM_SAMPLES` of them, evenly spread, the same every time."""
     if len(indices) <= NUM_SAMPLES:
         return indices
     return indices[np.linspace(0, len(indices) - 1, NUM_SAMPLES).astype(np.intp)]
 
 
-def _nearest(samples: NDArray[np.float32], queries: NDArray[np.float32]) -> NDArray[np.float32]:
+def nearest(samples: NDArray[np.float32], queries: NDArray[np.float32]) -> NDArray[np.float32]:
     """(n,): distance of each query to the nearest sample."""
     # |q - s|^2 = q^2 + (s^2 - 2 q s): the bracket is one matrix product, and q^2 need not wait for the minimum.
     bracket = np.hstack([queries, np.ones((len(queries), 1), np.float32)]) @ np.hstack(
@@ -206,15 +208,19 @@ def _nearest(samples: NDArray[np.float32], queries: NDArray[np.float32]) -> NDAr
     return np.asarray(np.sqrt(np.maximum(0, bracket.min(1) + (queries**2).sum(1))), np.float32)
 
 
-def reach(colour: NDArray[np.float32], start: Mask) -> NDArray[np.float32]:
+def reach(colour: NDArray[np.float32], start: Mask, *, without_noise: bool = False) -> NDArray[np.float32]:
     """(h, w): length of the shortest way from `start` by colour steps, plus a little for each pixel; by scans to and fro.
 
-    Raster scans of a chamfer distance (Toivanen 1996): three rounds are exact but for the most winding ways.
+    Raster scans of a chamfer distance (Toivanen 1996): four rounds are exact but for the most winding ways.
+
+    Args:
+        without_noise: Steps count only as far as they exceed the median step, so that a long way over one surface stays short.
     """
     h, w = start.shape
     distance = np.where(start, 0, 1e6).astype(np.float32)
-    down = np.linalg.norm(np.diff(colour, axis=0), axis=-1) + np.float32(0.05)
-    across = np.linalg.norm(np.diff(colour, axis=1), axis=-1) + np.float32(0.05)
+    down, across = (np.linalg.norm(np.diff(colour, axis=axis), axis=-1) for axis in (0, 1))
+    floor = np.median(np.concatenate([down.ravel(), across.ravel()])) if without_noise else 0
+    down, across = (np.maximum(0, steps - floor).astype(np.float32) + np.float32(STEP) for steps in (down, across))
     for _ in range(REACH_ROUNDS):
         for y in range(1, h):
             np.minimum(distance[y], distance[y - 1] + down[y - 1], out=distance[y])

@@ -33,8 +33,10 @@ CLICK_RADIUS = 0.03
 """Of the box's mean side: a click speaks for this much around it, and less and less for what is alike and near."""
 CLICK_ODDS = 8.0
 """What a click adds to the log-odds of its own pixel."""
-CLICK_REACH = 0.8
+CLICK_REACH = 0.5
 """Colour distance (10 levels = 1) after which a click counts for a third."""
+ALIKE_ODDS = 2.0
+"""What a click adds for each factor of e by which a pixel looks more like it than like the other side."""
 HOLE_SHARE = 0.02
 """Holes below this share of the mask are filled: highlights, mostly."""
 GROW_SIDE_PX = 96
@@ -71,24 +73,26 @@ def segment(image: Image, prompt: Prompt, *, weights: Weights | None = None) -> 
     box = prompt.box or guess_box(image, prompt)
     box = _holding(box, prompt.positive, size=image.shape[:2])
     window = cues.look(image, box)
-    odds = _with_clicks(judge(window, weights or shipped()), window, prompt)
+    odds = judge(window, weights or shipped(), prompt)
     # Sure pixels for the cut: what was clicked.
     fixed = np.zeros(window.inside.shape, np.int8)
     for points, value in ((prompt.positive, 1), (prompt.negative, -1)):
         for point in points:
             fixed[_disc(window, point)] = value
-    chosen = _chosen(window, odds, fixed, is_hand_drawn=prompt.box is not None)
+    # Once something in the box was taken away, the rest need not fill it.
+    chosen = _chosen(window, odds, fixed, fills_its_box=prompt.box is not None and not prompt.negative)
     return _at_full_size(image, window, chosen)
 
 
-def judge(window: Window, weights: Weights) -> NDArray[np.float32]:
-    """Log-odds of the object, (h, w); far below 0 outside the box."""
+def judge(window: Window, weights: Weights, prompt: Prompt | None = None) -> NDArray[np.float32]:
+    """Log-odds of the object, (h, w); far below 0 outside the box. Clicks count in every round."""
     once = cues.first(window)
     odds = _spread(window, weights.first[0] + once @ weights.first[1:])
+    clicked = _ClickOdds(window, prompt or Prompt())
     for _ in range(NUM_ROUNDS):
-        found = cues.again(window, probability(odds), once)
+        found = cues.again(window, probability(clicked.applied(odds)), once)
         odds = _spread(window, weights.again[0] + found @ weights.again[1:])
-    return odds
+    return clicked.applied(odds)
 
 
 def probability(odds: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -154,25 +158,50 @@ def _disc(window: Window, point: tuple[float, float]) -> Mask:
     return np.asarray((x - at_x) ** 2 + (y - at_y) ** 2 <= radius**2)
 
 
-def _with_clicks(odds: NDArray[np.float32], window: Window, prompt: Prompt) -> NDArray[np.float32]:
-    """Each click moves the odds of what can be reached from it without crossing an edge, nearest click first."""
-    if not prompt.positive and not prompt.negative:
-        return odds
-    reach = {sign: cues.reach(window.colour[..., :3], np.logical_or.reduce([_disc(window, point) for point in points]))
-             for sign, points in ((1, prompt.positive), (-1, prompt.negative)) if points}
-    nearest = np.minimum.reduce(list(reach.values()))
-    x0, y0, x1, y1 = window.box
-    scale = CLICK_REACH + 0.05 * 0.15 * float(np.sqrt((x1 - x0) * (y1 - y0)))
-    for sign, distance in reach.items():
-        odds = odds + np.where(distance <= nearest, sign * CLICK_ODDS * np.exp(-distance / scale), 0).astype(np.float32)
-    return np.where(window.inside, odds, np.float32(-30))
+class _ClickOdds:
+    """What clicks add to the odds: of what they reach without crossing an edge, and of what looks like them."""
+
+    def __init__(self, window: Window, prompt: Prompt) -> None:
+        self.window = window
+        self.discs = {sign: np.logical_or.reduce([_disc(window, point) for point in points])
+                      for sign, points in ((1, prompt.positive), (-1, prompt.negative)) if points}
+        reach = {sign: cues.reach(window.colour[..., :3], disc, without_noise=True) for sign, disc in self.discs.items()}
+        self.near = np.zeros(window.inside.shape, np.float32)
+        for sign, distance in reach.items():
+            is_nearest = distance <= reach.get(-sign, distance)
+            self.near += np.where(is_nearest, sign * CLICK_ODDS * np.exp(-distance / CLICK_REACH), 0).astype(np.float32)
+
+    def applied(self, odds: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The odds with clicks; likeness is measured against what the odds say of the other side."""
+        moved = odds + self.near
+        colour, inside = self.window.colour.reshape(-1, 7), np.flatnonzero(self.window.inside)
+        if -1 in self.discs:
+            it = inside[(self.near.ravel()[inside] > -0.5) & (odds.ravel()[inside] > 1)]
+            if 1 in self.discs:
+                it = np.concatenate([it, np.flatnonzero(self.discs[1])])
+            moved -= self._alike(colour, it, np.flatnonzero(self.discs[-1]))
+        if 1 in self.discs:
+            other = self.window.surroundings
+            if -1 in self.discs:
+                other = np.concatenate([other, np.flatnonzero(self.discs[-1])])
+            moved += self._alike(colour, other, np.flatnonzero(self.discs[1]))
+        return np.where(self.window.inside, moved, np.float32(-30))
+
+    def _alike(self, colour: NDArray[np.float32], others: NDArray[np.intp], clicked: NDArray[np.intp]) -> NDArray[np.float32]:
+        if not len(others):
+            return np.zeros(self.window.inside.shape, np.float32)
+        nearer = np.log(cues.nearest(colour[cues.sample(others)], colour) + 0.2) - np.log(
+            cues.nearest(colour[cues.sample(clicked)], colour) + 0.2)
+        return ALIKE_ODDS * np.clip(nearer, 0, 2).reshape(self.window.inside.shape).astype(np.float32)
 
 
-def _chosen(window: Window, odds: NDArray[np.float32], fixed: NDArray[np.int8], *, is_hand_drawn: bool) -> Mask:
+def _chosen(window: Window, odds: NDArray[np.float32], fixed: NDArray[np.int8], *, fills_its_box: bool) -> Mask:
     """Cut at the bias under which the mask fills its box best; parts that hold no click go."""
-    bias = min(BIASES, key=lambda bias: _misfit(window, _kept(odds + bias > 0, fixed), bias)) if is_hand_drawn else 0.0
+    bias = min(BIASES, key=lambda bias: _misfit(window, _kept(odds + bias > 0, fixed), bias)) if fills_its_box else 0.0
     cut = _kept(_cut(window, odds + bias, fixed), fixed)
-    return cut if cut.any() else _kept(odds >= np.quantile(odds[window.inside], 0.5), fixed)
+    if cut.any() or (fixed < 0).any():  # who has taken everything away gets nothing
+        return cut
+    return _kept(odds >= np.quantile(odds[window.inside], 0.5), fixed)
 
 
 def _misfit(window: Window, mask: Mask, bias: float) -> float:

@@ -42,7 +42,15 @@ if __name__ == "__main__":
     with Store.open(home) as opened:
         if not opened.projects():
             fill(opened)
-            opened.add_image(1, blob=opened.blobs.put_image(picture()), size=(WIDTH, HEIGHT), group_id="p2", split="train",
-                             source_name="organ.png", label_map_blob=opened.blobs.put_label_map(np.zeros((HEIGHT, WIDTH), np.uint8)),
-                             actor="test")  # fmt: skip
+            empty = opened.blobs.put_label_map(np.zeros((HEIGHT, WIDTH), np.uint8))
+            opened.add_image(
+                1,
+                blob=opened.blobs.put_image(picture()),
+                size=(WIDTH, HEIGHT),
+                group_id="p2",
+                split="train",
+                source_name="organ.png",
+                label_map_blob=empty,
+                actor="test",
+            )
     uvicorn.run(build_app(Context(home, "ann")), host="127.0.0.1", port=int(sys.argv[2]), log_level="warning")

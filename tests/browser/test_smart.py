@@ -44,7 +44,7 @@ def open_organ(page: Page, studio: Studio) -> Callable[[float, float], tuple[flo
     page.wait_for_selector("[data-panel=draw][data-loaded^='3-']")
     page.keyboard.press("1")
     page.keyboard.press("s")
-    expect(page.locator(".sx-smart-words")).to_contain_text("Click an object", timeout=10_000)
+    expect(page.locator(".sx-smart-words")).to_contain_text("box around", timeout=10_000)
     view = page.locator(".sx-view").bounding_box()
     zoom = min(view["width"] / WIDTH, view["height"] / HEIGHT)
     left, top = view["x"] + (view["width"] - WIDTH * zoom) / 2, view["y"] + (view["height"] - HEIGHT * zoom) / 2
