@@ -1,7 +1,6 @@
-"""Fit the weights of the smart click's evidence (assets/smart_click.json): boxes on phantom scenes, and on real ones where given.
+"""Fit the weights of the smart click's evidence (assets/smart_click.json): boxes on phantom scenes, no patient's image.
 
-python scripts/fit_smart_click.py [--pairs FOLDER]     FOLDER holds images/ and masks/ with the same stems; every second is used.
-Two minutes on one core. Nothing of a picture is kept, only two logistic regressions over all of them.
+python scripts/fit_smart_click.py     half a minute on one core; two logistic regressions
 """
 
 from __future__ import annotations
@@ -26,12 +25,9 @@ PIXELS_PER_OBJECT = 400
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=Path, default=None)
     parser.add_argument("--scenes", type=int, default=90)
     options = parser.parse_args()
     cases = list(clicks.phantom_cases(options.scenes, seed=1, first_patient=0, num_patients=30))
-    if options.pairs:
-        cases += list(clicks.pair_cases(options.pairs, count=160))[::2]
     windows = [cues.look(case.image, case.box) for case in cases]
     truths = [_truth(case, window) for case, window in zip(cases, windows, strict=True)]
     once = [cues.first(window) for window in windows]
