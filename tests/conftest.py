@@ -10,7 +10,7 @@ from pathlib import Path
 # Before anything imports a hub client or gradio.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-for variable in ("SAADI_HOME", "SAADI_USER", "SAADI_DEVICE"):
+for variable in ("SAADI_HOME", "SAADI_USER", "SAADI_DEVICE", "SAADI_SAM_CHECKPOINT"):
     os.environ.pop(variable, None)
 
 import numpy as np

@@ -152,7 +152,7 @@ def test_import_asks_what_the_values_mean(run: Run, answer: Answer, home: Home, 
 def test_doctor_is_content_with_a_fresh_folder_and_finds_damage(run: Run, answer: Answer, home: Home) -> None:
     checks = answer("doctor", "--home", home.path)
     assert checks["ok"]
-    assert {"python", "sqlite", "torch", "disk", "worker", "database", "audit", "blobs", "weights", "jobs"} == {
+    assert {"python", "sqlite", "torch", "smart click", "disk", "worker", "database", "audit", "blobs", "weights", "jobs"} == {
         item["name"] for item in checks["checks"]}
     answer("project", "create", "p", "--classes", "a,b", "--home", home.path)
     with Store.open(home) as store:

@@ -252,7 +252,7 @@ export class Smart {
       picture = context.createImageData(w, height),
       pixels = new Uint32Array(picture.data.buffer),
       fill = (color | ((this.mask ? FILL : HOVER_FILL) << 24)) >>> 0,
-      line = (color | 0xff000000) >>> 0;
+      line = 0xffffffff; // white: over a mask of the same class its colour could not be seen
     for (let i = 0; i < mask.length; i++)
       if (mask[i]) {
         const x = i % w,
