@@ -74,12 +74,13 @@ def contact_sheet(path: Path, *, columns: int = 6, rows: int = 3) -> None:
 
 
 def pictures(page: Page, url: str, out: Path) -> None:
+    page.add_init_script("localStorage.setItem('saadi.welcomed', '1')")
     page.goto(url)
     page.wait_for_selector("[data-panel=draw][data-loaded]:not([data-loaded=''])", timeout=120_000)
     page.wait_for_selector(".sx-frame", timeout=60_000)
     page.click("#draw-generate")
     page.wait_for_selector("#draw-generate:has-text('Stop')", timeout=30_000)
-    page.wait_for_selector("#draw-generate:has-text('Generate')", timeout=300_000)
+    page.wait_for_selector("#draw-generate:has-text('variants')", timeout=300_000)
     page.wait_for_selector(".sx-result[data-id] .sx-score", timeout=60_000)
     page.wait_for_timeout(1500)
     page.screenshot(path=out / "draw.png")
