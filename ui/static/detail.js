@@ -19,7 +19,6 @@ import {
   urls,
 } from "./lib.js";
 import { besides } from "./nearest.js";
-import { thumbs } from "./thumbs.js";
 
 export const DECISIONS = [
   ["accepted", "Accept", "A"],
@@ -104,7 +103,6 @@ export class DetailView {
       (this.legend = legend(this.view)),
       h("p", { class: "sx-words" }, sample.words),
       this.decisions(),
-      thumbs(sample),
       besides(sample, bars),
       bars,
       lineageList(sample),

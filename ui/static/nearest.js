@@ -2,6 +2,7 @@
 import { openCompare } from "./compare.js";
 import { act, get, h, kbd, on, picture, replace, segmented, urls } from "./lib.js";
 import { setMark } from "./marks.js";
+import { thumbs } from "./thumbs.js";
 
 const SPACES = { look: "Colour and layout", selector: "Segmenter's eyes" };
 let space = "look"; // stays from image to image
@@ -41,6 +42,7 @@ function showMarks(root, sample, marks) {
       text,
       kbd(key),
     );
+  const opinion = thumbs(sample);
   root.sample = sample;
   root.show = (kind, isSet) => {
     if (isSet) own.add(kind);
@@ -50,6 +52,7 @@ function showMarks(root, sample, marks) {
   const draw = () =>
     replace(
       root,
+      opinion,
       toggle("flag", "\u2691 Flag", "F"),
       toggle("favourite", "\u2605 Favourite", "S"),
       others.length > 0 && h("span", { class: "sx-note" }, `flagged by ${others.join(", ")}`),
@@ -62,7 +65,7 @@ function showNearest(root, sample, found) {
   if (!names.length)
     return replace(
       root,
-      h("p", { class: "sx-note" }, "The nearest real image is shown once the images have been measured (button Map, then Make the map)."),
+      h("p", { class: "sx-note" }, "The nearest real image is shown once the images are measured: Curate, Map, Make the map."),
     );
   const name = names.includes(space) ? space : names[0],
     { blob, label_map_blob, words, is_suspicious } = found[name];
