@@ -209,7 +209,8 @@ def _score_columns(store: Store, project: Project, rows: Sequence[SampleRow]) ->
     dice: dict[str, list[float | None]] = {kind: [None] * len(rows) for kind in ("selector", "judge")}
     parts: dict[str, list[float | None]] = {name: [None] * len(rows) for name in project.class_names[1:]}
     for score in store.score_rows(project.id):
-        index = at[score.sample_id]
+        if (index := at.get(score.sample_id)) is None:
+            continue  # made and scored since the samples were read
         dice[score.kind][index] = score.dice
         for name, values in json.loads(score.per_class).items():
             if name in parts:

@@ -235,8 +235,9 @@ def _drop_checkpoints(store: Store, job: Job) -> None:
 
 def _sweep_checkpoints(store: Store) -> None:
     """Remove what ended jobs left to be continued from, once nobody has done so for `KEPT_CHECKPOINT_S`."""
-    for folder in store.home.jobs.glob("[0-9]*"):
-        if time.time() - folder.stat().st_mtime > KEPT_CHECKPOINT_S and not store.job(int(folder.name)).is_active:
+    active = {str(job.id) for job in store.jobs(active_only=True, limit=100_000)}
+    for folder in store.home.jobs.glob("[0-9]*"):  # one without a row is left by a database restored from a backup
+        if folder.name not in active and time.time() - folder.stat().st_mtime > KEPT_CHECKPOINT_S:
             shutil.rmtree(folder, ignore_errors=True)
 
 

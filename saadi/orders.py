@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from saadi import inpainting
 from saadi.errors import BadInputError, TooFewError
 from saadi.quality import LOOK
-from saadi.records import IGNORE, Job
+from saadi.records import IGNORE, Job, ModelKind
 from saadi.store import Store
 from saadi.store.connection import dump
 
@@ -64,6 +64,13 @@ class Inpaint(BaseModel):
     """Where this class was or is; None = where the mask changed."""
     dilate_px: int = Field(default=inpainting.DILATE_PX, ge=0, le=inpainting.MAX_DILATE_PX)
     """Width of the seam around it, in pixels of the made image."""
+
+
+def _need_own_model(store: Store, project_id: int, model_id: int, kind: ModelKind) -> None:
+    """Raises: BadInputError: the model belongs to another project, or is of another kind."""
+    model = store.model(model_id)
+    if (model.project_id, model.kind) != (project_id, kind):
+        raise BadInputError(f"model {model_id} is no {kind} of this project; leave it out to use the present one")
 
 
 class Order(BaseModel):
@@ -137,6 +144,8 @@ class GenerateOrder(Order):
             model = store.model(self.model_id)
             if model.project_id != self.project_id or model.kind != "engine":
                 raise BadInputError(f"model {self.model_id} is no generator of this project; leave it out to use the present one")
+        if isinstance(self.adapter, int) and self.adapter not in {adapter.id for adapter in store.adapters(self.project_id)}:
+            raise BadInputError(f"adapter {self.adapter} is not in this project; see `saadi adapters`, or leave it out")
         for label_map_id in self.label_map_ids or ():
             if store.label_map(label_map_id).project_id != self.project_id:
                 raise BadInputError(f"label map {label_map_id} belongs to another project")
@@ -227,6 +236,8 @@ class PredictOrder(Order):
             raise BadInputError(f"image {self.image_id} belongs to another project; reload the page")
         if store.active_model(self.project_id, "selector") is None:
             raise TooFewError("this project has no segmenter yet; train the scorers first (tab Data)")
+        if self.model_id is not None:
+            _need_own_model(store, self.project_id, self.model_id, "selector")
 
     def frozen(self, store: Store) -> Self:
         selector = store.active_model(self.project_id, "selector")
@@ -288,6 +299,14 @@ class AlignOrder(Order):
         return hashlib.sha256(dump(frozen).encode()).hexdigest()
 
     def check(self, store: Store) -> None:
+        if self.model_id is not None:
+            _need_own_model(store, self.project_id, self.model_id, "engine")
+        if self.parent_id is not None and store.adapter(self.parent_id).project_id != self.project_id:
+            raise BadInputError(f"adapter {self.parent_id} belongs to another project; leave it out")
+        if self.continues is not None:
+            stopped = store.job(self.continues)
+            if (stopped.kind, stopped.project_id) != (self.kind, self.project_id) or stopped.is_active:
+                raise BadInputError(f"job {stopped.id} is no stopped alignment of this project; press Align now")
         pairs = store.pair_set(self.pair_set_id).pairs
         if len(pairs) < MIN_PAIRS_TO_ALIGN:
             raise TooFewError(

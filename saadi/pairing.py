@@ -174,7 +174,7 @@ def next_thumbs(store: Store, project_id: int, *, voter: str, count: int, exclud
     thumbs = store.thumbs(project_id)
     seen = Counter(thumb.sample_id for thumb in thumbs)
     closed = {thumb.sample_id for thumb in thumbs if thumb.voter == voter} | exclude
-    judged = {score.sample_id: score.dice for score in store.scores(project_id) if score.kind == "judge"}
+    judged = {score.sample_id: score.dice for score in store.score_rows(project_id) if score.kind == "judge"}
     open_items = [item for group in _candidates(store, project_id, at_least=1).values() for item in group]
     open_items = [item for item in open_items if item.sample_id not in closed]
     open_items.sort(
@@ -190,8 +190,7 @@ def _candidates(store: Store, project_id: int, *, at_least: int = 2) -> dict[str
     that somebody has quarantined, and none of which only a part was made: most of its pixels are another picture's. A rejected
     image stays, as a loser it teaches.
     """
-    held = store.label_maps(project_id, splits=["val", "test"])
-    held_ids, held_blobs = {record.id for record in held}, {record.blob for record in held}
+    held_ids, held_blobs = store.held_out_label_maps(project_id)
     groups: dict[str, list[Candidate]] = defaultdict(list)
     for sample in store.scored_samples(project_id):
         if sample.label_map_id not in held_ids and sample.label_map_blob not in held_blobs:

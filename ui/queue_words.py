@@ -42,7 +42,8 @@ def what(store: Store, job: Job) -> str | None:
     candidates = int(params.get("candidates", 1))
     masks = num_images(params) // candidates
     version = {"accepted": "version in use", "none": "base"}.get(adapter) if isinstance(adapter, str) else None
-    version = version or store.adapter(int(adapter)).name
+    names = {item.id: item.name for item in store.adapters(job.project_id or 0)}  # a row that is wrong must not hide the queue
+    version = version or names.get(int(adapter), f"adapter {adapter}")
     part = "a part of one image, " if params.get("inpaint") else ""
     named = f"{masks} mask{'' if masks == 1 else 's'} \u00d7 {candidates}"
     return f"{part}{named} \u00b7 {version} \u00b7 seed {params.get('seed', 0)}"

@@ -156,8 +156,6 @@ def version_view(
     pairs = trial.pairs_for(adapter, voter)
     answered = {(item.old_blob, item.new_blob) for item in trials if item.voter == voter}
     return view | {
-        # The pictures of the blind test stay on the server until they are asked for, side by side and unnamed.
-        "metrics": {name: value for name, value in view["metrics"].items() if not name.startswith("strip_trial_")},
         "questions": [asdict(question) for question in found],
         "headline": acceptance.headline(found),
         "trial": people,

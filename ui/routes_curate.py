@@ -81,8 +81,9 @@ def _neighbour_view(store: Store, project: Project, sample: Sample, space: str) 
     if found is None:
         return None
     image = found.image
-    label_map = store.label_map(image.label_map_id).blob if image.label_map_id else None
-    has_its_mask = label_map == sample.label_map_blob
+    own_map = store.image(image.id).label_map_id
+    label_map = store.label_map(own_map).blob if own_map else None
+    has_its_mask = label_map == sample.label_map_blob or (own_map is not None and own_map == sample.label_map_id)
     return {
         "blob": image.blob,
         "label_map_blob": label_map,

@@ -227,7 +227,8 @@ def job_view(store: Store, job: Job, *, full: bool = False, viewer: str | None =
         "num_images": num_images(job.params) if job.kind == "generate" else None,
         # A string: the number has more digits than JavaScript can count.
         "previews": {"count": num_previews, "stamp": str(stamp)},
-        "result": job.result,
+        # A pool's thousands of samples are of use to who follows that job only.
+        "result": job.result if full else {name: value for name, value in job.result.items() if name != "sample_ids"},
         "purpose": job.params.get("purpose"),
         "label_map_ids": (job.params.get("label_map_ids") or [])[:4],
     }
@@ -243,7 +244,8 @@ def adapter_view(adapter: Adapter) -> dict[str, Any]:
         "parent_id": adapter.parent_id,
         "state": adapter.state,
         "model_id": adapter.model_id,
-        "metrics": adapter.metrics,
+        # The pictures of the blind test stay on the server until they are asked for, side by side and unnamed.
+        "metrics": {name: value for name, value in adapter.metrics.items() if not name.startswith("strip_trial_")},
         "config": adapter.config,
         "created_at": adapter.created_at,
     }

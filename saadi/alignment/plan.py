@@ -110,13 +110,12 @@ def images_left_out(store: Store, project_id: int) -> dict[str, int]:
     """Synthetic images that no pair can use, each under the first reason that holds, as `saadi.pairing` sorts them out.
 
     Returns:
-        Counts of: held_out (mask of a validation or test patient), other_generator, quarantined, unscored, alone (no second
-        usable image of its mask).
+        Counts of: held_out (mask of a validation or test patient, or drawn over one), other_generator, quarantined, part (only
+        a part was made), unscored, alone (no second usable image of its mask).
     """
     engine = store.active_model(project_id, "engine")
-    scored = {score.sample_id for score in store.scores(project_id) if score.kind == "selector"}
-    held = store.label_maps(project_id, splits=["val", "test"])
-    held_ids, held_blobs = {record.id for record in held}, {record.blob for record in held}
+    scored = {score.sample_id for score in store.score_rows(project_id) if score.kind == "selector"}
+    held_ids, held_blobs = store.held_out_label_maps(project_id)
     found: Counter[str] = Counter()
     usable: Counter[str] = Counter()
     for sample in store.samples(project_id):
@@ -126,6 +125,8 @@ def images_left_out(store: Store, project_id: int) -> dict[str, int]:
             found["other_generator"] += 1
         elif sample.curation == "quarantined":
             found["quarantined"] += 1
+        elif sample.source_blob is not None:
+            found["part"] += 1
         elif sample.id not in scored:
             found["unscored"] += 1
         else:

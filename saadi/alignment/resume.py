@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 from safetensors import safe_open
@@ -48,12 +49,12 @@ def take_over(store: Store, continues: int | None, folder: Path) -> None:
     if not (left / CHECKPOINT).exists():
         raise NotFoundError(f"the checkpoint of job {continues} is gone; press Align now to begin anew")
     os.replace(left / CHECKPOINT, folder / CHECKPOINT)
-    left.rmdir()
+    shutil.rmtree(left, ignore_errors=True)
 
 
 def chain(store: Store, job: Job) -> list[Job]:
     """The jobs that this one goes on with, oldest first, itself last."""
     found = [job]
-    while (before := found[0].params.get("continues")) is not None:
+    while (before := found[0].params.get("continues")) is not None and before < found[0].id:
         found.insert(0, store.job(before))
     return found

@@ -33,11 +33,16 @@ def pairs_for(adapter: Adapter, voter: str) -> list[TrialPair]:
     if names[0] not in kept:  # versions of earlier programs kept the six images that they show
         names = ("strip_label_maps", "strip_before", "strip_after")
     rows = list(zip(*(kept.get(name, []) for name in names), strict=False))
+    # Those shown with their names on the version's card would give the answer away, where there are enough others.
+    shown = set(zip(kept.get("strip_before", []), kept.get("strip_after", []), strict=False))
+    num_hidden = sum((old, new) not in shown for _, old, new in rows)
+    if num_hidden < MAX_PAIRS // 2:
+        shown = set()
     # Where both are equal there is nothing to see.
     found = [
         TrialPair(index, label_map, old, new, random.Random(f"side:{adapter.id}:{voter}:{index}").random() < 0.5)
         for index, (label_map, old, new) in enumerate(rows)
-        if old != new
+        if old != new and (old, new) not in shown
     ]
     found.sort(key=lambda pair: random.Random(f"order:{adapter.id}:{voter}:{pair.index}").random())
     return found[:MAX_PAIRS]

@@ -97,13 +97,13 @@ def _add_synthetic(store: Store, project: Project, images: list[RealImage], acce
     names = group_names(images)
     real_blobs = {image.blob for image in images}
     held_out_groups = {image.group_id for image in images if image.split in HELD_OUT}
-    held_out_masks = _held_out_masks(store, images)
+    _, held_out_masks = store.held_out_label_maps(project.id)
     scores: dict[int, list[Score]] = {}
     for score in store.scores(project.id):
         scores.setdefault(score.sample_id, []).append(score)
     for sample in accepted:
         record = store.label_map(sample.label_map_id)
-        source = by_id.get(record.image_id) if record.image_id is not None else None
+        source = by_id.get(record.image_id or record.underlay_id or 0)
         kind: Literal["synthetic", "composite"] = "composite" if sample.is_composite else "synthetic"
         real = by_id.get(real_image_of(sample) or 0)
         if kind == "composite" and (real is None or real.group_id in held_out_groups):
@@ -124,12 +124,6 @@ def _add_synthetic(store: Store, project: Project, images: list[RealImage], acce
                 label_map_blob=sample.label_map_blob if project.task == "segmentation" else None,
                 label=source.label if source else None,
                 lineage=_sample_lineage(store, sample, record, scores.get(sample.id, []))))
-
-
-def _held_out_masks(store: Store, images: list[RealImage]) -> set[str]:
-    """Every revision of every label map of validation and test images: a copy of one may not train either."""
-    label_map_ids = [image.label_map_id for image in images if image.split in HELD_OUT and image.label_map_id is not None]
-    return {revision["blob"] for label_map_id in label_map_ids for revision in store.label_map_history(label_map_id)}
 
 
 def _label_map_lineage(record: LabelMapRecord | None) -> dict[str, Any] | None:

@@ -199,9 +199,9 @@ class CandidateStore(StoreBase):
 
     def scores(self, project_id: int, *, sample_id: int | None = None) -> list[Score]:
         """Scores by the active selector and judge."""
-        found = self.db.query(
-            f"{SCORE_SQL} WHERE models.project_id = ? AND models.is_active = 1 AND (? IS NULL OR sample_id = ?) "
-            "ORDER BY scores.id", [project_id, sample_id, sample_id])
+        own = "" if sample_id is None else " AND sample_id = :s"  # "(:s IS NULL OR ...)" would read the whole table
+        found = self.db.query(f"{SCORE_SQL} WHERE models.project_id = :p AND models.is_active = 1{own} ORDER BY scores.id",
+                              {"p": project_id} | ({} if sample_id is None else {"s": sample_id}))
         return [_score(row) for row in found]
 
 

@@ -145,6 +145,16 @@ class LibraryStore(StoreBase):
             found = self.db.query(f"{sql} WHERE project_id = ? ORDER BY id", values)
         return [LabelMapRecord(**row) for row in found]
 
+    def held_out_label_maps(self, project_id: int) -> tuple[set[int], set[str]]:
+        """What may never train: ids of the label maps of validation and test images, of drawings over them, and the blobs of all
+        their revisions."""
+        ids = [row[0] for row in self.db.execute(
+            "SELECT m.id FROM label_maps AS m JOIN images AS i ON i.id = coalesce(m.image_id, m.underlay_id) "
+            "WHERE m.project_id = ? AND i.split IN ('val', 'test')", [project_id])]
+        blobs = self.db.execute("SELECT DISTINCT blob FROM label_map_revisions WHERE label_map_id IN "
+                                "(SELECT value FROM json_each(?))", [dump(ids)])
+        return set(ids), {row[0] for row in blobs}
+
     def label_map_history(self, label_map_id: int) -> list[dict[str, Any]]:
         """Revisions, oldest first: rev, blob, author, created_at."""
         return list(self.db.query("SELECT rev, blob, author, created_at FROM label_map_revisions "

@@ -17,6 +17,7 @@ const PAIRS_LEFT_OUT = {
 const IMAGES_LEFT_OUT = {
   unscored: (count) => `${plural(count, "image")} not scored yet`,
   quarantined: (count) => `${plural(count, "image")} in quarantine`,
+  part: (count) => `${plural(count, "image")} of which only a part was made anew`,
   held_out: (count) => `${plural(count, "image")} of masks of validation or test patients, kept for measuring`,
   other_generator: (count) => `${plural(count, "image")} made by an earlier generator`,
   alone: (count) => `${plural(count, "image")} without a second one of the same mask`,
