@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, Route, expect
 
+from saadi.store import Store
 from tests.browser.conftest import Studio
 from tests.browser.test_draw import SCRIPT, newest
 from tests.browser.test_loop import LOADED, labels, saved, stroke
@@ -152,7 +153,8 @@ def drawn_at(label_map: np.ndarray, page: Page) -> list[bool]:
 )
 def test_a_conflict_ends_as_decided(conflict: tuple[Page, int], tiny: Studio, choice: str, expected: list[bool]):
     page, number = conflict
-    page.keyboard.press("Escape")
+    for _ in range(3):
+        page.keyboard.press("Escape")
     expect(page.locator(".sx-conflict")).to_be_visible()  # only a decision ends it
     page.locator(f"[data-choice={choice}]").click()
     saved(page)
@@ -193,3 +195,24 @@ def test_a_newer_version_is_shown_when_one_comes_back_to_the_page(new_page: Call
     mine.get_by_role("tab", name="Draw", exact=True).click()
     expect(mine.locator(".sx-toast")).to_contain_text("changed this mask")
     assert drawn_at(newest(tiny)[1], mine)[:2] == [True, True] and (on_canvas(mine) == (newest(tiny)[1] > 0)).all()
+
+
+def test_unsent_strokes_outlive_a_look_at_another_project(page: Page, tiny: Studio):
+    with Store.open(tiny.home) as store:
+        store.create_project("other", task="segmentation", classes=store.project(1).classes, resolution=64, actor="test")
+    open_draw(page, tiny)
+    stroke(page, (-100, 0), (-50, 0))
+    saved(page)
+    page.route(SAVING, lambda route: route.abort() if route.request.method == "POST" else route.continue_())
+    stroke(page, (50, 0), (100, 0))
+    shown = on_canvas(page)
+    expect(page.locator(".sx-save")).to_contain_text("kept in this browser")
+    for name in ("other", "tiny"):
+        page.get_by_label("Project").select_option(label=name)
+        page.wait_for_timeout(1500)
+    context = page.context
+    page.close()
+    later = context.new_page()
+    open_draw(later, tiny)
+    later.wait_for_timeout(1500)
+    assert ((newest(tiny)[1] > 0) == shown).all()

@@ -70,7 +70,9 @@ test("live pictures are rows of masks, columns of steps", () => {
 test("the blind test is told with its interval", () => {
   const found = { new: 13, old: 4, even: 3, skipped: 0, people: 1, rate: 13 / 17, interval: [0.527, 0.904] };
   assert.equal(trialInWords(found, "You"), "You preferred the new version in 13 of 17 (interval 53 to 90\u00a0%); 3 without a preference.");
-  assert.equal(trialInWords({ rate: null }, "You"), "You saw no difference yet.");
+  assert.equal(trialInWords(null, "You"), "You saw no difference yet.");
+  const ties = { rate: null, interval: null, new: 0, old: 0, even: 2, skipped: 1 };
+  assert.equal(trialInWords(ties, "You"), "You preferred neither version: 2 without a preference, 1 skipped.");
 });
 
 test("a chain stays in one lane, however long", () => {

@@ -8,7 +8,8 @@ const SPOKEN = { yes: "good", no: "bad", unknown: "not known" };
 
 /** What the blind test found, in one sentence; `who` is "You" or "People". */
 export function trialInWords(found, who) {
-  if (!found || found.rate === null) return `${who} saw no difference yet.`;
+  if (!found) return `${who} saw no difference yet.`;
+  if (found.rate === null) return `${who} preferred neither version: ${found.even} without a preference, ${found.skipped} skipped.`;
   const others = [found.even && `${found.even} without a preference`, found.skipped && `${found.skipped} skipped`].filter(Boolean);
   const [low, high] = found.interval.map((value) => Math.round(100 * value));
   return `${who} preferred the new version in ${found.new} of ${found.new + found.old} (interval ${low} to ${high}\u00a0%)${others.length ? `; ${others.join(", ")}` : ""}.`;
@@ -68,7 +69,8 @@ export class Verdict {
   /** The eye of people, beside the judge's. */
   people(adapter) {
     const found = adapter.trial,
-      isNew = !found || found.rate === null;
+      isNew = !found || !(found.new + found.old + found.even + found.skipped),
+      isOpen = isNew || found.rate === null;
     const begin = adapter.trial_left
       ? h(
           "button",
@@ -77,7 +79,7 @@ export class Verdict {
         )
       : null;
     const words = isNew ? "Not tested by a person yet." : trialInWords(found, found.people === 1 ? "One person" : `${found.people} people`);
-    const verdict = isNew ? "unknown" : found.interval[0] > 0.5 ? "yes" : found.interval[1] < 0.5 ? "no" : "unknown";
+    const verdict = isOpen ? "unknown" : found.interval[0] > 0.5 ? "yes" : found.interval[1] < 0.5 ? "no" : "unknown";
     return h(
       "li",
       { dataset: { question: "people", verdict } },

@@ -122,10 +122,13 @@ export class MaskCanvas {
   }
   /** One undoable edit: `change(labels, w, h)` gives the box that it touched, or null. */
   edit(change) {
+    const goesOn = this.before !== null && this.stroke; // a stroke is under way: what it has so far becomes a step
+    if (goesOn) this.end();
     this.selection = null; // chosen pixels may have become others
     this.begin();
     this.touched(change(this.labels, this.w, this.h));
     this.end();
+    if (goesOn) this.begin();
   }
   begin() {
     this.before = this.labels.slice();

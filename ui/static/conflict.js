@@ -20,7 +20,9 @@ export function decide({ base, mine, theirs, w, h: height, classes, author, at, 
   const isChanged = (labels) => (i) => labels[i] !== base[i];
   return new Promise((resolve) => {
     const dialog = h("dialog", { class: "sx-dialog sx-conflict", "aria-labelledby": "conflict-title" });
+    let isOver = false;
     const end = (choice, labels) => {
+      isOver = true;
       dialog.close();
       dialog.remove();
       resolve({ choice, labels });
@@ -52,7 +54,11 @@ export function decide({ base, mine, theirs, w, h: height, classes, author, at, 
       ),
     );
     dialog.addEventListener("cancel", (event) => event.preventDefault()); // Escape decides nothing
-    dialog.addEventListener("keydown", (event) => event.stopPropagation());
+    dialog.addEventListener("close", () => isOver || dialog.showModal()); // browsers let a second Escape through
+    dialog.addEventListener("keydown", (event) => {
+      event.stopPropagation();
+      if (event.key === "Escape") event.preventDefault();
+    });
     document.body.append(dialog);
     dialog.showModal();
     dialog.querySelector("[data-choice=combine]").focus();

@@ -84,7 +84,7 @@ class CurateTab {
       onpick: (id, adds) => (adds ? this.toggle(id) : this.pick(id)),
     });
     this.detail = new DetailView(
-      (curation) => this.decide(curation, [this.current]),
+      (curation) => this.decide(curation, [this.detail.sample.id]), // the one that is shown
       (id) => this.byId.get(id)?.curation,
     );
     this.bulk = h("div", { class: "sx-bulk", hidden: true, role: "group", "aria-label": "Chosen images" });
@@ -281,6 +281,7 @@ class CurateTab {
         badge(item.isComposite ? "edited" : "synthetic"),
         h("span", { class: "sx-sample-marks" }),
       );
+      card.dataset.key = ""; // the marks are to be filled in again
     }
     const marks = `${item.flagged ? "\u2691" : ""}${item.favourite ? "\u2605" : ""}`;
     const key = `${item.id} ${item.curation} ${marks} ${item.selector} ${item.judge}`;
@@ -413,14 +414,14 @@ class CurateTab {
     this.history.splice(0, this.history.length - MAX_UNDO);
     if (ids.length > 1) {
       this.chosen.clear();
-      toast(`${number(ids.length)} images ${curation}`, "good", { label: "Undo", run: () => this.undo() });
+      toast(`${number(ids.length)} images ${curation}`, "good", { label: "Undo", run: () => this.undo(before) });
     }
     this.send(states, before, () => (this.history = this.history.filter((entry) => entry !== before)));
   }
 
-  undo() {
-    const before = this.history.pop();
-    if (!before) return toast("Nothing to undo.");
+  undo(before = this.history.at(-1)) {
+    if (!this.history.includes(before)) return toast("Nothing to undo.");
+    this.history = this.history.filter((entry) => entry !== before);
     const now = Object.fromEntries(Object.keys(before).map((id) => [id, this.byId.get(Number(id))?.curation ?? before[id]]));
     this.following = Number(Object.keys(before)[0]);
     this.send(before, now, () => this.history.push(before));

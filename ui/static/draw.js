@@ -29,6 +29,8 @@ import {
   withProject,
 } from "./lib.js";
 
+const RECOVERY_MS = 4000;
+
 export function mount(element) {
   new DrawTab(element);
 }
@@ -169,7 +171,10 @@ class DrawTab {
     this.tools.show();
     this.loadAreas(project);
     this.root.dataset.loaded = "";
-    await recover(project, (name, message) => this.setSaveState(name, message));
+    // Where the program refuses for long, drawing does not wait: what is left stays in the journal and is sent when it can be.
+    const recovered = recover(project, (name, message) => this.setSaveState(name, message));
+    await Promise.race([recovered, new Promise((resolve) => setTimeout(resolve, RECOVERY_MS))]);
+    recovered.then((found) => found.length && state.project === project && this.loadFilm().catch(() => {}));
     if (state.project !== project) return;
     await this.loadFilm();
     const last = JSON.parse(localStorage.getItem(`saadi.draw.last.${project.id}.${project.created_at}`) ?? "null");
@@ -350,19 +355,26 @@ class DrawTab {
           },
         }
       : { id: doc.stored.id, rev: doc.stored.rev };
-    doc.saver = new Saver(state.project, {
+    const saver = (doc.saver = new Saver(state.project, {
       w: doc.w,
       h: doc.h,
       target,
       labels: doc.labels,
       onState: (name, message) => doc === this.doc && this.setSaveState(name, message),
-      onCreated: (made) => this.created(doc, made),
+      onCreated: (made) => doc.saver === saver && this.created(doc, made),
       onConflict: (error, labels) => this.conflict(doc, error, labels),
-    });
+    }));
   }
 
   switchMode(mode) {
-    this.doc.mode = mode;
+    const { doc } = this,
+      before = doc.saver;
+    if (before.running || before.isStuck) {
+      this.mode.set(doc.mode);
+      return toast("The last stroke is still being saved; then switch.");
+    }
+    if (before.id && before.id === doc.stored?.id) doc.stored.rev = before.rev;
+    doc.mode = mode;
     this.attachSaver();
     this.restoreSteps();
     this.describe();

@@ -109,7 +109,9 @@ export class DrawResults {
     return act(this.job ? null : this.button, async () => {
       try {
         this.strip.advance();
-        const { mapId, answer } = await this.order();
+        const { doc } = this,
+          { mapId, answer } = await this.order();
+        if (doc !== this.doc) return; // another mask was opened meanwhile; its images will be in the history
         this.mapId = mapId;
         if (this.job) toast(`In the queue: ${answer.job.turn ?? "next"}.`);
         else this.follow(answer.job);
@@ -167,6 +169,7 @@ export class DrawResults {
   }
 
   async finish(job) {
+    const { doc } = this;
     this.idle(job.state === "done" ? "" : job.state === "cancelled" ? "Stopped." : (job.error ?? "Failed."));
     if (job.state === "done") {
       const ids = (job.result.sample_ids ?? []).slice(0, 16),
@@ -175,6 +178,7 @@ export class DrawResults {
         ids.length ? get(`/api/samples?ids=${ids.join(",")}`) : { items: [] },
         this.loadHistory(),
       ]);
+      if (doc !== this.doc) return;
       this.showSamples(answer.items);
       if (ids.length && ids.every((id) => shown.includes(id)))
         this.note.textContent = "The same images: mask, seeds and settings are unchanged.";
@@ -257,15 +261,19 @@ export class DrawResults {
   }
 
   async showGeneration(item) {
-    const ids = item.samples.map((sample) => sample.id);
-    this.showSamples((await get(`/api/samples?ids=${ids.join(",")}`)).items);
+    const { doc } = this,
+      { items } = await get(`/api/samples?ids=${item.samples.map((sample) => sample.id).join(",")}`);
+    if (doc !== this.doc) return;
+    this.showSamples(items);
     this.open("images");
     if (!this.job) this.note.textContent = `From the history: ${timeOf(item)}.`;
   }
 
   async reload() {
     if (!this.samples?.length) return this.showSamples([]);
-    this.showSamples((await get(`/api/samples?ids=${this.samples.map((sample) => sample.id).join(",")}`)).items);
+    const { doc } = this,
+      { items } = await get(`/api/samples?ids=${this.samples.map((sample) => sample.id).join(",")}`);
+    if (doc === this.doc) this.showSamples(items);
   }
 
   showSamples(samples) {

@@ -164,12 +164,17 @@ class GenerateTab {
 
   showJobs() {
     this.showLive(state.active.find((job) => job.state === "running" && job.kind === "generate")).catch(() => {});
-    replace(
-      this.active,
-      state.active.length
-        ? state.active.map((job) => this.activeRow(job))
-        : h("p", { class: "sx-note" }, "Nothing is running. The queue runs one job at a time."),
-    );
+    // Rows stay as long as their jobs do: a press on a button that is replaced meanwhile would be lost, and the focus with it.
+    const key = state.active.map((job) => `${job.id} ${job.state}`).join();
+    if (key && key === this.activeKey) state.active.forEach((job, index) => this.active.children[index].show(job));
+    else
+      replace(
+        this.active,
+        state.active.length
+          ? state.active.map((job) => this.activeRow(job))
+          : h("p", { class: "sx-note" }, "Nothing is running. The queue runs one job at a time."),
+      );
+    this.activeKey = key;
     const ended = state.recent.filter((job) => job.state in ENDS).slice(0, 14);
     replace(
       this.recent,
@@ -224,21 +229,13 @@ class GenerateTab {
   }
 
   activeRow(job) {
-    const turn =
-      job.state === "running"
-        ? [
-            job.cancelling ? "stopping" : job.message,
-            job.total ? percent(job.step / job.total) : "",
-            job.eta_s ? `${duration(job.eta_s)} left` : "",
-          ]
-            .filter(Boolean)
-            .join(" \u00b7 ")
-        : job.turn;
-    return h(
+    const turn = h("span", {}),
+      fill = h("div", { class: "sx-bar-fill" });
+    const row = h(
       "div",
       { class: "sx-job", dataset: { state: job.state } },
       h("b", {}, job.title, h("small", { class: "sx-job-owner" }, `for ${job.created_by}`)),
-      h("span", {}, turn, job.what && h("small", { class: "sx-job-what" }, job.what)),
+      turn,
       h(
         "button",
         {
@@ -252,8 +249,26 @@ class GenerateTab {
         h(
           "div",
           { class: "sx-bar", role: "progressbar", "aria-label": job.title },
-          h("div", { class: "sx-bar-fill", style: { width: `${job.total ? (100 * job.step) / job.total : 0}%` } }),
+          fill,
         ),
     );
+    row.show = (now) => {
+      replace(turn, turnOf(now), now.what && h("small", { class: "sx-job-what" }, now.what));
+      fill.style.width = `${now.total ? (100 * now.step) / now.total : 0}%`;
+    };
+    row.show(job);
+    return row;
   }
+}
+
+/** Where a job stands: how far it is, or when its turn comes. */
+function turnOf(job) {
+  if (job.state !== "running") return job.turn;
+  return [
+    job.cancelling ? "stopping" : job.message,
+    job.total ? percent(job.step / job.total) : "",
+    job.eta_s ? `${duration(job.eta_s)} left` : "",
+  ]
+    .filter(Boolean)
+    .join(" \u00b7 ");
 }

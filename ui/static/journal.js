@@ -149,7 +149,7 @@ const pick = (source, names) =>
 export async function recover(project, onState = () => {}) {
   const recovered = [];
   for (const [key, record] of await kept(prefix(project))) {
-    if (await isOpen(record.tab)) continue;
+    if (record.tab === tab || (await isOpen(record.tab))) continue; // its own saver is at work
     const unpackRuns = (text) => text && fromRuns(text, record.w * record.h);
     let copied = null;
     const onConflict = (error, labels) => {

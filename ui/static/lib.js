@@ -199,7 +199,7 @@ export function keyIsTaken(event) {
     )
   )
     return true;
-  return document.querySelector("dialog[open]") !== null && !target.closest?.("dialog[open]");
+  return document.querySelector("dialog[open]") !== null; // keys in a dialog are the dialog's
 }
 
 /** Listen for keys while the element is on the open tab; gone with the element. */

@@ -148,6 +148,8 @@ export class Trial {
   // ---- answering
 
   key(event) {
+    const control = event.target.closest?.("button, a, input, summary");
+    if ([" ", "Enter"].includes(event.key) && control && this.root.contains(control)) return false; // it is the button's
     const key = event.key.toLowerCase();
     if (key === "h") {
       this.root.classList.add("sx-no-outline");

@@ -191,7 +191,7 @@ class VoteTab {
     this.person = localStorage.getItem(PERSON_KEY);
     const key = `saadi.votes.${state.project.id}.${state.project.created_at}`,
       own = `${key}.${this.person ?? ""}`;
-    Object.assign(this, { queue: [], current: null, isEmpty: false, isLoading: false, count: 0, doneKey: `${own}.done` });
+    Object.assign(this, { queue: [], current: null, isEmpty: false, isLoading: false, isMaking: false, count: 0, doneKey: `${own}.done` });
     this.done = read(this.doneKey, []);
     this.block.open(`${own}.block`);
     this.outbox.open(key);
@@ -325,6 +325,7 @@ class VoteTab {
     } catch (error) {
       this.say(error.message);
       setTimeout(() => this.refill(), 2000);
+      return;
     } finally {
       if (state.project === project && this.person === person) this.isLoading = false;
     }

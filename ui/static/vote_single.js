@@ -116,6 +116,7 @@ export class SingleView {
     } catch (error) {
       this.say(error.message);
       setTimeout(() => !this.root.hidden && this.refill(), 2000);
+      return;
     } finally {
       this.isLoading = false;
     }
