@@ -20,6 +20,7 @@ OVERFLOWING = """() => {
         node && node !== panel && (/auto|scroll/.test(getComputedStyle(node).overflowX) || scrolls(node.parentElement));
     return [...header, ...panel.querySelectorAll('button, input, select, h2, canvas')]
         .filter((node) => node.offsetParent && !scrolls(node.parentElement))
+        .filter((node) => !node.closest('details:not([open]) > :not(summary)'))
         .map((node) => [node.getBoundingClientRect(), node])
         .filter(([box]) => box.width && (box.right > innerWidth + 1 || box.left < -1))
         .map(([, node]) => `${node.tagName} ${node.className} ${node.textContent.slice(0, 20)}`);

@@ -162,6 +162,10 @@ export class DrawTools {
         )),
       ),
     );
+    // On a narrow screen the button stands at the left edge.
+    menu.addEventListener("toggle", () =>
+      menu.classList.toggle("sx-opens-right", menu.getBoundingClientRect().left < 2 * menu.offsetWidth),
+    );
     menu.addEventListener("keydown", (event) => {
       if (event.key !== "Escape") return;
       menu.open = false;
