@@ -219,6 +219,7 @@ export class DrawTools {
     this.toleranceInput.hidden = canvas.tool !== "wand";
     this.square.hidden = !paints;
     this.only.hidden = canvas.tool !== "erase";
+    this.rule.hidden = canvas.tool === "erase"; // which has a rule of its own
     this.sizeInput.value = canvas.size;
     this.toleranceInput.value = canvas.tolerance;
     this.sliderText.textContent = paints ? `${canvas.size} px` : `\u00b1 ${canvas.tolerance}`;
