@@ -18,9 +18,6 @@ from saadi.records import IGNORE, Pair, PairSet, Vote
 from saadi.store import Store
 from saadi.store.blobs import BlobStore
 
-REAL_SHARE = 1.0
-"""Real-image winners added per synthetic pair: the real image against the worst candidate of the same label map."""
-
 
 @dataclass(frozen=True)
 class Settled:

@@ -1,7 +1,7 @@
 """One click or one box to a mask without a network: GrabCut (Rother et al., SIGGRAPH 2004) on fitted evidence.
 
 Plain GrabCut knows colours only, and on tissue it often loses the object (mean IoU 0.65 on phantom scenes, 0.46 on polyps).
-Here each pixel is first judged by the cues in `cues.py` through three rounds of a logistic regression, whose 42 weights
+Here each pixel is first judged by the cues in `cues.py` through three rounds of a logistic regression, whose 44 weights
 `scripts/fit_smart_click.py` fits; OpenCV's graph cut then draws the border, with the evidence in place of its colour models.
 """
 

@@ -151,7 +151,7 @@ def test_a_range_by_keys_is_decided_at_once_and_undone_at_once(curate: Page, ser
         wait_for_states(served, page, wanted)
 
 
-def test_sixty_single_decisions_are_taken_back_one_by_one(curate: Page, served: Studio):
+def test_55_single_decisions_are_taken_back_one_by_one(curate: Page, served: Studio):
     page, total = curate, shown(curate)
     for _ in range(55):
         page.keyboard.press("a")  # faster than the server answers

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, Route, expect
 
 from saadi.store import Store
 from tests.browser.conftest import Studio
-from tests.browser.test_draw import SCRIPT, newest
+from tests.browser.test_draw import SCRIPT, newest, open_draw
 from tests.browser.test_loop import LOADED, labels, saved, stroke
 
 pytestmark = pytest.mark.browser
@@ -24,11 +24,6 @@ def tiny(tmp_path: Path) -> Iterator[Studio]:
     made.start()
     yield made
     made.stop()
-
-
-def open_draw(page: Page, tiny: Studio) -> None:
-    page.goto(tiny.url)
-    page.wait_for_selector(LOADED, timeout=30_000)
 
 
 def on_canvas(page: Page) -> np.ndarray:
