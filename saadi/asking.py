@@ -7,9 +7,10 @@ nearly the right shares, and nobody can count along.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, NamedTuple
 
 from saadi.records import Vote, VoteKind
 
@@ -23,8 +24,7 @@ REPEAT_AFTER = 10
 GOLDEN = 0.6180339887498949
 
 
-@dataclass(frozen=True)
-class OpenPair:
+class OpenPair(NamedTuple):
     """Two candidates of one label map that this reviewer has not compared; the smaller id first."""
 
     first_id: int
@@ -59,7 +59,7 @@ def choose(
         repeatable: Own votes that may be shown again, as `repeatable_votes` gives them.
         first_slot: Number of questions that this reviewer has been asked before.
     """
-    left_over = {(pair.first_id, pair.second_id): pair for pair in pairs}
+    taken: set[OpenPair] = set()
     by_doubt = sorted(pairs, key=lambda pair: (-round(pair.undecidedness, 2), _lot(voter, pair.first_id, pair.second_id)))
     again = sorted(repeatable, key=lambda vote: _lot("repeat", voter, *vote.pair))
     used_label_maps: set[str] = set()
@@ -70,11 +70,11 @@ def choose(
             vote = again.pop(0)
             questions.append(Question(vote.right_id, vote.left_id, "repeat"))
             continue
-        chosen = next(_in_order(wanted, by_doubt, left_over, used_label_maps, voter=voter), None)
+        chosen = next(_in_order(wanted, by_doubt, taken, used_label_maps, voter=voter), None)
         if chosen is None:
             continue
         kind: VoteKind = "shared" if wanted == "shared" and is_in_shared_set(chosen.first_id, chosen.second_id) else "fresh"
-        del left_over[chosen.first_id, chosen.second_id]
+        taken.add(chosen)
         used_label_maps.add(chosen.label_map_blob)
         sides = (chosen.first_id, chosen.second_id)
         left, right = sides if _lot("side", voter, *sides) < 0.5 else sides[::-1]
@@ -83,21 +83,23 @@ def choose(
 
 
 def _in_order(
-    wanted: Purpose, by_doubt: Sequence[OpenPair], left_over: dict[tuple[int, int], OpenPair], used: set[str], *, voter: str
+    wanted: Purpose, by_doubt: Sequence[OpenPair], taken: set[OpenPair], used: set[str], *, voter: str
 ) -> Iterator[OpenPair]:
     """Pairs that serve the purpose, best first, and behind them all others, least certain first."""
-    free = [pair for pair in by_doubt if (pair.first_id, pair.second_id) in left_over]
+    def free() -> Iterator[OpenPair]:
+        return (pair for pair in by_doubt if pair not in taken)
+
     if wanted == "shared":
         # The same order for everybody; in front what somebody else has met already.
-        met = [pair for pair in free if is_in_shared_set(pair.first_id, pair.second_id)]
+        met = [pair for pair in free() if is_in_shared_set(pair.first_id, pair.second_id)]
         yield from sorted(met, key=lambda pair: (not pair.is_met, _lot("shared", pair.first_id, pair.second_id)))
     elif wanted == "random":
-        yield from sorted(free, key=lambda pair: _lot("random", voter, pair.first_id, pair.second_id))
+        yield from sorted(free(), key=lambda pair: _lot("random", voter, pair.first_id, pair.second_id))
     elif wanted == "rare":
-        yield from (pair for pair in free if pair.is_rare and pair.label_map_blob not in used)
-        yield from (pair for pair in free if pair.is_rare)
-    yield from (pair for pair in free if pair.label_map_blob not in used)
-    yield from free
+        yield from (pair for pair in free() if pair.is_rare and pair.label_map_blob not in used)
+        yield from (pair for pair in free() if pair.is_rare)
+    yield from (pair for pair in free() if pair.label_map_blob not in used)
+    yield from free()
 
 
 def purpose(voter: str, slot: int) -> Purpose:
@@ -132,7 +134,8 @@ def repeatable_votes(own: Sequence[Vote], *, exclude: Iterable[tuple[int, int]])
     return [vote for vote in old if vote.kind in ("fresh", "shared") and vote.answer != "skip" and vote.pair not in closed]
 
 
-def _lot(*parts: object) -> float:
+@lru_cache(maxsize=262_144)
+def _lot(*parts: Hashable) -> float:
     """A number in [0, 1) that looks random and is always the same for the same parts."""
     digest = hashlib.blake2b(":".join(map(str, parts)).encode(), digest_size=7).digest()
     return int.from_bytes(digest) / 2**56

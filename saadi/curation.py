@@ -59,13 +59,13 @@ def describe_images(store: Store, blobs: Sequence[str], report: Report) -> int:
 def describe_project(store: Store, project: Project, report: Report) -> int:
     """Look at every image and label map of a project that has not been looked at; returns how many images that were."""
     rows = store.sample_rows(project.id)
-    _masks_described(store, [row.label_map_blob for row in rows])
-    _masks_described(store, [record.blob for record in store.label_maps(project.id, splits=["train"])])
+    mask_shares(store, [row.label_map_blob for row in rows])
+    mask_shares(store, [record.blob for record in store.label_maps(project.id, splits=["train"])])
     return describe_images(store, [*(image.blob for image in store.images(project.id)), *(row.blob for row in rows)], report)
 
 
-def _masks_described(store: Store, blobs: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-    """Class shares of label maps; those not known yet (a drawing, an import) are counted now: 0.5 ms each, once."""
+def mask_shares(store: Store, blobs: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    """Label map blob -> its `class_shares`; those not known yet (a drawing, an import) are counted now, 0.5 ms each, and kept."""
     missing = store.undescribed(SHARES, blobs)
     if missing:
         store.put_descriptors(SHARES, {blob: class_shares(store.blobs.label_map(blob)) for blob in missing})
@@ -192,7 +192,7 @@ def sample_columns(store: Store, project: Project, *, person: str) -> dict[str, 
 def _mask_facts(store: Store, project: Project, masks: Sequence[str]) -> list[dict[str, Any]]:
     """Per label map: the classes it asks for, the rarest of them, and in which share of the training label maps that one is."""
     training = [record.blob for record in store.label_maps(project.id, splits=["train"])]
-    shares = _masks_described(store, [*masks, *training])
+    shares = mask_shares(store, [*masks, *training])
     frequency = np.mean([shares[blob] > 0 for blob in training], axis=0) if training else None
     facts = []
     for blob in masks:

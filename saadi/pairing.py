@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from saadi import agreement, asking
+from saadi.curation import mask_shares
 from saadi.errors import TooFewError
 from saadi.preferences import MIN_MARGIN, Candidate, Merged, merge, strengths, to_pairs, undecidedness
-from saadi.records import IGNORE, Pair, PairSet, Vote
+from saadi.records import Pair, PairSet, Vote
 from saadi.store import Store
-from saadi.store.blobs import BlobStore
 
 
 @dataclass(frozen=True)
@@ -214,14 +212,13 @@ def _real_images(store: Store, project_id: int) -> dict[str, str]:
 
 def _rare_label_maps(store: Store, blobs: Iterable[str]) -> set[str]:
     """Label maps that hold the class which the fewest of them hold."""
-    holders: dict[int, set[str]] = defaultdict(set)
-    for blob in blobs:
-        for index in _classes_in(store.home.blobs, blob):
-            holders[index].add(blob)
-    return min(holders.values(), key=len) if holders else set()
-
-
-@lru_cache(maxsize=100_000)
-def _classes_in(root: Path, blob: str) -> frozenset[int]:
-    """Read from the label map itself: a class that every model misses leaves no trace in the scores."""
-    return frozenset(np.unique(BlobStore(root).label_map(blob)).tolist()) - {0, IGNORE}
+    # From the label maps themselves: a class that every model misses leaves no trace in the scores.
+    shares = mask_shares(store, list(blobs))
+    if not shares:
+        return set()
+    held = np.stack(list(shares.values()))[:, 1:] > 0
+    num_holders = held.sum(axis=0)
+    if not num_holders.any():
+        return set()
+    rarest = int(np.argmin(np.where(num_holders > 0, num_holders, len(held) + 1)))
+    return {blob for blob, is_holder in zip(shares, held[:, rarest], strict=True) if is_holder}

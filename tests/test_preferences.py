@@ -35,6 +35,17 @@ def test_two_candidates_without_votes_keep_the_odds_of_the_score():
     assert found[1] - found[2] == pytest.approx(2.0, abs=1e-3)
 
 
+@pytest.mark.parametrize("scores", [(0.9, 0.5), (0.9, 0.8, 0.3), (0.31, 0.62, 0.64, 0.97), (0.7, 0.7, 0.7, 0.1)])
+def test_without_votes_the_strengths_are_what_a_fit_of_the_pseudo_votes_gives(scores):
+    group = candidates(*scores)
+    exact = strengths(group, [])
+    fitted = strengths(group, [vote(1, 2, "left")], weights={"ann": 1e-9})  # a vote that weighs nothing forces the fit
+    for one in group:
+        for other in group:
+            expected = fitted[one.sample_id] - fitted[other.sample_id]
+            assert exact[one.sample_id] - exact[other.sample_id] == pytest.approx(expected, abs=2e-3)
+
+
 def test_a_vote_counts_as_one_more_comparison():
     # One virtual comparison with p = sigmoid(2) = 0.8808 for the first, one human vote for the second: odds 0.8808 : 1.1192.
     found = strengths(candidates(0.9, 0.5), [vote(1, 2, "right")])

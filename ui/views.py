@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from saadi import previews
+from saadi.curation import mask_shares
 from saadi.records import Adapter, Job, LabelMapRecord, Model, Project, RealImage, Sample, Score
 from saadi.store import Store
-from saadi.store.blobs import BlobStore
 from ui.lineage import badge_of, lineage
 from ui.queue_words import num_images, turn, what
 from ui.words import describe
@@ -109,7 +108,9 @@ def sample_detail(store: Store, sample: Sample) -> dict[str, Any]:
     view = sample_views(store, [sample])[0]
     scores = {score.kind: score_view(score) for score in store.scores(sample.project_id, sample_id=sample.id)}
     record, names = store.label_map(sample.label_map_id), store.project(sample.project_id).class_names
-    asked = _named(names, store.home.blobs, sample.label_map_blob)
+    seen = [scores["selector"]["prediction_blob"]] if "selector" in scores else []
+    shares = mask_shares(store, [sample.label_map_blob, *seen])
+    asked = _named(names, shares[sample.label_map_blob])
     facts = {
         "seed": str(sample.seed),
         "generator": f"{sample.engine} (weights {sample.model_id})",
@@ -130,9 +131,7 @@ def sample_detail(store: Store, sample: Sample) -> dict[str, Any]:
         "facts": facts,
         "lineage": lineage(store, sample),
         "asked": list(asked),
-        "invented": list(_invented(names, store.home.blobs, scores["selector"]["prediction_blob"], asked))
-        if "selector" in scores
-        else [],
+        "invented": [name for blob in seen for name in _invented(names, shares[blob], asked)],
     }
 
 
@@ -150,32 +149,29 @@ def sample_views(store: Store, samples: list[Sample]) -> list[dict[str, Any]]:
     for score in found:
         scores.setdefault(score.sample_id, {})[score.kind] = score
     names = {adapter.id: adapter.name for adapter in store.adapters(project_id)}
-    classes, root = store.project(project_id).class_names, store.home.blobs
+    classes = store.project(project_id).class_names
+    seen = {
+        sample.id: scores[sample.id]["selector"].prediction_blob
+        for sample in samples
+        if len(samples) <= CLOSE_LOOK and "selector" in scores.get(sample.id, {})
+    }
+    shares = mask_shares(store, [*(sample.label_map_blob for sample in samples), *seen.values()])
     views = []
     for sample in samples:
-        asked, own = _named(classes, root, sample.label_map_blob), scores.get(sample.id, {})
-        is_close = "selector" in own and len(samples) <= CLOSE_LOOK
-        invented = _invented(classes, root, own["selector"].prediction_blob, asked) if is_close else ()
+        asked, own = _named(classes, shares[sample.label_map_blob]), scores.get(sample.id, {})
+        invented = _invented(classes, shares[seen[sample.id]], asked) if sample.id in seen else ()
         views.append(sample_view(sample, own, names, asked=asked, invented=invented))
     return views
 
 
-def _named(names: tuple[str, ...], root: Path, blob: str, *, min_share: float = 0.0) -> tuple[str, ...]:
+def _named(names: tuple[str, ...], shares: NDArray[np.float32], *, min_share: float = 0.0) -> tuple[str, ...]:
     """Names of the classes that cover more than `min_share` of a label map, background left out."""
-    shares = _shares(root, blob)
-    return tuple(name for index, name in enumerate(names) if index and shares.get(index, 0.0) > min_share)
+    return tuple(name for index, name in enumerate(names) if index and shares[index] > min_share)
 
 
-def _invented(names: tuple[str, ...], root: Path, prediction: str, asked: tuple[str, ...]) -> tuple[str, ...]:
+def _invented(names: tuple[str, ...], shares: NDArray[np.float32], asked: tuple[str, ...]) -> tuple[str, ...]:
     """Classes that a model sees in more than a speck although nobody drew them."""
-    return tuple(name for name in _named(names, root, prediction, min_share=SPECK) if name not in asked)
-
-
-@lru_cache(maxsize=65536)
-def _shares(root: Path, blob: str) -> dict[int, float]:
-    """Class index -> share of the pixels; label maps never change, so this is worth keeping."""
-    labels = BlobStore(root).label_map(blob)
-    return {int(value): int(count) / labels.size for value, count in zip(*np.unique(labels, return_counts=True), strict=True)}
+    return tuple(name for name in _named(names, shares, min_share=SPECK) if name not in asked)
 
 
 def class_areas(store: Store, project: Project) -> dict[str, Any]:
@@ -187,9 +183,10 @@ def class_areas(store: Store, project: Project) -> dict[str, Any]:
     records = store.label_maps(project.id, splits=["train", "val", "none"])
     chosen = records[:: max(1, -(-len(records) // MAX_MASKS_READ))]
     areas: dict[int, list[float]] = {}
+    shares = mask_shares(store, [record.blob for record in chosen])
     for record in chosen:
-        for index, share in _shares(store.home.blobs, record.blob).items():
-            areas.setdefault(index, []).append(share)
+        for index in np.flatnonzero(shares[record.blob]).tolist():
+            areas.setdefault(index, []).append(float(shares[record.blob][index]))
     return {
         "masks": len(chosen),
         "classes": {

@@ -9,11 +9,14 @@ from math import comb
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 from saadi.alignment import limits
+from saadi.curation import mask_shares
 from saadi.errors import TooFewError
 from saadi.orders import MIN_PAIRS_TO_ALIGN
-from saadi.pairing import Settled, _classes_in, settle
-from saadi.preferences import MAX_PAIRS_PER_LABEL_MAP, MIN_MARGIN, Candidate, Merged
+from saadi.pairing import Settled, settle
+from saadi.preferences import MAX_PAIRS_PER_LABEL_MAP, MIN_MARGIN, Candidate, Merged, as_they_count
 from saadi.records import Pair, Project, Vote
 from saadi.store import Store
 
@@ -88,14 +91,15 @@ def pairs_left_out(candidates: Sequence[Candidate], votes: Sequence[Vote], merge
     known = {candidate.sample_id for candidate in candidates}
     used = {frozenset((item.chosen.sample_id, item.rejected.sample_id)) for item in merged.decisions}
     waiting = {frozenset(pair) for pair in merged.conflicts}
+    beyond = {frozenset(pair) for pair in merged.over_cap}
     answers: dict[frozenset[int], set[str]] = {}
-    for vote in votes:
+    for vote in as_they_count(votes):
         if vote.answer != "skip" and {vote.left_id, vote.right_id} <= known:
             answers.setdefault(frozenset((vote.left_id, vote.right_id)), set()).add(vote.answer)
     bad = {sample_id for pair, given in answers.items() if "both_bad" in given for sample_id in pair}
-    found = Counter({"conflict": len(waiting), "cap": merged.num_over_cap})
+    found = Counter({"conflict": len(waiting), "cap": len(beyond)})
     for pair, given in answers.items():
-        if pair in used or pair in waiting:
+        if pair in used | waiting | beyond:
             continue
         if "both_bad" in given or (given & {"left", "right"} and pair & bad):
             found["both_bad"] += 1
@@ -138,12 +142,14 @@ def images_left_out(store: Store, project_id: int) -> dict[str, int]:
 def classes(store: Store, project: Project, settled: Settled) -> list[dict[str, Any]]:
     """Per class: pairs and label maps that hold it; where it is thin, how many votes would help, or that images must be made."""
     pace_s = seconds_per_vote([vote for group in settled.votes.values() for vote in group])
-    pairs = Counter(index for pair in settled.pairs for index in _classes_in(store.home.blobs, pair.label_map_blob))
+    shares = mask_shares(store, [*settled.groups, *(pair.label_map_blob for pair in settled.pairs)])
+    held = {blob: np.flatnonzero(found).tolist() for blob, found in shares.items()}
+    pairs = Counter(index for pair in settled.pairs for index in held[pair.label_map_blob])
     masks: Counter[int] = Counter()
     room: Counter[int] = Counter()
     for blob, candidates in settled.groups.items():
         open_votes = _room(candidates, settled.votes.get(blob, []), settled.merged[blob])
-        for index in _classes_in(store.home.blobs, blob):
+        for index in held[blob]:
             masks[index] += 1
             room[index] += open_votes
     rows = []

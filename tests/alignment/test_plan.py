@@ -30,6 +30,12 @@ def left_out(group, votes) -> dict[str, int]:
     ((0.9, 0.4), [vote(1, 2, "both_good")], {"both_good": 1}),
     ((0.7, 0.7, 0.7), [vote(1, 2, "left"), vote(1, 3, "both_bad", voter="bob")], {"both_bad": 2}),
     ((0.9, 0.8, 0.7, 0.3), [vote(1, 2, "left"), vote(1, 3, "left"), vote(2, 3, "left")], {"cap": 2}),
+    # Beyond the cap although somebody called an image of it bad: one reason.
+    ((0.9, 0.8, 0.7, 0.3), [vote(1, 2, "left"), vote(1, 3, "left"), vote(1, 4, "left"), vote(2, 3, "both_bad")],
+     {"cap": 1, "both_bad": 1}),
+    # A ruling stands for what others said of the pair.
+    ((0.9, 0.4), [vote(1, 2, "both_bad"), vote(1, 2, "left", voter="lead", kind="ruling")], {}),
+    ((0.9, 0.4), [vote(1, 2, "left"), vote(1, 2, "both_good", voter="lead", kind="ruling")], {"both_good": 1}),
     ((0.9, 0.4), [vote(1, 2, "skip")], {}),
     ((0.9, 0.4), [vote(7, 8, "both_bad")], {}),
 ])  # fmt: skip
