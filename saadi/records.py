@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -206,8 +206,7 @@ class Thumb:
     created_at: str
 
 
-@dataclass(frozen=True)
-class ScoredSample:
+class ScoredSample(NamedTuple):
     """A candidate as votes and scores compare it: an image of the present generator that the active selector has seen."""
 
     sample_id: int

@@ -105,13 +105,13 @@ class PreferenceStore(CandidateStore):
 
         One query without the scores' details: reading all of them took half of the time to the next pair.
         """
-        found = self.db.query(
+        found = self.db.execute(
             "SELECT s.id AS sample_id, s.label_map_id, s.label_map_blob, s.blob, scores.dice FROM samples AS s "
             "JOIN models AS engine ON engine.id = s.model_id AND engine.kind = 'engine' AND engine.is_active = 1 "
             "JOIN scores ON scores.sample_id = s.id "
             "JOIN models AS selector ON selector.id = scores.model_id AND selector.kind = 'selector' AND selector.is_active = 1 "
             "WHERE s.project_id = ? AND s.curation <> 'quarantined' AND s.source_blob IS NULL ORDER BY s.id", [project_id])
-        return [ScoredSample(**row) for row in found]
+        return [ScoredSample(*row) for row in found]
 
     def add_thumb(self, project_id: int, *, sample_id: int, value: ThumbValue, voter: str, request_id: str) -> Thumb:
         """Append a verdict on one image; the newest of a voter counts. A repeated `request_id` gives the first answer.

@@ -18,8 +18,9 @@ from tests.segmentation import tiny_sam
 pytestmark = pytest.mark.browser
 SCRIPT = Path(__file__).with_name("serve_smart.py")
 SHOWN = """wanted => {
-    const layer = document.querySelector('.sx-layer-smart'),
-        pixels = layer.getContext('2d').getImageData(0, 0, layer.width, layer.height).data;
+    const layer = document.querySelector('.sx-layer-smart');
+    if (!layer.width) return wanted === 'count' ? 0 : [];  // nothing was shown yet
+    const pixels = layer.getContext('2d').getImageData(0, 0, layer.width, layer.height).data;
     const found = Array.from({length: layer.width * layer.height}, (_, i) => pixels[4 * i + 3] > 0);
     return wanted === 'count' ? found.filter(Boolean).length : found;
 }"""

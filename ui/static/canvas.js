@@ -69,7 +69,7 @@ export class MaskCanvas {
     this.listen();
   }
 
-  load({ w, h: height, labels, image, classes }) {
+  load({ w, h: height, labels, picture, classes }) {
     Object.assign(this, { w, h: height, labels, classes, undo: [], redo: [], polygon: [], stroke: null });
     Object.assign(this, { before: null, box: null, undoBytes: 0, firstStep: 0, tap: null, hasPicture: false });
     Object.assign(this, { selection: null, lastPoint: null, pixels: null, hiddenClasses: new Set() });
@@ -83,25 +83,20 @@ export class MaskCanvas {
     this.insideClass = Math.min(this.insideClass, classes.length - 1);
     this.fillLut();
     this.blitAll();
-    this.showImage(image);
+    this.showPicture(picture);
     this.smart.loaded();
     this.fit();
     this.onChange();
   }
 
-  async showImage(source) {
-    const context = this.imageLayer.getContext("2d");
-    this.imageSource = source;
+  /** `picture`: an image element that is loading (see `loading` in lib.js), or null. */
+  async showPicture(picture) {
+    this.picture = picture;
     this.hasPicture = false;
-    context.fillStyle = "#15181c";
-    context.fillRect(0, 0, this.w, this.h);
-    if (!source) return;
-    const picture = new Image();
-    picture.fetchPriority = "high"; // before the filmstrip, which asks for dozens
-    picture.src = source;
+    if (!picture) return;
     await picture.decode();
-    if (this.imageSource !== source) return;
-    context.drawImage(picture, 0, 0, this.w, this.h);
+    if (this.picture !== picture) return;
+    this.imageLayer.getContext("2d").drawImage(picture, 0, 0, this.w, this.h);
     this.pixels = null;
     this.hasPicture = true;
   }

@@ -13,6 +13,7 @@ import {
   badge,
   get,
   h,
+  loading,
   on,
   onKeys,
   onShow,
@@ -29,6 +30,7 @@ import {
   withProject,
 } from "./lib.js";
 
+const LOOK_AHEAD_MS = 300;
 const RECOVERY_MS = 4000;
 
 export function mount(element) {
@@ -267,15 +269,28 @@ class DrawTab {
   }
 
   async openImage(image) {
+    const picture = loading(urls.image(image.blob));
     const stored = image.label_map_id ? await get(`/api/label_maps/${image.label_map_id}`) : null;
     const size = stored ?? { w: image.width, h: image.height };
     const labels = stored ? await decode(stored.labels) : new Uint8Array(size.w * size.h);
-    this.show({ image, stored, labels, ...pickSize(size), name: image.name, mode: stored ? "variant" : "annotate" });
+    this.show({ image, picture, stored, labels, ...pickSize(size), name: image.name, mode: stored ? "variant" : "annotate" });
+    this.lookAhead();
+  }
+
+  /** The pixels of the images beside this one in the filmstrip, once the browser has nothing else to do. */
+  lookAhead() {
+    clearTimeout(this.lookingAhead);
+    this.lookingAhead = setTimeout(() => {
+      const at = this.images.findIndex((image) => image.id === this.doc.image?.id);
+      if (at >= 0) this.ahead = [this.images[at + 1], this.images[at - 1]].map((image) => image && loading(urls.image(image.blob), "low"));
+    }, LOOK_AHEAD_MS);
   }
 
   async openDrawing(record, image) {
+    const picture = image && loading(urls.image(image.blob));
     const stored = await get(`/api/label_maps/${record.id}`);
-    this.show({ image, stored, labels: await decode(stored.labels), ...pickSize(stored), name: stored.name, mode: "drawing" });
+    const labels = await decode(stored.labels);
+    this.show({ image, picture, stored, labels, ...pickSize(stored), name: stored.name, mode: "drawing" });
   }
 
   async openEmpty() {
@@ -298,7 +313,7 @@ class DrawTab {
       w: doc.w,
       h: doc.h,
       labels: doc.labels,
-      image: doc.image ? urls.image(doc.image.blob) : null,
+      picture: doc.picture ?? null,
       classes: state.project.classes,
     });
     this.mode.hidden = !(doc.image && doc.mode === "variant");

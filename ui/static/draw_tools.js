@@ -3,7 +3,8 @@
 import { UNSURE } from "./canvas.js";
 import { h, kbd, patterns, remember, replace, svg } from "./lib.js";
 import { makePen } from "./raster.js";
-import { copyClass, dropIslands, fillHoles, grow, shrink, smooth, statistics } from "./shapes.js";
+import { measured } from "./measuring.js";
+import { copyClass, dropIslands, fillHoles, grow, shrink, smooth } from "./shapes.js";
 
 // name, key, title, path of its icon on a field of 20 x 20
 const TOOLS = [
@@ -237,8 +238,7 @@ export class DrawTools {
       ? `${canvas.w} \u00d7 ${canvas.h} px \u00b7 ${Math.round(100 * canvas.zoom)} %`
       : "";
     clearTimeout(this.measuring);
-    // 0.1 s for 1920 x 1080: only when the browser has nothing else to do.
-    this.measuring = setTimeout(() => (window.requestIdleCallback ?? setTimeout)(() => this.measure()), MEASURE_AFTER_MS);
+    this.measuring = setTimeout(() => this.measure(), MEASURE_AFTER_MS);
   }
 
   nameOf(index) {
@@ -246,10 +246,13 @@ export class DrawTools {
   }
 
   /** Area, parts and holes of the chosen class, once the hand rests. */
-  measure() {
-    const { canvas } = this;
+  async measure() {
+    const { canvas } = this,
+      { labels } = canvas;
     if (!canvas.w || canvas.stroke || !this.bar.offsetParent) return;
-    const found = statistics(canvas.labels, canvas.w, canvas.h).get(canvas.classIndex),
+    const all = await measured(labels, canvas.w, canvas.h);
+    if (labels !== canvas.labels) return; // another mask is open by now
+    const found = all.get(canvas.classIndex),
       name = this.nameOf(canvas.classIndex);
     const count = (number, one) => `${number} ${one}${number === 1 ? "" : "s"}`;
     const share = found ? found.pixels / canvas.labels.length : 0;

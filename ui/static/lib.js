@@ -131,6 +131,8 @@ export const urls = {
 };
 export const picture = (source, alternative, attributes = {}) =>
   h("img", { src: source, alt: alternative, loading: "lazy", decoding: "async", draggable: "false", ...attributes });
+/** An image element that is being loaded: before the filmstrip, which asks for dozens; or ("low") after everything else. */
+export const loading = (source, priority = "high") => Object.assign(new Image(), { fetchPriority: priority, src: source });
 export const badge = (kind) => h("span", { class: `sx-badge sx-badge-${kind}` }, kind.toUpperCase());
 export const kbd = (key) => h("kbd", {}, key);
 
