@@ -4,6 +4,8 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 ARGS ?=
+# Test processes; the browser tests mostly wait.
+JOBS ?= 2
 
 # No hub, no telemetry; the program needs neither.
 export HF_HUB_OFFLINE := 1
@@ -20,7 +22,7 @@ test:
 	@$(PY) scripts/ensure_browser.py
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory types
-	@env -u OMP_NUM_THREADS $(PY) -m pytest $(ARGS)
+	@env -u OMP_NUM_THREADS $(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint:
 	$(PY) -m ruff check .

@@ -10,6 +10,9 @@ from pathlib import Path
 # Before anything imports a hub client or gradio.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+if "PYTEST_XDIST_WORKER" in os.environ:  # two torch programs with two threads each on two cores: 26 times slower
+    os.environ.setdefault("SAADI_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 for variable in ("SAADI_HOME", "SAADI_USER", "SAADI_DEVICE", "SAADI_SAM_CHECKPOINT"):
     os.environ.pop(variable, None)
 

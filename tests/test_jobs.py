@@ -186,11 +186,11 @@ def test_failed_work_may_be_asked_for_again_and_done_work_is_the_answer(store: S
 
 def test_people_who_wait_come_first(store: Store, project: Project) -> None:
     slow, second, drawn = add_job(store, project), add_job(store, project), add_job(store, project, priority=10)
-    assert [store.queue_position(job.id) for job in (drawn, slow, second)] == [0, 1, 2]
+    assert [len(store.jobs_before(job.id)) for job in (drawn, slow, second)] == [0, 1, 2]
     claimed = store.claim_job("w")
     assert claimed is not None and claimed.id == drawn.id
     assert store.claim_job("w") is None, "one job runs at a time"
-    assert store.queue_position(slow.id) == 1
+    assert len(store.jobs_before(slow.id)) == 1
 
 
 def test_the_time_left_follows_the_steps_of_this_attempt(store: Store, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,6 +267,23 @@ def test_looking_does_not_keep_a_worker_from_starting(home: Home, store: Store, 
     finally:
         looking.set()
         watcher.join()
+
+
+def test_checkpoints_that_nobody_continues_are_swept_after_a_month(home: Home, store: Store, project: Project) -> None:
+    ended = [add_job(store, project) for _ in range(2)]
+    for job in ended:
+        store.cancel_job(job.id, actor="ann")
+    folders = {"young": home.job_dir(ended[0].id), "old": home.job_dir(ended[1].id), "of no row": home.job_dir(9999)}
+    for name, folder in folders.items():
+        folder.mkdir(parents=True)
+        if name != "young":
+            past = time.time() - jobs.KEPT_CHECKPOINT_S - 60
+            os.utime(folder, (past, past))
+    active = add_job(store, project, "slow")
+    home.job_dir(active.id).mkdir(parents=True)
+    os.utime(home.job_dir(active.id), (0, 0))
+    jobs._sweep_checkpoints(store)
+    assert sorted(path.name for path in home.jobs.glob("[0-9]*")) == sorted([str(ended[0].id), str(active.id)])
 
 
 def test_a_stopped_worker_gives_its_job_back_uncounted(store: Store, project: Project) -> None:

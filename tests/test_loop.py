@@ -148,6 +148,11 @@ def test_what_left_no_checkpoint_or_fits_no_more_is_not_continued(store: Store, 
     home.job_dir(job.id).mkdir(parents=True)
     save_file({"x": torch.zeros(1)}, home.job_dir(job.id) / resume.CHECKPOINT, metadata={"state": json.dumps({"step": 7})})
     assert resume.checkpoint_step(store, job) == 7
+    # A continuation that was stopped while it waited has no checkpoint of its own: the one it was to go on from is still there.
+    params = {"model_id": engine.id, "continues": job.id}
+    waited, _ = store.add_job("align", params, project_id=filled.id, actor="ann", request_id="k")
+    store.cancel_job(waited.id, actor="ann")
+    assert resume.checkpoint_step(store, store.job(waited.id)) == 7
     builders.add_engine(store, filled)
     with pytest.raises(BadInputError, match="fitted anew since"):
         resume.continued(store, job)

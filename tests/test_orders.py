@@ -13,7 +13,7 @@ from saadi import orders
 from saadi.errors import BadInputError, TooFewError
 from saadi.records import Pair, Project
 from saadi.store import Store
-from tests.builders import add_engine, add_label_map, add_samples
+from tests.builders import add_engine, add_label_map, add_samples, new_request
 from tests.conftest import CLASSES
 
 
@@ -104,6 +104,45 @@ def test_a_generator_of_another_project_is_refused(store: Store, project: Projec
         orders.place(store, wanted, actor="ann")
 
 
+def test_an_alignment_names_only_what_is_its_projects(store: Store, project: Project) -> None:
+    other = store.create_project("other", task="segmentation", classes=CLASSES, resolution=16, actor="ann")
+    engine, foreign = add_engine(store, project), add_engine(store, other)
+    for kind in ("selector", "judge"):
+        store.add_model(project.id, kind=kind, architecture={}, file="f", metrics={}, actor="test")
+    pairs = [Pair("m", "a", "b", "score", 0.5, 0.1 + index) for index in range(16)]
+    pair_set = store.freeze_pairs(project.id, pairs, {}, actor="ann")
+    adapter = store.add_adapter(other.id, model_id=foreign.id, parent_id=None, file=store.files.put(b"lora"), scale=1.0,
+                                config={}, metrics={}, actor="ann", job_id=None)  # fmt: skip
+    elsewhere = store.add_job("align", {}, project_id=other.id, actor="ann", request_id=new_request())[0]
+    store.cancel_job(elsewhere.id, actor="ann")
+    waiting = store.add_job("align", {}, project_id=project.id, actor="ann", request_id=new_request())[0]
+    fit = store.add_job("fit", {}, project_id=project.id, actor="ann", request_id=new_request())[0]
+    store.cancel_job(fit.id, actor="ann")
+    wrong = [
+        ({"model_id": foreign.id}, "no engine of this project"),
+        ({"parent_id": adapter.id}, f"adapter {adapter.id} belongs to another project"),
+        *(({"continues": job.id}, f"job {job.id} is no stopped alignment") for job in (elsewhere, waiting, fit)),
+    ]
+    for values, sentence in wrong:
+        with pytest.raises(BadInputError, match=sentence):
+            orders.AlignOrder(project_id=project.id, pair_set_id=pair_set.id, **values).check(store)
+    orders.AlignOrder(project_id=project.id, pair_set_id=pair_set.id, model_id=engine.id).check(store)
+
+
+def test_a_prediction_names_only_what_is_its_projects(store: Store, project: Project) -> None:
+    other = store.create_project("other", task="segmentation", classes=CLASSES, resolution=16, actor="ann")
+    add_images(store, other, 1)
+    add_images(store, project, 1)
+    mine, theirs = (store.images(item.id)[0].id for item in (project, other))
+    foreign, own = (store.add_model(item.id, kind="selector", architecture={}, file=store.files.put(item.name.encode()),
+                                    metrics={}, actor="ann") for item in (other, project))  # fmt: skip
+    with pytest.raises(BadInputError, match=f"image {theirs} belongs to another project"):
+        orders.PredictOrder(project_id=project.id, image_id=theirs).check(store)
+    with pytest.raises(BadInputError, match="no selector of this project"):
+        orders.PredictOrder(project_id=project.id, image_id=mine, model_id=foreign.id).check(store)
+    orders.PredictOrder(project_id=project.id, image_id=mine, model_id=own.id).check(store)
+
+
 def test_generation_says_what_is_missing(store: Store, project: Project) -> None:
     with pytest.raises(TooFewError, match="no generator yet; run `fit`"):
         orders.place(store, orders.GenerateOrder(project_id=project.id), actor="ann")
@@ -121,7 +160,7 @@ def test_a_drawing_person_goes_before_a_pool(store: Store, project: Project) -> 
     drawing = add_label_map(store, project)
     pool, _ = orders.place(store, orders.GenerateOrder(project_id=project.id, label_map_ids=(drawing.id,)), actor="ann")
     draw, _ = orders.place(store, orders.DrawOrder(project_id=project.id, label_map_ids=(drawing.id,)), actor="ann")
-    assert (store.queue_position(draw.id), store.queue_position(pool.id)) == (0, 1)
+    assert (store.jobs_before(draw.id), [job.id for job in store.jobs_before(pool.id)]) == ([], [draw.id])
 
 
 def test_nothing_accepted_is_nothing_to_export(store: Store, project: Project) -> None:

@@ -83,6 +83,7 @@ class MarkSamples(Body):
     kind: MarkKind
     is_set: bool
     """What shall be, not what shall change: a resend does no harm."""
+    note: str | None = Field(default=None, max_length=300)
 
 
 class NextPairs(Body):

@@ -45,7 +45,9 @@ def build_router(context: Context) -> APIRouter:
     @router.post("/samples/mark")
     def mark(body: MarkSamples) -> dict[str, Any]:
         with context.open() as store:
-            changed = store.mark(body.project_id, body.sample_ids, body.kind, is_set=body.is_set, person=context.actor)
+            changed = store.mark(
+                body.project_id, body.sample_ids, body.kind, is_set=body.is_set, person=context.actor, note=body.note
+            )
         return {"changed": changed}
 
     @router.get("/samples/{sample_id}/nearest")
@@ -60,7 +62,7 @@ def build_router(context: Context) -> APIRouter:
                 "nearest": {name: view for name, view in found.items() if view},
                 "average": (selector.metrics.get("val") or {}).get("dice_per_class", {}) if selector else {},
                 "marks": [
-                    {"kind": mark.kind, "person": mark.person, "is_mine": mark.person == context.actor}
+                    {"kind": mark.kind, "person": mark.person, "is_mine": mark.person == context.actor, "note": mark.note}
                     for mark in store.marks(project.id, sample_id=sample_id)
                 ],
             }

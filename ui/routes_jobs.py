@@ -20,6 +20,8 @@ from ui.context import Context
 from ui.payloads import ChooseAdapter, PlaceOrder
 from ui.views import adapter_view, job_view, model_view
 
+MAX_ACTIVE = 200
+"""Of the queue, so many are sent to the page."""
 ORDERS: dict[str, type[orders.Order]] = {
     "draw": orders.DrawOrder,
     # Alignment and import have routes of their own.
@@ -35,12 +37,11 @@ def build_router(context: Context) -> APIRouter:
     def jobs(project_id: int | None = None, limit: int = Query(default=20, ge=1, le=200)) -> dict[str, Any]:
         """Active jobs of the whole data folder (they share one worker) in their turn, and the last ones of the project."""
         with context.open() as store:
-            active = store.jobs(active_only=True, limit=200)
-            recent = store.jobs(project_id, limit=limit)
-            views = [job_view(store, job, viewer=context.actor) for job in reversed(active)]
+            queue = store.queue()
+            before = {job.id: queue[:place] for place, job in enumerate(queue)}
             return {
-                "active": sorted(views, key=lambda view: (view["state"] != "running", view["before"])),
-                "recent": [job_view(store, job) for job in recent],
+                "active": [job_view(store, job, before=before[job.id], viewer=context.actor) for job in queue[:MAX_ACTIVE]],
+                "recent": [job_view(store, job, before=before.get(job.id)) for job in store.jobs(project_id, limit=limit)],
             }
 
     @router.get("/jobs/{job_id}")

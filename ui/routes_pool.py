@@ -73,7 +73,7 @@ def build_router(context: Context) -> APIRouter:
                     }
                     for left, right, kind in pairs
                 ],
-                "my_votes": len(store.votes(body.project_id, voter=context.actor)),
+                "my_votes": store.count_votes(body.project_id, voter=context.actor),
             }
 
     @router.post("/pairs/build")

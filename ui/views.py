@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -199,9 +200,19 @@ def class_areas(store: Store, project: Project) -> dict[str, Any]:
     }
 
 
-def job_view(store: Store, job: Job, *, full: bool = False, viewer: str | None = None) -> dict[str, Any]:
-    """A job for the strip; `full` adds curves and live pictures. `viewer` reads 'your' where it is his own."""
-    before = store.jobs_before(job.id) if job.state == "queued" else []
+def job_view(
+    store: Store, job: Job, *, full: bool = False, before: Sequence[Job] | None = None, viewer: str | None = None
+) -> dict[str, Any]:
+    """A job for the strip; `full` adds curves and live pictures.
+
+    Args:
+        before: The jobs that run first, where the caller knows them already.
+        viewer: Who reads 'your' where it is his own.
+    """
+    if job.state != "queued":
+        before = []
+    elif before is None:
+        before = store.jobs_before(job.id)
     num_previews, stamp = previews.found(store.home.job_dir(job.id)) if job.state == "running" else (0, 0)
     view: dict[str, Any] = {
         "id": job.id,
@@ -266,8 +277,8 @@ def overview(store: Store, project: Project, voter: str) -> dict[str, Any]:
         "groups": len({image.group_id for image in images}),
         "samples": sum(curation.values()),
         "curation": curation,
-        "votes": len(store.votes(project.id)),
-        "my_votes": len(store.votes(project.id, voter=voter)),
+        "votes": store.count_votes(project.id),
+        "my_votes": store.count_votes(project.id, voter=voter),
         "models": {kind: model_view(store.active_model(project.id, kind)) for kind in ("engine", "selector", "judge")},
         "adapter": adapter_view(accepted) if accepted else None,
     }

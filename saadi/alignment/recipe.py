@@ -358,8 +358,8 @@ def run_job(context: JobContext) -> Outcome:
     """Job `align`: pairs to a candidate adapter, compared with the version in use."""
     devices.use_all_threads()
     store, order = context.store, context.params
-    resume.take_over(store, order.get("continues"), context.dir)
     context.keeps_checkpoint = True  # "Continue" starts from it
+    resume.take_over(store, order.get("continues"), context.dir)
     project, pair_set = store.project(order["project_id"]), store.pair_set(order["pair_set_id"])
     parent = store.adapter(order["parent_id"]) if order["parent_id"] is not None else None
     engine = load_engine(store, project, model_id=order["model_id"])

@@ -18,13 +18,25 @@ CHECKPOINT = "checkpoint.safetensors"
 """As `saadi.engines.checkpoints` names it; that module needs torch."""
 
 
-def checkpoint_step(store: Store, job: Job) -> int | None:
-    """The step from which a stopped or failed alignment can go on; None = it is not one, or it left nothing to go on from."""
-    path = store.home.job_dir(job.id) / CHECKPOINT
-    if job.kind != "align" or job.state not in ("cancelled", "failed") or not path.exists():
+def checkpoint_holder(store: Store, job: Job) -> Job | None:
+    """The youngest of a stopped or failed alignment and those that it went on with which left a checkpoint: one that was stopped
+    while it waited has none of its own. None = there is nothing to go on from."""
+    if job.kind != "align" or job.state not in ("cancelled", "failed"):
         return None
-    with safe_open(path, framework="numpy") as opened:
+    return next((part for part in reversed(chain(store, job)) if _checkpoint(store, part).exists()), None)
+
+
+def checkpoint_step(store: Store, job: Job) -> int | None:
+    """The step from which a stopped or failed alignment can go on; None = it cannot."""
+    holder = checkpoint_holder(store, job)
+    if holder is None:
+        return None
+    with safe_open(_checkpoint(store, holder), framework="numpy") as opened:
         return int(json.loads(opened.metadata()["state"])["step"])
+
+
+def _checkpoint(store: Store, job: Job) -> Path:
+    return store.home.job_dir(job.id) / CHECKPOINT
 
 
 def continued(store: Store, job: Job) -> orders.Order:
@@ -33,12 +45,13 @@ def continued(store: Store, job: Job) -> orders.Order:
     Raises:
         BadInputError: It cannot go on; says why.
     """
-    if checkpoint_step(store, job) is None:
+    holder = checkpoint_holder(store, job)
+    if holder is None:
         raise BadInputError(f"job {job.id} left nothing to go on from; press Align now to begin anew")
     engine = store.active_model(job.project_id or 0, "engine")
-    if engine is None or engine.id != job.params["model_id"]:
+    if engine is None or engine.id != holder.params["model_id"]:
         raise BadInputError("the generator has been fitted anew since; what was learned does not fit it, press Align now")
-    return orders.order(orders.AlignOrder, **{**job.params, "continues": job.id})
+    return orders.order(orders.AlignOrder, **{**holder.params, "continues": holder.id})
 
 
 def take_over(store: Store, continues: int | None, folder: Path) -> None:

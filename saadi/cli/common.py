@@ -91,7 +91,7 @@ def _wait(store: Store, worker: jobs.WorkerProcess, job: Job) -> Job:
     try:
         with Bar(job.kind) as bar:
             for ended in _watched(store, worker, job.id):
-                bar.show_job(ended, waiting_for=store.queue_position(job.id))
+                bar.show_job(ended, waiting_for=len(store.jobs_before(job.id)))
     except KeyboardInterrupt:
         note(f"stopping job {job.id} ...")
         store.cancel_job(job.id, actor=config.user_name())

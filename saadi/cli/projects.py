@@ -141,7 +141,7 @@ def _color(index: int) -> str:
 def _summary(store: Store, project: Project) -> dict[str, Any]:
     return {"id": project.id, "name": project.name, "task": project.task, "resolution": project.resolution,
             "classes": list(project.class_names), "images": store.count_images(project.id),
-            "samples": sum(store.count_samples(project.id).values()), "votes": len(store.votes(project.id))}
+            "samples": sum(store.count_curation(project.id).values()), "votes": store.count_votes(project.id)}
 
 
 def _line(item: dict[str, Any]) -> str:

@@ -160,11 +160,6 @@ class CandidateStore(StoreBase):
                               [*label_map_ids, limit])
         return [_sample(row) for row in found]
 
-    def count_samples(self, project_id: int) -> dict[str, int]:
-        """Curation state -> number of synthetic images."""
-        sql = "SELECT curation, count(*) FROM samples WHERE project_id = ? GROUP BY curation"
-        return dict(self.db.execute(sql, [project_id]).fetchall())
-
     def unscored_samples(self, project_id: int, model_id: int) -> list[Sample]:
         found = self.db.query("SELECT * FROM samples WHERE project_id = ? AND id NOT IN "
                               "(SELECT sample_id FROM scores WHERE model_id = ?) ORDER BY id", [project_id, model_id])

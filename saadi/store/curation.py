@@ -65,8 +65,11 @@ class CurationStore(StoreBase):
             raise BadInputError("some of these images belong to another project or are gone; reload the page")
 
     def mark(self, project_id: int, sample_ids: Sequence[int], kind: MarkKind, *, is_set: bool, person: str,
-             note: str = "") -> list[int]:
+             note: str | None = None) -> list[int]:
         """Put a person's mark on samples, or take it off; twice is once, so a resend does no harm.
+
+        Args:
+            note: Why, in the person's words; None leaves the one that is there. The trail does not repeat it.
 
         Returns:
             Those samples for which this changed something.
@@ -80,11 +83,16 @@ class CurationStore(StoreBase):
             marked = {row[0] for row in db.execute("SELECT sample_id FROM marks WHERE kind = ? AND person = ? AND "
                                                    f"sample_id {AMONG}", [kind, person, wanted])}
             changed = sorted(set(sample_ids) - marked if is_set else marked)
+            if is_set and note is not None:
+                own = [kind, person, dump(sorted(marked)), note]
+                changed += [row[0] for row in db.execute("SELECT sample_id FROM marks WHERE kind = ? AND person = ? AND "
+                                                         f"sample_id {AMONG} AND note <> ?", own)]
+                db.execute(f"UPDATE marks SET note = ? WHERE kind = ? AND person = ? AND sample_id {AMONG}", [note, *own[:3]])
             if not changed:
                 return []
             if is_set:
                 db.table("marks").insert_all({"project_id": project_id, "sample_id": sample_id, "kind": kind, "person": person,
-                                              "note": note, "created_at": now()} for sample_id in changed)
+                                              "note": note or "", "created_at": now()} for sample_id in set(changed) - marked)
             else:
                 db.execute(f"DELETE FROM marks WHERE kind = ? AND person = ? AND sample_id {AMONG}",
                            [kind, person, dump(changed)])

@@ -90,6 +90,11 @@ class PreferenceStore(CandidateStore):
                               "AND (? OR kind <> 'repeat') ORDER BY id", [project_id, voter, voter, with_repeats])
         return [_vote(row) for row in found]
 
+    def count_votes(self, project_id: int, *, voter: str | None = None) -> int:
+        """How many `votes` there are, repeats left out."""
+        return int(self.db.execute(f"SELECT count(*) FROM votes WHERE project_id = ? AND {IN_FORCE} AND "
+                                   "(? IS NULL OR voter = ?) AND kind <> 'repeat'", [project_id, voter, voter]).fetchone()[0])
+
     def repeats(self, project_id: int, *, voter: str | None = None) -> list[tuple[Vote, Vote]]:
         """(repeat, the same voter's blind vote on this pair), both in force; oldest first."""
         return _repeats(self.votes(project_id, voter=voter, with_repeats=True))
@@ -133,9 +138,10 @@ class PreferenceStore(CandidateStore):
 
     def thumbs(self, project_id: int, *, sample_id: int | None = None) -> list[Thumb]:
         """The newest of each voter and sample; those taken back are left out; oldest first."""
-        return self._thumbs("project_id = ? AND (? IS NULL OR sample_id = ?) AND value <> 'none' AND id IN "
-                            "(SELECT max(id) FROM thumbs GROUP BY sample_id, voter) ORDER BY id",
-                            [project_id, sample_id, sample_id])
+        of_one, values = ("", []) if sample_id is None else ("AND sample_id = ? ", [sample_id])
+        return self._thumbs(f"project_id = ? {of_one}AND value <> 'none' AND NOT EXISTS (SELECT 1 FROM thumbs AS newer WHERE "
+                            "newer.sample_id = thumbs.sample_id AND newer.voter = thumbs.voter AND newer.id > thumbs.id) "
+                            "ORDER BY id", [project_id, *values])
 
     def freeze_pairs(self, project_id: int, pairs: Sequence[Pair], summary: dict[str, Any], *, actor: str) -> PairSet:
         """Store a list of pairs under its hash; the same list gives the same set again."""

@@ -57,14 +57,6 @@ class JobStore(StoreBase):
                               {"p": project_id, "k": kind, "a": int(active_only), "n": limit})
         return [_job(row) for row in found]
 
-    def queue_position(self, job_id: int) -> int:
-        """Number of jobs that come before this one, the running one included; 0 = next or running."""
-        job = self.db.execute("SELECT state, priority, id FROM jobs WHERE id = ?", [job_id]).fetchone()
-        if not job or job[0] != "queued":
-            return 0
-        return int(self.db.execute("SELECT count(*) FROM jobs WHERE state = 'running' OR (state = 'queued' AND "
-                                   "(priority > :p OR (priority = :p AND id < :id)))", {"p": job[1], "id": job[2]}).fetchone()[0])
-
     def cancel_job(self, job_id: int, *, actor: str) -> Job:
         """Ask a job to stop: a waiting one is cancelled at once, a running one at its next step, an ended one stays."""
         with self.write() as db:
@@ -80,14 +72,16 @@ class JobStore(StoreBase):
         row = self.db.execute("SELECT cancel_requested FROM jobs WHERE id = ?", [job_id]).fetchone()
         return bool(row and row[0])
 
-    def jobs_before(self, job_id: int) -> list[Job]:
-        """The jobs that come before a waiting one, in the order in which they run; the running one first."""
-        found = self.db.query(
-            "SELECT other.* FROM jobs AS other JOIN jobs AS own ON own.id = ? AND own.state = 'queued' "
-            "WHERE other.state = 'running' OR (other.state = 'queued' AND (other.priority > own.priority OR "
-            "(other.priority = own.priority AND other.id < own.id))) ORDER BY other.state DESC, other.priority DESC, other.id",
-            [job_id])
+    def queue(self) -> list[Job]:
+        """The running job and those that wait, of all projects, in the order in which they run."""
+        found = self.db.query("SELECT * FROM jobs WHERE state IN ('queued', 'running') ORDER BY state DESC, priority DESC, id")
         return [_job(row) for row in found]
+
+    def jobs_before(self, job_id: int) -> list[Job]:
+        """The jobs that come before a waiting one, in the order in which they run; none where it does not wait."""
+        queue = self.queue()
+        place = next((place for place, job in enumerate(queue) if job.id == job_id and job.state == "queued"), 0)
+        return queue[:place]
 
     def jobs_of_label_maps(self, label_map_ids: Sequence[int], *, limit: int = 30) -> list[Job]:
         """The last finished generations for any of these label maps, newest first."""

@@ -81,6 +81,16 @@ class Pool:
                 self.store.add_scores([Score(sample.id, selector, "selector", score, score, 0.9, {}, record.blob)])
         return made
 
+    def part_of(self, sample: Sample, score: float) -> None:
+        self.seed += 1
+        part = self.store.add_sample(
+            self.project.id, label_map_id=sample.label_map_id, label_map_rev=1, label_map_blob=sample.label_map_blob,
+            seed=self.seed,
+            blob=self.store.blobs.put_image(np.full((16, 16, 3), self.seed, np.uint8)), engine="compact", adapter_id=None,
+            model_id=sample.model_id, settings={}, purpose="draw", parent_id=sample.id, source_blob=sample.blob)  # fmt: skip
+        selector = self.models["selector"].id
+        self.store.add_scores([Score(part.id, selector, "selector", score, score, 0.9, {}, sample.label_map_blob)])
+
 
 @pytest.fixture
 def pool(store: Store, project: Project) -> Pool:
@@ -110,10 +120,12 @@ def test_the_other_reasons_too(pool: Pool) -> None:
     pool.samples(pool.label_map(), 0.9)
     quarantined = pool.samples(pool.label_map(), 0.9, 0.8, 0.2)
     pool.store.curate([quarantined[0].id], "quarantined", actor="ann")
+    whole = pool.samples(pool.label_map(), 0.9, 0.8, 0.3)
+    pool.part_of(whole[0], 0.95)  # only a part was made anew: compared with the others it would compare their surroundings
     found = plan.images_left_out(pool.store, pool.project.id)
-    assert found == {"unscored": 1, "alone": 1, "quarantined": 1}
+    assert found == {"unscored": 1, "alone": 1, "quarantined": 1, "part": 1}
     usable = sum(len(group) for group in pairing._candidates(pool.store, pool.project.id).values())
-    assert usable + 3 == len(pool.store.samples(pool.project.id))
+    assert usable + sum(found.values()) == len(pool.store.samples(pool.project.id))
 
 
 def test_the_plan_of_a_small_project_counts_what_it_would_learn(pool: Pool) -> None:

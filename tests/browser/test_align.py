@@ -262,3 +262,22 @@ def test_with_enough_pairs_it_tells_classes_minutes_and_whom_it_waits_for(page: 
         for job in store.jobs(1, active_only=True):
             assert (job.kind, job.params["steps"], job.params["gate_masks"]) == ("align", 150, 32)
             store.cancel_job(job.id, actor="ann")
+
+
+def test_answers_given_while_the_program_is_away_wait_in_the_browser_and_are_not_asked_again(page: Page, tiny: Studio):
+    with Store.open(tiny.home) as store:
+        version = add_version(store, None)
+        tab = opened(page, tiny)
+        tab.route("**/api/trials", lambda route: route.abort())
+        tab.click("#trial-start")
+        for number in (1, 2):
+            tab.wait_for_selector(f".sx-trial[data-pair] .sx-note:has-text('Pair {number} of 6')")
+            tab.keyboard.press("ArrowLeft")
+        expect(tab.locator(".sx-trial")).to_contain_text("your answers are kept here and sent again")
+        assert store.trials(1, adapter_id=version.id) == []
+        tab.unroute("**/api/trials")
+        opened(tab, tiny)  # as after a closed tab: nothing is in this page's memory
+        tab.wait_for_selector(".sx-trial[data-saved='2']", state="attached", timeout=10_000)
+        assert [item.answer for item in store.trials(1, adapter_id=version.id)] == ["left", "left"]
+        tab.click("#trial-start")
+        tab.wait_for_selector(".sx-trial[data-pair] .sx-note:has-text('Pair 3 of 6')")

@@ -56,7 +56,6 @@ class Hand:
 
     def drawn(self) -> np.ndarray:
         """The saved label map, once the page says that it is saved."""
-        self.page.wait_for_timeout(300)
         saved(self.page)
         return newest(self.tiny)[1]
 

@@ -151,6 +151,32 @@ def test_a_range_by_keys_is_decided_at_once_and_undone_at_once(curate: Page, ser
         wait_for_states(served, page, wanted)
 
 
+def test_the_way_back_survives_a_reload_and_spares_what_somebody_else_decided_since(curate: Page, served: Studio):
+    page, total = curate, shown(curate)
+    for _ in range(2):
+        page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("r")
+    page.keyboard.press("End")
+    page.keyboard.press("a")
+    wait_for_states(served, page, {"rejected": 3, "accepted": 1, "pending": total - 4})
+    other = next(row["id"] for row in _facts(served) if row["state"] == 2)
+    with Store.open(served.home) as store:
+        store.curate([other], "quarantined", actor="bob")
+    page.reload()
+    page.wait_for_selector("[data-panel=draw][data-ready]", timeout=30_000)
+    open_tab(page, "Curate")
+    page.wait_for_selector(f"{PANEL}[data-loaded='{total}']")
+    page.keyboard.press("z")
+    wait_for_states(served, page, {"rejected": 2, "quarantined": 1, "pending": total - 3})
+    page.keyboard.press("z")
+    wait_for_states(served, page, {"quarantined": 1, "pending": total - 1})
+    expect(page.locator(".sx-toast", has_text="1 image decided anew since: it stays")).to_be_visible()
+    page.keyboard.press("z")
+    expect(page.locator(".sx-toast", has_text="Nothing to undo")).to_be_visible()
+    with Store.open(served.home) as store:
+        store.curate([other], "pending", actor="bob")
+
+
 def test_55_single_decisions_are_taken_back_one_by_one(curate: Page, served: Studio):
     page, total = curate, shown(curate)
     for _ in range(55):
@@ -174,6 +200,22 @@ def test_flags_and_favourites_show_on_cards_and_filter(curate: Page, served: Stu
     page.wait_for_selector(f"{PANEL}[data-loaded='1']")
     page.get_by_role("checkbox", name="Flagged").uncheck()
     page.keyboard.press("Escape")
+    note = page.get_by_label("Why this image is flagged")
+    note.fill("no tip")  # typing decides nothing: F and S are keys elsewhere
+    note.press("Enter")
+    with Store.open(served.home) as store:
+        for _ in range(100):
+            if (marked := next(mark for mark in store.marks(1) if mark.kind == "flag")).note:
+                break
+            page.wait_for_timeout(50)
+        assert (marked.sample_id, marked.note) == (int(first or 0), "no tip")
+        store.mark(1, [int(first or 0)], "flag", is_set=True, person="bob", note="see the border")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator(".sx-marks")).to_contain_text("flagged by bob: see the border")
+    expect(note).to_have_value("no tip")
+    with Store.open(served.home) as store:
+        store.mark(1, [int(first or 0)], "flag", is_set=False, person="bob")
     page.locator(f"{PANEL} .sx-grid").focus()
     for key in ("f", "s"):
         page.keyboard.press(key)

@@ -51,20 +51,20 @@ def test_tools_paint_whole_classes_at_every_pixel_ratio(new_page, tiny: Studio, 
     for dx, dy in ((-100, 50), (100, 50), (100, 150), (-100, 150)):
         page.mouse.click(x + dx, y + dy)
     page.keyboard.press("Enter")
-    page.wait_for_timeout(400)
+    saved(page)
     _, with_polygon = newest(tiny)
     area = (200 * 100) / (box["height"] / 64) ** 2
     assert abs((with_polygon == 1).sum() - area) < 0.1 * area and (with_polygon == 2).sum() == (brushed == 2).sum()
     page.keyboard.press("g")
     page.mouse.click(x, y + 10)
-    page.wait_for_timeout(400)
+    saved(page)
     assert (newest(tiny)[1] == 0).sum() == 0  # all background was one region
     for _ in range(3):
         page.keyboard.press("Control+z")
-    page.wait_for_timeout(400)
+    saved(page)
     assert (newest(tiny)[1] == 0).all()
     page.keyboard.press("Control+Shift+z")
-    page.wait_for_timeout(400)
+    saved(page)
     assert (newest(tiny)[1] == brushed).all()
 
 

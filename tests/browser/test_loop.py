@@ -55,6 +55,8 @@ def stroke(page: Page, start: tuple[int, int], end: tuple[int, int]) -> None:
 
 
 def saved(page: Page) -> None:
+    """Wait until what was drawn so far is stored."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")  # the page has seen the input
     page.wait_for_selector(".sx-save[data-state=saved]", timeout=20_000)
 
 
@@ -74,7 +76,6 @@ def draw_and_reload(page: Page, studio: Studio) -> int:
     stroke(page, (40, 100), (120, 100))
     page.keyboard.press("Control+z")
     saved(page)
-    page.wait_for_timeout(300)
     drawn = labels(studio, first["id"])
     page.reload()
     page.wait_for_selector(f"[data-panel=draw][data-loaded$='-{first['id']}']", timeout=20_000)

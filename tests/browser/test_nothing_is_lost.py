@@ -52,13 +52,11 @@ def test_a_reload_brings_back_the_mask_the_place_and_the_way_back(page: Page, ti
     assert (on_canvas(page) == (second > 0)).all() and (second != first).any()
     expect(page.locator(".sx-zoom")).to_have_text(zoom or "")
     page.keyboard.press("Control+z")
-    page.wait_for_timeout(300)
     saved(page)
     assert (newest(tiny)[1] == first).all()
     page.reload()
     page.wait_for_selector(LOADED)
     page.keyboard.press("Control+Shift+z")
-    page.wait_for_timeout(300)
     saved(page)
     assert (newest(tiny)[1] == second).all()
 

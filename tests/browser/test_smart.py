@@ -79,7 +79,6 @@ def test_a_box_becomes_the_object_and_undo_takes_it_back_as_one_step(page: Page,
     saved(page)
     assert iou(newest(studio)[1] == 1, organ()) > 0.9 and not shown(page).any()
     page.keyboard.press("Control+z")
-    page.wait_for_timeout(300)
     saved(page)
     assert not newest(studio)[1].any()
     expect(page.get_by_role("button", name="Undo")).to_be_disabled()

@@ -31,6 +31,18 @@ def test_taking_a_mark_off_spares_those_of_others(store: Store, project: Project
     assert store.audit_rows()[0].action == "sample.unflag"
 
 
+def test_a_note_is_changed_in_place_and_stays_out_of_the_trail(store: Store, project: Project) -> None:
+    first, second = (sample.id for sample in add_samples(store, project))
+    assert store.mark(project.id, [first], "flag", is_set=True, person="ann") == [first]
+    store.mark(project.id, [first], "flag", is_set=True, person="ben", note="of ben")
+    assert store.mark(project.id, [first, second], "flag", is_set=True, person="ann", note="no tip") == [second, first]
+    assert store.mark(project.id, [first], "flag", is_set=True, person="ann", note="no tip") == []  # a resend
+    assert store.mark(project.id, [first], "flag", is_set=True, person="ann") == []  # without a note the one there stays
+    notes = {(mark.sample_id, mark.person): mark.note for mark in store.marks(project.id)}
+    assert notes == {(first, "ann"): "no tip", (first, "ben"): "of ben", (second, "ann"): "no tip"}
+    assert "tip" not in str([row.details for row in store.audit_rows()])
+
+
 def test_no_mark_reaches_into_another_project(store: Store, project: Project) -> None:
     own = add_samples(store, project, count=1)[0].id
     other = store.create_project("other", task="segmentation", classes=CLASSES, resolution=16, actor="test")

@@ -44,6 +44,20 @@ def test_an_image_knows_its_label_map_and_splits_select(store: Store, project: P
     assert store.count_images(project.id) == {"train": 1}
 
 
+def test_label_maps_of_held_out_patients_and_drawings_over_them_never_train(store: Store, project: Project) -> None:
+    held = store.add_image(project.id, blob=blob(store, "x"), size=(16, 16), group_id="p2", split="test", source_name="x.png",
+                           label_map_blob=blob(store, "own"), actor="ann")
+    seen = add_image(store, project, "a", label_map=blob(store, "m"))
+    assert held is not None and seen is not None and held.label_map_id is not None
+    over, beside = (store.add_label_map(project.id, blob=blob(store, f"over {image.id}"), name="n", author="ann",
+                                        request_id=new_request(), origin="drawn", underlay_id=image.id)
+                    for image in (held, seen))
+    store.save_label_map(over.id, blob=blob(store, "later"), rev=1, author="ann", request_id=new_request())
+    ids, blobs = store.held_out_label_maps(project.id)
+    assert ids == {held.label_map_id, over.id} and beside.id not in ids
+    assert blobs == {blob(store, text) for text in ("own", f"over {held.id}", "later")}  # earlier revisions, too
+
+
 def test_the_second_of_two_editors_is_told(store: Store, project: Project) -> None:
     drawing = add_label_map(store, project)
     store.save_label_map(drawing.id, blob=blob(store, "ann's"), rev=1, author="ann", request_id=new_request())

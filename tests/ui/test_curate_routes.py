@@ -39,7 +39,7 @@ def test_a_mark_is_what_shall_be(client, store, project, scored):
     assert client.get(f"/api/projects/{project.id}/facts", headers=headers).json()["flagged"] == [1, 1, 0, 0]
     assert client.get(f"/api/projects/{project.id}/facts", headers=headers).json()["flagged_by_me"] == [0, 0, 0, 0]
     marks = client.get(f"/api/samples/{scored[0]}/nearest", headers=headers).json()["marks"]
-    assert marks == [{"kind": "flag", "person": "ann", "is_mine": False}]
+    assert marks == [{"kind": "flag", "person": "ann", "is_mine": False, "note": ""}]
     assert client.post("/api/samples/mark", json=body | {"is_set": False}).json()["changed"] == scored[:2]
     assert client.post("/api/samples/mark", json=body | {"kind": "great"}).status_code == 422
     assert client.post("/api/samples/mark", json=body | {"sample_ids": [999]}).status_code == 400

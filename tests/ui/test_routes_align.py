@@ -117,6 +117,16 @@ def test_a_stopped_alignment_is_offered_again_and_its_curves_go_on(client, store
     assert [step for step, _ in found["metrics"]["loss"]] == list(range(1, 22)) and found["continue_from"] is None
 
 
+def test_a_continuation_stopped_while_it_waited_is_continued_from_the_same_step(client, store, home, project, scored):
+    job = stopped_job(store, home, project, step=20)
+    first = client.post(f"/api/jobs/{job.id}/continue", json={"request_id": "continue-1"}).json()["job"]
+    client.post(f"/api/jobs/{first['id']}/cancel")
+    last = client.get(f"/api/projects/{project.id}/alignments/last").json()["job"]
+    assert last["id"] == first["id"] and client.get(f"/api/alignments/{last['id']}").json()["continue_from"] == 20
+    second = client.post(f"/api/jobs/{last['id']}/continue", json={"request_id": "continue-2"}).json()
+    assert second["is_new"] and store.job(second["job"]["id"]).params["continues"] == job.id
+
+
 def test_nothing_to_go_on_from_says_so(client, store, project):
     job, _ = store.add_job("align", {}, project_id=project.id, actor="ann", request_id="align-001")
     store.cancel_job(job.id, actor="ann")

@@ -39,6 +39,7 @@ const SEGMENTS = [
 ];
 const WORDS = { pending: "", accepted: "accepted", rejected: "rejected", quarantined: "quarantine" };
 const MAX_UNDO = 200,
+  MAX_UNDO_TEXT = 1_000_000,
   DETAIL_MS = 90;
 const number = (value) => value.toLocaleString("en-US");
 
@@ -143,7 +144,8 @@ class CurateTab {
 
   reset() {
     const kept = this.recall();
-    Object.assign(this, { current: null, history: [], all: [], columns: null, filter: filterFrom(kept.filter) });
+    Object.assign(this, { current: null, all: [], columns: null, filter: filterFrom(kept.filter) });
+    this.history = this.recallHistory();
     this.chosen.clear();
     this.segments.set(this.filter.state);
     this.sort.input.value = kept.sort in SORTS ? kept.sort : "newest";
@@ -156,6 +158,27 @@ class CurateTab {
       return JSON.parse(localStorage.getItem(this.memory) ?? "{}") ?? {};
     } catch {
       return {};
+    }
+  }
+  /** The way back survives a reload of this tab: what was decided, and what was before. */
+  recallHistory() {
+    try {
+      return JSON.parse(sessionStorage.getItem(`${this.memory}.undo`) ?? "[]");
+    } catch {
+      return [];
+    }
+  }
+  setHistory(history) {
+    this.history = history.slice(-MAX_UNDO);
+    for (let kept = this.history; ; kept = kept.slice(1)) {
+      const text = JSON.stringify(kept);
+      if (text.length > MAX_UNDO_TEXT) continue; // decisions about thousands of images at once
+      try {
+        sessionStorage.setItem(`${this.memory}.undo`, text);
+      } catch {
+        // no room: this tab goes back as long as it is open
+      }
+      return;
     }
   }
   remember() {
@@ -410,21 +433,27 @@ class CurateTab {
     const states = Object.fromEntries(ids.map((id) => [id, wanted])),
       before = Object.fromEntries(ids.map((id) => [id, this.byId.get(id).curation]));
     if (ids.length === 1 && ids[0] === this.current) this.following = next;
-    this.history.push(before);
-    this.history.splice(0, this.history.length - MAX_UNDO);
+    const entry = { before, states };
+    this.setHistory([...this.history, entry]);
     if (ids.length > 1) {
       this.chosen.clear();
-      toast(`${number(ids.length)} images ${curation}`, "good", { label: "Undo", run: () => this.undo(before) });
+      toast(`${number(ids.length)} images ${curation}`, "good", { label: "Undo", run: () => this.undo(entry) });
     }
-    this.send(states, before, () => (this.history = this.history.filter((entry) => entry !== before)));
+    this.send(states, before, () => this.setHistory(this.history.filter((other) => other !== entry)));
   }
 
-  undo(before = this.history.at(-1)) {
-    if (!this.history.includes(before)) return toast("Nothing to undo.");
-    this.history = this.history.filter((entry) => entry !== before);
-    const now = Object.fromEntries(Object.keys(before).map((id) => [id, this.byId.get(Number(id))?.curation ?? before[id]]));
-    this.following = Number(Object.keys(before)[0]);
-    this.send(before, now, () => this.history.push(before));
+  undo(entry = this.history.at(-1)) {
+    if (!this.columns) return;
+    if (!this.history.includes(entry)) return toast("Nothing to undo.");
+    this.setHistory(this.history.filter((other) => other !== entry));
+    const { before, states } = entry,
+      ids = Object.keys(before).filter((id) => this.byId.get(Number(id))?.curation === states[id]),
+      others = Object.keys(before).length - ids.length;
+    if (others) toast(`${plural(others, "image")} decided anew since: ${others === 1 ? "it stays" : "they stay"}.`);
+    if (!ids.length) return;
+    this.following = Number(ids[0]);
+    const only = (values) => Object.fromEntries(ids.map((id) => [id, values[id]]));
+    this.send(only(before), only(states), () => this.setHistory([...this.history, entry]));
   }
 
   /** Show new states at once and store them; where that fails, show what was before. */
@@ -444,7 +473,12 @@ class CurateTab {
   /** A decision was stored elsewhere: in the close look or a comparison, which the key for undo takes back, too. */
   decided({ states, before, isUndo, origin }) {
     if (origin === this || !Object.keys(states).some((id) => this.byId.has(Number(id)))) return;
-    if (!isUndo) this.history.push(before);
+    if (!isUndo) this.setHistory([...this.history, { before, states }]);
+    else {
+      const ids = Object.keys(states),
+        taken = this.history.findLast((entry) => Object.keys(entry.before).length === ids.length && ids.every((id) => entry.before[id] === states[id]));
+      this.setHistory(this.history.filter((entry) => entry !== taken));
+    }
     this.put(states);
   }
 

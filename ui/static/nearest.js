@@ -29,7 +29,19 @@ export function besides(sample, bars) {
 
 function showMarks(root, sample, marks) {
   const own = new Set(marks.filter((mark) => mark.is_mine).map((mark) => mark.kind));
-  const others = [...new Set(marks.filter((mark) => mark.kind === "flag" && !mark.is_mine).map((mark) => mark.person))];
+  const flags = marks.filter((mark) => mark.kind === "flag"),
+    others = flags.filter((mark) => !mark.is_mine);
+  // Why the image is flagged: for who opens it next. It stays in this data folder.
+  const reason = h("input", {
+    type: "text",
+    class: "sx-flag-note",
+    placeholder: "Why? Others read it; no patient names.",
+    "aria-label": "Why this image is flagged",
+    maxlength: 300,
+    value: flags.find((mark) => mark.is_mine)?.note ?? "",
+    onchange: () => act(null, () => setMark([sample.id], "flag", true, reason.value.trim())),
+    onkeydown: (event) => event.key === "Enter" && reason.blur(),
+  });
   const toggle = (kind, text, key) =>
     h(
       "button",
@@ -45,8 +57,10 @@ function showMarks(root, sample, marks) {
   const opinion = thumbs(sample);
   root.sample = sample;
   root.show = (kind, isSet) => {
+    if (own.has(kind) === isSet) return; // the note of a flag that was there
     if (isSet) own.add(kind);
     else own.delete(kind);
+    if (kind === "flag" && !isSet) reason.value = "";
     draw();
   };
   const draw = () =>
@@ -55,7 +69,8 @@ function showMarks(root, sample, marks) {
       opinion,
       toggle("flag", "\u2691 Flag", "F"),
       toggle("favourite", "\u2605 Favourite", "S"),
-      others.length > 0 && h("span", { class: "sx-note" }, `flagged by ${others.join(", ")}`),
+      own.has("flag") && reason,
+      others.map(({ person, note }) => h("p", { class: "sx-note" }, `flagged by ${person}${note ? `: ${note}` : ""}`)),
     );
   draw();
 }

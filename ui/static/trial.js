@@ -1,6 +1,7 @@
 // The blind test: old and new version side by side, same mask, same seed; the server alone knows which side is which.
-import { ApiError, badge, get, h, kbd, onKeys, plural, post, replace, requestId, toast, urls } from "./lib.js";
+import { badge, get, h, kbd, onKeys, plural, replace, requestId, toast, urls, withProject } from "./lib.js";
 import { trialInWords } from "./align_verdict.js";
+import { Outbox } from "./vote_outbox.js";
 
 const KEYS = { ArrowLeft: "left", ArrowRight: "right", ArrowUp: "both_good", ArrowDown: "both_bad", " ": "skip" };
 const BUTTONS = [
@@ -9,12 +10,16 @@ const BUTTONS = [
   ["both_bad", "Both bad", "\u2193"],
   ["right", "Right is better", "\u2192"],
 ];
-const RETRY_MS = 1500;
 
 export class Trial {
   /** Args: done: () => called when the reviewer leaves, with or without a result. */
   constructor({ done }) {
-    Object.assign(this, { done, queue: [], answered: [], current: null, sending: Promise.resolve(), unsent: 0 });
+    Object.assign(this, { done, queue: [], answered: [], current: null });
+    // Answers wait in this browser's storage until the program has them, also when the page is closed.
+    this.outbox = new Outbox({
+      onSaved: () => (this.root.dataset.saved = String(1 + Number(this.root.dataset.saved ?? 0))),
+      onOffline: () => (this.info.textContent = "The program does not answer; your answers are kept here and sent again."),
+    });
     this.sides = { left: this.side("Left"), right: this.side("Right") };
     this.title = h("b", {}, "Which image shows the marked anatomy better?");
     this.counter = h("span", { class: "sx-note", role: "status" });
@@ -71,7 +76,7 @@ export class Trial {
       if (key === "h") this.root.classList.remove("sx-no-outline");
       if (key === "d") this.root.classList.remove("sx-difference");
     });
-    addEventListener("beforeunload", (event) => this.unsent && event.preventDefault());
+    withProject((project) => this.outbox.open(`saadi.trial.${project.id}.${project.created_at}`));
   }
 
   side(name) {
@@ -82,6 +87,7 @@ export class Trial {
   }
 
   async open(adapter) {
+    await this.outbox.flush(); // what the server does not know yet, it would ask again
     const { pairs, total } = await get(`/api/adapters/${adapter.id}/trial`);
     Object.assign(this, { adapter, total, queue: pairs, answered: [], current: null });
     this.root.hidden = false;
@@ -183,8 +189,7 @@ export class Trial {
       request_id: requestId(),
     };
     this.answered.push(this.current);
-    this.sending = this.sending.then(() => this.send(body));
-    this.unsent++;
+    this.outbox.add({ path: "/api/trials", body });
     this.next();
   }
 
@@ -197,28 +202,9 @@ export class Trial {
     this.show();
   }
 
-  /** In order, again and again until the program has it; the request's own id makes a resend harmless. */
-  async send(body) {
-    for (;;) {
-      try {
-        await post("/api/trials", body);
-        break;
-      } catch (error) {
-        if (error instanceof ApiError && error.status >= 400 && error.status < 500) {
-          toast(error.message, "bad");
-          break;
-        }
-        this.info.textContent = "The program does not answer; your answers are kept here and sent again.";
-        await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
-      }
-    }
-    this.unsent--;
-    this.root.dataset.saved = String(1 + Number(this.root.dataset.saved ?? 0));
-  }
-
   async finish() {
     if (!this.result.hidden) return this.close();
-    await this.sending;
+    await this.outbox.flush();
     if (!this.total || (!this.answered.length && this.queue.length + (this.current ? 1 : 0) === this.total)) return this.close();
     const { mine, all } = await get(`/api/adapters/${this.adapter.id}/trial/result`);
     this.comparison.hidden = true;

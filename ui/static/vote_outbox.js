@@ -13,7 +13,8 @@ export class Outbox {
 
   open(key) {
     this.key = key;
-    this.flush();
+    if (this.sending) this.sending.then(() => this.flush()); // what another project left is given up first
+    else this.flush();
   }
 
   waiting() {
