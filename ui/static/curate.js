@@ -1,7 +1,7 @@
 // Curate: sort out the synthetic images, one by one or many at once, in a grid or on a map; by keys, and with a way back.
 import { forget, lookAhead } from "./ahead.js";
 import { MAX_COMPARED, openCompare } from "./compare.js";
-import { curate, DECISIONS, DetailView } from "./detail.js";
+import { curate, decided, DECISIONS, DetailView } from "./detail.js";
 import { arrange, EMPTY, filterFrom, filterText, FOUND, itemsOf, MISSED, shortWords, SORTS, STATES } from "./facts.js";
 import { Filters } from "./filters.js";
 import { VirtualGrid } from "./grid.js";
@@ -111,7 +111,7 @@ class CurateTab {
     onShow(element, () => state.project && this.load());
     on("samples", (change) => (change?.states ? this.decided(change) : element.offsetParent && this.load()));
     on("marks", (change) => this.marked(change));
-    on("undo", () => this.undo());
+    on("undo", () => decided().then(() => this.undo())); // from a comparison, whose last decision may be on its way
     on("job:end", () => element.offsetParent && this.load());
     withProject(() => this.reset());
     element.dataset.ready = "1";

@@ -46,6 +46,9 @@ export function curate(states, { isUndo = false, origin = null } = {}) {
   return stored;
 }
 
+/** Resolves once every decision so far is stored and told to who listens. */
+export const decided = () => lastDecision;
+
 export class DetailView {
   /** `onDecide(curation)` is called by the buttons; `curationOf(id)` may know a newer state than the server's answer. */
   constructor(onDecide, curationOf = () => undefined) {
