@@ -157,7 +157,7 @@ def version_view(
     answered = {(item.old_blob, item.new_blob) for item in trials if item.voter == voter}
     return view | {
         "questions": [asdict(question) for question in found],
-        "headline": acceptance.headline(found),
+        "headline": acceptance.headline(found, is_open=adapter.state == "candidate"),
         "trial": people,
         "trial_pairs": len(pairs),
         "trial_left": sum((pair.old_blob, pair.new_blob) not in answered for pair in pairs),

@@ -32,15 +32,15 @@ def questions(metrics: Mapping[str, Any], class_names: Sequence[str], people: Ma
     return [_preferred(metrics, people), _faithful(metrics, class_names), _real(metrics), _own(metrics)]
 
 
-def headline(found: Sequence[Question]) -> str:
-    """The card in one sentence."""
+def headline(found: Sequence[Question], *, is_open: bool = True) -> str:
+    """The card in one sentence, with advice while it `is_open` whether the version comes into use."""
     red = sum(question.verdict == "no" for question in found)
     known = sum(question.verdict != "unknown" for question in found)
     if not known:
         return "This version was not tested."
     if red:
-        return f"{red} of {known} say{'s' if red == 1 else ''} no: keep the old one."
-    return f"{known} of {known} say yes: accept it."
+        return f"{red} of {known} say{'s' if red == 1 else ''} no{': keep the old one' if is_open else ''}."
+    return f"{known} of {known} say yes{': accept it' if is_open else ''}."
 
 
 def _preferred(metrics: Mapping[str, Any], people: Mapping[str, Any] | None) -> Question:

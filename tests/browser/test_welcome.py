@@ -26,6 +26,31 @@ OVERFLOWING = """() => {
         .map(([, node]) => `${node.tagName} ${node.className} ${node.textContent.slice(0, 20)}`);
 }"""
 
+OVERLAPPING = """() => {
+    const panel = [...document.querySelectorAll('.sx-panel:not([data-panel=shell])')].find((one) => one.offsetParent);
+    const cut = (node, box) => {  // what of it is seen through the boxes that scroll or clip it
+        for (let outer = node.parentElement; outer; outer = outer.parentElement) {
+            if (getComputedStyle(outer).overflow === 'visible') continue;
+            const own = outer.getBoundingClientRect();
+            box = { left: Math.max(box.left, own.left), right: Math.min(box.right, own.right),
+                    top: Math.max(box.top, own.top), bottom: Math.min(box.bottom, own.bottom) };
+        }
+        return box;
+    };
+    const seen = [...panel.querySelectorAll('button, input, select')]
+        .filter((node) => node.offsetParent && !node.closest('details:not([open]) > :not(summary)'))
+        .map((node) => [node, cut(node, node.getBoundingClientRect())])
+        .filter(([node, box]) => box.right - box.left > 4 && box.bottom - box.top > 4 && !node.matches('.sx-star'));
+    const found = [];
+    seen.forEach(([node, a], index) => seen.slice(index + 1).forEach(([other, b]) => {
+        const wide = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+        const high = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+        if (wide > 3 && high > 3 && !node.contains(other) && !other.contains(node))
+            found.push(`${node.textContent || node.className} | ${other.textContent || other.className}`.slice(0, 90));
+    }));
+    return found;
+}"""
+
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
@@ -76,3 +101,4 @@ def test_nothing_is_cut_off(new_page: Callable[..., Page], tiny: Studio, size: t
         open_tab(page, tab)
         page.wait_for_timeout(400)
         assert page.evaluate(OVERFLOWING) == [], tab
+        assert page.evaluate(OVERLAPPING) == [], tab

@@ -69,7 +69,7 @@ def test_versions_tell_their_card_who_decided_and_what_people_saw(client, store,
     client.post("/api/trials", json={"adapter_id": version.id, "pair": pair["pair"], "answer": "left", "request_id": "trial-1x"})
     found = client.get(f"/api/projects/{project.id}/versions").json()
     item = found["items"][0]
-    assert item["headline"] == "2 of 2 say yes: accept it." and len(item["questions"]) == 4
+    assert item["headline"] == "2 of 2 say yes." and len(item["questions"]) == 4
     assert (item["decision"]["who"], item["decision"]["what"], item["decision"]["why"]) == ("ann", "accepted", "sharper")
     assert item["trial"]["people"] == 1 and (item["trial_pairs"], item["trial_left"]) == (7, 6)
     assert not any(name.startswith("strip_trial") for name in item["metrics"])  # which side is new stays on the server
