@@ -7,6 +7,7 @@ nearly the right shares, and nobody can count along.
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -60,7 +61,7 @@ def choose(
         first_slot: Number of questions that this reviewer has been asked before.
     """
     taken: set[OpenPair] = set()
-    by_doubt = sorted(pairs, key=lambda pair: (-round(pair.undecidedness, 2), _lot(voter, pair.first_id, pair.second_id)))
+    by_doubt = _ByDoubt(pairs, voter)
     again = sorted(repeatable, key=lambda vote: _lot("repeat", voter, *vote.pair))
     used_label_maps: set[str] = set()
     questions: list[Question] = []
@@ -82,8 +83,28 @@ def choose(
     return questions
 
 
+class _ByDoubt:
+    """Pairs, least certain first; the lot among equally uncertain ones is drawn once they are reached: of thousands few are."""
+
+    def __init__(self, pairs: Sequence[OpenPair], voter: str) -> None:
+        self.pairs = pairs
+        self._voter = voter
+        found: dict[float, list[OpenPair]] = defaultdict(list)
+        for pair in pairs:
+            found[round(pair.undecidedness, 2)].append(pair)
+        self._levels = [found[level] for level in sorted(found, reverse=True)]
+        self._num_sorted = 0
+
+    def __iter__(self) -> Iterator[OpenPair]:
+        for index, level in enumerate(self._levels):
+            if index == self._num_sorted:
+                level.sort(key=lambda pair: _lot(self._voter, pair.first_id, pair.second_id))
+                self._num_sorted += 1
+            yield from level
+
+
 def _in_order(
-    wanted: Purpose, by_doubt: Sequence[OpenPair], taken: set[OpenPair], used: set[str], *, voter: str
+    wanted: Purpose, by_doubt: _ByDoubt, taken: set[OpenPair], used: set[str], *, voter: str
 ) -> Iterator[OpenPair]:
     """Pairs that serve the purpose, best first, and behind them all others, least certain first."""
     def free() -> Iterator[OpenPair]:
@@ -91,7 +112,7 @@ def _in_order(
 
     if wanted == "shared":
         # The same order for everybody; in front what somebody else has met already.
-        met = [pair for pair in free() if is_in_shared_set(pair.first_id, pair.second_id)]
+        met = [pair for pair in by_doubt.pairs if pair not in taken and is_in_shared_set(pair.first_id, pair.second_id)]
         yield from sorted(met, key=lambda pair: (not pair.is_met, _lot("shared", pair.first_id, pair.second_id)))
     elif wanted == "random":
         yield from sorted(free(), key=lambda pair: _lot("random", voter, pair.first_id, pair.second_id))

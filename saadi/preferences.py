@@ -15,7 +15,6 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import evalica
-import numpy as np
 
 from saadi.records import Pair, Vote
 
@@ -95,7 +94,8 @@ def strengths(
 @lru_cache(maxsize=16_384)
 def _strengths(scored: tuple[tuple[int, float], ...], answers: tuple[tuple[int, int, str, float], ...]) -> dict[int, float]:
     # Kept, because a vote changes one label map, and the next pair is chosen among all: 500 fits took 0.6 s.
-    spread = float(np.std([score for _, score in scored])) or 1.0
+    mean = sum(score for _, score in scored) / max(1, len(scored))
+    spread = math.sqrt(sum((score - mean) ** 2 for _, score in scored) / max(1, len(scored))) or 1.0
     if not answers:
         # Pseudo-votes alone are a Bradley-Terry model already: its maximum likelihood is what they were made of. Nearly all
         # label maps of a pool are like this, and a fit of each took 0.5 ms.

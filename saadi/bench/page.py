@@ -27,6 +27,7 @@ import numpy as np
 import psutil
 
 from saadi.config import Home
+from saadi.curation import mask_shares
 from saadi.records import LabelClass, Project, Score
 from saadi.store import Store
 
@@ -119,6 +120,7 @@ def fill(store: Store) -> Project:
                     Score(sample.id, model.id, model.kind, dice, dice, 0.9, per_class, record.blob) for model in scorers
                 ]
     store.add_scores(scores)
+    mask_shares(store, [record.blob for record in store.label_maps(project.id)])  # as the job that makes a pool does
     return project
 
 

@@ -269,7 +269,7 @@ class DrawTab {
   }
 
   async openImage(image) {
-    const picture = loading(urls.image(image.blob));
+    const picture = this.ahead?.get(image.blob) ?? loading(urls.image(image.blob));
     const stored = image.label_map_id ? await get(`/api/label_maps/${image.label_map_id}`) : null;
     const size = stored ?? { w: image.width, h: image.height };
     const labels = stored ? await decode(stored.labels) : new Uint8Array(size.w * size.h);
@@ -282,7 +282,9 @@ class DrawTab {
     clearTimeout(this.lookingAhead);
     this.lookingAhead = setTimeout(() => {
       const at = this.images.findIndex((image) => image.id === this.doc.image?.id);
-      if (at >= 0) this.ahead = [this.images[at + 1], this.images[at - 1]].map((image) => image && loading(urls.image(image.blob), "low"));
+      const beside = at < 0 ? [] : [this.images[at + 1], this.images[at - 1]].filter(Boolean);
+      this.ahead = new Map(beside.map(({ blob }) => [blob, this.ahead?.get(blob) ?? loading(urls.image(blob), "low")]));
+      for (const picture of this.ahead.values()) picture.decode().catch(() => {});
     }, LOOK_AHEAD_MS);
   }
 
