@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from saadi import quality
 from saadi.config import Home
+from saadi.errors import StorageError
 from saadi.jobs import Report
 from saadi.records import IGNORE, Curation, Project, RealImage, Split, Vote
 from saadi.store import Store
@@ -66,10 +68,11 @@ def describe_project(store: Store, project: Project, report: Report) -> int:
 
 def mask_shares(store: Store, blobs: Sequence[str]) -> dict[str, NDArray[np.float32]]:
     """Label map blob -> its `class_shares`; those not known yet (a drawing, an import) are counted now, 0.5 ms each, and kept."""
-    missing = store.undescribed(SHARES, blobs)
-    if missing:
-        store.put_descriptors(SHARES, {blob: class_shares(store.blobs.label_map(blob)) for blob in missing})
-    return store.descriptors(SHARES, blobs)
+    counted = {blob: class_shares(store.blobs.label_map(blob)) for blob in store.undescribed(SHARES, blobs)}
+    if counted:
+        with suppress(StorageError):  # a full disk keeps nobody from looking; the next look counts again
+            store.put_descriptors(SHARES, counted)
+    return store.descriptors(SHARES, blobs) | counted
 
 
 # ---- nearness to real images

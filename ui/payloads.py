@@ -75,6 +75,8 @@ class Curate(Body):
     project_id: Id
     states: dict[int, Curation] = Field(min_length=1, max_length=100_000)
     """Sample id -> new state, all in one transaction; an undo sends the states before."""
+    expected: dict[int, Curation] | None = None
+    """Sample id -> the state that it must have now, else it stays as it is: what an undo may take back."""
 
 
 class MarkSamples(Body):

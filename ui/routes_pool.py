@@ -43,14 +43,19 @@ def build_router(context: Context) -> APIRouter:
     @router.post("/samples/curate")
     def curate(body: Curate) -> dict[str, Any]:
         by_state: dict[Curation, list[int]] = {}
-        for sample_id, state in body.states.items():
-            by_state.setdefault(state, []).append(sample_id)
+        kept: dict[int, Curation] = {}
         with context.open() as store, store.write():
             store.need_own_samples(body.project_id, body.states)
+            if body.expected:
+                now = {row.id: row.curation for row in store.sample_rows(body.project_id) if row.id in body.expected}
+                kept = {sample_id: state for sample_id, state in now.items() if state != body.expected[sample_id]}
+            for sample_id, state in body.states.items():
+                if sample_id not in kept:
+                    by_state.setdefault(state, []).append(sample_id)
             before: dict[int, Curation] = {}
             for state, ids in by_state.items():
                 before |= store.curate(ids, state, actor=context.actor)
-        return {"before": before}
+        return {"before": before, "kept": kept}
 
     @router.post("/pairs/next")
     def next_pairs(body: NextPairs) -> dict[str, Any]:

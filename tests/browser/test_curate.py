@@ -177,6 +177,71 @@ def test_the_way_back_survives_a_reload_and_spares_what_somebody_else_decided_si
         store.curate([other], "pending", actor="bob")
 
 
+def test_an_undo_spares_what_somebody_else_decided_though_this_page_has_not_heard_of_it(curate: Page, served: Studio):
+    page, total = curate, shown(curate)
+    first = int(page.get_attribute(CURRENT, "data-id") or 0)
+    page.keyboard.press("a")
+    wait_for_states(served, page, {"accepted": 1, "pending": total - 1})
+    with Store.open(served.home) as store:
+        store.curate([first], "quarantined", actor="bob")
+    page.keyboard.press("z")
+    expect(page.locator(".sx-toast", has_text="1 image decided anew since: it stays")).to_be_visible()
+    expect(page.locator(f"{PANEL} .sx-sample[data-id='{first}']")).to_have_attribute("data-state", "quarantined")
+    assert states(served) == {"quarantined": 1, "pending": total - 1}
+
+
+def test_a_decision_made_while_the_facts_are_on_their_way_stays_and_can_be_taken_back(curate: Page, served: Studio):
+    page, total = curate, shown(curate)
+    first = page.get_attribute(CURRENT, "data-id")
+    facts = served.get("/api/projects/1/facts")  # as read before the decision
+    page.route("**/facts", lambda route: (page.wait_for_timeout(400), route.fulfill(json=facts)))
+    page.get_by_role("tab", name="Vote", exact=True).click()
+    with page.expect_request("**/facts"):
+        page.get_by_role("tab", name="Curate", exact=True).click()
+    with page.expect_response("**/facts"):
+        page.keyboard.press("a")
+    page.unroute("**/facts")
+    expect(page.locator(f"{PANEL} .sx-sample[data-id='{first}']")).to_have_attribute("data-state", "accepted")
+    wait_for_states(served, page, {"accepted": 1, "pending": total - 1})
+    page.keyboard.press("z")
+    wait_for_states(served, page, {"pending": total})
+
+
+def test_who_writes_a_note_decides_nothing_not_even_in_a_window_or_when_a_job_ends(curate: Page, served: Studio):
+    page, total = curate, shown(curate)
+    first = int(page.get_attribute(CURRENT, "data-id") or 0)
+    page.keyboard.press("f")
+    note = page.get_by_label("Why this image is flagged")
+    note.press_sequentially("arq")
+    page.evaluate("version => import(`/static/${version}/lib.js`).then((lib) => lib.emit('job:end', {}))", _version(page))
+    with page.expect_response("**/facts"):
+        pass
+    note.press_sequentially("sfx")
+    expect(note).to_have_value("arqsfx")
+    note.press("Enter")
+    page.evaluate("([version, id]) => import(`/static/${version}/detail.js`).then((detail) => detail.openDetail(id))",
+                  [_version(page), first])  # fmt: skip
+    inside = page.locator("dialog").get_by_label("Why this image is flagged")
+    expect(inside).to_have_value("arqsfx")
+    inside.press("End")
+    inside.press_sequentially(" arqs")
+    inside.press("Enter")
+    for _ in range(100):
+        with Store.open(served.home) as store:
+            marks = store.marks(1, sample_id=first)
+        if marks[0].note == "arqsfx arqs":
+            break
+        page.wait_for_timeout(50)
+    assert [(mark.kind, mark.note) for mark in marks] == [("flag", "arqsfx arqs")]
+    assert states(served) == {"pending": total}
+
+
+def _version(page: Page) -> str:
+    """Where this page's modules lie."""
+    names = page.evaluate("performance.getEntriesByType('resource').map((one) => one.name)")
+    return next(name for name in names if name.endswith("/curate.js")).split("/")[-2]
+
+
 def test_55_single_decisions_are_taken_back_one_by_one(curate: Page, served: Studio):
     page, total = curate, shown(curate)
     for _ in range(55):

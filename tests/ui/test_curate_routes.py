@@ -120,3 +120,14 @@ def test_thumbnails_are_small_pictures_of_the_image(client, store):
     assert answer.headers["content-type"] == "image/jpeg"
     small = cv2.cvtColor(cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
     assert small.shape == (64, 128, 3) and np.abs(small[32, 100].astype(int) - (200, 40, 40)).max() < 8
+
+
+def test_an_undo_changes_only_what_is_still_as_it_was_left(client, store, project, scored):
+    first, second = scored[:2]
+    body = {"project_id": project.id, "states": {first: "accepted", second: "accepted"}}
+    assert client.post("/api/samples/curate", json=body).json()["kept"] == {}
+    store.curate([second], "quarantined", actor="bob")
+    undo = {"project_id": project.id, "states": {first: "pending", second: "pending"}, "expected": body["states"]}
+    found = client.post("/api/samples/curate", json=undo).json()
+    assert found == {"before": {str(first): "accepted"}, "kept": {str(second): "quarantined"}}
+    assert store.sample(first).curation == "pending" and store.sample(second).curation == "quarantined"

@@ -50,7 +50,7 @@ export function mount(element) {
 class CurateTab {
   constructor(element) {
     Object.assign(this, { root: element, all: [], byId: new Map(), shown: [], places: new Map(), current: null, history: [] });
-    Object.assign(this, { filter: EMPTY, columns: null, chosen: new Selection() });
+    Object.assign(this, { filter: EMPTY, columns: null, chosen: new Selection(), loads: new Set() });
     this.segments = segmented("State", SEGMENTS, "all", (name) => this.setFilter({ ...this.filter, state: name }));
     this.sort = selectField(
       "Sort",
@@ -170,15 +170,16 @@ class CurateTab {
   }
   setHistory(history) {
     this.history = history.slice(-MAX_UNDO);
-    for (let kept = this.history; ; kept = kept.slice(1)) {
-      const text = JSON.stringify(kept);
-      if (text.length > MAX_UNDO_TEXT) continue; // decisions about thousands of images at once
-      try {
-        sessionStorage.setItem(`${this.memory}.undo`, text);
-      } catch {
-        // no room: this tab goes back as long as it is open
-      }
-      return;
+    const key = `${this.memory}.undo`,
+      sizeOf = (entry) => 60 * Object.keys(entry.before).length;
+    // Decisions about thousands of images at once may be too large to keep; then the steps after them are kept.
+    let room = MAX_UNDO_TEXT,
+      first = this.history.length;
+    while (first > 0 && (room -= sizeOf(this.history[first - 1])) >= 0) first--;
+    try {
+      sessionStorage.setItem(key, JSON.stringify(this.history.slice(first)));
+    } catch {
+      sessionStorage.removeItem(key); // no room: this tab goes back as long as it is open
     }
   }
   remember() {
@@ -187,18 +188,24 @@ class CurateTab {
   }
 
   async load() {
-    const project = state.project;
-    const columns = await get(`/api/projects/${project.id}/facts`);
+    const project = state.project,
+      since = {};
+    this.loads.add(since); // what is decided meanwhile, the answer may not know
+    await decided();
+    const columns = await get(`/api/projects/${project.id}/facts`).finally(() => this.loads.delete(since));
     if (state.project !== project) return;
     this.columns = columns;
     this.all = itemsOf(columns);
     this.byId = new Map(this.all.map((item) => [item.id, item]));
+    this.setStates(since);
     this.chosen.keep(this.byId);
     const before = this.current;
     this.apply();
     if (this.current && this.current === before) {
       forget(before); // scores or neighbours may have come
-      act(null, () => this.detail.show(before));
+      // Never under the hands of who writes a note: the next letters would be keys.
+      if (!this.detail.root.contains(document.activeElement) || !document.activeElement.matches("input"))
+        act(null, () => this.detail.show(before));
     }
     if (this.map.isOpen) await this.map.load();
   }
@@ -449,19 +456,23 @@ class CurateTab {
     const { before, states } = entry,
       ids = Object.keys(before).filter((id) => this.byId.get(Number(id))?.curation === states[id]),
       others = Object.keys(before).length - ids.length;
-    if (others) toast(`${plural(others, "image")} decided anew since: ${others === 1 ? "it stays" : "they stay"}.`);
+    if (others) this.staying(others);
     if (!ids.length) return;
     this.following = Number(ids[0]);
     const only = (values) => Object.fromEntries(ids.map((id) => [id, values[id]]));
-    this.send(only(before), only(states), () => this.setHistory([...this.history, entry]));
+    this.send(only(before), only(states), () => this.setHistory([...this.history, entry]), { expected: only(states) });
+  }
+
+  staying(count) {
+    toast(`${plural(count, "image")} decided anew since: ${count === 1 ? "it stays" : "they stay"}.`);
   }
 
   /** Show new states at once and store them; where that fails, show what was before. */
-  send(states, before, giveUp) {
+  send(states, before, giveUp, options = {}) {
     this.put(states);
     return act(null, async () => {
       try {
-        await curate(states, { origin: this });
+        await curate(states, { origin: this, ...options });
       } catch (error) {
         giveUp();
         this.put(before);
@@ -471,7 +482,10 @@ class CurateTab {
   }
 
   /** A decision was stored elsewhere: in the close look or a comparison, which the key for undo takes back, too. */
-  decided({ states, before, isUndo, origin }) {
+  decided({ states, before, kept, isUndo, origin }) {
+    const others = Object.keys(kept ?? {}).length; // somebody else has decided on these, and this page had not heard of it
+    if (others) this.staying(others);
+    if (origin === this && others) this.put(kept);
     if (origin === this || !Object.keys(states).some((id) => this.byId.has(Number(id)))) return;
     if (!isUndo) this.setHistory([...this.history, { before, states }]);
     else {
@@ -482,11 +496,16 @@ class CurateTab {
     this.put(states);
   }
 
-  put(states) {
+  setStates(states) {
     for (const [id, curation] of Object.entries(states)) {
       const item = this.byId.get(Number(id));
       if (item) item.curation = curation;
     }
+  }
+
+  put(states) {
+    this.setStates(states);
+    for (const since of this.loads) Object.assign(since, states);
     if (this.following && this.byId.has(this.following)) this.current = this.following;
     this.following = null;
     this.apply();

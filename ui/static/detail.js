@@ -32,12 +32,15 @@ let overviewTimer = 0,
 
 /**
  * Set states of samples; who listens to "samples" can show them without asking again. Returns the states before. One after
- * the other: two quick decisions must neither swap on the server nor in the list of what can be undone.
+ * the other: two quick decisions must neither swap on the server nor in the list of what can be undone. With `expected` states
+ * (an undo) those stay as they are that somebody else has decided since; "samples" tells them as `kept`.
  */
-export function curate(states, { isUndo = false, origin = null } = {}) {
+export function curate(wanted, { isUndo = false, origin = null, expected = null } = {}) {
+  const project_id = state.project.id;
   const stored = lastDecision.then(async () => {
-    const { before } = await post("/api/samples/curate", { project_id: state.project.id, states });
-    emit("samples", { states, before, isUndo, origin });
+    const { before, kept } = await post("/api/samples/curate", { project_id, states: wanted, expected });
+    const states = { ...wanted, ...kept };
+    emit("samples", { states, before, kept, isUndo, origin });
     clearTimeout(overviewTimer); // many quick decisions ask for the counts once
     overviewTimer = setTimeout(() => refreshOverview().catch(() => {}), OVERVIEW_MS);
     return before;
@@ -219,6 +222,7 @@ export function openDetail(id) {
     if (event.target === dialog) dialog.close();
   });
   dialog.addEventListener("keydown", (event) => {
+    if (event.target.closest("input, textarea, select")) return; // who types decides nothing
     if (event.key.toLowerCase() === "s" && !event.ctrlKey && !event.metaKey) act(null, () => toggleFavourite(id));
     const found = DECISIONS.find(([, , key]) => key.toLowerCase() === event.key.toLowerCase());
     if (found && !event.ctrlKey && !event.metaKey) {

@@ -284,7 +284,8 @@ class DrawTab {
       const at = this.images.findIndex((image) => image.id === this.doc.image?.id);
       const beside = at < 0 ? [] : [this.images[at + 1], this.images[at - 1]].filter(Boolean);
       this.ahead = new Map(beside.map(({ blob }) => [blob, this.ahead?.get(blob) ?? loading(urls.image(blob), "low")]));
-      for (const picture of this.ahead.values()) picture.decode().catch(() => {});
+      // One that could not be read (the program was away) is asked for anew when it is opened.
+      for (const [blob, picture] of this.ahead) picture.decode().catch(() => this.ahead.get(blob) === picture && this.ahead.delete(blob));
     }, LOOK_AHEAD_MS);
   }
 

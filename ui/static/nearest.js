@@ -60,8 +60,9 @@ function showMarks(root, sample, marks) {
     if (own.has(kind) === isSet) return; // the note of a flag that was there
     if (isSet) own.add(kind);
     else own.delete(kind);
-    if (kind === "flag" && !isSet) reason.value = "";
     draw();
+    // Taken off and set again by a slip of the finger: the note comes back.
+    if (kind === "flag" && isSet && reason.value.trim()) act(null, () => setMark([sample.id], "flag", true, reason.value.trim()));
   };
   const draw = () =>
     replace(

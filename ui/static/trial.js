@@ -1,5 +1,5 @@
 // The blind test: old and new version side by side, same mask, same seed; the server alone knows which side is which.
-import { badge, get, h, kbd, onKeys, plural, replace, requestId, toast, urls, withProject } from "./lib.js";
+import { badge, get, h, kbd, onKeys, PERSON_KEY, plural, replace, requestId, toast, urls, withProject } from "./lib.js";
 import { trialInWords } from "./align_verdict.js";
 import { Outbox } from "./vote_outbox.js";
 
@@ -87,9 +87,12 @@ export class Trial {
   }
 
   async open(adapter) {
-    await this.outbox.flush(); // what the server does not know yet, it would ask again
     const { pairs, total } = await get(`/api/adapters/${adapter.id}/trial`);
-    Object.assign(this, { adapter, total, queue: pairs, answered: [], current: null });
+    // What the server does not know yet, it asks again.
+    const person = localStorage.getItem(PERSON_KEY);
+    const waiting = this.outbox.waiting().filter((item) => item.body.adapter_id === adapter.id && (item.person ?? null) === person);
+    const queue = pairs.filter(({ pair }) => !waiting.some(({ body }) => body.pair === pair));
+    Object.assign(this, { adapter, total, queue, answered: [], current: null });
     this.root.hidden = false;
     this.comparison.hidden = false;
     this.result.hidden = true;
