@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from saadi import atlas, curation, quality
 from saadi.jobs import silent
@@ -240,6 +240,23 @@ def _version(page: Page) -> str:
     """Where this page's modules lie."""
     names = page.evaluate("performance.getEntriesByType('resource').map((one) => one.name)")
     return next(name for name in names if name.endswith("/curate.js")).split("/")[-2]
+
+
+def test_a_flag_set_while_the_marks_are_on_their_way_is_shown(curate: Page, served: Studio):
+    page = curate
+    held: list[Route] = []
+    page.route("**/nearest", lambda route: held.append(route))
+    page.keyboard.press("ArrowRight")
+    for _ in range(100):
+        if held:
+            break
+        page.wait_for_timeout(20)
+    answer = held[0].fetch()  # read before the flag is set
+    page.keyboard.press("f")
+    expect(page.locator(f"{CURRENT} .sx-sample-marks")).to_have_text("\u2691")
+    held[0].fulfill(response=answer)
+    expect(page.locator(".sx-mark-flag")).to_have_attribute("aria-pressed", "true")
+    page.unroute("**/nearest")
 
 
 def test_55_single_decisions_are_taken_back_one_by_one(curate: Page, served: Studio):

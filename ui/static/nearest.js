@@ -16,9 +16,12 @@ export function besides(sample, bars) {
   const marks = h("div", { class: "sx-marks" }),
     near = h("div", { class: "sx-nearest" });
   const root = h("div", { class: "sx-besides" }, marks, near);
+  const since = new Map(); // marks set while the answer is on its way, which may not know them
+  Object.assign(marks, { sample, show: (kind, isSet) => since.set(kind, isSet) });
   get(`/api/samples/${sample.id}/nearest`)
     .then((found) => {
       showMarks(marks, sample, found.marks);
+      for (const [kind, isSet] of since) marks.show(kind, isSet);
       showNearest(near, sample, found.nearest);
       showAverages(bars, found.average);
       root.dataset.loaded = "1";
@@ -55,7 +58,6 @@ function showMarks(root, sample, marks) {
       kbd(key),
     );
   const opinion = thumbs(sample);
-  root.sample = sample;
   root.show = (kind, isSet) => {
     if (own.has(kind) === isSet) return; // the note of a flag that was there
     if (isSet) own.add(kind);
