@@ -190,6 +190,18 @@ def test_a_newer_version_is_shown_when_one_comes_back_to_the_page(new_page: Call
     assert drawn_at(newest(tiny)[1], mine)[:2] == [True, True] and (on_canvas(mine) == (newest(tiny)[1] > 0)).all()
 
 
+def test_an_answer_cut_off_in_the_middle_is_not_taken_for_saved(page: Page, tiny: Studio):
+    open_draw(page, tiny)
+    page.route(SAVING, lambda route: route.fulfill(status=200, body='{"id": 1, "re') if route.request.method == "POST"
+               else route.continue_())  # fmt: skip
+    stroke(page, (50, 0), (100, 0))
+    shown = on_canvas(page)
+    expect(page.locator(".sx-save")).to_contain_text("kept in this browser")
+    page.unroute(SAVING)
+    saved(page)
+    assert ((newest(tiny)[1] > 0) == shown).all()
+
+
 def test_unsent_strokes_outlive_a_look_at_another_project(page: Page, tiny: Studio):
     with Store.open(tiny.home) as store:
         store.create_project("other", task="segmentation", classes=store.project(1).classes, resolution=64, actor="test")

@@ -45,14 +45,22 @@ function signed(headers, name = localStorage.getItem(PERSON_KEY)) {
 }
 
 async function call(path, options, person) {
-  let answer;
+  const silence = () => new ApiError("The program does not answer; it may have been stopped.", 0, null);
+  let answer,
+    data = null,
+    isWhole = true;
   try {
     answer = await fetch(path, { ...options, headers: signed(options.headers, person) });
   } catch {
-    throw new ApiError("The program does not answer; it may have been stopped.", 0, null);
+    throw silence();
   }
-  const data = await answer.json().catch(() => null);
+  try {
+    data = await answer.json();
+  } catch {
+    isWhole = false; // killed in the middle of its answer
+  }
   if (!answer.ok) throw new ApiError(data?.error ?? `The program answered ${answer.status}.`, answer.status, data);
+  if (!isWhole) throw silence();
   return data;
 }
 export const get = (path) => call(path, { headers: { Accept: "application/json" } });
