@@ -277,6 +277,9 @@ class AlignOrder(Order):
     gate_masks: int = Field(default=32, ge=4, le=512)
     gate_every: int = Field(default=50, ge=1)
     seed: Seed = 0
+    loss: Literal["dpo", "kto", "mapo", "sft"] = "dpo"
+    """How pairs are learnt from; see `saadi.alignment.trainer.AlignmentConfig`."""
+    sdpo_mu: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     model_id: int | None = None
     """None = the generator in use."""
     parent_id: int | None = None

@@ -25,7 +25,8 @@ from tests.conftest import CLASSES
     (orders.GenerateOrder, {"settings": {"num_inference_steps": 1}}, "settings.num_inference_steps"),
     (orders.GenerateOrder, {"settings": {"guidance_scale": math.nan}}, "settings.guidance_scale"),
     (orders.TrainScorerOrder, {"batch_size": 1}, "batch_size"), (orders.AlignOrder, {}, "pair_set_id"),
-    (orders.AlignOrder, {"pair_set_id": 1, "beta": 0}, "beta"), (orders.ExportOrder, {"format": "zip"}, "format"),
+    (orders.AlignOrder, {"pair_set_id": 1, "beta": 0}, "beta"), (orders.AlignOrder, {"pair_set_id": 1, "loss": "ppo"}, "loss"),
+    (orders.AlignOrder, {"pair_set_id": 1, "sdpo_mu": 1.5}, "sdpo_mu"), (orders.ExportOrder, {"format": "zip"}, "format"),
 ])
 def test_a_value_out_of_bounds_is_named(kind: type[orders.Order], values: dict[str, Any], name: str) -> None:
     with pytest.raises(BadInputError, match=rf"^{name}: .*; got "):

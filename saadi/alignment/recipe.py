@@ -372,6 +372,8 @@ def run_job(context: JobContext) -> Outcome:
         sft_weight=order["sft_weight"],
         gate_every=order["gate_every"],
         seed=order["seed"],
+        loss=order.get("loss", "dpo"),
+        sdpo_mu=order.get("sdpo_mu"),
     )
 
     seeds = [GATE_FIRST_SEED + index for index in range(len(gate.label_maps))]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,7 +14,17 @@ from peft import PeftModel
 from torch import Tensor
 
 from saadi.alignment.limits import ALARM_STEPS, GRADIENT_ALARM
-from saadi.alignment.loss import default_beta, dpo_logit, dpo_loss
+from saadi.alignment.loss import (
+    KTO_SHARE,
+    damped,
+    default_beta,
+    dpo_logit,
+    dpo_loss,
+    kto_loss,
+    mapo_loss,
+    sdpo_scale,
+    sft_loss,
+)
 from saadi.engines import checkpoints, lora
 from saadi.engines.adapted import lean_forward
 from saadi.engines.base import TrainableEngine
@@ -24,6 +34,7 @@ NUM_DRAWS = 8
 """Fixed (time, noise) draws per pair. Their reference errors are computed at first use and kept: in 150 steps x 8 of 120 pairs
 43 % of all reference forwards fall away."""
 ANCHORS_PER_STEP = 4
+LossName = Literal["dpo", "kto", "mapo", "sft"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,10 @@ class AlignmentConfig:
     held_out_share: float = 0.2
     """Share of label maps whose pairs are only measured, never trained on."""
     seed: int = 0
+    loss: LossName = "dpo"
+    """'kto' takes winners as liked and losers as disliked; 'sft' learns from the winners alone (rejection sampling)."""
+    sdpo_mu: float | None = None
+    """Damp the losers' gradient so that the winners' errors do not grow to first order (`loss.sdpo_scale`); None = do not."""
 
 
 @dataclass(frozen=True)
@@ -127,13 +142,11 @@ class PairTrainer:
         )
 
     def loss(self, keys: Sequence[tuple[int, int]]) -> tuple[Tensor, dict[str, float]]:
-        """DPO on (pair, draw) keys, plus the denoising loss on those winners that are real."""
+        """The preference loss on (pair, draw) keys, plus the denoising loss on those winners that are real."""
         reference = self.reference_errors(keys)
-        policy = self.errors(keys)
         ids = [pair for pair, _ in keys]
-        logit = dpo_logit(policy[0], policy[1], reference[0], reference[1], beta=self.beta)
         weight, real = self.weight[ids], self.is_real[ids].float()
-        loss = dpo_loss(logit, weight)
+        policy, logit, loss = self._preference(keys, reference, weight)
         if self.config.sft_weight and real.any():
             loss = loss + self.config.sft_weight * (policy[0] * real).sum() / real.sum()
         accuracy = float(((logit > 0).float() + 0.5 * (logit == 0).float()).mean())
@@ -148,20 +161,46 @@ class PairTrainer:
             "loser_error": rejected_error * len(kept) / max(sum(rejected for _, rejected in kept), 1e-12),
         }
 
-    def errors(self, keys: Sequence[tuple[int, int]]) -> Tensor:
-        """(2, B) errors of chosen and rejected images, both arms in one forward with the same time and noise."""
+    def _preference(
+        self, keys: Sequence[tuple[int, int]], reference: Tensor, weight: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(2, B) errors of the policy, (B,) DPO's logit (by which accuracy is told under every loss), and the loss."""
+        scale = None
+        if self.config.sdpo_mu is None:
+            policy = self.errors(keys)
+        else:
+            policy, residuals = self._errors_and_residuals(keys)
+            scale = sdpo_scale(residuals[0], residuals[1], mu=self.config.sdpo_mu)
+        chosen, rejected = policy[0], policy[1] if scale is None else damped(policy[1], scale)
+        logit = dpo_logit(chosen, rejected, reference[0], reference[1], beta=self.beta)
+        if self.config.loss == "kto":
+            liked = torch.arange(2 * len(keys), device=weight.device) < len(keys)
+            errors = torch.cat([chosen, rejected])
+            return policy, logit, kto_loss(errors, reference.flatten(), liked, weight.repeat(2), beta=KTO_SHARE * self.beta)
+        if self.config.loss == "mapo":
+            return policy, logit, mapo_loss(chosen, rejected, weight)
+        if self.config.loss == "sft":
+            return policy, logit, sft_loss(chosen, weight)
+        return policy, logit, dpo_loss(logit, weight)
+
+    def _errors_and_residuals(self, keys: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+        """`errors`, and (2, B, C, h, w) what the policy is off by."""
+        with lean_forward(self.policy):
+            both, residuals = self.engine.errors_and_residuals(*self._both_arms(keys))
+        return both.view(2, -1), residuals.view(2, len(keys), *residuals.shape[1:])
+
+    def _both_arms(self, keys: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Chosen and rejected images, label maps, times and noise; the same time and noise for both."""
         ids = [pair for pair, _ in keys]
         times, noise = self._draws(keys)
         condition = self.engine.encode_label_maps([self.pairs[index].label_map for index in ids])
         arms = [self.pairs[index].chosen for index in ids] + [self.pairs[index].rejected for index in ids]
+        return self.engine.encode_images(arms), condition, torch.cat([times] * 2), torch.cat([noise] * 2)
+
+    def errors(self, keys: Sequence[tuple[int, int]]) -> Tensor:
+        """(2, B) errors of chosen and rejected images, both arms in one forward with the same time and noise."""
         with lean_forward(self.policy):
-            both = self.engine.errors(
-                self.engine.encode_images(arms),
-                condition,
-                torch.cat([times] * 2),
-                torch.cat([noise] * 2),
-            )
-        return both.view(2, -1)
+            return self.engine.errors(*self._both_arms(keys)).view(2, -1)
 
     def _anchor_error(self, generator: torch.Generator) -> Tensor:
         """Mean denoising error of a few real images, drawn anew each step."""

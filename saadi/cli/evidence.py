@@ -12,7 +12,7 @@ import typer
 
 from saadi.cli.common import HomeOption, JsonOption, ProjectArgument, answer, home_of, note
 from saadi.config import VERSION
-from saadi.errors import NotFoundError
+from saadi.errors import BadInputError, NotFoundError
 from saadi.store import Store
 
 OutOption = Annotated[Path | None, typer.Option("--out", help="Write the result to this JSON file.")]
@@ -23,6 +23,8 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Measure whether it helps: seeds, intervals, results as JSON.", no_args_is_help=True)
     group.command("planted")(planted)
     group.command("adapter")(adapter)
+    group.command("gains")(gains)
+    group.command("votes")(votes)
     app.add_typer(group, name="evidence")
 
 
@@ -76,6 +78,73 @@ def adapter(
             "alignment": {key: value for key, value in chosen.metrics.items() if not key.startswith("strip")},
         }
     _finish(result, out, as_json=as_json)
+
+
+def votes(
+    seeds: Annotated[int, typer.Option(help="Simulated sessions.", min=2)] = 20,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """How rightly pairs are ordered by scores, by votes, and by both: simulated reviewers, the program's own merge."""
+    from saadi.evidence import votes as experiment
+
+    _finish(experiment.run(num_seeds=seeds), out, as_json=as_json)
+
+
+def gains(
+    name: Annotated[str, typer.Argument(help="A project with imported images, or 'phantom'.")],
+    real: Annotated[str, typer.Option(help="Numbers of real images, with commas.")] = "50",
+    seeds: Annotated[int, typer.Option(help="Seeds 0, 1, ...: other images, weights and masks.", min=1)] = 3,
+    first_seed: Annotated[int, typer.Option(help="Number of the first seed.", min=0)] = 0,
+    shares: Annotated[str, typer.Option(help="Synthetic images per real one, with commas.")] = "0.5,1,2",
+    rounds: Annotated[int, typer.Option(help="Alignments one after the other.", min=1, max=5)] = 2,
+    fit_steps: int = 600,
+    scorer_steps: int = 400,
+    downstream_steps: int = 600,
+    align_steps: int = 150,
+    side: Annotated[int, typer.Option(help="Side of all images in pixels.")] = 128,
+    folder: Annotated[Path | None, typer.Option(help="Where stages are kept; default: evidence in the data folder.")] = None,
+    out: OutOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Does synthetic data help? Arms with equal budgets, measured on unseen patients. An interrupted run goes on where it was."""
+    from saadi.evidence import cases
+    from saadi.evidence import gains as experiment
+    from saadi.evidence.stages import Stages
+
+    opened = home_of(home)
+    if name == "phantom":
+        case = cases.rendered(side=side)
+    else:
+        with Store.open(opened) as store:
+            case = cases.of_project(store, store.project(name), side=side)
+    settings = experiment.Settings(
+        fit_steps=fit_steps, scorer_steps=scorer_steps, downstream_steps=downstream_steps, align_steps=align_steps, rounds=rounds,
+        shares=tuple(_numbers(shares)))  # fmt: skip
+    models = experiment.Models.default(
+        num_classes=len(case.class_names), side=side, starts_from="random" if name == "phantom" else "shipped"
+    )
+    stages = Stages(folder or opened.path / "evidence")
+    result: dict[str, Any] = {"case": case.name, "num_test": len(case.test), "settings": vars(settings), "arms": {}}
+    for num_real in map(int, _numbers(real)):
+        cells = [
+            experiment.run_cell(experiment.Cell(case, num_real, seed, settings, models, stages), note=note)
+            for seed in range(first_seed, first_seed + seeds)
+        ]
+        result["arms"][str(num_real)] = experiment.summary(case, cells)
+    _finish(result, out, as_json=as_json)
+
+
+def _numbers(text: str) -> list[float]:
+    """Raises: BadInputError: something between the commas is no number above 0."""
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) <= 0:
+        raise BadInputError(f"numbers above 0 with commas between them are expected, for example 0.5,1,2; got {text!r}")
+    return found
 
 
 def _finish(result: dict[str, Any], out: Path | None, *, as_json: bool) -> None:

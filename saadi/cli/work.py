@@ -84,8 +84,10 @@ def pairs(name: ProjectArgument, home: HomeOption = None, as_json: JsonOption = 
 
 
 def align(name: ProjectArgument, steps: int | None = None, batch_size: int | None = None, learning_rate: float | None = None,
-          beta: float | None = None, sft_weight: float | None = None, seed: int | None = None, detach: DetachOption = False,
-          home: HomeOption = None, as_json: JsonOption = False) -> None:
+          beta: float | None = None, sft_weight: float | None = None, seed: int | None = None,
+          loss: Annotated[str | None, typer.Option(help="dpo (default), kto, mapo, or sft: winners alone.")] = None,
+          sdpo_mu: Annotated[float | None, typer.Option(help="Damp the losers' gradient, 0 to 1; default: do not.")] = None,
+          detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Learn from pairs, as an adapter, which images are preferred; the adapter is a candidate until accepted."""
     def build(store: Store, project: Project) -> orders.Order:
         from saadi import pairing
@@ -93,7 +95,7 @@ def align(name: ProjectArgument, steps: int | None = None, batch_size: int | Non
         made = pairing.build_pairs(store, project.id, actor=config.user_name())
         note(f"{len(made.pairs)} pairs (set {made.id})")
         return _order(orders.AlignOrder, pair_set_id=made.id, steps=steps, batch_size=batch_size, learning_rate=learning_rate,
-                      beta=beta, sft_weight=sft_weight, seed=seed)(store, project)
+                      beta=beta, sft_weight=sft_weight, seed=seed, loss=loss, sdpo_mu=sdpo_mu)(store, project)
 
     run_order(home_of(home), name, build, detach=detach, as_json=as_json)
 

@@ -37,6 +37,8 @@ class ScorerConfig:
     learning_rate: float = 2e-3
     """AdamW, cosine to zero."""
     seed: int = 0
+    augments: bool = True
+    """Mirror, rotate, zoom and recolour; False only to measure what that is worth."""
 
 
 def train(
@@ -72,7 +74,9 @@ def train(
     for step in range(done + 1, config.num_steps + 1):
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         chosen = torch.multinomial(odds, config.batch_size, replacement=True, generator=generator)
-        batch, wanted = _augment(pixels[chosen], targets[chosen], generator=generator)
+        batch, wanted = pixels[chosen], targets[chosen]
+        if config.augments:
+            batch, wanted = _augment(batch, wanted, generator=generator)
         with devices.autocast(segmenter.device):
             logits = segmenter.network(batch)
         known = (wanted != IGNORE).unsqueeze(1)

@@ -102,5 +102,8 @@ class TrainableEngine(Engine, Protocol):
             noise: Same shape as `clean`, standard normal.
         """
 
+    def errors_and_residuals(self, clean: Tensor, condition: Tensor, times: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """`errors`, and what the denoiser is off by: (B, C, h, w) float32 whose mean square per image is the error."""
+
     def sample_times(self, count: int, *, generator: torch.Generator) -> Tensor:
         """(count,) float32 in (0, 1), drawn as in fitting."""

@@ -350,14 +350,23 @@ class CompactEngine:
             extras: (B, NUM_EXTRAS) augmentation label; None = unaugmented.
             pixel_weight: (B, 1, H, W) with mean 1; None = all pixels alike.
         """
+        squared = self._residuals(clean, condition, times, noise, extras) ** 2
+        if pixel_weight is not None:
+            squared = squared * pixel_weight
+        return squared.mean((1, 2, 3)) * self._denoiser.loss_weight(times)
+
+    def errors_and_residuals(self, clean: Tensor, condition: Tensor, times: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """See `TrainableEngine.errors_and_residuals`."""
+        residuals = self._residuals(clean, condition, times, noise, None)
+        weight = self._denoiser.loss_weight(times)
+        return (residuals**2).mean((1, 2, 3)) * weight, residuals * weight.sqrt().view(-1, 1, 1, 1)
+
+    def _residuals(self, clean: Tensor, condition: Tensor, times: Tensor, noise: Tensor, extras: Tensor | None) -> Tensor:
         t = times.view(-1, 1, 1, 1)
         noisy = (1 - t) * clean + t * noise
         with devices.autocast(self.device):
             estimate = self._denoiser(noisy, times, condition, self._extras(len(clean)) if extras is None else extras)
-        squared = (estimate.float() - clean) ** 2
-        if pixel_weight is not None:
-            squared = squared * pixel_weight
-        return squared.mean((1, 2, 3)) * self._denoiser.loss_weight(times)
+        return estimate.float() - clean
 
     def sample_times(self, count: int, *, generator: torch.Generator) -> Tensor:
         """Logit-normal (mean log of the shift, std 1; Esser et al. 2024, section 5.3.2), kept above the floor."""

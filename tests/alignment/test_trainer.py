@@ -154,3 +154,54 @@ def test_a_checkpoint_of_other_pairs_or_masks_is_not_continued(tmp_path):
     assert PairTrainer(tiny.engine(), pairs(6), CONFIG, measured_on="a").restore(tmp_path) is None
     assert PairTrainer(tiny.engine(), pairs(8), CONFIG, measured_on="b").restore(tmp_path) is None
     assert PairTrainer(tiny.engine(), pairs(8), CONFIG, measured_on="a").restore(tmp_path) == {"note": 1}
+
+
+@pytest.mark.parametrize(("loss", "first"), [("dpo", math.log(2)), ("kto", 0.5)])
+def test_losses_with_a_reference_start_where_the_policy_equals_it(loss: str, first: float):
+    trainer = PairTrainer(tiny.engine(), pairs(), replace(CONFIG, sft_weight=0.0, loss=loss))
+    assert trainer.train_step()["loss"] == pytest.approx(first, abs=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["dpo", "kto"])
+def test_every_preference_loss_learns_to_prefer_the_winners(loss: str):
+    config = AlignmentConfig(num_steps=30, batch_size=8, lora_rank=4, learning_rate=3e-3, loss=loss)
+    trainer = PairTrainer(tiny.engine(), pairs(), config)
+    accuracies = [trainer.train_step()["accuracy"] for _ in range(30)]
+    assert sum(accuracies[-10:]) / 10 > 0.65
+
+
+def test_mapo_opens_a_wider_gap_than_winners_alone():
+    def gap(loss: str) -> float:
+        config = AlignmentConfig(num_steps=40, batch_size=8, lora_rank=4, learning_rate=3e-3, loss=loss, sft_weight=0.0)
+        trainer = PairTrainer(tiny.engine(), pairs(), config)
+        numbers = [trainer.train_step() for _ in range(40)][-10:]
+        return sum(one["rejected_error"] - one["chosen_error"] for one in numbers)
+
+    assert gap("mapo") > gap("sft")
+
+
+def test_learning_from_winners_alone_takes_no_notice_of_the_losers():
+    config = replace(CONFIG, loss="sft", sft_weight=0.0)
+    other = [replace(pair, rejected=tiny.scene(900 + index)[0]) for index, pair in enumerate(pairs())]
+    first, second = (PairTrainer(tiny.engine(), made, config) for made in (pairs(), other))
+    assert [first.train_step()["loss"] for _ in range(3)] == [second.train_step()["loss"] for _ in range(3)]
+
+
+def test_residuals_square_to_the_errors():
+    trainer = PairTrainer(tiny.engine(), pairs(), CONFIG)
+    keys = [(0, 0), (1, 1), (2, 2)]
+    with torch.no_grad():
+        errors, residuals = trainer._errors_and_residuals(keys)
+        torch.testing.assert_close(errors, trainer.errors(keys))
+    torch.testing.assert_close((residuals**2).mean((2, 3, 4)), errors)
+
+
+def test_damping_holds_the_winners_error_down():
+    """Small beta, where plain DPO pays for its margin with the winners; the first order holds for small steps."""
+
+    def winner_error(mu: float | None) -> float:
+        config = AlignmentConfig(num_steps=40, batch_size=8, lora_rank=4, learning_rate=1e-3, beta=50.0, sft_weight=0, sdpo_mu=mu)
+        trainer = PairTrainer(tiny.engine(), pairs(), config)
+        return [trainer.train_step()["winner_error"] for _ in range(40)][-1]
+
+    assert winner_error(0.9) < winner_error(None)

@@ -1,0 +1,66 @@
+"""Results kept between runs: a stage is computed once per settings, and an interrupted run goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+Arrays = dict[str, NDArray[Any]]
+SECONDS = "seconds"
+log = structlog.get_logger()
+
+
+class Stage:
+    """A computed stage: its arrays, its key, and what it cost when it was computed."""
+
+    def __init__(self, key: str, arrays: Arrays) -> None:
+        self.key = key
+        self.seconds = float(arrays.pop(SECONDS))
+        self.arrays = arrays
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self.arrays[name]
+
+
+class Stages:
+    """A folder of stages, one file each, named by the hash of everything that went into it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def get(self, name: str, settings: Mapping[str, Any], make: Callable[[], Arrays]) -> Stage:
+        """The stage with these settings, computed now unless it is there.
+
+        Args:
+            settings: JSON; includes the keys of the stages it builds on, so that a change early on renews all that follows.
+        """
+        digest = hashlib.sha256(json.dumps([name, dict(settings)], sort_keys=True).encode()).hexdigest()[:20]
+        key = f"{name}-{digest}"
+        path = self.folder / f"{key}.npz"
+        if not path.exists():
+            began = time.monotonic()
+            arrays = make()
+            self._write(path, arrays | {SECONDS: np.array(time.monotonic() - began)})
+            log.info("stage", name=name, seconds=round(time.monotonic() - began, 1))
+        with np.load(path) as kept:
+            return Stage(key, {part: kept[part] for part in kept.files})
+
+    def _write(self, path: Path, arrays: Arrays) -> None:
+        """Whole or not at all: a killed run leaves no half stage behind."""
+        handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=".tmp-", suffix=".npz")
+        with os.fdopen(handle, "wb") as stream:
+            np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)

@@ -1,0 +1,133 @@
+"""Whether synthetic data help: nothing leaks, nothing is computed twice, every arm is measured on the same images."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from saadi.errors import TooFewError
+from saadi.evidence import gains
+from saadi.evidence.gains import Case, Cell, Example, Models, Settings
+from saadi.evidence.intervals import mean_with_interval
+from saadi.evidence.stages import Stages
+from tests import tiny
+
+
+def examples(first: int, count: int, *, groups: int) -> tuple[Example, ...]:
+    made = [tiny.scene(seed) for seed in range(first, first + count)]
+    return tuple(Example(*pair, f"patient {first + index % groups}") for index, pair in enumerate(made))
+
+
+CASE = Case("tiny", ("tissue", "organ", "bar"), examples(0, 12, groups=4), examples(100, 6, groups=3))
+SEGMENTER = {"num_classes": 3, "size_px": 32, "channels": [8, 8, 16, 16], "init_filters": 8}
+MODELS = Models(tiny.architecture(), SEGMENTER | {"model": "unet"}, SEGMENTER | {"model": "segresnet"}, "random")
+QUICK = Settings(fit_steps=2, scorer_steps=2, downstream_steps=2, candidates=2, pool_masks=8, align_steps=2, rounds=2,
+                 shares=(0.5, 1.0))  # fmt: skip
+
+
+def cell(folder: Path, *, seed: int = 0, settings: Settings = QUICK) -> Cell:
+    return Cell(CASE, 8, seed, settings, MODELS, Stages(folder))
+
+
+def test_a_patient_in_training_and_test_is_refused():
+    with pytest.raises(ValueError, match="1 patients are in training and test, for example 'patient 0'"):
+        Case("leak", CASE.class_names, CASE.train, (*CASE.test, CASE.train[0]))
+
+
+def test_images_of_a_cell_come_from_as_many_patients_as_there_are():
+    chosen = gains.choose_real(CASE.train, 4, seed=3)
+    assert len({example.group for example in chosen}) == 4
+    assert [e.group for e in gains.choose_real(CASE.train, 8, seed=3)][:4] == [e.group for e in chosen]
+    with pytest.raises(TooFewError, match="13 real images wanted, the training patients have 12"):
+        gains.choose_real(CASE.train, 13, seed=0)
+
+
+def test_no_selector_scores_images_of_masks_that_it_has_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seen: dict[str, set[bytes]] = {}
+    made = cell(tmp_path)
+    original = gains.train
+
+    def watched(images, label_maps, **more):
+        seen.setdefault(f"{more['config'].seed}{len(images)}", set()).update(image.tobytes() for image in images)
+        return original(images, label_maps, **more)
+
+    monkeypatch.setattr(gains, "train", watched)
+    for fold in range(2):
+        seen.clear()
+        made.scorer(f"fold {fold}")
+        (known,) = seen.values()
+        for index, example in enumerate(made.real):
+            assert (example.image.tobytes() in known) == (made.fold(index) != fold)
+    groups = [{made.real[i].group for i in range(8) if made.fold(i) == fold} for fold in range(2)]
+    assert groups[0] and groups[1] and not groups[0] & groups[1]  # whole patients
+
+
+def test_all_arms_are_measured_on_the_same_images_and_a_second_run_computes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    said: list[str] = []
+    found = gains.run_cell(cell(tmp_path), note=said.append)
+    names = ["plain 0", "augmented 0"]
+    names += [f"{kind} {share}" for share in ("0.5", "1") for kind in ("base", "rejection", "aligned 1", "aligned 2")]
+    assert list(found) == names and len(said) == len(names)
+    for stage in found.values():
+        assert stage["dice"].shape == stage["iou"].shape == stage["hd95"].shape == (6, 3)
+        assert list(stage["group"]) == [example.group for example in CASE.test]
+
+    def never(*args, **more):
+        raise AssertionError("computed again")
+
+    for name in ("train", "fit", "align"):
+        monkeypatch.setattr(gains, name, never)
+    again = gains.run_cell(cell(tmp_path), note=said.append)
+    assert all((again[name]["dice"] == found[name]["dice"])[~np.isnan(found[name]["dice"])].all() for name in names)
+    with pytest.raises(AssertionError, match="computed again"):  # another budget is another result
+        cell(tmp_path, settings=Settings(**{**vars(QUICK), "downstream_steps": 3})).arm("augmented", 0)
+    table = gains.summary(CASE, [found, found])
+    assert set(table["base 0.5"]["dice_per_class"]) == {"organ", "bar"}
+    assert table["aligned 1 0.5"]["gain over plain 0"][0] == pytest.approx(
+        table["aligned 1 0.5"]["dice"][0] - table["plain 0"]["dice"][0], abs=0.02)  # fmt: skip
+
+
+def test_a_killed_run_leaves_no_half_stage(tmp_path: Path):
+    stages = Stages(tmp_path)
+
+    def dies():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stages.get("x", {"a": 1}, dies)
+    assert list(tmp_path.iterdir()) == []
+    first = stages.get("x", {"a": 1}, lambda: {"v": np.arange(3)})
+    assert stages.get("x", {"a": 1}, dies)["v"].tolist() == first["v"].tolist() == [0, 1, 2]
+    assert stages.get("x", {"a": 2}, lambda: {"v": np.arange(4)})["v"].tolist() == [0, 1, 2, 3]
+
+
+def test_the_hausdorff_distance_counts_pixels_and_absent_classes_are_far():
+    asked, shifted = np.zeros((32, 32), np.uint8), np.zeros((32, 32), np.uint8)
+    asked[8:16, 8:16] = 1
+    shifted[8:16, 12:20] = 1
+    shifted[0, 0] = 2
+    found = gains._hd95(shifted, asked, num_classes=4)
+    assert found[1] == pytest.approx(4) and found[2] == pytest.approx(math.hypot(32, 32)) and math.isnan(found[3])
+
+
+def test_moved_masks_keep_their_classes_and_differ():
+    label_map = CASE.train[0].label_map
+    made = [gains.moved(label_map, np.random.default_rng(seed)) for seed in range(8)]
+    assert all(set(np.unique(one)) <= set(np.unique(label_map)) for one in made)
+    assert len({one.tobytes() for one in made}) == 8
+
+
+def test_intervals_draw_patients_not_images():
+    """Two patients with constant numbers: 10 images of one say no more than one would."""
+    values, groups = [np.array([0.0] * 5 + [1.0] * 5)], [np.array(["a"] * 5 + ["b"] * 5)]
+    mean, low, high = mean_with_interval(values, groups)
+    assert mean == 0.5 and low == 0.0 and high == 1.0
+    one_each = mean_with_interval(values, [np.array([str(i) for i in range(10)])])
+    assert one_each[1] > 0.1 and one_each[2] < 0.9
+    assert mean_with_interval([np.array([np.nan, 2.0])], [np.array(["a", "a"])])[0] == 2.0
+    assert all(math.isnan(value) for value in mean_with_interval([np.array([np.nan])], [np.array(["a"])]))
