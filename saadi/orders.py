@@ -66,6 +66,19 @@ class Inpaint(BaseModel):
     """Width of the seam around it, in pixels of the made image."""
 
 
+class Series(BaseModel):
+    """Rounds of alignment one after the other (`saadi.alignment.rounds`), carried from job to job."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    round: int = Field(default=1, ge=1)
+    of: int = Field(ge=1, le=10)
+    masks: int = Field(default=64, ge=1, le=100_000)
+    candidates: int = Field(default=4, ge=2, le=64)
+    seed: Seed = 0
+    settings: dict[str, float | int | str | None] = {}
+    """Of every alignment; see `AlignOrder`."""
+
+
 def _need_own_model(store: Store, project_id: int, model_id: int, kind: ModelKind) -> None:
     """Raises: BadInputError: the model belongs to another project, or is of another kind."""
     model = store.model(model_id)
@@ -135,6 +148,8 @@ class GenerateOrder(Order):
     parent_id: int | None = None
     inpaint: Inpaint | None = None
     """None = whole images."""
+    series: Series | None = None
+    """The rounds that this pool is made for; None = it stands alone."""
 
     def check(self, store: Store) -> None:
         need_segmentation(store, self.project_id)
@@ -286,6 +301,8 @@ class AlignOrder(Order):
     """The adapter to start from; set to the version in use when the job starts."""
     continues: int | None = None
     """The stopped or failed alignment from whose checkpoint this one goes on; all else is equal to that one's order."""
+    series: Series | None = None
+    """The rounds that this alignment belongs to; None = it stands alone."""
 
     def frozen(self, store: Store) -> Self:
         if self.model_id is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 
 from saadi import orders
@@ -28,12 +29,22 @@ def _lazy(target: str) -> Handler:
         module, function = target.split(":")
         try:
             outcome: Outcome = getattr(import_module(module), function)(context)
+            if context.params.get("series"):
+                outcome = _with_what_follows(outcome, context)
         finally:
             if "torch" in sys.modules:  # an export or import needs no torch
                 import_module("saadi.devices").release_memory()
         return outcome
 
     return handler
+
+
+def _with_what_follows(outcome: Outcome, context: JobContext) -> Outcome:
+    """The next job of a series is placed in the transaction that ends this one."""
+    from saadi.alignment import rounds  # here, because scikit-learn and evalica are of no use to other jobs
+
+    job, publish = context.job, outcome.publish
+    return replace(outcome, publish=lambda store: rounds.go_on(store, job, publish(store)))
 
 
 HANDLERS: Mapping[str, Handler] = {kind: _lazy(target) for kind, target in RECIPES.items()}

@@ -45,6 +45,8 @@ def what(store: Store, job: Job) -> str | None:
     names = {item.id: item.name for item in store.adapters(job.project_id or 0)}  # a row that is wrong must not hide the queue
     version = version or names.get(int(adapter), f"adapter {adapter}")
     part = "a part of one image, " if params.get("inpaint") else ""
+    if series := params.get("series"):
+        part = f"round {series['round']} of {series['of']}, "
     named = f"{masks} mask{'' if masks == 1 else 's'} \u00d7 {candidates}"
     return f"{part}{named} \u00b7 {version} \u00b7 seed {params.get('seed', 0)}"
 

@@ -68,6 +68,18 @@ def build_router(context: Context) -> APIRouter:
             wanted = orders.order(orders.AlignOrder, **{**body.values, "project_id": body.project_id, "pair_set_id": built.id})
             return _placed(store, *orders.place(store, wanted, actor=context.actor, request_id=body.request_id))
 
+    @router.post("/orders/rounds")
+    def order_rounds(body: PlaceOrder) -> dict[str, Any]:
+        """Several alignments one after the other, each with a pool of its own; starts with the first pool."""
+        from saadi.alignment.rounds import first_order
+
+        if unknown := set(body.values) - {"rounds", "masks", "candidates", "seed", "settings"}:
+            raise BadInputError(f"rounds take rounds, masks, candidates, seed and settings; got {min(unknown)[:20]!r}")
+        with context.open() as store:
+            project = store.project(body.project_id)
+            wanted = first_order(project.id, **{"rounds": 2, **body.values})
+            return _placed(store, *orders.place(store, wanted, actor=context.actor, request_id=body.request_id))
+
     @router.post("/orders/{kind}")
     def order(kind: str, body: PlaceOrder) -> dict[str, Any]:
         if kind not in ORDERS:

@@ -67,8 +67,13 @@ def run_order(home: Home, name: str, build: Callable[[Store, Project], orders.Or
             answer(_summary(store.job(job.id)), as_json=as_json, lines=lambda: [f"job {job.id} is queued; see `saadi jobs`"])
             return
         ended = _wait(store, worker, job)
+        while ended.state == "done" and (following := ended.result.get("next_job_id")) is not None:
+            note(f"{ended.message}  (job {ended.id})")
+            ended = _wait(store, worker, store.job(int(following)))
         if ended.state != "done":
             raise SaadiError(ended.error or f"job {ended.id} was cancelled; nothing was published")
+        if why := ended.result.get("series_ended"):
+            note(why)
         answer(_summary(ended), as_json=as_json, lines=lambda: [f"{ended.message}  (job {ended.id})"])
 
 

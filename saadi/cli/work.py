@@ -87,10 +87,20 @@ def align(name: ProjectArgument, steps: int | None = None, batch_size: int | Non
           beta: float | None = None, sft_weight: float | None = None, seed: int | None = None,
           loss: Annotated[str | None, typer.Option(help="dpo (default), kto, mapo, or sft: winners alone.")] = None,
           sdpo_mu: Annotated[float | None, typer.Option(help="Damp the losers' gradient, 0 to 1; default: do not.")] = None,
+          rounds: Annotated[int | None, typer.Option(help="Generate, score, pair, align and accept so many times; a round starts "
+                                                          "only if the last one won.", min=1, max=10)] = None,
+          masks: Annotated[int, typer.Option(help="Masks of each round's pool.", min=1)] = 64,
+          candidates: Annotated[int, typer.Option(help="Images per mask of each round's pool.", min=2)] = 4,
           detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Learn from pairs, as an adapter, which images are preferred; the adapter is a candidate until accepted."""
     def build(store: Store, project: Project) -> orders.Order:
         from saadi import pairing
+        from saadi.alignment.rounds import first_order
+
+        if rounds is not None:
+            settings = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "beta": beta,
+                        "sft_weight": sft_weight, "loss": loss, "sdpo_mu": sdpo_mu}
+            return first_order(project.id, rounds=rounds, masks=masks, candidates=candidates, seed=seed or 0, settings=settings)
 
         made = pairing.build_pairs(store, project.id, actor=config.user_name())
         note(f"{len(made.pairs)} pairs (set {made.id})")

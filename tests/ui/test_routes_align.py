@@ -138,3 +138,18 @@ def test_long_curves_are_thinned_and_keep_their_ends():
     points = [(step, float(step)) for step in range(1, 10_001)]
     found = thinned(points)
     assert len(found) <= 302 and found[0] == points[0] and found[-1] == points[-1] and thinned(points[:50]) == points[:50]
+
+
+def test_rounds_begin_with_a_pool_and_say_what_they_are(client, store, project, scored):
+    for number in range(2):
+        store.add_image(project.id, blob=store.blobs.put_image(np.full((16, 16, 3), number, np.uint8)), size=(16, 16),
+                        group_id=f"p{number}", split="train", source_name=f"{number}.png",
+                        label_map_blob=store.blobs.put_label_map(np.eye(16, dtype=np.uint8)), actor="ann")  # fmt: skip
+    body = {"project_id": project.id, "request_id": "rounds-0001", "values": {"rounds": 3, "settings": {"steps": 60}}}
+    placed = [client.post("/api/orders/rounds", json=body).json() for _ in range(2)]
+    assert [answer["is_new"] for answer in placed] == [True, False]
+    job = store.job(placed[0]["job"]["id"])
+    assert job.kind == "generate" and job.params["series"]["of"] == 3 and job.params["series"]["settings"] == {"steps": 60}
+    assert placed[0]["job"]["what"].startswith("round 1 of 3, 64 masks")
+    for values in ({"rounds": 0}, {"rounds": 2, "settings": {"continues": 3}}, {"rounds": 2, "model_id": 1}):
+        assert client.post("/api/orders/rounds", json=body | {"request_id": "rounds-0002", "values": values}).status_code == 400

@@ -23,7 +23,7 @@ import {
 import { Trial } from "./trial.js";
 import { Versions } from "./versions.js";
 
-const DEFAULTS = { steps: 150, gate_masks: 32, gate_every: 50, batch_size: 8 };
+const DEFAULTS = { steps: 150, gate_masks: 32, gate_every: 50, batch_size: 8, rounds: 1 };
 const CLOSED_KEY = "saadi.align.closed";
 const ENDED = ["done", "failed", "cancelled"];
 
@@ -62,6 +62,7 @@ class AlignTab {
       gate_masks: numberField("Test masks", DEFAULTS.gate_masks, { min: 4, max: 512, id: "align-gate" }),
       gate_every: numberField("Test every", DEFAULTS.gate_every, { min: 1, id: "align-every" }),
       batch_size: numberField("Batch", DEFAULTS.batch_size, { min: 1, max: 128, id: "align-batch" }),
+      rounds: numberField("Rounds", DEFAULTS.rounds, { min: 1, max: 10, id: "align-rounds" }),
     };
     this.plan = new Plan({ button: this.button, settings: this.settings(), values: () => this.values() });
     this.curves = new Curves();
@@ -137,7 +138,9 @@ class AlignTab {
       h(
         "p",
         { class: "sx-note" },
-        "More steps learn more and take longer. Each test compares new and present version on masks that were not learned from.",
+        "More steps learn more and take longer. Each test compares new and present version on masks that were not learned from. " +
+          "Two rounds and more: new images, pairs and a version each, accepted by itself where nothing speaks against it; a round " +
+          "starts only if the last one won.",
       ),
     );
   }
@@ -176,11 +179,17 @@ class AlignTab {
 
   start() {
     return act(this.button, async () => {
-      const { job, is_new } = await post("/api/orders/align", {
+      const { rounds, ...values } = this.values(),
+        isSeries = rounds > 1;
+      const { job, is_new } = await post(isSeries ? "/api/orders/rounds" : "/api/orders/align", {
         project_id: state.project.id,
         request_id: requestId(),
-        values: this.values(),
+        values: isSeries ? { rounds, settings: values } : values,
       });
+      if (isSeries) {
+        toast(`${rounds} rounds: first the images for them, then learning. You can leave this page.`, "good");
+        return emit("poll");
+      }
       if (!is_new && job.state === "done") {
         toast("These pairs were learned already; here is the version that came of it.");
         this.opened = job.result.adapter_id ?? null;
