@@ -41,10 +41,9 @@ def _lazy(target: str) -> Handler:
 
 def _with_what_follows(outcome: Outcome, context: JobContext) -> Outcome:
     """The next job of a series is placed in the transaction that ends this one."""
-    from saadi.alignment import rounds  # here, because scikit-learn and evalica are of no use to other jobs
-
     job, publish = context.job, outcome.publish
-    return replace(outcome, publish=lambda store: rounds.go_on(store, job, publish(store)))
+    go_on = import_module("saadi.alignment.rounds").go_on
+    return replace(outcome, publish=lambda store: go_on(store, job, publish(store)))
 
 
 HANDLERS: Mapping[str, Handler] = {kind: _lazy(target) for kind, target in RECIPES.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -74,13 +76,18 @@ def ready(store: Store, project: Project) -> Project:
     return project
 
 
+def script(monkeypatch: pytest.MonkeyPatch, scripted: Scripted) -> None:
+    """The worker finds these instead of the recipes that need torch."""
+    recipes = {"saadi.generation": scripted.generate, "saadi.alignment.recipe": scripted.align}
+    monkeypatch.setattr(worker, "import_module", lambda name: SimpleNamespace(run_job=recipes[name]) if name in recipes
+                        else import_module(name))  # fmt: skip
+
+
 def run(
     store: Store, home: Home, project: Project, monkeypatch: pytest.MonkeyPatch, *endings: dict[str, Any] | Exception, of: int = 3
 ) -> list[Job]:
     scripted = Scripted(*endings)
-    modules = {"saadi.generation": {"run_job": scripted.generate}, "saadi.alignment.recipe": {"run_job": scripted.align}}
-    monkeypatch.setattr(worker, "import_module", lambda name: type("module", (), modules.get(name, {}) | {
-        "release_memory": staticmethod(lambda: None)}))  # fmt: skip
+    script(monkeypatch, scripted)
     orders.place(store, rounds.first_order(project.id, rounds=of, masks=10, candidates=2, settings={"steps": 7}), actor="ann")
     run_worker(home, worker.HANDLERS, exit_when_idle=True)
     return list(reversed(store.jobs(project.id)))
@@ -122,8 +129,7 @@ def test_too_few_pairs_end_the_series_and_keep_the_pool(store, home, ready, monk
 def test_the_next_job_is_placed_with_the_end_of_the_last_or_not_at_all(store, home, ready, monkeypatch):
     """A worker that dies between publishing and ending leaves neither a pool that counts twice nor a lost round."""
     scripted = Scripted({})
-    monkeypatch.setattr(worker, "import_module", lambda name: type("module", (), {
-        "run_job": scripted.generate, "release_memory": staticmethod(lambda: None)}))  # fmt: skip
+    script(monkeypatch, scripted)
     orders.place(store, rounds.first_order(ready.id, rounds=2, masks=10, candidates=2), actor="ann")
     job = store.claim_job("w")
     with monkeypatch.context() as dying:
