@@ -251,6 +251,10 @@ def test_with_enough_pairs_it_tells_classes_minutes_and_whom_it_waits_for(page: 
         tab.fill("#align-steps", "100000")
         assert plan.locator(".sx-promise").inner_text() != short
         tab.fill("#align-steps", "150")
+        expect(tab.locator("#align-consent")).to_contain_text("Nothing changes until you accept")
+        tab.fill("#align-rounds", "3")
+        expect(tab.locator("#align-consent")).to_contain_text("comes into use by itself if it wins")
+        tab.fill("#align-rounds", "1")
         expect(plan.locator("[data-source=score]").last).to_have_text("17 the score decides")
         expect(plan.locator("[data-class='1'][data-thin=false] b")).to_have_text("17")
         expect(plan.locator("[data-class='2'][data-thin=true]")).to_contain_text("Few: generate images for more masks with it.")

@@ -65,7 +65,7 @@ export class Plan {
       h("h2", {}, "Teach the generator what you prefer"),
       this.line,
       this.body,
-      h("p", { class: "sx-note" }, "Nothing changes until you accept the result; one click leads back."),
+      (this.consent = h("p", { class: "sx-note", id: "align-consent" })),
       this.wait,
       button,
       settings,
@@ -87,6 +87,10 @@ export class Plan {
   }
 
   showMinutes() {
+    this.consent.textContent =
+      this.values().rounds > 1
+        ? "Each round's version comes into use by itself if it wins; one click leads back."
+        : "Nothing changes until you accept the result; one click leads back.";
     if (!this.found) return;
     const { num_pairs, pace } = this.found;
     const [source, title] = pace.num_jobs
