@@ -64,9 +64,9 @@ def score_samples(
     total = total or len(samples) * len(scorers)
     step = first_step
     for model, segmenter in scorers:
-        todo = {sample.id for sample in store.unscored_samples(project.id, model.id)}
+        unscored = {sample.id for sample in store.unscored_samples(project.id, model.id)}
         for first in range(0, len(samples), CHUNK):
-            chunk = [sample for sample in samples[first : first + CHUNK] if sample.id in todo]
+            chunk = [sample for sample in samples[first : first + CHUNK] if sample.id in unscored]
             predictions = _looked_at(store, model, segmenter, chunk) if chunk else []
             scores = [
                 score_of(
