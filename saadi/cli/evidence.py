@@ -102,6 +102,14 @@ def gains(
     scorer_steps: int = 400,
     downstream_steps: int = 600,
     align_steps: int = 150,
+    recipes: Annotated[str, typer.Option(help="How arms with synthetic images train, with commas: mixed, first.")] = "mixed",
+    curated: Annotated[bool, typer.Option(help="Also arms that take the best of K images of the aligned generator.")] = False,
+    candidates: Annotated[int, typer.Option(help="Images per mask to choose from and to make pairs of.", min=2)] = 4,
+    pool: Annotated[int, typer.Option(help="Masks per round of alignment.", min=8)] = 64,
+    test_share: Annotated[
+        float | None, typer.Option(help="Deal the patients out anew, this share of them to the test set.", min=0.05, max=0.9)
+    ] = None,
+    test_group: Annotated[list[str] | None, typer.Option(help="Test on this patient or operation; repeat for several.")] = None,
     side: Annotated[int, typer.Option(help="Side of all images in pixels.")] = 128,
     folder: Annotated[Path | None, typer.Option(help="Where stages are kept; default: evidence in the data folder.")] = None,
     out: OutOption = None,
@@ -118,22 +126,31 @@ def gains(
         case = cases.rendered(side=side)
     else:
         with Store.open(opened) as store:
-            case = cases.of_project(store, store.project(name), side=side)
+            case = cases.of_project(
+                store, store.project(name), side=side, test_share=test_share, test_groups=test_group or ()
+            )
     settings = experiment.Settings(
         fit_steps=fit_steps, scorer_steps=scorer_steps, downstream_steps=downstream_steps, align_steps=align_steps, rounds=rounds,
-        shares=tuple(_numbers(shares)))  # fmt: skip
+        shares=tuple(_numbers(shares)), recipes=_recipes(recipes), curated=curated, candidates=candidates,
+        pool_masks=pool)  # fmt: skip
     models = experiment.Models.default(
         num_classes=len(case.class_names), side=side, starts_from="random" if name == "phantom" else "shipped"
     )
     stages = Stages(folder or opened.path / "evidence")
-    result: dict[str, Any] = {"case": case.name, "num_test": len(case.test), "settings": vars(settings), "arms": {}}
+    result: dict[str, Any] = {"case": case.name, "num_test": len(case.test), "settings": vars(settings), "real": {}}
     for num_real in map(int, _numbers(real)):
-        cells = [
-            experiment.run_cell(experiment.Cell(case, num_real, seed, settings, models, stages), note=note)
-            for seed in range(first_seed, first_seed + seeds)
-        ]
-        result["arms"][str(num_real)] = experiment.summary(case, cells)
+        numbers = range(first_seed, first_seed + seeds)
+        cells = [experiment.Cell(case, num_real, seed, settings, models, stages) for seed in numbers]
+        result["real"][str(num_real)] = experiment.summary([(cell, experiment.run_cell(cell, note=note)) for cell in cells])
     _finish(result, out, as_json=as_json)
+
+
+def _recipes(text: str) -> tuple[Any, ...]:
+    """Raises: BadInputError: something between the commas is no recipe."""
+    found = tuple(part.strip() for part in text.split(","))
+    if unknown := [part for part in found if part not in ("mixed", "first")]:
+        raise BadInputError(f"recipes are mixed and first, with a comma between them; got {unknown[0]!r}")
+    return found
 
 
 def _numbers(text: str) -> list[float]:

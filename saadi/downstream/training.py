@@ -52,15 +52,17 @@ def train(
     total: int | None = None,
     name: str = "segmenter",
     folder: Path | None = None,
+    start: dict[str, Tensor] | None = None,
 ) -> Segmenter:
     """Train one segmenter with cross-entropy + Dice on mirrored, shifted, recoloured images.
 
     Args:
+        start: Weights to go on from; None = random ones by the seed.
         first_step, total: Where this training lies in a longer job, for its progress.
         folder: Where checkpoints go and are resumed from; None = none.
     """
     torch.manual_seed(config.seed)
-    segmenter = Segmenter(architecture)
+    segmenter = Segmenter(architecture, start)
     pixels, targets = segmenter.encode(images), segmenter.encode_label_maps(label_maps)
     optimizer = torch.optim.AdamW(segmenter.network.parameters(), lr=config.learning_rate, weight_decay=1e-4)
     data = hashlib.sha256(pixels.cpu().numpy().tobytes() + targets.cpu().numpy().tobytes()).hexdigest()

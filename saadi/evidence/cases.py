@@ -2,27 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+import numpy as np
+
 from saadi.datasets import phantom
-from saadi.errors import TooFewError
+from saadi.errors import NotFoundError, TooFewError
 from saadi.evidence.gains import Case, Example
 from saadi.masks import fit_image_to, fit_to
 from saadi.records import Project, Split
 from saadi.store import Store
 
 
-def of_project(store: Store, project: Project, *, side: int) -> Case:
+def of_project(
+    store: Store, project: Project, *, side: int, test_share: float | None = None, test_groups: Collection[str] = ()
+) -> Case:
     """Training images against those of the test split, or of the validation split where there is no other: nothing else uses it.
+
+    Args:
+        test_share: Deal all patients out anew instead, this share of them to the test set (always the same ones): more test
+            images than a split that was made for training leaves.
+        test_groups: Test on these patients, train on all others (leave one operation out).
 
     Raises:
         TooFewError: No labelled images to train on, or to measure on.
+        NotFoundError: A test patient that the project does not have.
     """
     found = {split: _examples(store, project, split, side=side) for split in ("train", "val", "test")}
-    test = found["test"] or found["val"]
-    if not found["train"] or not test:
-        raise TooFewError(
-            f"{len(found['train'])} labelled training images and {len(test)} of test or validation patients; import both"
-        )
-    return Case(project.name, project.class_names, found["train"], test)
+    every = found["train"] + found["val"] + found["test"]
+    if unknown := sorted(set(test_groups) - {example.group for example in every}):
+        known = sorted({example.group for example in every})
+        raise NotFoundError(f"patient {unknown[0]!r} is not in {project.name}; it has {len(known)}, for example {known[:3]}")
+    if test_share is not None:
+        test_groups = dealt({example.group for example in every}, share=test_share)
+    if test_groups:
+        train = tuple(example for example in every if example.group not in test_groups)
+        test = tuple(example for example in every if example.group in test_groups)
+    else:
+        train, test = found["train"], found["test"] or found["val"]
+    if not train or not test:
+        raise TooFewError(f"{len(train)} labelled training images and {len(test)} of test or validation patients; import both")
+    return Case(project.name, project.class_names, train, test)
+
+
+def dealt(groups: Collection[str], *, share: float, seed: int = 0) -> set[str]:
+    """This share of the patients, at least one and not all of them where there are two."""
+    names = sorted(groups)
+    count = min(max(1, round(share * len(names))), max(1, len(names) - 1))
+    return {names[index] for index in np.random.default_rng(seed).permutation(len(names))[:count]}
 
 
 def _examples(store: Store, project: Project, split: Split, *, side: int) -> tuple[Example, ...]:

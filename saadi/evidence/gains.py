@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -41,6 +42,35 @@ from saadi.records import IGNORE, Image, LabelMap
 log = structlog.get_logger()
 GATE_MASKS = 32
 FOLDS = 2
+
+
+Recipe = Literal["mixed", "first"]
+"""'mixed': real and synthetic images in the same batches. 'first': half of the steps on synthetic images alone, then half on real
+ones alone."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train a segmenter."""
+
+    kind: str
+    """'plain' (real images, no augmentation), 'augmented' (real images), 'base' (and images of the base generator), 'rejection'
+    (best of K of those), 'aligned N' (of the generator after N rounds), 'curated N' (best of K of those)."""
+    share: float = 0.0
+    """Synthetic images per real one."""
+    recipe: Recipe = "mixed"
+
+    @property
+    def version(self) -> int:
+        """Of the generator: 0 = base."""
+        return int(self.kind.split()[1]) if self.kind.startswith(("aligned", "curated")) else 0
+
+    @property
+    def is_best_of_many(self) -> bool:
+        return self.kind.startswith(("rejection", "curated"))
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.share:g}" + ("" if self.recipe == "mixed" else f" {self.recipe}")
 
 
 @dataclass(frozen=True)
@@ -83,6 +113,10 @@ class Settings:
     rounds: int = 2
     shares: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Synthetic images per real one."""
+    recipes: tuple[Recipe, ...] = ("mixed",)
+    """How arms with synthetic images train."""
+    curated: bool = False
+    """Also arms that take the best of K images of the aligned generator."""
     learning_rate: float = 1e-4
     """Of the alignment."""
 
@@ -121,6 +155,7 @@ class Cell:
         self.num_classes = len(self.case.class_names)
         self.side = self.real[0].image.shape[0]
         pixels = hashlib.sha256(b"".join(part.tobytes() for one in self.real for part in (one.image, one.label_map)))
+        self.test = hashlib.sha256(b"".join(one.image.tobytes() for one in self.case.test)).hexdigest()
         self.base = {"case": self.case.name, "seed": self.seed, "real": pixels.hexdigest(), "models": asdict(self.models)}
 
     # ---- models
@@ -144,17 +179,20 @@ class Cell:
 
     def scorer(self, name: str) -> Segmenter:
         """'judge': all real images; 'fold 0', 'fold 1': selectors that have not seen the images of that fold."""
-        architecture = self.models.judge if name == "judge" else self.models.selector
+        return Segmenter(self._architecture(name), _to_tensors(self._scorer_stage(name).arrays))
 
+    def _architecture(self, name: str) -> dict[str, Any]:
+        return self.models.judge if name == "judge" else self.models.selector
+
+    def _scorer_stage(self, name: str) -> Stage:
         def make() -> Arrays:
             seen = [e for index, e in enumerate(self.real) if name == "judge" or self.fold(index) != int(name.split()[1])]
             config = ScorerConfig(num_steps=self.settings.scorer_steps, seed=self.seed * 10 + len(name))
             return _to_arrays(
-                train([e.image for e in seen], [e.label_map for e in seen], architecture=architecture, config=config,
+                train([e.image for e in seen], [e.label_map for e in seen], architecture=self._architecture(name), config=config,
                       report=silent).network.state_dict())  # fmt: skip
 
-        stage = self.stages.get("scorer", self.base | {"name": name, "steps": self.settings.scorer_steps}, make)
-        return Segmenter(architecture, _to_tensors(stage.arrays))
+        return self.stages.get("scorer", self.base | {"name": name, "steps": self.settings.scorer_steps}, make)
 
     def fold(self, index: int) -> int:
         """Patients, not images, are dealt out."""
@@ -202,19 +240,24 @@ class Cell:
 
     def pool(self, version: int) -> tuple[list[tuple[LabelMap, int]], list[list[Image]], NDArray[np.float64]]:
         """Masks, K images of each, and their scores."""
-        settings = self.settings
-        originals = [(example.label_map, index) for index, example in enumerate(self.real)][: settings.pool_masks // 2]
-        masks = originals + self.masks(settings.pool_masks - len(originals), first=10_000 * (version + 1))
+        stage, masks, k = self._pool_stage(version), self.pool_masks(version), self.settings.candidates
+        rows = [list(stage["images"][first : first + k]) for first in range(0, len(stage["images"]), k)]
+        return masks, rows, stage["dice"].reshape(len(masks), k)
+
+    def pool_masks(self, version: int) -> list[tuple[LabelMap, int]]:
+        """Half of them real images' own, so that those can be winners."""
+        originals = [(example.label_map, index) for index, example in enumerate(self.real)][: self.settings.pool_masks // 2]
+        return originals + self.masks(self.settings.pool_masks - len(originals), first=10_000 * (version + 1))
+
+    def _pool_stage(self, version: int) -> Stage:
+        settings, masks = self.settings, self.pool_masks(version)
 
         def make() -> Arrays:
             many = [mask for mask in masks for _ in range(settings.candidates)]
             made = self.images(version, many, [self.seed * 1_000_000 + version * 100_000 + i for i in range(len(many))])
             return {"images": np.stack(made), "dice": self.dice(made, many)}
 
-        stage = self.stages.get("pool", self._upstream(version) | {"masks": settings.pool_masks, "k": settings.candidates}, make)
-        k = settings.candidates
-        rows = [list(stage["images"][first : first + k]) for first in range(0, len(stage["images"]), k)]
-        return masks, rows, stage["dice"].reshape(len(masks), k)
+        return self.stages.get("pool", self._upstream(version) | {"masks": settings.pool_masks, "k": settings.candidates}, make)
 
     def round(self, version: int) -> Stage:
         """Alignment number `version`: pairs of the version before, an adapter that starts from its adapter."""
@@ -269,51 +312,81 @@ class Cell:
 
     # ---- arms
 
-    def synthetic(self, kind: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """As many synthetic images as the largest share asks for: 'base', 'rejection' (best of K of base), 'aligned 1', ..."""
+    def synthetic(self, arm: Arm) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """As many synthetic images as the largest share asks for, and their label maps: the same ones for every kind."""
+        stage, label_maps = self._synthetic(arm)
+        return stage["images"], label_maps
+
+    def _synthetic(self, arm: Arm) -> tuple[Stage, NDArray[np.uint8]]:
         count = math.ceil(max(self.settings.shares) * self.num_real)
         masks = self.masks(count, first=0)
-        version = int(kind.split()[1]) if kind.startswith("aligned") else 0
-        label_maps = np.stack([label_map for label_map, _ in masks])
+        k = self.settings.candidates if arm.is_best_of_many else 1
 
         def make() -> Arrays:
-            k = self.settings.candidates if kind == "rejection" else 1
             many = [mask for mask in masks for _ in range(k)]
-            made = self.images(version, many, [2**32 + self.seed * 1_000_000 + i for i in range(len(many))])
+            made = self.images(arm.version, many, [2**32 + self.seed * 1_000_000 + i for i in range(len(many))])
             if k > 1:
                 scores = self.dice(made, many).reshape(count, k)
                 made = [made[row * k + int(scores[row].argmax())] for row in range(count)]
             return {"images": np.stack(made)}
 
-        stage = self.stages.get("synthetic", self._upstream(version) | {"kind": kind.split()[0], "count": count}, make)
-        return stage["images"], label_maps
+        settings = self._upstream(arm.version) | {"kind": arm.kind.split()[0], "count": count, "k": k}
+        return self.stages.get("synthetic", settings, make), np.stack([label_map for label_map, _ in masks])
 
-    def arm(self, kind: str, share: float) -> Stage:
+    def arm(self, arm: Arm) -> Stage:
         """Train one segmenter and measure it on the test patients.
-
-        Args:
-            kind: 'plain' (real only, no augmentation), 'augmented' (real only), or a kind of `synthetic`.
-            share: Synthetic images per real one; 0 for the first two.
 
         Returns:
             dice, iou, hd95: (N, num_classes) per test image, NaN where the class is in neither mask; group: (N,).
         """
-        extra = [] if share == 0 else list(zip(*self.synthetic(kind), strict=True))[: math.ceil(share * self.num_real)]
-        source = {} if share == 0 else self._upstream(int(kind.split()[1]) if kind.startswith("aligned") else 0)
+        count = math.ceil(arm.share * self.num_real)
+        source = self._upstream(arm.version) if count else {}
 
         def make() -> Arrays:
-            images = [example.image for example in self.real] + [image for image, _ in extra]
-            label_maps = [example.label_map for example in self.real] + [label_map for _, label_map in extra]
-            config = ScorerConfig(num_steps=self.settings.downstream_steps, seed=1000 + self.seed, augments=kind != "plain")
-            network = train(images, label_maps, architecture=self.models.selector, config=config, report=silent)
+            images, label_maps = [e.image for e in self.real], [e.label_map for e in self.real]
+            more, more_maps = ([list(part)[:count] for part in self.synthetic(arm)]) if count else ([], [])
+            steps = self.settings.downstream_steps
+            config = ScorerConfig(num_steps=steps, seed=1000 + self.seed, augments=arm.kind != "plain")
+            learn = partial(train, architecture=self.models.selector, report=silent)
+            if arm.recipe == "mixed":
+                network = learn(images + more, label_maps + more_maps, config=config)
+            else:
+                half = replace(config, num_steps=steps // 2)
+                first = learn(more, more_maps, config=half).network.state_dict()
+                network = learn(images, label_maps, config=replace(config, num_steps=steps - steps // 2), start=first)
             return measure(network, self.case.test, num_classes=self.num_classes)
 
-        settings = self.base | {"kind": kind, "share": share, "steps": self.settings.downstream_steps, "source": source}
-        return self.stages.get("arm", settings, make)
+        settings = self.base | {"arm": asdict(arm), "steps": self.settings.downstream_steps, "source": source}
+        return self.stages.get("arm", settings | {"test": self.test}, make)
 
-    def arms(self) -> list[tuple[str, float]]:
-        kinds = ["base", "rejection", *(f"aligned {number}" for number in range(1, self.settings.rounds + 1))]
-        return [("plain", 0.0), ("augmented", 0.0), *((kind, share) for share in self.settings.shares for kind in kinds)]
+    def seconds(self, arm: Arm) -> float:
+        """What this arm costs from the real images to the trained segmenter, all that it stands on included."""
+        total = self.arm(arm).seconds
+        if not arm.share:
+            return total
+        total += self.generator().seconds + self._synthetic(arm)[0].seconds
+        if arm.is_best_of_many or arm.version:
+            total += sum(self._scorer_stage(f"fold {fold}").seconds for fold in range(FOLDS))
+        if arm.version:
+            total += self._scorer_stage("judge").seconds
+            total += sum(self.round(version).seconds + self._pool_stage(version - 1).seconds
+                         for version in range(1, arm.version + 1))  # fmt: skip
+        return total
+
+    def rounds_in_numbers(self) -> list[dict[str, Any]]:
+        """Per round of alignment: what the gate measured, or why it kept the version before."""
+        found = []
+        for version in range(1, self.settings.rounds + 1):
+            arrays = self.round(version).arrays
+            found.append({name.strip("_"): arrays[name].tolist() for name in arrays if name == "refused" or name.startswith("_")})
+        return found
+
+    def arms(self) -> list[Arm]:
+        rounds = range(1, self.settings.rounds + 1)
+        kinds = ["base", "rejection", *(f"aligned {number}" for number in rounds)]
+        kinds += [f"curated {number}" for number in rounds] if self.settings.curated else []
+        how = [(share, recipe) for share in self.settings.shares for recipe in self.settings.recipes]
+        return [Arm("plain"), Arm("augmented"), *(Arm(kind, *one) for one in how for kind in kinds)]
 
 
 def choose_real(examples: Sequence[Example], count: int, *, seed: int) -> list[Example]:
@@ -370,15 +443,14 @@ def _hd95(predicted: LabelMap, asked: LabelMap, *, num_classes: int) -> NDArray[
     return values
 
 
-def run_cell(cell: Cell, *, note: Callable[[str], None]) -> dict[str, Any]:
-    """Compute all arms of a cell; returns their stages by (kind, share) as text."""
+def run_cell(cell: Cell, *, note: Callable[[str], None]) -> dict[str, Stage]:
+    """Compute all arms of a cell; returns their stages by name."""
     devices.use_all_threads()
-    found: dict[str, Any] = {}
-    for kind, share in cell.arms():
-        stage = cell.arm(kind, share)
-        found[f"{kind} {share:g}"] = stage
+    found: dict[str, Stage] = {}
+    for arm in cell.arms():
+        stage = found[str(arm)] = cell.arm(arm)
         mean = float(np.nanmean(stage["dice"][:, 1:]))
-        note(f"{cell.case.name}, {cell.num_real} real images, seed {cell.seed}: {kind} x {share:g}: Dice {mean:.4f}")
+        note(f"{cell.case.name}, {cell.num_real} real images, seed {cell.seed}: {arm}: Dice {mean:.4f}")
     return found
 
 
@@ -394,31 +466,52 @@ def _only_adapter(arrays: Arrays) -> Arrays:
     return {name: value for name, value in arrays.items() if not name.startswith("_")}
 
 
-def summary(case: Case, cells: Sequence[dict[str, Stage]]) -> dict[str, Any]:
-    """Per arm: Dice, IoU and HD95 with intervals, overall and per class; and the paired gains over the real images alone.
+def summary(cells: Sequence[tuple[Cell, dict[str, Stage]]]) -> dict[str, Any]:
+    """Per arm: Dice, IoU and HD95 with intervals, overall and per class, paired gains over other arms, and what it cost.
 
     Args:
-        cells: Per seed the arms of one number of real images, by name.
+        cells: Per seed a cell of one number of real images and its arms.
     """
+    case = cells[0][0].case
     foreground = list(range(1, len(case.class_names)))
-    groups = [cell["plain 0"]["group"] for cell in cells]
-    found: dict[str, Any] = {}
-    for name in cells[0]:
-        row: dict[str, Any] = {"seconds": round(float(np.mean([cell[name].seconds for cell in cells])), 1)}
+    groups = [found["plain 0"]["group"] for _, found in cells]
+    rows: dict[str, Any] = {}
+    for arm in cells[0][0].arms():
+        row: dict[str, Any] = {"minutes": round(float(np.mean([cell.seconds(arm) for cell, _ in cells])) / 60, 1)}
         for measure_name in ("dice", "iou", "hd95"):
-            values = [np.nanmean(cell[name][measure_name][:, foreground], axis=1) for cell in cells]
+            values = [np.nanmean(found[str(arm)][measure_name][:, foreground], axis=1) for _, found in cells]
             row[measure_name] = _rounded(mean_with_interval(values, groups))
+        dice = [found[str(arm)]["dice"] for _, found in cells]
         row["dice_per_class"] = {
-            case.class_names[index]: _rounded(mean_with_interval([cell[name]["dice"][:, index] for cell in cells], groups))
-            for index in foreground
+            case.class_names[index]: _rounded(mean_with_interval([part[:, index] for part in dice], groups)) for index in foreground
         }
-        for other in ("plain 0", "augmented 0", "base " + name.split()[-1], "rejection " + name.split()[-1]):
-            if other in cells[0] and other != name:
-                differences = [cell[name]["dice"][:, foreground] - cell[other]["dice"][:, foreground] for cell in cells]
-                change = [np.nanmean(part, axis=1) for part in differences]
-                row[f"gain over {other}"] = _rounded(mean_with_interval(change, groups))
-        found[name] = row
-    return found
+        for other in _compared_with(arm):
+            if str(other) in rows:
+                changes = [found[str(arm)]["dice"] - found[str(other)]["dice"] for _, found in cells]
+                change = mean_with_interval([np.nanmean(part[:, foreground], axis=1) for part in changes], groups)
+                row[f"gain over {other}"] = _rounded(change)
+                row[f"relative gain over {other}"] = round(change[0] / rows[str(other)]["dice"][0], 4)
+                row[f"gain per class over {other}"] = {
+                    case.class_names[index]: _rounded(mean_with_interval([part[:, index] for part in changes], groups))
+                    for index in foreground
+                }
+        rows[str(arm)] = row
+    return {"arms": rows, "rarest_class": rarest_class(case), "rounds": [cell.rounds_in_numbers() for cell, _ in cells]}
+
+
+def _compared_with(arm: Arm) -> list[Arm]:
+    """The arms that a gain is told over: real images alone, and whatever is one step simpler."""
+    others = [Arm("plain"), Arm("augmented")]
+    if arm.share:
+        others += [Arm(kind, arm.share, arm.recipe) for kind in ("base", "rejection")]
+        others += [Arm(f"aligned {number}", arm.share, arm.recipe) for number in range(1, arm.version + 1)]
+    return [other for other in others if other != arm]
+
+
+def rarest_class(case: Case) -> str:
+    """The foreground class in the fewest training images."""
+    counts = [sum(bool((example.label_map == index).any()) for example in case.train) for index in range(len(case.class_names))]
+    return case.class_names[min(range(1, len(counts)), key=lambda index: counts[index])]
 
 
 def _rounded(values: Sequence[float]) -> list[float | None]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 
 from saadi.errors import TooFewError
 from saadi.evidence import gains
-from saadi.evidence.gains import Case, Cell, Example, Models, Settings
+from saadi.evidence.gains import Arm, Case, Cell, Example, Models, Settings
 from saadi.evidence.intervals import mean_with_interval
 from saadi.evidence.stages import Stages
 from tests import tiny
@@ -25,7 +27,7 @@ CASE = Case("tiny", ("tissue", "organ", "bar"), examples(0, 12, groups=4), examp
 SEGMENTER = {"num_classes": 3, "size_px": 32, "channels": [8, 8, 16, 16], "init_filters": 8}
 MODELS = Models(tiny.architecture(), SEGMENTER | {"model": "unet"}, SEGMENTER | {"model": "segresnet"}, "random")
 QUICK = Settings(fit_steps=2, scorer_steps=2, downstream_steps=2, candidates=2, pool_masks=8, align_steps=2, rounds=2,
-                 shares=(0.5, 1.0))  # fmt: skip
+                 shares=(0.5, 1.0), recipes=("mixed", "first"), curated=True)  # fmt: skip
 
 
 def cell(folder: Path, *, seed: int = 0, settings: Settings = QUICK) -> Cell:
@@ -71,7 +73,8 @@ def test_all_arms_are_measured_on_the_same_images_and_a_second_run_computes_noth
     said: list[str] = []
     found = gains.run_cell(cell(tmp_path), note=said.append)
     names = ["plain 0", "augmented 0"]
-    names += [f"{kind} {share}" for share in ("0.5", "1") for kind in ("base", "rejection", "aligned 1", "aligned 2")]
+    kinds = ("base", "rejection", "aligned 1", "aligned 2", "curated 1", "curated 2")
+    names += [f"{kind} {share}{how}" for share in ("0.5", "1") for how in ("", " first") for kind in kinds]
     assert list(found) == names and len(said) == len(names)
     for stage in found.values():
         assert stage["dice"].shape == stage["iou"].shape == stage["hd95"].shape == (6, 3)
@@ -85,11 +88,25 @@ def test_all_arms_are_measured_on_the_same_images_and_a_second_run_computes_noth
     again = gains.run_cell(cell(tmp_path), note=said.append)
     assert all((again[name]["dice"] == found[name]["dice"])[~np.isnan(found[name]["dice"])].all() for name in names)
     with pytest.raises(AssertionError, match="computed again"):  # another budget is another result
-        cell(tmp_path, settings=Settings(**{**vars(QUICK), "downstream_steps": 3})).arm("augmented", 0)
-    table = gains.summary(CASE, [found, found])
-    assert set(table["base 0.5"]["dice_per_class"]) == {"organ", "bar"}
+        cell(tmp_path, settings=replace(QUICK, downstream_steps=3)).arm(Arm("augmented"))
+    made = cell(tmp_path)
+    result = gains.summary([(made, found), (made, found)])
+    table = result["arms"]
+    assert set(table["base 0.5"]["dice_per_class"]) == {"organ", "bar"} and result["rarest_class"] == "bar"
     assert table["aligned 1 0.5"]["gain over plain 0"][0] == pytest.approx(
         table["aligned 1 0.5"]["dice"][0] - table["plain 0"]["dice"][0], abs=0.02)  # fmt: skip
+    assert "gain over aligned 1 0.5" in table["aligned 2 0.5"] and "gain over base 1 first" in table["curated 2 1 first"]
+    assert table["aligned 2 1"]["minutes"] >= table["base 1"]["minutes"] and len(result["rounds"][0]) == 2
+
+
+def test_what_an_arm_costs_counts_each_stage_once(tmp_path: Path):
+    stages = Stages(tmp_path)
+
+    def outer():
+        stages.get("inner", {}, lambda: time.sleep(0.2) or {"v": np.zeros(1)})
+        return {"v": np.zeros(1)}
+
+    assert stages.get("outer", {}, outer).seconds < 0.15 < 0.2 <= stages.get("inner", {}, outer).seconds
 
 
 def test_a_killed_run_leaves_no_half_stage(tmp_path: Path):
