@@ -483,7 +483,8 @@ def summary(cells: Sequence[tuple[Cell, dict[str, Stage]]]) -> dict[str, Any]:
             row[measure_name] = _rounded(mean_with_interval(values, groups))
         dice = [found[str(arm)]["dice"] for _, found in cells]
         row["dice_per_class"] = {
-            case.class_names[index]: _rounded(mean_with_interval([part[:, index] for part in dice], groups)) for index in foreground
+            case.class_names[index]: _rounded(mean_with_interval([part[:, index] for part in dice], groups))
+            for index in foreground
         }
         for other in _compared_with(arm):
             if str(other) in rows:
