@@ -295,6 +295,10 @@ class AlignOrder(Order):
     loss: Literal["dpo", "kto", "mapo", "sft"] = "dpo"
     """How pairs are learnt from; see `saadi.alignment.trainer.AlignmentConfig`."""
     sdpo_mu: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
+    accumulation: int = Field(default=1, ge=1, le=1024)
+    ema_decay: float | None = Field(default=None, ge=0, lt=1, allow_inf_nan=False)
+    scale_search: Literal["never", "rescue", "always"] = "rescue"
+    checkpointing: bool = False
     model_id: int | None = None
     """None = the generator in use."""
     parent_id: int | None = None

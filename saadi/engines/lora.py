@@ -67,6 +67,16 @@ def state(wrapped: PeftModel) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in found.items()}
 
 
+def scaled(tensors: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
+    """An adapter whose effect is `scale` times as strong: its B matrices are multiplied, so any program reads it rightly."""
+    return {name: tensor * scale if "lora_B" in name else tensor for name, tensor in tensors.items()}
+
+
+def fill(wrapped: PeftModel, tensors: dict[str, Tensor]) -> None:
+    """Put an adapter's tensors, as `state` returns them, into the policy."""
+    set_peft_model_state_dict(wrapped, tensors, adapter_name=POLICY)
+
+
 def load(module: nn.Module, file: Path, *, scale: float = 1.0) -> PeftModel:
     """Wrap a module with a saved adapter.
 
