@@ -1,4 +1,4 @@
-"""Does synthetic data make a segmenter of real images better? Arms with equal training budgets on patients nobody has seen.
+"""Does synthetic data make a downstream model better? Arms with equal training budgets, measured on patients nobody has seen.
 
 For each number of real images and each seed everything is learnt from those images alone: generator (from the shipped weights),
 selectors, judge, alignment. Masks for synthetic images are moved, turned and scaled versions of the real ones.
@@ -25,19 +25,23 @@ from saadi import devices
 from saadi.alignment.gate import Gate, metrics_of
 from saadi.alignment.recipe import align
 from saadi.alignment.trainer import AlignmentConfig, TrainingPair
-from saadi.downstream.metrics import agreement, mean_over_asked
-from saadi.downstream.segmenter import Segmenter, default_architecture
-from saadi.downstream.training import ScorerConfig, train
+from saadi.downstream import models
+from saadi.downstream.calibration import fit_temperature
+from saadi.downstream.classifier import Classifier, class_of
+from saadi.downstream.metrics import agreement
+from saadi.downstream.models import DownstreamModel
+from saadi.downstream.training import ScorerConfig, train, train_classifier
 from saadi.engines import weights
 from saadi.engines.compact import CompactEngine
 from saadi.engines.compact import default_architecture as engine_architecture
 from saadi.engines.fitting import FitConfig, TrainingSet, borrow_shipped, fit
 from saadi.errors import AlignmentStoppedError, TooFewError
+from saadi.evidence import classified
 from saadi.evidence.intervals import mean_with_interval
 from saadi.evidence.stages import Arrays, Stage, Stages
 from saadi.jobs import silent
 from saadi.preferences import MIN_MARGIN
-from saadi.records import IGNORE, Image, LabelMap
+from saadi.records import IGNORE, Image, LabelMap, Task
 
 log = structlog.get_logger()
 GATE_MASKS = 32
@@ -93,6 +97,8 @@ class Case:
     class_names: tuple[str, ...]
     train: tuple[Example, ...]
     test: tuple[Example, ...]
+    task: Task = "segmentation"
+    """In classification each label map holds the class of its image in all pixels."""
 
     def __post_init__(self) -> None:
         shared = {example.group for example in self.train} & {example.group for example in self.test}
@@ -123,7 +129,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Models:
-    """Architectures, as `saadi.engines.compact` and `saadi.downstream.segmenter` take them."""
+    """Architectures, as `saadi.engines.compact` and `saadi.downstream.models` take them."""
 
     generator: dict[str, Any]
     selector: dict[str, Any]
@@ -134,8 +140,10 @@ class Models:
     'random' is honest."""
 
     @classmethod
-    def default(cls, *, num_classes: int, side: int, starts_from: Literal["shipped", "random"] = "shipped") -> Self:
-        selector, judge = (default_architecture(kind, num_classes=num_classes) for kind in ("selector", "judge"))
+    def default(
+        cls, *, num_classes: int, side: int, starts_from: Literal["shipped", "random"] = "shipped", task: Task = "segmentation"
+    ) -> Self:
+        selector, judge = (models.default_architecture(task, kind, num_classes=num_classes) for kind in ("selector", "judge"))
         return cls(engine_architecture(num_classes=num_classes, resolution=side), selector, judge, starts_from)
 
 
@@ -177,9 +185,12 @@ class Cell:
     def engine(self) -> CompactEngine:
         return CompactEngine(self.models.generator, _to_tensors(self.generator().arrays))
 
-    def scorer(self, name: str) -> Segmenter:
+    def scorer(self, name: str) -> DownstreamModel:
         """'judge': all real images; 'fold 0', 'fold 1': selectors that have not seen the images of that fold."""
-        return Segmenter(self._architecture(name), _to_tensors(self._scorer_stage(name).arrays))
+        stage, architecture = self._scorer_stage(name), self._architecture(name)
+        if self.case.task == "classification":
+            architecture = architecture | {"temperature": float(stage["_temperature"])}
+        return models.load(architecture, _to_tensors(_only_adapter(stage.arrays)))
 
     def _architecture(self, name: str) -> dict[str, Any]:
         return self.models.judge if name == "judge" else self.models.selector
@@ -188,11 +199,21 @@ class Cell:
         def make() -> Arrays:
             seen = [e for index, e in enumerate(self.real) if name == "judge" or self.fold(index) != int(name.split()[1])]
             config = ScorerConfig(num_steps=self.settings.scorer_steps, seed=self.seed * 10 + len(name))
-            return _to_arrays(
-                train([e.image for e in seen], [e.label_map for e in seen], architecture=self._architecture(name), config=config,
-                      report=silent).network.state_dict())  # fmt: skip
+            model = self.train(seen, architecture=self._architecture(name), config=config)
+            arrays = _to_arrays(model.network.state_dict())
+            if isinstance(model, Classifier):  # calibrated on what the fold has not seen; of the judge only the order counts
+                rest = [e for index, e in enumerate(self.real) if name != "judge" and self.fold(index) == int(name.split()[1])]
+                arrays["_temperature"] = np.array(temperature_of(model, rest))
+            return arrays
 
         return self.stages.get("scorer", self.base | {"name": name, "steps": self.settings.scorer_steps}, make)
+
+    def train(self, examples: Sequence[Example], *, architecture: dict[str, Any], config: ScorerConfig,
+              start: dict[str, torch.Tensor] | None = None) -> DownstreamModel:  # fmt: skip
+        """A downstream model of the case's task."""
+        learn = train_classifier if self.case.task == "classification" else train
+        return learn([e.image for e in examples], [e.label_map for e in examples], architecture=architecture, config=config,
+                     report=silent, start=start)  # fmt: skip
 
     def fold(self, index: int) -> int:
         """Patients, not images, are dealt out."""
@@ -227,13 +248,15 @@ class Cell:
         return path
 
     def dice(self, images: Sequence[Image], masks: Sequence[tuple[LabelMap, int]]) -> NDArray[np.float64]:
-        """Mean Dice over the asked classes, by the selector that has not seen the mask's image."""
+        """Mean Dice over the asked classes (or the probability of the asked class), by the selector that has not seen the mask's
+        image."""
         found = np.zeros(len(images))
         for fold in range(FOLDS):
             chosen = [index for index, (_, source) in enumerate(masks) if self.fold(source) == fold]
-            for index, prediction in zip(chosen, self.scorer(f"fold {fold}").predict([images[i] for i in chosen]), strict=True):
-                asked = masks[index][0]
-                found[index] = mean_over_asked(agreement(prediction.label_map, asked, num_classes=self.num_classes), asked)
+            if chosen:
+                scorer = self.scorer(f"fold {fold}")
+                seen = scorer.fidelity([images[index] for index in chosen], [masks[index][0] for index in chosen])
+                found[chosen] = [one.mean for one in seen]
         return found
 
     # ---- alignment
@@ -334,27 +357,26 @@ class Cell:
         return self.stages.get("synthetic", settings, make), np.stack([label_map for label_map, _ in masks])
 
     def arm(self, arm: Arm) -> Stage:
-        """Train one segmenter and measure it on the test patients.
+        """Train one downstream model and measure it on the test patients.
 
         Returns:
-            dice, iou, hd95: (N, num_classes) per test image, NaN where the class is in neither mask; group: (N,).
+            dice, iou, hd95: (N, num_classes) per test image, NaN where the class is in neither mask; group: (N,). In
+            classification: probabilities (N, num_classes), label (N,) and group.
         """
         count = math.ceil(arm.share * self.num_real)
         source = self._upstream(arm.version) if count else {}
 
         def make() -> Arrays:
-            images, label_maps = [e.image for e in self.real], [e.label_map for e in self.real]
-            more, more_maps = ([list(part)[:count] for part in self.synthetic(arm)]) if count else ([], [])
-            steps = self.settings.downstream_steps
+            images, label_maps = self.synthetic(arm) if count else ((), ())
+            more = [Example(*pair, "") for pair in zip(images[:count], label_maps[:count], strict=True)]
+            steps, learn = self.settings.downstream_steps, partial(self.train, architecture=self.models.selector)
             config = ScorerConfig(num_steps=steps, seed=1000 + self.seed, augments=arm.kind != "plain")
-            learn = partial(train, architecture=self.models.selector, report=silent)
             if arm.recipe == "mixed":
-                network = learn(images + more, label_maps + more_maps, config=config)
+                model = learn([*self.real, *more], config=config)
             else:
-                half = replace(config, num_steps=steps // 2)
-                first = learn(more, more_maps, config=half).network.state_dict()
-                network = learn(images, label_maps, config=replace(config, num_steps=steps - steps // 2), start=first)
-            return measure(network, self.case.test, num_classes=self.num_classes)
+                first = learn(more, config=replace(config, num_steps=steps // 2)).network.state_dict()
+                model = learn(self.real, config=replace(config, num_steps=steps - steps // 2), start=first)
+            return measure(model, self.case.test, num_classes=self.num_classes)
 
         settings = self.base | {"arm": asdict(arm), "steps": self.settings.downstream_steps, "source": source}
         return self.stages.get("arm", settings | {"test": self.test}, make)
@@ -416,17 +438,32 @@ def moved(label_map: LabelMap, draw: np.random.Generator) -> LabelMap:
     return np.asarray(turned, dtype=np.uint8)
 
 
-def measure(network: Segmenter, examples: Sequence[Example], *, num_classes: int) -> Arrays:
-    """Per test image and class: Dice, IoU and the 95 % Hausdorff distance in pixels; NaN where neither mask has the class."""
+def measure(model: DownstreamModel, examples: Sequence[Example], *, num_classes: int) -> Arrays:
+    """Per test image and class: Dice, IoU and the 95 % Hausdorff distance in pixels; NaN where neither mask has the class.
+
+    Of a classifier its probabilities and the true classes.
+    """
+    groups = np.array([example.group for example in examples])
+    if isinstance(model, Classifier):
+        labels = np.array([class_of(example.label_map) for example in examples])
+        return {"probabilities": model.probabilities([e.image for e in examples]), "label": labels, "group": groups}
     shape = (len(examples), num_classes)
     found = {name: np.full(shape, np.nan) for name in ("dice", "iou", "hd95")}
     for row, (example, prediction) in enumerate(
-        zip(examples, network.predict([example.image for example in examples]), strict=True)
+        zip(examples, model.predict([example.image for example in examples]), strict=True)
     ):
         for index, values in agreement(prediction.label_map, example.label_map, num_classes=num_classes).items():
             found["dice"][row, index], found["iou"][row, index] = values.dice, values.iou
         found["hd95"][row] = _hd95(prediction.label_map, example.label_map, num_classes=num_classes)
-    return found | {"group": np.array([example.group for example in examples])}
+    return found | {"group": groups}
+
+
+def temperature_of(model: Classifier, examples: Sequence[Example]) -> float:
+    """By images that the model has not seen; 1 without any."""
+    if not examples:
+        return 1.0
+    labels = np.array([class_of(example.label_map) for example in examples])
+    return fit_temperature(model.logits([example.image for example in examples]).double().numpy(), labels)
 
 
 def _hd95(predicted: LabelMap, asked: LabelMap, *, num_classes: int) -> NDArray[np.float64]:
@@ -449,8 +486,9 @@ def run_cell(cell: Cell, *, note: Callable[[str], None]) -> dict[str, Stage]:
     found: dict[str, Stage] = {}
     for arm in cell.arms():
         stage = found[str(arm)] = cell.arm(arm)
-        mean = float(np.nanmean(stage["dice"][:, 1:]))
-        note(f"{cell.case.name}, {cell.num_real} real images, seed {cell.seed}: {arm}: Dice {mean:.4f}")
+        told = (f"F1 {classified.macro_f1(stage['probabilities'], stage['label']):.4f}" if cell.case.task == "classification"
+                else f"Dice {float(np.nanmean(stage['dice'][:, 1:])):.4f}")  # fmt: skip
+        note(f"{cell.case.name}, {cell.num_real} real images, seed {cell.seed}: {arm}: {told}")
     return found
 
 
@@ -472,32 +510,51 @@ def summary(cells: Sequence[tuple[Cell, dict[str, Stage]]]) -> dict[str, Any]:
     Args:
         cells: Per seed a cell of one number of real images and its arms.
     """
-    case = cells[0][0].case
-    foreground = list(range(1, len(case.class_names)))
-    groups = [found["plain 0"]["group"] for _, found in cells]
-    rows: dict[str, Any] = {}
+    case, rows = cells[0][0].case, {}
     for arm in cells[0][0].arms():
         row: dict[str, Any] = {"minutes": round(float(np.mean([cell.seconds(arm) for cell, _ in cells])) / 60, 1)}
-        for measure_name in ("dice", "iou", "hd95"):
-            values = [np.nanmean(found[str(arm)][measure_name][:, foreground], axis=1) for _, found in cells]
-            row[measure_name] = _rounded(mean_with_interval(values, groups))
-        dice = [found[str(arm)]["dice"] for _, found in cells]
-        row["dice_per_class"] = {
-            case.class_names[index]: _rounded(mean_with_interval([part[:, index] for part in dice], groups))
-            for index in foreground
-        }
-        for other in _compared_with(arm):
-            if str(other) in rows:
-                changes = [found[str(arm)]["dice"] - found[str(other)]["dice"] for _, found in cells]
-                change = mean_with_interval([np.nanmean(part[:, foreground], axis=1) for part in changes], groups)
-                row[f"gain over {other}"] = _rounded(change)
-                row[f"relative gain over {other}"] = round(change[0] / rows[str(other)]["dice"][0], 4)
-                row[f"gain per class over {other}"] = {
-                    case.class_names[index]: _rounded(mean_with_interval([part[:, index] for part in changes], groups))
-                    for index in foreground
-                }
-        rows[str(arm)] = row
+        mine = [found[str(arm)].arrays for _, found in cells]
+        others = {other: [found[str(other)].arrays for _, found in cells] for other in _compared_with(arm) if str(other) in rows}
+        told = _told_of_classes if case.task == "classification" else _told_of_masks
+        rows[str(arm)] = row | told(case, mine, others)
     return {"arms": rows, "rarest_class": rarest_class(case), "rounds": [cell.rounds_in_numbers() for cell, _ in cells]}
+
+
+def _told_of_masks(case: Case, mine: Sequence[Arrays], others: dict[Arm, list[Arrays]]) -> dict[str, Any]:
+    foreground, groups = list(range(1, len(case.class_names))), [arm["group"] for arm in mine]
+
+    def over(name: str, arms: Sequence[Arrays], classes: list[int]) -> list[float | None]:
+        return _rounded(mean_with_interval([np.nanmean(arm[name][:, classes], axis=1) for arm in arms], groups))
+
+    row: dict[str, Any] = {name: over(name, mine, foreground) for name in ("dice", "iou", "hd95")}
+    row["dice_per_class"] = {case.class_names[index]: over("dice", mine, [index]) for index in foreground}
+    for other, theirs in others.items():
+        changes = [{"dice": one["dice"] - two["dice"]} for one, two in zip(mine, theirs, strict=True)]
+        row[f"gain over {other}"] = over("dice", changes, foreground)
+        row[f"relative gain over {other}"] = _relative(row[f"gain over {other}"], over("dice", theirs, foreground))
+        row[f"gain per class over {other}"] = {case.class_names[index]: over("dice", changes, [index]) for index in foreground}
+    return row
+
+
+def _told_of_classes(case: Case, mine: Sequence[Arrays], others: dict[Arm, list[Arrays]]) -> dict[str, Any]:
+    names = list(enumerate(case.class_names))
+    row: dict[str, Any] = {
+        name: _rounded(classified.with_interval(mine, statistic)) for name, statistic in classified.STATISTICS.items()
+    }
+    row["f1_per_class"] = {name: _rounded(classified.with_interval(mine, classified.f1_of(index))) for index, name in names}
+    for other, theirs in others.items():
+        row[f"gain over {other}"] = _rounded(classified.gain_with_interval(mine, theirs, classified.macro_f1))
+        row[f"relative gain over {other}"] = _relative(
+            row[f"gain over {other}"], _rounded(classified.with_interval(theirs, classified.macro_f1))
+        )
+        row[f"gain per class over {other}"] = {
+            name: _rounded(classified.gain_with_interval(mine, theirs, classified.f1_of(index))) for index, name in names
+        }
+    return row
+
+
+def _relative(gain: Sequence[float | None], base: Sequence[float | None]) -> float | None:
+    return round(gain[0] / base[0], 4) if gain[0] is not None and base[0] else None
 
 
 def _compared_with(arm: Arm) -> list[Arm]:
@@ -510,9 +567,10 @@ def _compared_with(arm: Arm) -> list[Arm]:
 
 
 def rarest_class(case: Case) -> str:
-    """The foreground class in the fewest training images."""
+    """The class (other than the background of masks) in the fewest training images."""
     counts = [sum(bool((example.label_map == index).any()) for example in case.train) for index in range(len(case.class_names))]
-    return case.class_names[min(range(1, len(counts)), key=lambda index: counts[index])]
+    first = 0 if case.task == "classification" else 1
+    return case.class_names[min(range(first, len(counts)), key=lambda index: counts[index])]
 
 
 def _rounded(values: Sequence[float]) -> list[float | None]:

@@ -10,11 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from saadi.errors import TooFewError
-from saadi.evidence import gains
+from saadi.datasets import phantom
+from saadi.errors import NotFoundError, TooFewError
+from saadi.evidence import cases, gains
 from saadi.evidence.gains import Arm, Case, Cell, Example, Models, Settings
 from saadi.evidence.intervals import mean_with_interval
 from saadi.evidence.stages import Stages
+from saadi.records import Project
+from saadi.store import Store
 from tests import tiny
 
 
@@ -148,3 +151,46 @@ def test_intervals_draw_patients_not_images():
     assert one_each[1] > 0.1 and one_each[2] < 0.9
     assert mean_with_interval([np.array([np.nan, 2.0])], [np.array(["a", "a"])])[0] == 2.0
     assert all(math.isnan(value) for value in mean_with_interval([np.array([np.nan])], [np.array(["a"])]))
+
+
+def test_classification_runs_the_same_arms(tmp_path: Path):
+    """Images of a class come from the label map that holds nothing else; what counts is the class's probability."""
+    sizes = {"num_classes": 2, "size_px": 32, "widths": [8, 8, 16, 16], "growth_rate": 4, "blocks": [1, 1, 1, 1]}
+    made = Models(tiny.architecture(num_classes=2), sizes | {"model": "resnet"}, sizes | {"model": "densenet"}, "random")
+
+    def labelled(found: tuple[Example, ...]) -> tuple[Example, ...]:
+        return tuple(replace(e, label_map=cases.whole(index % 2, side=16)) for index, e in enumerate(found))
+
+    case = Case("phases", ("early", "late"), labelled(CASE.train), labelled(CASE.test), "classification")
+    run = Cell(case, 8, 0, replace(QUICK, shares=(1.0,), recipes=("mixed",)), made, Stages(tmp_path))
+    found = gains.run_cell(run, note=lambda text: None)
+    stage = found["aligned 1 1"]
+    assert stage["probabilities"].shape == (6, 2) and stage["label"].tolist() == [0, 1] * 3
+    masks, rows, odds = run.pool(0)
+    assert odds.shape == (8, 2) and (odds >= 0).all() and (odds <= 1).all() and len(rows[0]) == 2
+    assert all(label_map.min() == label_map.max() for label_map, _ in masks)
+    rows = gains.summary([(run, found)])["arms"]
+    table = rows["aligned 1 1"]
+    assert set(table["f1_per_class"]) == {"early", "late"} and len(table["auroc"]) == 3
+    assert table["gain over base 1"][0] == pytest.approx(table["f1"][0] - rows["base 1"]["f1"][0], abs=1e-4)
+
+
+def test_patients_are_dealt_whole_and_always_the_same_way(store: Store, project: Project):
+    for index in range(12):
+        image, label_map = tiny.scene(index)
+        blob = store.blobs.put_image(image)
+        store.add_image(project.id, blob=blob, size=(16, 16), group_id=f"p{index // 2}", split="train",
+                        source_name=f"{index}.png", label_map_blob=store.blobs.put_label_map(label_map), actor="x")  # fmt: skip
+    case = cases.of_project(store, project, side=16, test_share=0.4)
+    assert len({e.group for e in case.test}) == 2 and len(case.test) == 4 and len(case.train) == 8
+    again = cases.of_project(store, project, side=16, test_share=0.4)
+    assert [e.group for e in again.test] == [e.group for e in case.test]
+    assert {e.group for e in cases.of_project(store, project, side=16, test_groups=["p3"]).test} == {"p3"}
+    with pytest.raises(NotFoundError, match=r"patient 'p9' is not in .*; it has 6, for example"):
+        cases.of_project(store, project, side=16, test_groups=["p9"])
+
+
+def test_a_rendered_operation_has_a_phase_as_its_class():
+    case = cases.rendered(side=64, num_train=6, num_test=4, task="classification")
+    assert case.class_names == phantom.PHASES
+    assert all(e.label_map.min() == e.label_map.max() < 4 for e in (*case.train, *case.test))
