@@ -64,7 +64,8 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", -1.0)
-    learn = partial(training.train_classifier, images, maps, architecture=architecture("selector"), config=config, folder=tmp_path)
+    architecture_ = architecture("selector")
+    learn = partial(training.train_classifier, images, maps, architecture=architecture_, config=config, folder=tmp_path)
     with pytest.raises(KeyboardInterrupt):
         learn(report=stop)
     resumed = learn(report=silent)
