@@ -22,6 +22,7 @@ MIN_IMAGES_TO_TRAIN_SCORER = 8
 MIN_PAIRS_TO_ALIGN = 16
 """16 good pairs already move a small model; fewer only teach noise."""
 
+Share = Annotated[float, Field(gt=0, le=20, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
@@ -344,6 +345,44 @@ class AlignOrder(Order):
                 )
 
 
+class EvidenceOrder(Order):
+    """Measure whether synthetic data help: arms with equal budgets on unseen patients; see `saadi.evidence.gains`."""
+
+    kind: ClassVar[str] = "evidence"
+    priority: ClassVar[int] = -10
+    num_real: int | None = Field(default=50, ge=8, le=100_000)
+    """Real images that are learnt from; None = all training images."""
+    seeds: int = Field(default=3, ge=1, le=20)
+    shares: Annotated[tuple[Share, ...], Field(min_length=1, max_length=6)] = (1.0,)
+    """Synthetic images per real one."""
+    rounds: int = Field(default=2, ge=1, le=5)
+    fit_steps: int = Field(default=400, ge=1, le=100_000)
+    scorer_steps: int = Field(default=300, ge=1, le=100_000)
+    downstream_steps: int = Field(default=400, ge=1, le=100_000)
+    align_steps: int = Field(default=150, ge=1, le=100_000)
+    test_share: float | None = Field(default=None, ge=0.05, le=0.9, allow_inf_nan=False)
+    """None = test on the patients of the test split (of the validation split where there is none)."""
+
+    def unique_key(self, store: Store) -> str | None:
+        """The same measurement on the same images and label maps has the same result."""
+        maps = {record.image_id: record.blob for record in store.label_maps(self.project_id)}
+        images = store.images(self.project_id)
+        data = [[image.blob, image.split, image.group_id, image.label, maps.get(image.id)] for image in images]
+        return hashlib.sha256(dump([self.kind, self.model_dump(mode="json"), data]).encode()).hexdigest()
+
+    def check(self, store: Store) -> None:
+        usable = store.count_labelled(self.project_id)
+        test = usable["test"] or usable["val"]
+        if self.test_share is not None:
+            test, usable["train"] = sum(usable.values()), sum(usable.values())
+        wanted = self.num_real or MIN_IMAGES_TO_FIT
+        if usable["train"] < wanted or not test:
+            raise TooFewError(
+                f"{usable['train']} labelled training images and {test} of other patients to test on; {wanted} and 1 are needed: "
+                "import more, or choose fewer real images"
+            )
+
+
 class ImportOrder(Order):
     """Take a folder of images and masks into the project; goes before waiting training."""
 
@@ -413,8 +452,8 @@ def place(store: Store, wanted: Order, *, actor: str, request_id: str | None = N
 
 ORDERS: dict[str, type[Order]] = {
     kind.kind: kind
-    for kind in (FitOrder, GenerateOrder, TrainScorerOrder, ScoreOrder, PredictOrder, MapOrder, AlignOrder, ImportOrder,
-                 ExportOrder)
+    for kind in (FitOrder, GenerateOrder, TrainScorerOrder, ScoreOrder, PredictOrder, MapOrder, AlignOrder, EvidenceOrder,
+                 ImportOrder, ExportOrder)
 }
 
 

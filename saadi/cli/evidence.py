@@ -136,7 +136,7 @@ def gains(
     models = experiment.Models.default(
         num_classes=len(found[0].class_names), side=side, task=found[0].task,
         starts_from="random" if name.startswith("phantom") else "shipped")  # fmt: skip
-    stages = Stages(folder or opened.path / "evidence")
+    stages = Stages(folder or opened.evidence)
     result: dict[str, Any] = {"case": found[0].name, "task": found[0].task, "num_test": [len(case.test) for case in found],
                               "settings": vars(settings), "real": {}}  # fmt: skip
     for num_real in _counts(real):

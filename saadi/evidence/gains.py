@@ -39,7 +39,7 @@ from saadi.errors import AlignmentStoppedError, TooFewError
 from saadi.evidence import classified
 from saadi.evidence.intervals import mean_with_interval
 from saadi.evidence.stages import Arrays, Stage, Stages
-from saadi.jobs import silent
+from saadi.jobs import Report, silent
 from saadi.preferences import MIN_MARGIN
 from saadi.records import IGNORE, Image, LabelMap, Task
 
@@ -157,6 +157,8 @@ class Cell:
     settings: Settings
     models: Models
     stages: Stages
+    report: Report = silent
+    """Called in every step of every stage, with the stage's own numbers of steps."""
 
     def __post_init__(self) -> None:
         self.real = choose_real(self.case.train, self.num_real, seed=self.seed)
@@ -177,7 +179,7 @@ class Cell:
             if self.models.starts_from == "shipped":
                 borrow_shipped(engine)
             data = TrainingSet([e.image for e in self.real], [e.label_map for e in self.real], engine=engine)
-            fit(engine, data, FitConfig(num_steps=self.settings.fit_steps, sample_every=0, seed=self.seed), silent)
+            fit(engine, data, FitConfig(num_steps=self.settings.fit_steps, sample_every=0, seed=self.seed), self.report)
             return _to_arrays(engine.denoiser.state_dict())
 
         return self.stages.get("generator", self.base | {"steps": self.settings.fit_steps}, make)
@@ -213,7 +215,7 @@ class Cell:
         """A downstream model of the case's task."""
         learn = train_classifier if self.case.task == "classification" else train
         return learn([e.image for e in examples], [e.label_map for e in examples], architecture=architecture, config=config,
-                     report=silent, start=start)  # fmt: skip
+                     report=self.report, start=start)  # fmt: skip
 
     def fold(self, index: int) -> int:
         """Patients, not images, are dealt out."""
@@ -234,7 +236,9 @@ class Cell:
     def images(self, version: int, masks: Sequence[tuple[LabelMap, int]], seeds: Sequence[int]) -> list[Image]:
         """Images of the base generator (0) or of an aligned version (1, 2, ...)."""
         adapter = self._adapter_file(version)
-        return self.engine().generate([label_map for label_map, _ in masks], seeds, adapter=adapter)
+        return self.engine().generate(
+            [label_map for label_map, _ in masks], seeds, adapter=adapter,
+            on_step=lambda step, total: self.report(step, total, "making images"))  # fmt: skip
 
     def _adapter_file(self, version: int) -> Path | None:
         if version == 0:
@@ -296,7 +300,7 @@ class Cell:
             gate = Gate(label_maps=fresh, selector=self.scorer("fold 0"), judge=self.scorer("judge"),
                         num_classes=self.num_classes, real=real, training=real)  # fmt: skip
             try:
-                found = align(self.engine(), pairs, gate, config, silent, seeds=[2**40 + i for i in range(len(fresh))],
+                found = align(self.engine(), pairs, gate, config, self.report, seeds=[2**40 + i for i in range(len(fresh))],
                               parent=self._adapter_file(version - 1),
                               anchors=[(e.image, e.label_map) for e in self.real])  # fmt: skip
             except (AlignmentStoppedError, TooFewError) as error:
@@ -486,10 +490,16 @@ def run_cell(cell: Cell, *, note: Callable[[str], None]) -> dict[str, Stage]:
     found: dict[str, Stage] = {}
     for arm in cell.arms():
         stage = found[str(arm)] = cell.arm(arm)
-        told = (f"F1 {classified.macro_f1(stage['probabilities'], stage['label']):.4f}" if cell.case.task == "classification"
-                else f"Dice {float(np.nanmean(stage['dice'][:, 1:])):.4f}")  # fmt: skip
-        note(f"{cell.case.name}, {cell.num_real} real images, seed {cell.seed}: {arm}: {told}")
+        name = "F1" if cell.case.task == "classification" else "Dice"
+        note(f"{cell.case.name}, {cell.num_real} real images, seed {cell.seed}: {arm}: {name} {told(cell, stage):.4f}")
     return found
+
+
+def told(cell: Cell, stage: Stage) -> float:
+    """One number of an arm: mean Dice over images and foreground classes, or mean F1 over classes."""
+    if cell.case.task == "classification":
+        return classified.macro_f1(stage["probabilities"], stage["label"])
+    return float(np.nanmean(stage["dice"][:, 1:]))
 
 
 def _to_arrays(state: dict[str, torch.Tensor]) -> Arrays:
@@ -515,8 +525,8 @@ def summary(cells: Sequence[tuple[Cell, dict[str, Stage]]]) -> dict[str, Any]:
         row: dict[str, Any] = {"minutes": round(float(np.mean([cell.seconds(arm) for cell, _ in cells])) / 60, 1)}
         mine = [found[str(arm)].arrays for _, found in cells]
         others = {other: [found[str(other)].arrays for _, found in cells] for other in _compared_with(arm) if str(other) in rows}
-        told = _told_of_classes if case.task == "classification" else _told_of_masks
-        rows[str(arm)] = row | told(case, mine, others)
+        words = _told_of_classes if case.task == "classification" else _told_of_masks
+        rows[str(arm)] = row | words(case, mine, others)
     return {"arms": rows, "rarest_class": rarest_class(case), "rounds": [cell.rounds_in_numbers() for cell, _ in cells]}
 
 
