@@ -378,7 +378,7 @@ class EvidenceOrder(Order):
         wanted = self.num_real or MIN_IMAGES_TO_FIT
         if usable["train"] < wanted or not test:
             raise TooFewError(
-                f"{usable['train']} labelled training images and {test} of other patients to test on; {wanted} and 1 are needed: "
+                f"labelled images to train on: {usable['train']}, of other patients to test on: {test}; needed: {wanted} and 1; "
                 "import more, or choose fewer real images"
             )
 

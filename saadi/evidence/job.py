@@ -53,6 +53,8 @@ def run_job(context: JobContext) -> Outcome:
         "num_test": len(case.test),
         "num_test_patients": len({example.group for example in case.test}),
         "settings": vars(settings),
+        "seconds_computed": round(stages.computed_s, 1),
+        "seconds_reused": round(stages.reused_s, 1),
         **gains.summary(run),
     }
     return Outcome(f"{total} arms measured on {len(case.test)} images of patients that nothing has seen", lambda store: result)

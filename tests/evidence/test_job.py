@@ -85,7 +85,7 @@ def test_whoever_waits_goes_first_and_the_measurement_goes_on(store: Store, read
 
 
 def test_too_few_images_are_told_before_hours_are_spent(store: Store, ready: Project):
-    with pytest.raises(TooFewError, match="10 labelled training images and 4 of other patients to test on; 50 and 1 are needed"):
+    with pytest.raises(TooFewError, match="to train on: 10, of other patients to test on: 4; needed: 50 and 1"):
         orders.place(store, order(ready, num_real=50), actor="x")
     with pytest.raises(BadInputError, match="shares"):
         order(ready, shares=())
