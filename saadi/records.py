@@ -214,6 +214,9 @@ class ScoredSample(NamedTuple):
     label_map_blob: str
     blob: str
     dice: float
+    confidence: float
+    per_class: str
+    """JSON, as in the table: only who needs it pays for its reading."""
 
 
 @dataclass(frozen=True)

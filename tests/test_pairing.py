@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from saadi import pairing
 from saadi.asking import is_in_shared_set
-from saadi.records import Answer, Project, Sample, Score
+from saadi.records import Answer, LabelClass, Project, Sample, Score
 from saadi.store import Store
 from tests.builders import add_label_map, add_samples, new_request
 
@@ -97,6 +98,39 @@ def test_a_contested_pair_waits_for_the_lead(store: Store, project: Project, sam
     built = pairing.build_pairs(store, project.id, actor="t")
     assert built.summary["num_conflicts"] == 0
     assert (samples[2].blob, samples[1].blob) in [(pair.chosen_blob, pair.rejected_blob) for pair in built.pairs]
+
+
+def held(*classes: int) -> np.ndarray:
+    return np.isin(np.arange(100), (0, *classes))
+
+
+def test_the_rarest_quarter_of_the_classes_is_rare_unless_it_is_everywhere():
+    everywhere = {f"m{n}": held(1) for n in range(4)}
+    assert pairing.rarest_classes(everywhere) == () == pairing.rarest_classes({})
+    mixed = {f"m{n}": held(1, 2, *([3] if n < 4 else []), *([4] if n < 1 else [])) for n in range(10)}
+    assert pairing.rarest_classes(mixed) == (4,)  # a quarter of four classes
+    assert pairing.rarest_classes(mixed | {"x": held(5)}) == (4, 5)  # of five: rounded up
+
+
+def test_a_quarter_of_the_scored_pairs_tells_the_rare_class_apart(store: Store, project: Project):
+    """Eight label maps that the common class decides, two more that hold a rare one as well."""
+    classes = [*project.classes, LabelClass(2, "rare", "#00ff00")]
+    wide = store.create_project("wide", task="segmentation", classes=classes, resolution=64, actor="test")
+    selector = store.add_model(wide.id, kind="selector", architecture={}, file="s", metrics={}, actor="test")
+    common = classes[1].name
+    for number in range(10):
+        pixels = np.zeros((16, 16), np.uint8)
+        pixels[:8, : 4 + number], pixels[12:, :4] = 1, 2 * (number >= 8)
+        record = store.add_label_map(wide.id, blob=store.blobs.put_label_map(pixels), name="x", author="ann",
+                                     request_id=new_request(), origin="drawn")  # fmt: skip
+        group = add_samples(store, wide, count=3, label_map=record)
+        for sample, dice in zip(group, ((0.9, 0.6), (0.4, 0.6), (0.88, 0.2)), strict=True):
+            parts = {common: {"dice": dice[0]}} | ({"rare": {"dice": dice[1]}} if number >= 8 else {})
+            score = np.mean([part["dice"] for part in parts.values()])
+            store.add_scores([Score(sample.id, selector.id, "selector", float(score), 0, 0.9, parts, record.blob)])
+    found = pairing.settle(store, wide.id)
+    assert found.summary["num_pairs"] == 12 and found.summary["num_rare"] == 2  # all that there are
+    assert found.pairs == pairing.settle(store, wide.id).pairs
 
 
 def test_single_images_without_a_verdict_come_first_then_those_the_models_dispute(

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from saadi import preferences
 from saadi.alignment import limits
 from saadi.curation import mask_shares
 from saadi.errors import TooFewError
 from saadi.orders import MIN_PAIRS_TO_ALIGN
 from saadi.pairing import Settled, settle
-from saadi.preferences import MAX_PAIRS_PER_LABEL_MAP, MIN_MARGIN, Candidate, Merged, as_they_count
+from saadi.preferences import MAX_PAIRS_PER_LABEL_MAP, MIN_MARGIN, Candidate, Merged
 from saadi.records import Pair, Project, Vote
 from saadi.store import Store
 
@@ -57,7 +58,8 @@ def plan(store: Store, project: Project) -> dict[str, Any]:
         settled = Settled([], {}, {}, {}, {})
     left_out: Counter[str] = Counter()
     for blob, merged in settled.merged.items():
-        left_out.update(pairs_left_out(settled.groups[blob], settled.votes.get(blob, []), merged))
+        found = preferences.left_out(settled.groups[blob], settled.votes.get(blob, []), merged)
+        left_out.update(item.reason for item in found)
     return {
         "num_pairs": len(settled.pairs),
         "min_pairs": MIN_PAIRS_TO_ALIGN,
@@ -78,36 +80,6 @@ def plan(store: Store, project: Project) -> dict[str, Any]:
             "gradient_steps": limits.ALARM_STEPS,
         },
     }
-
-
-def pairs_left_out(candidates: Sequence[Candidate], votes: Sequence[Vote], merged: Merged) -> Counter[str]:
-    """Comparisons of one label map that make no pair, each under one reason.
-
-    Returns:
-        Counts of: conflict (vote against vote, or one vote against a clear score; waits for a second opinion), both_bad (somebody
-        calls an image of it bad), both_good (people see no difference), cap (two pairs of this label map are enough), undecided
-        (scores less than 0.05 Dice apart, and no vote).
-    """
-    known = {candidate.sample_id for candidate in candidates}
-    used = {frozenset((item.chosen.sample_id, item.rejected.sample_id)) for item in merged.decisions}
-    waiting = {frozenset(pair) for pair in merged.conflicts}
-    beyond = {frozenset(pair) for pair in merged.over_cap}
-    answers: dict[frozenset[int], set[str]] = {}
-    for vote in as_they_count(votes):
-        if vote.answer != "skip" and {vote.left_id, vote.right_id} <= known:
-            answers.setdefault(frozenset((vote.left_id, vote.right_id)), set()).add(vote.answer)
-    bad = {sample_id for pair, given in answers.items() if "both_bad" in given for sample_id in pair}
-    found = Counter({"conflict": len(waiting), "cap": len(beyond)})
-    for pair, given in answers.items():
-        if pair in used | waiting | beyond:
-            continue
-        if "both_bad" in given or (given & {"left", "right"} and pair & bad):
-            found["both_bad"] += 1
-        elif not given & {"left", "right"}:
-            found["both_good"] += 1
-    if not found.total():  # otherwise the mask's reason has been told
-        found["undecided"] = merged.num_undecided
-    return +found
 
 
 def images_left_out(store: Store, project_id: int) -> dict[str, int]:

@@ -108,10 +108,11 @@ class PreferenceStore(CandidateStore):
         """Images of the present generator with the active selector's score, oldest first; none in quarantine, and none of which
         only a part was made: it would be compared with another picture's surroundings.
 
-        One query without the scores' details: reading all of them took half of the time to the next pair.
+        One query that leaves the scores' details unread: reading all of them took half of the time to the next pair.
         """
         found = self.db.execute(
-            "SELECT s.id AS sample_id, s.label_map_id, s.label_map_blob, s.blob, scores.dice FROM samples AS s "
+            "SELECT s.id AS sample_id, s.label_map_id, s.label_map_blob, s.blob, scores.dice, scores.confidence, "
+            "scores.per_class FROM samples AS s "
             "JOIN models AS engine ON engine.id = s.model_id AND engine.kind = 'engine' AND engine.is_active = 1 "
             "JOIN scores ON scores.sample_id = s.id "
             "JOIN models AS selector ON selector.id = scores.model_id AND selector.kind = 'selector' AND selector.is_active = 1 "

@@ -52,9 +52,9 @@ export function votesInWords({ num, people, agreed, overruled, tipped, left_out 
 }
 
 export class Plan {
-  /** Args: button, settings: elements that end the card; values: () => the chosen settings. */
-  constructor({ button, settings, values }) {
-    Object.assign(this, { button, values, found: null });
+  /** Args: button, settings: elements that end the card; values: () => the chosen settings; look: (opener) => shows the pairs. */
+  constructor({ button, settings, values, look }) {
+    Object.assign(this, { button, values, look, found: null });
     this.line = h("p", { class: "sx-promise", role: "status" });
     this.body = h("div", { class: "sx-plan" });
     this.wait = h("p", { class: "sx-plan-wait", id: "align-wait", role: "status" });
@@ -81,6 +81,7 @@ export class Plan {
       this.sources(found),
       found.num_images || found.votes.left_out ? h("p", { class: "sx-plan-votes" }, votesInWords(found.votes)) : null,
       this.leftOut(found),
+      found.num_pairs || Object.keys(found.pairs_left_out).length ? this.opener() : null,
       found.num_images ? this.classes(found) : null,
     );
     this.showWait();
@@ -135,6 +136,11 @@ export class Plan {
         present.map(([key, text]) => h("li", { dataset: { source: key } }, h("i"), h("b", {}, found.by_source[key]), ` ${text}`)),
       ),
     ];
+  }
+
+  opener() {
+    const open = (event) => this.look(event.currentTarget);
+    return h("button", { type: "button", class: "sx-button sx-small", id: "align-pairs", onclick: open }, "See each pair and who decided it");
   }
 
   leftOut(found) {
