@@ -17,7 +17,8 @@ from saadi import agreement, asking, preferences
 from saadi.curation import mask_shares
 from saadi.errors import TooFewError
 from saadi.preferences import MIN_MARGIN, Candidate, Merged, merge, strengths, to_pairs, undecidedness
-from saadi.records import Pair, PairSet, Vote
+from saadi.records import Pair, PairSet, Single, Vote
+from saadi.singles import settle_singles
 from saadi.store import Store
 from saadi.trust import Trust, trust_in
 
@@ -39,12 +40,14 @@ class Settled:
     """Label map blob -> what was decided about its candidates, and what was not."""
     trust: Trust = field(default_factory=Trust)
     """What is known of the selector."""
+    singles: list[Single] = field(default_factory=list)
+    """Images that are liked or not by themselves."""
 
 
 def build_pairs(store: Store, project_id: int, *, actor: str, real_winners: bool = True) -> PairSet:
     """Settle all pairs of a project and freeze them; raises as `settle` does."""
     settled = settle(store, project_id, real_winners=real_winners)
-    return store.freeze_pairs(project_id, settled.pairs, settled.summary, actor=actor)
+    return store.freeze_pairs(project_id, settled.pairs, settled.summary, actor=actor, singles=settled.singles)
 
 
 def settle(store: Store, project_id: int, *, real_winners: bool = True) -> Settled:
@@ -52,7 +55,7 @@ def settle(store: Store, project_id: int, *, real_winners: bool = True) -> Settl
 
     Under each label map with scored candidates: merged votes and scores decide chosen and rejected; and where the label map
     belongs to a real training image, that image is the winner against the worst candidate (the strongest lever in both
-    trials, DESIGN section 6).
+    trials, DESIGN section 6). Beside the pairs, images that people like or not by themselves (`saadi.singles`).
 
     Raises:
         TooFewError: No scored candidates yet.
@@ -66,8 +69,10 @@ def settle(store: Store, project_id: int, *, real_winners: bool = True) -> Settl
     everything, repeats = store.votes_and_repeats(project_id)
     votes = _votes_by_label_map(everything)
     weights = agreement.weights(everything, repeats)
-    reals = _real_images(store, project_id) if real_winners else {}
+    trainable = _real_images(store, project_id)
+    reals = trainable if real_winners else {}
     pairs, conflicts, undecided, outcomes = _settle(groups, votes, weights, reals, rare=rare, trust=trust)
+    singles, num_disputed = settle_singles(store, project_id, votes=everything, weights=weights, reals=trainable)
     decisions = [item for merged in outcomes.values() for item in merged.decisions]
     summary: dict[str, Any] = {
         "num_pairs": len(pairs),
@@ -79,8 +84,15 @@ def settle(store: Store, project_id: int, *, real_winners: bool = True) -> Settl
         "num_undecided": undecided,
         "num_rare": sum(preferences.is_rare(item, rare) for item in decisions),
         "num_doubted": sum(item.doubt is not None for item in decisions),
+        "num_singles": count_singles(singles) | {"disputed": num_disputed},
     }
-    return Settled(pairs, summary, groups, votes, outcomes, trust)
+    return Settled(pairs, summary, groups, votes, outcomes, trust, singles)
+
+
+def count_singles(singles: Iterable[Single]) -> dict[str, int]:
+    """How many are liked by people, disliked, and real images that stand for liked ones."""
+    found = Counter("real" if single.source == "real" else "liked" if single.is_liked else "disliked" for single in singles)
+    return {name: found[name] for name in ("liked", "disliked", "real")}
 
 
 def _settle(

@@ -25,8 +25,8 @@ LEVELS = {
     "saadi.jobs": QUEUE, "saadi.inpainting": QUEUE, "saadi.previews": QUEUE, "saadi.orders": QUEUE, "saadi.worker": QUEUE,
     # Recipes hold a store in one hand and a model, a folder or votes in the other.
     "saadi.alignment": RECIPES, "saadi.evidence": RECIPES, "saadi.exports": RECIPES, "saadi.generation": RECIPES,
-    "saadi.pairing": RECIPES, "saadi.settled": RECIPES, "saadi.demo": RECIPES, "saadi.datasets.folder": RECIPES,
-    "saadi.engines.fitting": RECIPES,
+    "saadi.pairing": RECIPES, "saadi.settled": RECIPES, "saadi.singles": RECIPES, "saadi.demo": RECIPES,
+    "saadi.datasets.folder": RECIPES, "saadi.engines.fitting": RECIPES,
     "saadi.engines.checkpoints": RECIPES, "saadi.downstream.training": RECIPES, "saadi.downstream.scoring": RECIPES,
     "saadi.downstream.prediction": RECIPES,
     "saadi.datasets.real": RECIPES, "saadi.curation": RECIPES, "saadi.atlas": RECIPES,

@@ -18,7 +18,7 @@ from saadi.errors import TooFewError
 from saadi.orders import MIN_PAIRS_TO_ALIGN
 from saadi.pairing import Settled, settle
 from saadi.preferences import MAX_PAIRS_PER_LABEL_MAP, MIN_MARGIN, Candidate, Merged
-from saadi.records import Pair, Project, Vote
+from saadi.records import Project, Vote
 from saadi.store import Store
 
 MIN_PAIRS_PER_CLASS = 10
@@ -64,13 +64,14 @@ def plan(store: Store, project: Project) -> dict[str, Any]:
         "num_pairs": len(settled.pairs),
         "min_pairs": MIN_PAIRS_TO_ALIGN,
         "by_source": dict(Counter(pair.source for pair in settled.pairs)),
+        "singles": settled.summary.get("num_singles", {"liked": 0, "disliked": 0, "real": 0, "disputed": 0}),
         "num_label_maps": len(settled.groups),
         "num_images": sum(len(group) for group in settled.groups.values()),
         "pairs_left_out": dict(left_out),
         "images_left_out": images_left_out(store, project.id),
         "classes": classes(store, project, settled),
         "votes": votes(settled),
-        "missing": missing(store, project, settled.pairs),
+        "missing": missing(store, project, settled),
         "pace": asdict(pace(store, project)),
         "alarms": {
             "winner_ratio": limits.MAX_WINNER_RATIO,
@@ -179,7 +180,7 @@ def votes(settled: Settled) -> dict[str, int]:
     return {**found, "people": len(people)}
 
 
-def missing(store: Store, project: Project, pairs: Sequence[Pair]) -> dict[str, str] | None:
+def missing(store: Store, project: Project, settled: Settled) -> dict[str, str] | None:
     """Why an alignment cannot start: one sentence, and the tab where it is put right; None = it can."""
     if project.task != "segmentation":
         return {"text": "Alignment needs a segmentation project.", "tab": "data"}
@@ -189,17 +190,18 @@ def missing(store: Store, project: Project, pairs: Sequence[Pair]) -> dict[str, 
         return {"text": "This project has no selector and judge yet. Train the scorers.", "tab": "generate"}
     if not store.samples(project.id, limit=1):
         return {"text": "There are no synthetic images yet. Generate some: two or more of each mask.", "tab": "generate"}
-    if (num_pairs := len(pairs)) < MIN_PAIRS_TO_ALIGN:
+    if (num_pairs := len(settled.pairs)) < MIN_PAIRS_TO_ALIGN:
         lacking = MIN_PAIRS_TO_ALIGN - num_pairs
         return {
             "text": f"{num_pairs} usable pair{'' if num_pairs == 1 else 's'}, {MIN_PAIRS_TO_ALIGN} needed: {lacking} missing. "
             "Vote on pairs that are too close to call, or generate images for more masks.",
             "tab": "generate" if num_pairs == 0 else "vote",
         }
-    # As `saadi.alignment.recipe.gate_label_maps` chooses them: those that no pair uses, then mirrored ones.
+    # As `saadi.alignment.recipe.gate_label_maps` chooses them: those that nothing is learnt on, then mirrored ones.
+    learnt = {pair.label_map_blob for pair in settled.pairs} | {single.label_map_blob for single in settled.singles}
     training = {record.blob for record in store.label_maps(project.id, splits=["train"])}
     held = {record.blob for record in store.label_maps(project.id, splits=["val"])}
-    unused = (training | held) - {pair.label_map_blob for pair in pairs}
+    unused = (training | held) - learnt
     if len(unused) + len(unused | training) < MIN_GATE_MASKS:
         return {"text": f"{MIN_GATE_MASKS} masks of real images are needed to test a new version on. Import some.", "tab": "data"}
     return None

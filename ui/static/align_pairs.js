@@ -65,7 +65,7 @@ export class SettledPairs {
         this.filter,
         h("div", { class: "sx-settled-pages" }, this.where, this.previous, this.next),
       ),
-      h("p", { class: "sx-note" }, "Scores and votes are shown here, so vote first. Open an image to look closely."),
+      h("p", { class: "sx-note" }, "Scores and votes are shown here, so vote first. Bold: the class in which the two differ most. Open an image to look closely."),
       this.list,
     );
     onKeys(this.root, (event) => this.key(event));

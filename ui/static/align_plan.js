@@ -51,6 +51,14 @@ export function votesInWords({ num, people, agreed, overruled, tipped, left_out 
   return `${said}${parts.length ? `: ${parts.join(", ")}` : ", no pair decided by them"}.${left_out ? ` ${left_out} more on images that cannot be used.` : ""}`;
 }
 
+/** The single images that it learns from beside the pairs; "" where there are none. */
+export function singlesInWords({ liked, disliked, real, disputed }) {
+  const all = liked + disliked,
+    parts = [liked && `${liked} liked`, disliked && `${disliked} disliked`, real && `${plural(real, "real image")} as further liked ones`];
+  const left = disputed ? `${all ? " " : ""}${plural(disputed, "image")} left out, because people disagree.` : "";
+  return `${all ? `Also ${plural(all, "single image")}: ${parts.filter(Boolean).join(", ")}.` : ""}${left}`;
+}
+
 export class Plan {
   /** Args: button, settings: elements that end the card; values: () => the chosen settings; look: (opener) => shows the pairs. */
   constructor({ button, settings, values, look }) {
@@ -80,6 +88,7 @@ export class Plan {
       this.body,
       this.sources(found),
       found.num_images || found.votes.left_out ? h("p", { class: "sx-plan-votes" }, votesInWords(found.votes)) : null,
+      singlesInWords(found.singles) ? h("p", { id: "align-singles" }, singlesInWords(found.singles)) : null,
       this.leftOut(found),
       found.num_pairs || Object.keys(found.pairs_left_out).length ? this.opener() : null,
       found.num_images ? this.classes(found) : null,
