@@ -18,7 +18,7 @@ from saadi.alignment.limits import (
     MIN_WIN_RATE,
 )
 from saadi.downstream.metrics import agreement, mean_over_asked
-from saadi.downstream.segmenter import Segmenter
+from saadi.downstream.segmenter import Scorer, Segmenter
 from saadi.masks import fit_to
 from saadi.records import IGNORE, Image, LabelMap
 
@@ -63,10 +63,14 @@ class Verdict:
 
 @dataclass
 class Gate:
-    """Holds the fixed inputs; measures images made for them."""
+    """Holds the fixed inputs; measures images made for them.
+
+    A cross-fitted selector looks with all its folds (the mean of their probabilities): no fold has seen the validation patients
+    from whom the label maps come first. Its Dice is told beside the judge's and decides nothing.
+    """
 
     label_maps: Sequence[LabelMap]
-    selector: Segmenter
+    selector: Scorer
     judge: Segmenter
     num_classes: int
     real: Sequence[Image]
@@ -108,7 +112,7 @@ class Gate:
         ]
 
     def _dice(
-        self, model: Segmenter, images: Sequence[Image]
+        self, model: Scorer, images: Sequence[Image]
     ) -> tuple[tuple[float, ...], tuple[tuple[float | None, ...], ...]]:
         """Per label map: the mean over its classes, and each class."""
         means, rows = [], []

@@ -33,7 +33,7 @@ from saadi.alignment.gate import (
 from saadi.alignment.limits import ACCURACY_GAP, MIN_HELD_FOR_GAP
 from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair, TrainingSingle
 from saadi.datasets.real import real_pairs
-from saadi.downstream.scoring import load_scorers
+from saadi.downstream.scoring import selector_and_judge
 from saadi.engines import checkpoints, lora, weights
 from saadi.engines.base import TrainableEngine
 from saadi.engines.fitting import load_engine
@@ -354,8 +354,8 @@ def gate_label_maps(store: Store, project: Project, *, count: int, exclude: set[
 
 def build_gate(store: Store, project: Project, *, count: int, exclude: set[str]) -> Gate:
     """The gate of a project: its selector and judge, unused label maps, held-out real images."""
-    scorers = {model.kind: segmenter for model, segmenter in load_scorers(store, project)}
-    if len(scorers) < 2:
+    scorers = selector_and_judge(store, project)
+    if scorers is None:
         raise TooFewError("this project has no selector and judge yet; run `train-scorer` first")
     side = project.resolution  # real images are compared at the size at which images are made
     training = real_pairs(store, project, "train", limit=MAX_REAL, side=side)[0]
@@ -363,8 +363,8 @@ def build_gate(store: Store, project: Project, *, count: int, exclude: set[str])
     scaled = {"training": training, "real": real if len(real) >= 8 else training}
     return Gate(
         label_maps=gate_label_maps(store, project, count=count, exclude=exclude),
-        selector=scorers["selector"],
-        judge=scorers["judge"],
+        selector=scorers[0],
+        judge=scorers[1],
         num_classes=len(project.classes),
         **scaled,
     )

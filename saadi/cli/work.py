@@ -45,9 +45,11 @@ def fit(name: ProjectArgument, steps: int | None = None, minutes: float | None =
 
 
 def train_scorer(name: ProjectArgument, steps: int | None = None, batch_size: int | None = None, seed: int | None = None,
+                 folds: Annotated[int | None, typer.Option(help="Selectors, each blind to one fold of the patients; 1 = one that "
+                                                                "has seen all. Default 2.")] = None,
                  detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Train selector and judge on the real training images."""
-    build = _order(orders.TrainScorerOrder, steps=steps, batch_size=batch_size, seed=seed)
+    build = _order(orders.TrainScorerOrder, steps=steps, batch_size=batch_size, folds=folds, seed=seed)
     run_order(home_of(home), name, build, detach=detach, as_json=as_json)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -31,7 +31,13 @@ class Prediction:
     label_map: LabelMap
     """(H, W) uint8 at the size of the image."""
     confidence: float
-    """Mean probability of the winning class, 0..1."""
+    """Mean probability of the winning class, 0..1; calibrated where the segmenter is (`saadi.downstream.calibration`)."""
+
+
+class Scorer(Protocol):
+    """What looks at images: one segmenter, or several that are cross-fitted."""
+
+    def predict(self, images: Sequence[Image]) -> list[Prediction]: ...
 
 
 def default_architecture(kind: Literal["selector", "judge"], *, num_classes: int) -> dict[str, Any]:
@@ -74,7 +80,7 @@ def _deepest(network: Any) -> nn.Module:
 
 
 @contextmanager
-def _deepest_means(network: nn.Module) -> Iterator[list[Tensor]]:
+def deepest_means(network: nn.Module) -> Iterator[list[Tensor]]:
     """Gather, batch by batch, the deepest activations averaged over the picture: (B, D) float32 each."""
     caught: list[Tensor] = []
     handle = _deepest(network).register_forward_hook(
@@ -86,6 +92,16 @@ def _deepest_means(network: nn.Module) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
+def prediction_of(probabilities: Tensor) -> Prediction:
+    """The most likely class of each pixel.
+
+    Args:
+        probabilities: (num_classes, H, W) float32.
+    """
+    best, label_map = probabilities.max(0)
+    return Prediction(label_map.cpu().numpy().astype(np.uint8), float(best.mean()))
+
+
 class Segmenter:
     """A trained segmenter, picklable by architecture and file; holds no store."""
 
@@ -94,6 +110,8 @@ class Segmenter:
     ) -> None:
         self.architecture = architecture
         self.size_px: int = architecture["size_px"]
+        self.temperature: float = architecture.get("temperature", 1.0)
+        """Logits are divided by it before they become probabilities; 1 = not calibrated."""
         self.device = device or devices.device()
         self.network = build(architecture)
         if state is not None:
@@ -110,27 +128,33 @@ class Segmenter:
 
     def predict_with_features(self, images: Sequence[Image]) -> tuple[list[Prediction], NDArray[np.float32]]:
         """`predict` and `features` in one pass."""
-        with _deepest_means(self.network) as caught:
+        with deepest_means(self.network) as caught:
             found = self._predict(images)
         return found, np.asarray(torch.cat(caught).numpy(), dtype=np.float32)
 
-    @torch.no_grad()
     def _predict(self, images: Sequence[Image]) -> list[Prediction]:
-        found: list[Prediction] = []
+        return [prediction_of(found) for found in self.probabilities(images)]
+
+    @torch.no_grad()
+    def probabilities(self, images: Sequence[Image]) -> Iterator[Tensor]:
+        """(num_classes, H, W) float32 at the size of each image, one after the other: together they would fill the memory."""
         for first in range(0, len(images), BATCH):
             chunk = images[first : first + BATCH]
-            with devices.autocast(self.device):
-                logits = self.network(self.encode(chunk))
-            for image, logit in zip(chunk, logits.float(), strict=True):
+            for image, logit in zip(chunk, self.logits(chunk), strict=True):
                 large = F.interpolate(logit[None], size=image.shape[:2], mode="bilinear", align_corners=False)
-                best, label_map = large.softmax(1)[0].max(0)
-                found.append(Prediction(label_map.cpu().numpy().astype(np.uint8), float(best.mean())))
-        return found
+                yield (large if self.temperature == 1.0 else large / self.temperature).softmax(1)[0]
+
+    @torch.no_grad()
+    def logits(self, images: Sequence[Image]) -> Tensor:
+        """(B, num_classes, size_px, size_px) float32, before calibration."""
+        with devices.autocast(self.device):
+            found: Tensor = self.network(self.encode(images))
+        return found.float()
 
     @torch.no_grad()
     def features(self, images: Sequence[Image]) -> NDArray[np.float32]:
         """(N, D) float32: deepest activations averaged over the picture, as a feature space for distances."""
-        with _deepest_means(self.network) as caught:
+        with deepest_means(self.network) as caught:
             for first in range(0, len(images), BATCH):
                 with devices.autocast(self.device):
                     self.network(self.encode(images[first : first + BATCH]))
