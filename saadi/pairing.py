@@ -20,7 +20,7 @@ from saadi.preferences import MIN_MARGIN, Candidate, Merged, merge, strengths, t
 from saadi.records import Pair, PairSet, Single, Vote
 from saadi.singles import settle_singles
 from saadi.store import Store
-from saadi.trust import Trust, trust_in
+from saadi.trust import Trust, doubt, trust_in
 
 RAREST = 0.25
 """The rarest quarter of the classes (at least one) has its quota of pairs, as far as most label maps of the pool lack them."""
@@ -177,19 +177,41 @@ def next_vote_pairs(
     closed = {vote.pair for vote in own} | {vote.pair for vote in votes if vote.kind == "ruling"} | exclude
     met = {vote.pair for vote in votes if vote.kind == "shared" and vote.voter != voter}
     weights = agreement.weights(votes, repeats)
-    groups = _candidates(store, project_id)
+    trust = selector_trust(store, project_id)
+    # The scores of single classes are read only where they matter: that costs a third of the time to the next pair.
+    names = store.project(project_id).class_names if trust.weak else ()
+    groups = _candidates(store, project_id, names=names)
     rare = _rare_label_maps(store, groups)
     found: list[asking.OpenPair] = []
     for blob, candidates in groups.items():
         merged = strengths(candidates, by_label_map.get(blob, []), weights)
+        by_id = {candidate.sample_id: candidate for candidate in candidates}
         ids = sorted(merged)
         for index, first in enumerate(ids):
             for second in ids[index + 1 :]:
                 if (first, second) not in closed:
-                    doubt = undecidedness(merged, first, second)
-                    found.append(asking.OpenPair(first, second, blob, doubt, blob in rare, (first, second) in met))
+                    is_doubted = doubt(by_id[first], by_id[second], trust) is not None
+                    found.append(asking.OpenPair(first, second, blob, undecidedness(merged, first, second), blob in rare,
+                                                 (first, second) in met, is_doubted))  # fmt: skip
     repeatable = [vote for vote in asking.repeatable_votes(own, exclude=exclude) if vote.label_map_blob in groups]
     return asking.choose(found, repeatable, voter=voter, first_slot=len(own) + len(exclude), count=count)
+
+
+def doubted_votes(store: Store, project_id: int, votes: Iterable[Vote]) -> list[tuple[int, int, float]]:
+    """On how many of these votes the images differ most in a class on which the selector is weak.
+
+    Returns:
+        (class index, number of votes, the selector's Dice for it on held-out real images), most votes first.
+    """
+    trust = selector_trust(store, project_id)
+    if not trust.weak:
+        return []
+    names = store.project(project_id).class_names
+    by_id = {item.sample_id: item for group in _candidates(store, project_id, names=names).values() for item in group}
+    pairs = [vote.pair for vote in votes if vote.answer != "skip" and set(vote.pair) <= by_id.keys()]
+    doubts = [doubt(by_id[first], by_id[second], trust) for first, second in pairs]
+    found = Counter(item.class_index for item in doubts if item is not None and item.class_index is not None)
+    return [(index, count, trust.weak[index]) for index, count in found.most_common()]
 
 
 def contests(store: Store, project_id: int) -> list[agreement.Contest]:

@@ -16,7 +16,7 @@ from saadi.pairing import Settled, settle
 from saadi.preferences import Candidate, Decision, LeftOut
 from saadi.records import Pair, Project
 from saadi.store import Store
-from saadi.trust import separating_class
+from saadi.trust import Doubt, doubt, separating_class
 
 Decider = Literal["ruling", "vote", "agreed", "score", "real"]
 DECIDERS: tuple[Decider, ...] = ("ruling", "vote", "agreed", "score", "real")
@@ -67,7 +67,7 @@ def rows(settled: Settled) -> list[Row]:
         group = {candidate.sample_id: candidate for candidate in settled.groups[blob]}
         found += [_decided(item, blob, settled) for item in merged.decisions]
         left = preferences.left_out(settled.groups[blob], settled.votes.get(blob, []), merged)
-        found += [_left_out(item, blob, group) for item in left]
+        found += [_left_out(item, blob, group, settled) for item in left]
     by_blob = {(blob, item.blob): item for blob, group in settled.groups.items() for item in group}
     found += [_real(pair, by_blob[pair.label_map_blob, pair.rejected_blob]) for pair in settled.pairs if pair.source == "real"]
     order: dict[str | None, int] = {name: index for index, name in enumerate((*DECIDERS, *REASONS))}
@@ -115,7 +115,6 @@ def _picture(candidate: Candidate) -> Picture:
 
 
 def _decided(item: Decision, blob: str, settled: Settled) -> Row:
-    doubt = item.doubt
     return Row(
         label_map_blob=blob,
         first=_picture(item.chosen),
@@ -127,9 +126,16 @@ def _decided(item: Decision, blob: str, settled: Settled) -> Row:
         weight=preferences.training_weight(item),
         margin=round(item.margin, 4),
         separating_class=separating_class(item.chosen, item.rejected),
-        weak_dice=settled.trust.weak[doubt.class_index] if doubt and doubt.class_index is not None else None,
-        confidence=doubt.confidence if doubt else None,
+        **_doubt(item.doubt, settled),
     )
+
+
+def _doubt(found: Doubt | None, settled: Settled) -> dict[str, float | None]:
+    weak_on = found.class_index if found else None
+    return {
+        "weak_dice": None if weak_on is None else settled.trust.weak[weak_on],
+        "confidence": found.confidence if found else None,
+    }
 
 
 def _real(pair: Pair, worst: Candidate) -> Row:
@@ -137,7 +143,7 @@ def _real(pair: Pair, worst: Candidate) -> Row:
                pair.margin, None, None, None)  # fmt: skip
 
 
-def _left_out(item: LeftOut, blob: str, group: dict[int, Candidate]) -> Row:
+def _left_out(item: LeftOut, blob: str, group: dict[int, Candidate], settled: Settled) -> Row:
     first, second = group[item.first_id], group[item.second_id]
-    return Row(blob, _picture(first), _picture(second), None, item.reason, 0, 0, 0.0, 0.0, separating_class(first, second), None,
-               None)  # fmt: skip
+    return Row(blob, _picture(first), _picture(second), None, item.reason, 0, 0, 0.0, 0.0, separating_class(first, second),
+               **_doubt(doubt(first, second, settled.trust), settled))  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from saadi import pairing
-from saadi.asking import is_in_shared_set
+from saadi.asking import is_in_shared_set, purpose
 from saadi.records import Answer, LabelClass, Project, Sample, Score
 from saadi.store import Store
 from tests.builders import add_label_map, add_samples, new_request
@@ -142,3 +142,42 @@ def test_single_images_without_a_verdict_come_first_then_those_the_models_disput
     assert asked[:8] == [sample.id for sample in samples[11::4]] and asked[-1] == samples[3].id
     assert samples[7].id not in asked and len(asked) == 39
     assert samples[3].id not in pairing.next_thumbs(store, project.id, voter="bob", count=40, exclude=set())
+
+
+@pytest.fixture
+def weak_on_bleeding(store: Store) -> tuple[Project, list[list[Sample]]]:
+    """Two label maps: the liver tells the images of the first apart, bleeding, on which the selector is weak, the second's."""
+    names = [LabelClass(index, name, "#000000") for index, name in enumerate(("tissue", "liver", "bleeding"))]
+    project = store.create_project("weak", task="segmentation", classes=names, resolution=64, actor="test")
+    metrics = {"val": {"dice_per_class": {"liver": 0.95, "bleeding": 0.45}}}
+    selector = store.add_model(project.id, kind="selector", architecture={}, file="s", metrics=metrics, actor="test")
+    made = []
+    for number, dice in enumerate(([(0.9, 0.5), (0.5, 0.5)], [(0.9, 0.9), (0.9, 0.2)])):
+        group = add_samples(store, project, count=2, label_map=add_label_map(store, project, size_px=16 + number))
+        for sample, (liver, bleeding) in zip(group, dice, strict=True):
+            parts = {"liver": {"dice": liver}, "bleeding": {"dice": bleeding}}
+            mean = (liver + bleeding) / 2
+            store.add_scores([Score(sample.id, selector.id, "selector", mean, 0, 0.9, parts, sample.label_map_blob)])
+        made.append(group)
+    return project, made
+
+
+def test_a_pair_that_hangs_on_a_weak_class_is_asked_first_and_weighs_less(store: Store, weak_on_bleeding):
+    project, (clear, doubtful) = weak_on_bleeding
+    settled = pairing.settle(store, project.id)
+    by_map = {pair.label_map_blob: pair.weight for pair in settled.pairs}
+    assert by_map == {clear[0].label_map_blob: 0.5, doubtful[0].label_map_blob: 0.25} and settled.summary["num_doubted"] == 1
+    voters = [f"v{number}" for number in range(40) if purpose(f"v{number}", 0) == "certain"]
+    for voter in voters:
+        [asked] = pairing.next_vote_pairs(store, project.id, voter=voter, count=1, exclude=set())
+        assert {asked.left_id, asked.right_id} == {sample.id for sample in doubtful}
+    assert len(voters) > 10
+
+
+def test_after_a_block_it_is_told_on_how_many_pairs_the_selector_was_weak(store: Store, weak_on_bleeding):
+    project, (clear, doubtful) = weak_on_bleeding
+    vote(store, *clear, "left")
+    vote(store, *doubtful, "right")
+    vote(store, *doubtful, "skip", "bob")
+    assert pairing.doubted_votes(store, project.id, store.votes(project.id)) == [(2, 1, 0.45)]
+    assert pairing.doubted_votes(store, project.id, []) == []

@@ -86,6 +86,20 @@ def test_pages_hold_every_pair_once_and_the_filter_keeps_the_counts(pool: Pool) 
         page(pool, who="nobody")
 
 
+def test_a_weak_selector_is_told_with_the_pair(pool: Pool) -> None:
+    metrics = {"val": {"dice_per_class": {"polyp": 0.5}, "low_confidence": 0.95}}
+    pool.models["selector"] = pool.store.add_model(pool.project.id, kind="selector", architecture={}, file="weak",
+                                                   metrics=metrics, actor="test")  # fmt: skip
+    for scores in ((0.9, 0.4), (0.60, 0.62)):
+        for sample, dice in zip(pool.samples(pool.label_map(), None, None), scores, strict=True):
+            part = {"polyp": {"dice": dice, "iou": dice, "recall": dice}}
+            pool.store.add_scores([Score(sample.id, pool.models["selector"].id, "selector", dice, dice, 0.9, part,
+                                         sample.label_map_blob)])  # fmt: skip
+    for who, weight in (("score", 0.25), ("left_out", 0.0)):
+        [row] = page(pool, who=who)["rows"]
+        assert (row["separating_class"], row["weak_dice"], row["confidence"], row["weight"]) == (1, 0.5, 0.9, weight)
+
+
 def test_nothing_scored_gives_an_empty_page(store: Store, project: Project) -> None:
     found = settled.page(store, project)
     assert (found["total"], found["rows"], found["deciders"], found["reasons"]) == (0, [], {}, {})
