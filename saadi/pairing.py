@@ -110,6 +110,7 @@ def _settle(
         options = {
             blob: preferences.rare_decision(groups[blob], votes.get(blob, []), merged, rare, weights, trust=trust)
             for blob, merged in outcomes.items()
+            if any(item.class_dice[index] is not None for item in groups[blob][:1] for index in rare)  # it asks for one
         }
         outcomes = preferences.with_rare_quota(outcomes, {blob: item for blob, item in options.items() if item}, rare)
     pairs: list[Pair] = []
