@@ -17,7 +17,8 @@ from saadi.records import Vote, VoteKind
 
 Purpose = Literal["repeat", "shared", "random", "rare", "certain"]
 SHARES: tuple[tuple[Purpose, float], ...] = (("repeat", 0.05), ("shared", 0.15), ("random", 0.05), ("rare", 0.25))
-"""What is left, one half, goes to the least certain pairs. The shared pairs are drawn by lot, too: 20 % are random in all."""
+"""What is left, one half, goes to the least certain pairs, in front those on which the selector is weak. The shared pairs are
+drawn by lot, too: 20 % are random in all."""
 SHARED_SET = 0.2
 """Share of all pairs that every reviewer meets sooner or later, so that reviewers overlap."""
 REPEAT_AFTER = 10
@@ -37,6 +38,8 @@ class OpenPair(NamedTuple):
     """Its label map holds the class that the fewest hold."""
     is_met: bool
     """Another reviewer was shown it as one of the shared set."""
+    is_doubted: bool = False
+    """The selector is weak or unsure just where the two differ: its opinion on them is worth little."""
 
 
 @dataclass(frozen=True)
@@ -84,14 +87,15 @@ def choose(
 
 
 class _ByDoubt:
-    """Pairs, least certain first; the lot among equally uncertain ones is drawn once they are reached: of thousands few are."""
+    """Pairs, in front those on which the selector is weak, then the least certain; the lot among equally uncertain ones is drawn
+    once they are reached: of thousands few are."""
 
     def __init__(self, pairs: Sequence[OpenPair], voter: str) -> None:
         self.pairs = pairs
         self._voter = voter
-        found: dict[float, list[OpenPair]] = defaultdict(list)
+        found: dict[tuple[bool, float], list[OpenPair]] = defaultdict(list)
         for pair in pairs:
-            found[round(pair.undecidedness, 2)].append(pair)
+            found[pair.is_doubted, round(pair.undecidedness, 2)].append(pair)
         self._levels = [found[level] for level in sorted(found, reverse=True)]
         self._num_sorted = 0
 

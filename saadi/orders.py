@@ -215,7 +215,10 @@ class TrainScorerOrder(Order):
 
     kind: ClassVar[str] = "train_scorer"
     steps: int = Field(default=600, ge=1, le=200_000)
+    """Of the judge. A selector that has not seen one of k folds takes (k - 1) / k of it: as many looks at each of its images."""
     batch_size: int = Field(default=16, ge=2, le=256)
+    folds: int = Field(default=2, ge=1, le=10)
+    """Selectors, each of which has not seen one fold of the patients; 1 = one that has seen all. Never more than patients."""
     seed: Seed = 0
 
     def check(self, store: Store) -> None:

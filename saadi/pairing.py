@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from saadi import agreement, asking
+from saadi import agreement, asking, preferences
 from saadi.curation import mask_shares
 from saadi.errors import TooFewError
 from saadi.preferences import MIN_MARGIN, Candidate, Merged, merge, strengths, to_pairs, undecidedness
-from saadi.records import Pair, PairSet, Vote
+from saadi.records import Pair, PairSet, Single, Vote
+from saadi.singles import settle_singles
 from saadi.store import Store
+from saadi.trust import Trust, doubt, trust_in
+
+RAREST = 0.25
+"""The rarest quarter of the classes (at least one) has its quota of pairs, as far as most label maps of the pool lack them."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +38,16 @@ class Settled:
     """Label map blob -> votes in force, those on candidates that are not usable included."""
     merged: dict[str, Merged]
     """Label map blob -> what was decided about its candidates, and what was not."""
+    trust: Trust = field(default_factory=Trust)
+    """What is known of the selector."""
+    singles: list[Single] = field(default_factory=list)
+    """Images that are liked or not by themselves."""
 
 
 def build_pairs(store: Store, project_id: int, *, actor: str, real_winners: bool = True) -> PairSet:
     """Settle all pairs of a project and freeze them; raises as `settle` does."""
     settled = settle(store, project_id, real_winners=real_winners)
-    return store.freeze_pairs(project_id, settled.pairs, settled.summary, actor=actor)
+    return store.freeze_pairs(project_id, settled.pairs, settled.summary, actor=actor, singles=settled.singles)
 
 
 def settle(store: Store, project_id: int, *, real_winners: bool = True) -> Settled:
@@ -42,19 +55,25 @@ def settle(store: Store, project_id: int, *, real_winners: bool = True) -> Settl
 
     Under each label map with scored candidates: merged votes and scores decide chosen and rejected; and where the label map
     belongs to a real training image, that image is the winner against the worst candidate (the strongest lever in both
-    trials, DESIGN section 6).
+    trials, DESIGN section 6). Beside the pairs, images that people like or not by themselves (`saadi.singles`).
 
     Raises:
         TooFewError: No scored candidates yet.
     """
-    groups = _candidates(store, project_id)
+    names = store.project(project_id).class_names
+    groups = _candidates(store, project_id, names=names)
     if not groups:
         raise TooFewError("no scored candidates yet; generate some and let the scorers look at them first")
+    trust = selector_trust(store, project_id)
+    rare = rarest_classes(_held_classes(store, groups))
     everything, repeats = store.votes_and_repeats(project_id)
     votes = _votes_by_label_map(everything)
     weights = agreement.weights(everything, repeats)
-    reals = _real_images(store, project_id) if real_winners else {}
-    pairs, conflicts, undecided, outcomes = _settle(groups, votes, weights, reals)
+    trainable = _real_images(store, project_id)
+    reals = trainable if real_winners else {}
+    pairs, conflicts, undecided, outcomes = _settle(groups, votes, weights, reals, rare=rare, trust=trust)
+    singles, num_disputed = settle_singles(store, project_id, votes=everything, weights=weights, reals=trainable)
+    decisions = [item for merged in outcomes.values() for item in merged.decisions]
     summary: dict[str, Any] = {
         "num_pairs": len(pairs),
         "by_source": dict(Counter(pair.source for pair in pairs)),
@@ -63,8 +82,17 @@ def settle(store: Store, project_id: int, *, real_winners: bool = True) -> Settl
         "num_votes": sum(len(group) for group in votes.values()),
         "num_conflicts": conflicts,
         "num_undecided": undecided,
+        "num_rare": sum(preferences.is_rare(item, rare) for item in decisions),
+        "num_doubted": sum(item.doubt is not None for item in decisions),
+        "num_singles": count_singles(singles) | {"disputed": num_disputed},
     }
-    return Settled(pairs, summary, groups, votes, outcomes)
+    return Settled(pairs, summary, groups, votes, outcomes, trust, singles)
+
+
+def count_singles(singles: Iterable[Single]) -> dict[str, int]:
+    """How many are liked by people, disliked, and real images that stand for liked ones."""
+    found = Counter("real" if single.source == "real" else "liked" if single.is_liked else "disliked" for single in singles)
+    return {name: found[name] for name in ("liked", "disliked", "real")}
 
 
 def _settle(
@@ -72,14 +100,23 @@ def _settle(
     votes: Mapping[str, list[Vote]],
     weights: Mapping[str, float],
     reals: Mapping[str, str],
+    *,
+    rare: Collection[int],
+    trust: Trust,
 ) -> tuple[list[Pair], int, int, dict[str, Merged]]:
     """Training pairs by label map, the numbers of conflicts and of undecided label maps, and what each label map came to."""
+    outcomes = {blob: merge(group, votes.get(blob, []), weights, trust=trust) for blob, group in sorted(groups.items())}
+    if rare:
+        options = {
+            blob: preferences.rare_decision(groups[blob], votes.get(blob, []), merged, rare, weights, trust=trust)
+            for blob, merged in outcomes.items()
+            if any(item.class_dice[index] is not None for item in groups[blob][:1] for index in rare)  # it asks for one
+        }
+        outcomes = preferences.with_rare_quota(outcomes, {blob: item for blob, item in options.items() if item}, rare)
     pairs: list[Pair] = []
-    outcomes: dict[str, Merged] = {}
     conflicts = undecided = 0
-    for label_map_blob, candidates in sorted(groups.items()):
-        own_votes = votes.get(label_map_blob, [])
-        merged = outcomes[label_map_blob] = merge(candidates, own_votes, weights)
+    for label_map_blob, merged in outcomes.items():
+        candidates, own_votes = groups[label_map_blob], votes.get(label_map_blob, [])
         conflicts += len(merged.conflicts)
         undecided += merged.num_undecided
         pairs += to_pairs(merged.decisions, label_map_blob=label_map_blob)
@@ -102,19 +139,21 @@ def _settle(
 def num_changed_pairs(store: Store, project_id: int, *, voter: str, block: str) -> int:
     """How many training pairs are what they are because of one reviewer's votes in one block.
 
-    The pairs are settled twice, with these votes and without them, with the same weights of reviewers. In each label map the
-    pairs that differ in winner, loser or weight are counted; one that turned round or was replaced by another counts once.
+    The pairs are settled twice, with these votes and without them, with the same weights of reviewers and without the quota of
+    rare classes, which looks at the whole pool. In each label map the pairs that differ in winner, loser or weight are counted;
+    one that turned round or was replaced by another counts once.
     """
     votes, repeats = store.votes_and_repeats(project_id)
     cast = {vote.id for vote in votes if vote.voter == voter and vote.block == block}
     touched = {vote.label_map_blob for vote in votes if vote.id in cast}
-    groups = {blob: group for blob, group in _candidates(store, project_id).items() if blob in touched}
+    names = store.project(project_id).class_names
+    groups = {blob: group for blob, group in _candidates(store, project_id, names=names).items() if blob in touched}
     weights = agreement.weights(votes, repeats)
-    reals = _real_images(store, project_id)
+    reals, trust = _real_images(store, project_id), selector_trust(store, project_id)
     found = []
     for kept in (votes, [vote for vote in votes if vote.id not in cast]):
         by_label_map: dict[str, set[tuple[str, str, float]]] = defaultdict(set)
-        for pair in _settle(groups, _votes_by_label_map(kept), weights, reals)[0]:
+        for pair in _settle(groups, _votes_by_label_map(kept), weights, reals, rare=(), trust=trust)[0]:
             by_label_map[pair.label_map_blob].add((pair.chosen_blob, pair.rejected_blob, pair.weight))
         found.append(by_label_map)
     now, before = found
@@ -139,19 +178,41 @@ def next_vote_pairs(
     closed = {vote.pair for vote in own} | {vote.pair for vote in votes if vote.kind == "ruling"} | exclude
     met = {vote.pair for vote in votes if vote.kind == "shared" and vote.voter != voter}
     weights = agreement.weights(votes, repeats)
-    groups = _candidates(store, project_id)
+    trust = selector_trust(store, project_id)
+    # The scores of single classes are read only where they matter: that costs a third of the time to the next pair.
+    names = store.project(project_id).class_names if trust.weak else ()
+    groups = _candidates(store, project_id, names=names)
     rare = _rare_label_maps(store, groups)
     found: list[asking.OpenPair] = []
     for blob, candidates in groups.items():
         merged = strengths(candidates, by_label_map.get(blob, []), weights)
+        by_id = {candidate.sample_id: candidate for candidate in candidates}
         ids = sorted(merged)
         for index, first in enumerate(ids):
             for second in ids[index + 1 :]:
                 if (first, second) not in closed:
-                    doubt = undecidedness(merged, first, second)
-                    found.append(asking.OpenPair(first, second, blob, doubt, blob in rare, (first, second) in met))
+                    is_doubted = doubt(by_id[first], by_id[second], trust) is not None
+                    found.append(asking.OpenPair(first, second, blob, undecidedness(merged, first, second), blob in rare,
+                                                 (first, second) in met, is_doubted))  # fmt: skip
     repeatable = [vote for vote in asking.repeatable_votes(own, exclude=exclude) if vote.label_map_blob in groups]
     return asking.choose(found, repeatable, voter=voter, first_slot=len(own) + len(exclude), count=count)
+
+
+def doubted_votes(store: Store, project_id: int, votes: Iterable[Vote]) -> list[tuple[int, int, float]]:
+    """On how many of these votes the images differ most in a class on which the selector is weak.
+
+    Returns:
+        (class index, number of votes, the selector's Dice for it on held-out real images), most votes first.
+    """
+    trust = selector_trust(store, project_id)
+    if not trust.weak:
+        return []
+    names = store.project(project_id).class_names
+    by_id = {item.sample_id: item for group in _candidates(store, project_id, names=names).values() for item in group}
+    pairs = [vote.pair for vote in votes if vote.answer != "skip" and set(vote.pair) <= by_id.keys()]
+    doubts = [doubt(by_id[first], by_id[second], trust) for first, second in pairs]
+    found = Counter(item.class_index for item in doubts if item is not None and item.class_index is not None)
+    return [(index, count, trust.weak[index]) for index, count in found.most_common()]
 
 
 def contests(store: Store, project_id: int) -> list[agreement.Contest]:
@@ -178,18 +239,26 @@ def next_thumbs(store: Store, project_id: int, *, voter: str, count: int, exclud
     return [item.sample_id for item in open_items[:count]]
 
 
-def _candidates(store: Store, project_id: int, *, at_least: int = 2) -> dict[str, list[Candidate]]:
+def _candidates(
+    store: Store, project_id: int, *, at_least: int = 2, names: tuple[str, ...] = ()
+) -> dict[str, list[Candidate]]:
     """Label map blob -> its candidates that the active selector has scored, where there are `at_least` so many.
 
     Only images of the present generator, only label maps that belong to no validation or test patient (those measure), none
     that somebody has quarantined, and none of which only a part was made: most of its pixels are another picture's. A rejected
     image stays, as a loser it teaches.
+
+    Args:
+        names: Classes whose Dice is read, too.
     """
     held_ids, held_blobs = store.held_out_label_maps(project_id)
     groups: dict[str, list[Candidate]] = defaultdict(list)
     for sample in store.scored_samples(project_id):
         if sample.label_map_id not in held_ids and sample.label_map_blob not in held_blobs:
-            groups[sample.label_map_blob].append(Candidate(sample.sample_id, sample.blob, sample.dice))
+            parts = _class_dice(sample.per_class, names) if names else ()
+            groups[sample.label_map_blob].append(
+                Candidate(sample.sample_id, sample.blob, sample.dice, sample.confidence, parts)
+            )
     return {blob: group for blob, group in groups.items() if len(group) >= at_least}
 
 
@@ -210,15 +279,43 @@ def _real_images(store: Store, project_id: int) -> dict[str, str]:
     }
 
 
+@lru_cache(maxsize=65_536)
+def _class_dice(per_class: str, names: tuple[str, ...]) -> tuple[float | None, ...]:
+    """Dice by class index, out of a score's JSON; a score never changes, and 10,000 of them take 0.1 s to read."""
+    found = json.loads(per_class)
+    return tuple(found[name]["dice"] if name in found else None for name in names)
+
+
+def selector_trust(store: Store, project_id: int) -> Trust:
+    """What is known of the selector in use; without one, nothing speaks against it."""
+    selector = store.active_model(project_id, "selector")
+    return trust_in(selector.metrics, store.project(project_id).class_names) if selector else Trust()
+
+
+def _held_classes(store: Store, blobs: Iterable[str]) -> dict[str, NDArray[np.bool_]]:
+    """Label map blob -> (100,) which classes it holds; from the label maps themselves: a class that every model misses leaves no
+    trace in the scores."""
+    return {blob: shares > 0 for blob, shares in mask_shares(store, list(blobs)).items()}
+
+
+def rarest_classes(held: Mapping[str, NDArray[np.bool_]]) -> tuple[int, ...]:
+    """The rarest quarter of the classes that any label map holds, as far as at most half hold it; rarest first, no background."""
+    if not held:
+        return ()
+    num_holders = np.stack(list(held.values())).sum(axis=0)
+    present = [index for index in np.flatnonzero(num_holders).tolist() if index]
+    chosen = sorted(present, key=lambda index: (num_holders[index], index))[: math.ceil(RAREST * len(present))]
+    return tuple(index for index in chosen if 2 * num_holders[index] <= len(held))
+
+
 def _rare_label_maps(store: Store, blobs: Iterable[str]) -> set[str]:
     """Label maps that hold the class which the fewest of them hold."""
-    # From the label maps themselves: a class that every model misses leaves no trace in the scores.
-    shares = mask_shares(store, list(blobs))
-    if not shares:
+    held = _held_classes(store, blobs)
+    if not held:
         return set()
-    held = np.stack(list(shares.values()))[:, 1:] > 0
-    num_holders = held.sum(axis=0)
+    table = np.stack(list(held.values()))[:, 1:]
+    num_holders = table.sum(axis=0)
     if not num_holders.any():
         return set()
-    rarest = int(np.argmin(np.where(num_holders > 0, num_holders, len(held) + 1)))
-    return {blob for blob, is_holder in zip(shares, held[:, rarest], strict=True) if is_holder}
+    rarest = int(np.argmin(np.where(num_holders > 0, num_holders, len(table) + 1)))
+    return {blob for blob, is_holder in zip(held, table[:, rarest], strict=True) if is_holder}

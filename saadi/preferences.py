@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import evalica
 
 from saadi.records import Pair, Vote
+from saadi.trust import Doubt, Trust, doubt, separating_class
 
 MIN_MARGIN = 0.05
 """Dice between chosen and rejected; smaller differences are noise of the selector (docs/design.md)."""
@@ -27,9 +28,15 @@ TEMPERATURE = 1.0
 """tau in p = sigmoid(tau * standardised score difference)."""
 AUTOMATIC_WEIGHT = 0.5
 """Training weight of a pair that only the score decided; pairs with a human vote weigh 1."""
+DOUBTED_WEIGHT = 0.25
+"""Of a pair that the score alone decided where the selector is weak or unsure (`saadi.trust`)."""
+RARE_SHARE = 0.25
+"""At least this share of the pairs that the score decides tell the rarest classes apart, where there are such pairs: best against
+worst by the mean over classes is nearly always decided by the large ones."""
 
 
 DecisionSource = Literal["score", "vote", "agreed"]
+LeftOutReason = Literal["conflict", "both_bad", "both_good", "cap", "undecided"]
 OUTCOMES = {
     "left": evalica.Winner.X,
     "right": evalica.Winner.Y,
@@ -45,6 +52,10 @@ class Candidate(NamedTuple):
     blob: str
     score: float
     """Selector's Dice against the asked label map, 0..1."""
+    confidence: float = 1.0
+    """The selector's own, 0..1."""
+    class_dice: tuple[float | None, ...] = ()
+    """Selector's Dice by class index; None = neither asked for nor seen, empty = not read."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,13 @@ class Decision:
     source: DecisionSource
     margin: float
     """Probability that the chosen one is better (merged), minus 0.5, times 2; 0..1."""
+    num_people: int = 0
+    """Who voted for it."""
+    num_against: int = 0
+    is_ruled: bool = False
+    """The lead had the last word."""
+    doubt: Doubt | None = None
+    """What speaks against the selector here; told, and counted where it decided alone."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +87,14 @@ class Merged:
     num_undecided: int
     over_cap: tuple[tuple[int, int], ...] = ()
     """Decisions beyond `MAX_PAIRS_PER_LABEL_MAP` (chosen, rejected), left out so that no label map rules the training."""
+
+
+class LeftOut(NamedTuple):
+    """Two candidates of one label map that make no pair."""
+
+    first_id: int
+    second_id: int
+    reason: LeftOutReason
 
 
 def strengths(
@@ -136,7 +162,13 @@ def _weight(vote: Vote, weights: Mapping[str, float]) -> float:
     return 1.0 if vote.kind == "ruling" else weights.get(vote.voter, 1.0)
 
 
-def merge(candidates: Sequence[Candidate], votes: Sequence[Vote], weights: Mapping[str, float] | None = None) -> Merged:
+def merge(
+    candidates: Sequence[Candidate],
+    votes: Sequence[Vote],
+    weights: Mapping[str, float] | None = None,
+    *,
+    trust: Trust | None = None,
+) -> Merged:
     """Chosen and rejected candidates of one label map.
 
     Every pair that people voted on is decided by them, unless they contradict each other or the selector's clear opinion
@@ -147,6 +179,7 @@ def merge(candidates: Sequence[Candidate], votes: Sequence[Vote], weights: Mappi
     Args:
         votes: Oldest first.
         weights: As in `strengths`.
+        trust: What is known of the selector.
     """
     by_id = {candidate.sample_id: candidate for candidate in candidates}
     votes = as_they_count(votes)
@@ -168,7 +201,16 @@ def merge(candidates: Sequence[Candidate], votes: Sequence[Vote], weights: Mappi
             conflicts.append((better, worse))
             continue
         decisions.append(
-            Decision(by_id[better], by_id[worse], "agreed" if gap >= MIN_MARGIN else "vote", _margin(merged, better, worse))
+            Decision(
+                by_id[better],
+                by_id[worse],
+                "agreed" if gap >= MIN_MARGIN else "vote",
+                _margin(merged, better, worse),
+                num_people=len(in_favour),
+                num_against=len(against),
+                is_ruled=is_ruled,
+                doubt=doubt(by_id[better], by_id[worse], trust or Trust()),
+            )
         )
     decisions.sort(key=lambda item: (_pair_of(item) not in ruled, -item.margin, item.chosen.sample_id))
     automatic = _best_against_worst(candidates, merged, banned)
@@ -176,7 +218,7 @@ def merge(candidates: Sequence[Candidate], votes: Sequence[Vote], weights: Mappi
     if automatic is None:
         undecided = int(not decisions)
     elif _pair_of(automatic) not in voted:
-        decisions.append(automatic)
+        decisions.append(replace(automatic, doubt=doubt(automatic.chosen, automatic.rejected, trust or Trust())))
     kept, beyond = decisions[:MAX_PAIRS_PER_LABEL_MAP], decisions[MAX_PAIRS_PER_LABEL_MAP:]
     over_cap = tuple((item.chosen.sample_id, item.rejected.sample_id) for item in beyond)
     return Merged(tuple(kept), tuple(conflicts), undecided, over_cap)
@@ -191,6 +233,105 @@ def _best_against_worst(candidates: Sequence[Candidate], merged: Mapping[int, fl
     if best.sample_id == worst.sample_id or best.score - worst.score < MIN_MARGIN:
         return None
     return Decision(best, worst, "score", _margin(merged, best.sample_id, worst.sample_id))
+
+
+def left_out(candidates: Sequence[Candidate], votes: Sequence[Vote], merged: Merged) -> list[LeftOut]:
+    """Comparisons of one label map that make no pair, each under one reason.
+
+    Returns:
+        conflict (vote against vote, or one vote against a clear score; waits for a second opinion), cap (two pairs of this label
+        map are enough), both_bad (somebody calls an image of it bad), both_good (people see no difference), undecided (scores
+        less than 0.05 Dice apart, and no vote; best and worst stand for the label map).
+    """
+    known = {candidate.sample_id for candidate in candidates}
+    used = {_pair_of(item) for item in merged.decisions}
+    found = [LeftOut(*pair, "conflict") for pair in merged.conflicts] + [LeftOut(*pair, "cap") for pair in merged.over_cap]
+    told = used | {_ordered(item.first_id, item.second_id) for item in found}
+    answers: dict[tuple[int, int], set[str]] = {}
+    for vote in as_they_count(votes):
+        if vote.answer != "skip" and {vote.left_id, vote.right_id} <= known:
+            answers.setdefault(vote.pair, set()).add(vote.answer)
+    bad = {sample_id for pair, given in answers.items() if "both_bad" in given for sample_id in pair}
+    for pair, given in answers.items():
+        if pair in told:
+            continue
+        if "both_bad" in given or (given & {"left", "right"} and bad & set(pair)):
+            found.append(LeftOut(*pair, "both_bad"))
+        elif not given & {"left", "right"}:
+            found.append(LeftOut(*pair, "both_good"))
+    if not found and merged.num_undecided and len(candidates) > 1:  # otherwise the mask's reason has been told
+        ranked = sorted(candidates, key=lambda candidate: (candidate.score, candidate.sample_id))
+        found.append(LeftOut(ranked[-1].sample_id, ranked[0].sample_id, "undecided"))
+    return found
+
+
+def is_rare(decision: Decision, rare: Collection[int]) -> bool:
+    """Whether the score alone decided it and the two images differ most in one of these classes."""
+    return decision.source == "score" and separating_class(decision.chosen, decision.rejected) in rare
+
+
+def rare_decision(
+    candidates: Sequence[Candidate],
+    votes: Sequence[Vote],
+    merged: Merged,
+    rare: Collection[int],
+    weights: Mapping[str, float] | None = None,
+    *,
+    trust: Trust | None = None,
+) -> Decision | None:
+    """The two candidates that differ most in a rare class, and there more than in any other; a further pair of its label map.
+
+    The better one must not be worse as a whole, by score or by merged strength, nor be called bad; pairs on which people have
+    voted are theirs to decide. None where no two fit or the label map has its two pairs.
+    """
+    if len(merged.decisions) >= MAX_PAIRS_PER_LABEL_MAP:
+        return None
+    votes = as_they_count(votes)
+    closed = {vote.pair for vote in votes if vote.answer != "skip"} | {_pair_of(item) for item in merged.decisions}
+    banned = {sample_id for vote in votes if vote.answer == "both_bad" for sample_id in vote.pair}
+    strength = strengths(candidates, votes, weights)
+    found: list[tuple[float, int, Decision]] = []
+    for better in candidates:
+        for worse in candidates:
+            index = separating_class(better, worse)
+            if index is None or index not in rare or better.sample_id in banned:
+                continue
+            gap = (better.class_dice[index] or 0.0) - (worse.class_dice[index] or 0.0)
+            is_better = better.score >= worse.score and strength[better.sample_id] >= strength[worse.sample_id]
+            if gap < MIN_MARGIN or not is_better or _ordered(better.sample_id, worse.sample_id) in closed:
+                continue
+            margin = _margin(strength, better.sample_id, worse.sample_id)
+            item = Decision(better, worse, "score", margin, doubt=doubt(better, worse, trust or Trust()))
+            found.append((gap, -better.sample_id, item))
+    return max(found, key=lambda item: item[:2])[2] if found else None
+
+
+def with_rare_quota(
+    outcomes: Mapping[str, Merged], options: Mapping[str, Decision], rare: Collection[int]
+) -> dict[str, Merged]:
+    """Outcomes by label map with further pairs, until `RARE_SHARE` of what the score decides tells rare classes apart.
+
+    Nothing is taken away for it. Those that differ most in their rare class come first; equal ones in the order of label maps.
+
+    Args:
+        options: Label map -> as `rare_decision` gives it.
+    """
+    total = sum(item.source == "score" for merged in outcomes.values() for item in merged.decisions)
+    num_rare = sum(is_rare(item, rare) for merged in outcomes.values() for item in merged.decisions)
+    found = dict(outcomes)
+    for blob in sorted(options, key=lambda blob: (-_class_gap(options[blob]), blob)):
+        if num_rare >= RARE_SHARE * total:
+            break
+        merged = found[blob]
+        found[blob] = replace(merged, decisions=(*merged.decisions, options[blob]), num_undecided=0)
+        num_rare, total = num_rare + 1, total + 1
+    return found
+
+
+def _class_gap(decision: Decision) -> float:
+    index = separating_class(decision.chosen, decision.rejected)
+    assert index is not None, "chosen because they differ in it"
+    return (decision.chosen.class_dice[index] or 0.0) - (decision.rejected.class_dice[index] or 0.0)
 
 
 def _tally(
@@ -224,6 +365,13 @@ def _margin(merged: Mapping[int, float], better: int, worse: int) -> float:
     return max(1e-6, 2 * _sigmoid(merged[better] - merged[worse]) - 1)
 
 
+def training_weight(decision: Decision) -> float:
+    """A pair with a human vote weighs 1; one that the score alone decided less, least where the selector is weak or unsure."""
+    if decision.source != "score":
+        return 1.0
+    return DOUBTED_WEIGHT if decision.doubt else AUTOMATIC_WEIGHT
+
+
 def to_pairs(decisions: Iterable[Decision], *, label_map_blob: str) -> list[Pair]:
     """Training pairs of one label map."""
     return [
@@ -232,7 +380,7 @@ def to_pairs(decisions: Iterable[Decision], *, label_map_blob: str) -> list[Pair
             chosen_blob=item.chosen.blob,
             rejected_blob=item.rejected.blob,
             source=item.source,
-            weight=AUTOMATIC_WEIGHT if item.source == "score" else 1.0,
+            weight=training_weight(item),
             margin=round(item.margin, 6),
         )
         for item in decisions

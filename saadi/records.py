@@ -206,6 +206,15 @@ class Thumb:
     created_at: str
 
 
+class UsableSample(NamedTuple):
+    """An image of the present generator from which an alignment may learn; not yet asked whether its mask is held out."""
+
+    sample_id: int
+    label_map_id: int
+    label_map_blob: str
+    blob: str
+
+
 class ScoredSample(NamedTuple):
     """A candidate as votes and scores compare it: an image of the present generator that the active selector has seen."""
 
@@ -214,6 +223,9 @@ class ScoredSample(NamedTuple):
     label_map_blob: str
     blob: str
     dice: float
+    confidence: float
+    per_class: str
+    """JSON, as in the table: only who needs it pays for its reading."""
 
 
 @dataclass(frozen=True)
@@ -252,8 +264,21 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Single:
+    """An image that is liked or not by itself, without a comparison."""
+
+    label_map_blob: str
+    blob: str
+    is_liked: bool
+    source: Literal["people", "ruling", "real"]
+    """'real': a real training image, which stands for liked ones where people have disliked more than they liked."""
+    num_people: int
+    weight: float
+
+
+@dataclass(frozen=True)
 class PairSet:
-    """A frozen, hashed list of pairs: what one alignment learns from."""
+    """A frozen, hashed list of pairs and single images: what one alignment learns from."""
 
     id: int
     project_id: int
@@ -261,6 +286,7 @@ class PairSet:
     pairs: tuple[Pair, ...]
     summary: dict[str, Any]
     created_at: str
+    singles: tuple[Single, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,15 @@ FACTS, BORDERS, PARTS, QUEUE, RECIPES, COMMANDS, PAGE, PROGRAM = range(8)
 LEVELS = {
     "saadi": FACTS, "saadi.errors": FACTS, "saadi.records": FACTS, "saadi.config": FACTS,
     "saadi.decoding": BORDERS, "saadi.decoding_formats": BORDERS, "saadi.masks": BORDERS, "saadi.devices": BORDERS,
-    "saadi.engines.weights": BORDERS, "saadi.engines.norms": BORDERS,
+    "saadi.trust": BORDERS, "saadi.engines.weights": BORDERS, "saadi.engines.norms": BORDERS,
     "saadi.datasets": PARTS, "saadi.engines": PARTS, "saadi.downstream": PARTS, "saadi.segmentation": PARTS,
     "saadi.quality": PARTS, "saadi.privacy": PARTS, "saadi.preferences": PARTS, "saadi.store": PARTS, "saadi.mining": PARTS,
     "saadi.agreement": PARTS, "saadi.asking": PARTS,
     "saadi.jobs": QUEUE, "saadi.inpainting": QUEUE, "saadi.previews": QUEUE, "saadi.orders": QUEUE, "saadi.worker": QUEUE,
     # Recipes hold a store in one hand and a model, a folder or votes in the other.
     "saadi.alignment": RECIPES, "saadi.evidence": RECIPES, "saadi.exports": RECIPES, "saadi.generation": RECIPES,
-    "saadi.pairing": RECIPES, "saadi.demo": RECIPES, "saadi.datasets.folder": RECIPES, "saadi.engines.fitting": RECIPES,
+    "saadi.pairing": RECIPES, "saadi.settled": RECIPES, "saadi.singles": RECIPES, "saadi.demo": RECIPES,
+    "saadi.datasets.folder": RECIPES, "saadi.engines.fitting": RECIPES,
     "saadi.engines.checkpoints": RECIPES, "saadi.downstream.training": RECIPES, "saadi.downstream.scoring": RECIPES,
     "saadi.downstream.prediction": RECIPES,
     "saadi.datasets.real": RECIPES, "saadi.curation": RECIPES, "saadi.atlas": RECIPES,

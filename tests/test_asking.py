@@ -114,3 +114,20 @@ def test_a_browser_cannot_call_any_pair_shared():
     outside = next((1, other) for other in range(2, 99) if not is_in_shared_set(1, other))
     assert (checked_kind("shared", *inside), checked_kind("shared", *inside[::-1])) == ("shared", "shared")
     assert checked_kind("shared", *outside) == "fresh" and checked_kind("repeat", *outside) == "repeat"
+
+
+def test_where_the_selector_is_weak_people_are_asked_first():
+    """The clearest pairs of all are doubted: they fill the half of the least certain ones, and the rest stays as it is."""
+    plain = open_pairs()
+    doubted = {pair[:2] for pair in plain if pair.undecidedness < 0.2}
+    pairs = [pair._replace(is_doubted=pair[:2] in doubted) for pair in plain]
+    asked = choose(pairs, [], voter="ann", first_slot=0, count=40)
+    kinds = [purpose("ann", slot) for slot in range(40)]
+    hits = [tuple(sorted((item.left_id, item.right_id))) in doubted for item in asked]
+    assert all(hit for hit, kind in zip(hits, kinds, strict=True) if kind == "certain")
+    assert not all(hit for hit, kind in zip(hits, kinds, strict=True) if kind in ("shared", "random"))
+    without = choose(plain, [], voter="ann", first_slot=0, count=40)
+    for kind in ("shared", "random"):
+        assert [item for item, other in zip(asked, kinds, strict=True) if other == kind] == [
+            item for item, other in zip(without, kinds, strict=True) if other == kind
+        ]

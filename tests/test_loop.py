@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from saadi import orders, pairing
 from saadi.alignment import resume
 from saadi.config import Home
-from saadi.downstream.segmenter import Segmenter
+from saadi.downstream.folds import CrossFitted
 from saadi.engines import weights
 from saadi.errors import BadInputError, TooFewError
 from saadi.jobs import JobContext, Outcome, run_worker
@@ -177,7 +177,8 @@ def test_the_segmenter_looks_at_a_real_image_once(store: Store, home: Home, fill
     job = run(store, home, PredictOrder, project_id=filled.id, image_id=image.id)
     assert job.state == "done", store.job_traceback(job.id)
     model = store.active_model(filled.id, "selector")
-    [expected] = Segmenter.from_file(model.architecture, store.files.path(model.file)).predict([store.blobs.image(image.blob)])
+    selector = CrossFitted.from_file(model.architecture, store.files.path(model.file))
+    [expected] = selector.predict([store.blobs.image(image.blob)], [image.group_id])
     assert (store.label_map_pixels(job.result["label_map_blob"]) == expected.label_map).all()
     assert job.result["label_map_blob"] in store.referenced_blobs()
     again, is_new = place(store, order(PredictOrder, project_id=filled.id, image_id=image.id), actor="test")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from saadi import pairing
-from saadi.asking import is_in_shared_set
-from saadi.records import Answer, Project, Sample, Score
+from saadi.asking import is_in_shared_set, purpose
+from saadi.records import Answer, LabelClass, Project, Sample, Score
 from saadi.store import Store
 from tests.builders import add_label_map, add_samples, new_request
 
@@ -99,6 +100,39 @@ def test_a_contested_pair_waits_for_the_lead(store: Store, project: Project, sam
     assert (samples[2].blob, samples[1].blob) in [(pair.chosen_blob, pair.rejected_blob) for pair in built.pairs]
 
 
+def held(*classes: int) -> np.ndarray:
+    return np.isin(np.arange(100), (0, *classes))
+
+
+def test_the_rarest_quarter_of_the_classes_is_rare_unless_it_is_everywhere():
+    everywhere = {f"m{n}": held(1) for n in range(4)}
+    assert pairing.rarest_classes(everywhere) == () == pairing.rarest_classes({})
+    mixed = {f"m{n}": held(1, 2, *([3] if n < 4 else []), *([4] if n < 1 else [])) for n in range(10)}
+    assert pairing.rarest_classes(mixed) == (4,)  # a quarter of four classes
+    assert pairing.rarest_classes(mixed | {"x": held(5)}) == (4, 5)  # of five: rounded up
+
+
+def test_a_quarter_of_the_scored_pairs_tells_the_rare_class_apart(store: Store, project: Project):
+    """Eight label maps that the common class decides, two more that hold a rare one as well."""
+    classes = [*project.classes, LabelClass(2, "rare", "#00ff00")]
+    wide = store.create_project("wide", task="segmentation", classes=classes, resolution=64, actor="test")
+    selector = store.add_model(wide.id, kind="selector", architecture={}, file="s", metrics={}, actor="test")
+    common = classes[1].name
+    for number in range(10):
+        pixels = np.zeros((16, 16), np.uint8)
+        pixels[:8, : 4 + number], pixels[12:, :4] = 1, 2 * (number >= 8)
+        record = store.add_label_map(wide.id, blob=store.blobs.put_label_map(pixels), name="x", author="ann",
+                                     request_id=new_request(), origin="drawn")  # fmt: skip
+        group = add_samples(store, wide, count=3, label_map=record)
+        for sample, dice in zip(group, ((0.9, 0.6), (0.4, 0.6), (0.88, 0.2)), strict=True):
+            parts = {common: {"dice": dice[0]}} | ({"rare": {"dice": dice[1]}} if number >= 8 else {})
+            score = np.mean([part["dice"] for part in parts.values()])
+            store.add_scores([Score(sample.id, selector.id, "selector", float(score), 0, 0.9, parts, record.blob)])
+    found = pairing.settle(store, wide.id)
+    assert found.summary["num_pairs"] == 12 and found.summary["num_rare"] == 2  # all that there are
+    assert found.pairs == pairing.settle(store, wide.id).pairs
+
+
 def test_single_images_without_a_verdict_come_first_then_those_the_models_dispute(
     store: Store, project: Project, samples: list[Sample]
 ):
@@ -108,3 +142,42 @@ def test_single_images_without_a_verdict_come_first_then_those_the_models_disput
     assert asked[:8] == [sample.id for sample in samples[11::4]] and asked[-1] == samples[3].id
     assert samples[7].id not in asked and len(asked) == 39
     assert samples[3].id not in pairing.next_thumbs(store, project.id, voter="bob", count=40, exclude=set())
+
+
+@pytest.fixture
+def weak_on_bleeding(store: Store) -> tuple[Project, list[list[Sample]]]:
+    """Two label maps: the liver tells the images of the first apart, bleeding, on which the selector is weak, the second's."""
+    names = [LabelClass(index, name, "#000000") for index, name in enumerate(("tissue", "liver", "bleeding"))]
+    project = store.create_project("weak", task="segmentation", classes=names, resolution=64, actor="test")
+    metrics = {"val": {"dice_per_class": {"liver": 0.95, "bleeding": 0.45}}}
+    selector = store.add_model(project.id, kind="selector", architecture={}, file="s", metrics=metrics, actor="test")
+    made = []
+    for number, dice in enumerate(([(0.9, 0.5), (0.5, 0.5)], [(0.9, 0.9), (0.9, 0.2)])):
+        group = add_samples(store, project, count=2, label_map=add_label_map(store, project, size_px=16 + number))
+        for sample, (liver, bleeding) in zip(group, dice, strict=True):
+            parts = {"liver": {"dice": liver}, "bleeding": {"dice": bleeding}}
+            mean = (liver + bleeding) / 2
+            store.add_scores([Score(sample.id, selector.id, "selector", mean, 0, 0.9, parts, sample.label_map_blob)])
+        made.append(group)
+    return project, made
+
+
+def test_a_pair_that_hangs_on_a_weak_class_is_asked_first_and_weighs_less(store: Store, weak_on_bleeding):
+    project, (clear, doubtful) = weak_on_bleeding
+    settled = pairing.settle(store, project.id)
+    by_map = {pair.label_map_blob: pair.weight for pair in settled.pairs}
+    assert by_map == {clear[0].label_map_blob: 0.5, doubtful[0].label_map_blob: 0.25} and settled.summary["num_doubted"] == 1
+    voters = [f"v{number}" for number in range(40) if purpose(f"v{number}", 0) == "certain"]
+    for voter in voters:
+        [asked] = pairing.next_vote_pairs(store, project.id, voter=voter, count=1, exclude=set())
+        assert {asked.left_id, asked.right_id} == {sample.id for sample in doubtful}
+    assert len(voters) > 10
+
+
+def test_after_a_block_it_is_told_on_how_many_pairs_the_selector_was_weak(store: Store, weak_on_bleeding):
+    project, (clear, doubtful) = weak_on_bleeding
+    vote(store, *clear, "left")
+    vote(store, *doubtful, "right")
+    vote(store, *doubtful, "skip", "bob")
+    assert pairing.doubted_votes(store, project.id, store.votes(project.id)) == [(2, 1, 0.45)]
+    assert pairing.doubted_votes(store, project.id, []) == []

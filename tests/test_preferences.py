@@ -4,8 +4,18 @@ import math
 
 import pytest
 
-from saadi.preferences import Candidate, merge, strengths, to_pairs, undecidedness
+from saadi.preferences import (
+    Candidate,
+    is_rare,
+    merge,
+    rare_decision,
+    strengths,
+    to_pairs,
+    undecidedness,
+    with_rare_quota,
+)
 from saadi.records import Vote, VoteKind
+from saadi.trust import Trust
 
 
 def candidates(*scores: float) -> list[Candidate]:
@@ -154,3 +164,82 @@ def test_a_ruling_stands_for_everybodys_votes_in_the_strengths():
     votes = [vote(1, 2, "left"), vote(1, 2, "left", voter="bob")]
     ruled = strengths(group, [*votes, vote(1, 2, "right", voter="lead", kind="ruling")])
     assert ruled == pytest.approx(strengths(group, [vote(1, 2, "right")])) and ruled[2] > ruled[1]
+
+
+# ---- rare classes, and where the selector is weak
+
+LIVER, BLEEDING = 1, 2
+
+
+def seen(number: int, liver: float, bleeding: float) -> Candidate:
+    """Scored on two classes, the second of them rare."""
+    return Candidate(number, f"blob{number}", (liver + bleeding) / 2, 0.9, (None, liver, bleeding))
+
+
+def test_the_pair_of_a_rare_class_is_the_one_that_differs_most_in_it_and_in_no_other_more():
+    group = [seen(1, 0.95, 0.50), seen(2, 0.60, 0.55), seen(3, 0.30, 0.40), seen(4, 0.62, 0.90)]
+    # Best against worst is 4 > 3: 0.76 against 0.35, and they differ most in bleeding, so it is rare itself.
+    merged = merge(group, [])
+    assert is_rare(merged.decisions[0], {BLEEDING})
+    # Of the others 4 > 1 differs by 0.40 in bleeding (0.33 in the liver), 4 > 2 by 0.35, 2 > 3 most in the liver.
+    found = rare_decision(group, [], merged, {BLEEDING})
+    assert (found.chosen.sample_id, found.rejected.sample_id, found.source) == (4, 1, "score")
+
+
+def test_an_image_that_is_worse_as_a_whole_does_not_win_by_a_rare_class():
+    group = [seen(1, 0.95, 0.10), seen(2, 0.20, 0.80)]  # 0.525 against 0.5, bleeding says the other way round
+    assert rare_decision(group, [], merge(group, []), {BLEEDING}) is None
+    assert rare_decision(group, [], merge(group, []), {LIVER}).chosen.sample_id == 1
+
+
+def test_people_decide_their_own_pairs_and_bad_images_do_not_win():
+    group = [seen(1, 0.50, 0.90), seen(2, 0.50, 0.30)]
+    merged = merge([seen(1, 0.5, 0.5), seen(2, 0.5, 0.5)], [])  # nothing decided yet
+    assert rare_decision(group, [], merged, {BLEEDING}).chosen.sample_id == 1
+    assert rare_decision(group, [vote(1, 2, "both_good")], merged, {BLEEDING}) is None
+    assert rare_decision([*group, seen(3, 0.45, 0.05)], [vote(1, 3, "both_bad")], merged, {BLEEDING}).chosen.sample_id == 2
+
+
+def pool_of(num_common: int, num_options: int) -> tuple[dict, dict]:
+    """Label maps that the liver decides; some of them offer a further pair that bleeding decides, each with a wider gap."""
+    outcomes, options = {}, {}
+    for number in range(num_common):
+        gap = 0.1 + 0.02 * number
+        group = [seen(1, 0.95, 0.50), seen(2, 0.40, 0.50), seen(3, 0.94, 0.50 - gap)]
+        outcomes[f"m{number:02d}"] = merge(group, [])
+        if number < num_options:
+            options[f"m{number:02d}"] = rare_decision(group, [], outcomes[f"m{number:02d}"], {BLEEDING})
+    return outcomes, options
+
+
+def test_rare_pairs_are_added_until_they_are_a_quarter_and_the_clearest_come_first():
+    outcomes, options = pool_of(9, 6)
+    assert all(options.values()) and not any(is_rare(item, {BLEEDING}) for m in outcomes.values() for item in m.decisions)
+    found = with_rare_quota(outcomes, options, {BLEEDING})
+    # 9 + x pairs, x of them rare: 3 of 12 are a quarter, 2 of 11 are not.
+    assert [blob for blob, merged in found.items() if len(merged.decisions) == 2] == ["m03", "m04", "m05"]
+    assert found == with_rare_quota(dict(reversed(outcomes.items())), dict(reversed(options.items())), {BLEEDING})
+
+
+def test_where_there_are_too_few_rare_pairs_all_of_them_are_taken_and_none_else_lost():
+    outcomes, options = pool_of(9, 1)
+    found = with_rare_quota(outcomes, options, {BLEEDING})
+    assert sum(len(merged.decisions) for merged in found.values()) == 10
+    assert with_rare_quota(outcomes, {}, {BLEEDING}) == outcomes
+
+
+def test_no_label_map_gives_more_than_two_pairs():
+    group = [seen(1, 0.9, 0.5), seen(2, 0.4, 0.5), seen(3, 0.89, 0.2), seen(4, 0.88, 0.3)]
+    votes = [vote(1, 2, "left"), vote(1, 3, "left")]
+    merged = merge(group, votes)
+    assert len(merged.decisions) == 2 and rare_decision(group, votes, merged, {BLEEDING}) is None
+
+
+def test_where_the_selector_is_weak_its_word_alone_weighs_half_as_much_and_a_vote_as_ever():
+    group = [seen(1, 0.5, 0.9), seen(2, 0.5, 0.3)]
+    weights = [
+        to_pairs(merge(group, votes, trust=Trust(weak)).decisions, label_map_blob="m")[0].weight
+        for votes in ([], [vote(1, 2, "left")])
+        for weak in ({}, {BLEEDING: 0.45}, {LIVER: 0.45})
+    ]
+    assert weights == [0.5, 0.25, 0.5, 1.0, 1.0, 1.0]

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import asdict
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
 from saadi import orders
 from saadi.alignment import acceptance, resume, trial
@@ -30,6 +30,19 @@ def build_router(context: Context) -> APIRouter:
 
         with context.open() as store:
             return plan(store, store.project(project_id))
+
+    @router.get("/projects/{project_id}/pairs")
+    def settled_pairs(
+        project_id: int,
+        who: str = Query(default="all", max_length=20),
+        first: int = Query(default=0, ge=0, le=10_000_000),
+        count: int = Query(default=12, ge=1, le=200),
+    ) -> dict[str, Any]:
+        """Which pairs the next alignment would learn from, and who decided each; nothing is frozen."""
+        from saadi import settled
+
+        with context.open() as store:
+            return settled.page(store, store.project(project_id), who=who, first=first, count=count)
 
     @router.get("/alignments/{job_id}")
     def progress(job_id: int) -> dict[str, Any]:

@@ -35,10 +35,13 @@ def build_router(context: Context) -> APIRouter:
             own = [vote for vote in votes if vote.voter == context.actor and vote.block == block]
             repeats = [item for item in store.repeats(project_id, voter=context.actor) if item[0].block == block]
             compared = {vote.pair for vote in own}
+            names = store.project(project_id).class_names
+            weak = pairing.doubted_votes(store, project_id, own)
             return {
                 "votes": len(own) + len(repeats),
                 "repeats": asdict(agreement.consistency(repeats)),
                 "agreement": asdict(agreement.agreement_of(context.actor, [vote for vote in votes if vote.pair in compared])),
+                "weak": [{"class": names[index], "votes": count, "dice": dice} for index, count, dice in weak],
                 "changed_pairs": pairing.num_changed_pairs(store, project_id, voter=context.actor, block=block),
             }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from saadi import previews
 from saadi.curation import mask_shares
-from saadi.records import Adapter, Job, LabelMapRecord, Model, Project, RealImage, Sample, Score
+from saadi.records import Adapter, Job, LabelMapRecord, Model, ModelKind, Project, RealImage, Sample, Score
 from saadi.store import Store
+from saadi.trust import trust_in
 from ui.lineage import badge_of, lineage
 from ui.queue_words import num_images, turn, what
-from ui.words import describe
+from ui.words import describe, sureness
 
 SPECK = 0.004
 """Share of the image below which an invented class is not worth a word (16 x 16 pixels of 256 x 256)."""
@@ -133,8 +134,20 @@ def sample_detail(store: Store, sample: Sample) -> dict[str, Any]:
         "facts": facts,
         "lineage": lineage(store, sample),
         "asked": list(asked),
+        "sureness": _sureness(store, sample, scores, asked),
         "invented": [name for blob in seen for name in _invented(names, shares[blob], asked)],
     }
+
+
+def _sureness(store: Store, sample: Sample, scores: Mapping[ModelKind, dict[str, Any]], asked: tuple[str, ...]) -> str | None:
+    """How far the segmenter is to be trusted on this sample; None while it was not looked at."""
+    selector = store.active_model(sample.project_id, "selector")
+    if selector is None or "selector" not in scores:
+        return None
+    names = store.project(sample.project_id).class_names
+    trust = trust_in(selector.metrics, names)
+    weak = {names[index]: dice for index, dice in trust.weak.items() if names[index] in asked}
+    return sureness(scores["selector"]["confidence"], unsure_below=trust.unsure_below, weak=weak)
 
 
 def sample_views(store: Store, samples: list[Sample]) -> list[dict[str, Any]]:

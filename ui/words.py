@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from saadi.records import Score
 
@@ -59,6 +59,19 @@ def describe(score: Score | None, asked: Collection[str], invented: Collection[s
     else:
         text = f"The segmenter finds the {names(partly[:2])} only in part."
     return text + (f" It also sees {' and '.join(list(invented)[:2])} that nobody drew." if invented else "")
+
+
+def sureness(confidence: float, *, unsure_below: float, weak: Mapping[str, float]) -> str:
+    """Return a sentence on how far the segmenter is to be trusted on an image.
+
+    Args:
+        confidence: Its own, 0-1.
+        unsure_below: Confidence that nearly all real images reach.
+        weak: Name of each asked class on which it is weak -> its mean Dice on real images.
+    """
+    text = f"The segmenter is {'only ' if confidence < unsure_below else ''}{percent(confidence)} sure"
+    listed = [f"{name} ({percent(dice)} on real images)" for name, dice in weak.items()]
+    return f"{text}; it is weak on {' and '.join(listed)}." if listed else f"{text}."
 
 
 def nearness(share_farther: float, *, num_unseen: int, has_its_mask: bool = False) -> str:

@@ -17,7 +17,7 @@ from saadi.alignment.limits import (
     MIN_VENDI_RATIO,
     MIN_WIN_RATE,
 )
-from saadi.downstream.models import DownstreamModel
+from saadi.downstream.models import DownstreamModel, Scorer
 from saadi.records import Image, LabelMap
 
 Make = Callable[[], list[Image]]
@@ -61,10 +61,14 @@ class Verdict:
 
 @dataclass
 class Gate:
-    """Holds the fixed inputs; measures images made for them."""
+    """Holds the fixed inputs; measures images made for them.
+
+    A cross-fitted selector looks with all its folds (the mean of their probabilities): no fold has seen the validation patients
+    from whom the label maps come first. Its Dice is told beside the judge's and decides nothing.
+    """
 
     label_maps: Sequence[LabelMap]
-    selector: DownstreamModel
+    selector: Scorer
     judge: DownstreamModel
     num_classes: int
     real: Sequence[Image]
@@ -100,7 +104,7 @@ class Gate:
         )
 
     def _fidelity(
-        self, model: DownstreamModel, images: Sequence[Image]
+        self, model: Scorer, images: Sequence[Image]
     ) -> tuple[tuple[float, ...], tuple[tuple[float | None, ...], ...]]:
         """Per label map: the mean over its classes, and each class."""
         found = model.fidelity(images, self.label_maps)

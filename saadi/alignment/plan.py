@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from saadi import preferences
 from saadi.alignment import limits
 from saadi.curation import mask_shares
 from saadi.errors import TooFewError
 from saadi.orders import MIN_PAIRS_TO_ALIGN
 from saadi.pairing import Settled, settle
-from saadi.preferences import MAX_PAIRS_PER_LABEL_MAP, MIN_MARGIN, Candidate, Merged, as_they_count
-from saadi.records import Pair, Project, Vote
+from saadi.preferences import MAX_PAIRS_PER_LABEL_MAP, MIN_MARGIN, Candidate, Merged
+from saadi.records import Project, Vote
 from saadi.store import Store
 
 MIN_PAIRS_PER_CLASS = 10
@@ -57,18 +58,20 @@ def plan(store: Store, project: Project) -> dict[str, Any]:
         settled = Settled([], {}, {}, {}, {})
     left_out: Counter[str] = Counter()
     for blob, merged in settled.merged.items():
-        left_out.update(pairs_left_out(settled.groups[blob], settled.votes.get(blob, []), merged))
+        found = preferences.left_out(settled.groups[blob], settled.votes.get(blob, []), merged)
+        left_out.update(item.reason for item in found)
     return {
         "num_pairs": len(settled.pairs),
         "min_pairs": MIN_PAIRS_TO_ALIGN,
         "by_source": dict(Counter(pair.source for pair in settled.pairs)),
+        "singles": settled.summary.get("num_singles", {"liked": 0, "disliked": 0, "real": 0, "disputed": 0}),
         "num_label_maps": len(settled.groups),
         "num_images": sum(len(group) for group in settled.groups.values()),
         "pairs_left_out": dict(left_out),
         "images_left_out": images_left_out(store, project.id),
         "classes": classes(store, project, settled),
         "votes": votes(settled),
-        "missing": missing(store, project, settled.pairs),
+        "missing": missing(store, project, settled),
         "pace": asdict(pace(store, project)),
         "alarms": {
             "winner_ratio": limits.MAX_WINNER_RATIO,
@@ -78,36 +81,6 @@ def plan(store: Store, project: Project) -> dict[str, Any]:
             "gradient_steps": limits.ALARM_STEPS,
         },
     }
-
-
-def pairs_left_out(candidates: Sequence[Candidate], votes: Sequence[Vote], merged: Merged) -> Counter[str]:
-    """Comparisons of one label map that make no pair, each under one reason.
-
-    Returns:
-        Counts of: conflict (vote against vote, or one vote against a clear score; waits for a second opinion), both_bad (somebody
-        calls an image of it bad), both_good (people see no difference), cap (two pairs of this label map are enough), undecided
-        (scores less than 0.05 Dice apart, and no vote).
-    """
-    known = {candidate.sample_id for candidate in candidates}
-    used = {frozenset((item.chosen.sample_id, item.rejected.sample_id)) for item in merged.decisions}
-    waiting = {frozenset(pair) for pair in merged.conflicts}
-    beyond = {frozenset(pair) for pair in merged.over_cap}
-    answers: dict[frozenset[int], set[str]] = {}
-    for vote in as_they_count(votes):
-        if vote.answer != "skip" and {vote.left_id, vote.right_id} <= known:
-            answers.setdefault(frozenset((vote.left_id, vote.right_id)), set()).add(vote.answer)
-    bad = {sample_id for pair, given in answers.items() if "both_bad" in given for sample_id in pair}
-    found = Counter({"conflict": len(waiting), "cap": len(beyond)})
-    for pair, given in answers.items():
-        if pair in used | waiting | beyond:
-            continue
-        if "both_bad" in given or (given & {"left", "right"} and pair & bad):
-            found["both_bad"] += 1
-        elif not given & {"left", "right"}:
-            found["both_good"] += 1
-    if not found.total():  # otherwise the mask's reason has been told
-        found["undecided"] = merged.num_undecided
-    return +found
 
 
 def images_left_out(store: Store, project_id: int) -> dict[str, int]:
@@ -207,7 +180,7 @@ def votes(settled: Settled) -> dict[str, int]:
     return {**found, "people": len(people)}
 
 
-def missing(store: Store, project: Project, pairs: Sequence[Pair]) -> dict[str, str] | None:
+def missing(store: Store, project: Project, settled: Settled) -> dict[str, str] | None:
     """Why an alignment cannot start: one sentence, and the tab where it is put right; None = it can."""
     if project.task != "segmentation":
         return {"text": "Alignment needs a segmentation project.", "tab": "data"}
@@ -217,17 +190,18 @@ def missing(store: Store, project: Project, pairs: Sequence[Pair]) -> dict[str, 
         return {"text": "This project has no selector and judge yet. Train the scorers.", "tab": "generate"}
     if not store.samples(project.id, limit=1):
         return {"text": "There are no synthetic images yet. Generate some: two or more of each mask.", "tab": "generate"}
-    if (num_pairs := len(pairs)) < MIN_PAIRS_TO_ALIGN:
+    if (num_pairs := len(settled.pairs)) < MIN_PAIRS_TO_ALIGN:
         lacking = MIN_PAIRS_TO_ALIGN - num_pairs
         return {
             "text": f"{num_pairs} usable pair{'' if num_pairs == 1 else 's'}, {MIN_PAIRS_TO_ALIGN} needed: {lacking} missing. "
             "Vote on pairs that are too close to call, or generate images for more masks.",
             "tab": "generate" if num_pairs == 0 else "vote",
         }
-    # As `saadi.alignment.recipe.gate_label_maps` chooses them: those that no pair uses, then mirrored ones.
+    # As `saadi.alignment.recipe.gate_label_maps` chooses them: those that nothing is learnt on, then mirrored ones.
+    learnt = {pair.label_map_blob for pair in settled.pairs} | {single.label_map_blob for single in settled.singles}
     training = {record.blob for record in store.label_maps(project.id, splits=["train"])}
     held = {record.blob for record in store.label_maps(project.id, splits=["val"])}
-    unused = (training | held) - {pair.label_map_blob for pair in pairs}
+    unused = (training | held) - learnt
     if len(unused) + len(unused | training) < MIN_GATE_MASKS:
         return {"text": f"{MIN_GATE_MASKS} masks of real images are needed to test a new version on. Import some.", "tab": "data"}
     return None

@@ -31,9 +31,9 @@ from saadi.alignment.gate import (
     reading_to_json,
 )
 from saadi.alignment.limits import ACCURACY_GAP, MIN_HELD_FOR_GAP
-from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair
+from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair, TrainingSingle
 from saadi.datasets.real import real_pairs
-from saadi.downstream.scoring import load_scorers
+from saadi.downstream.scoring import selector_and_judge
 from saadi.engines import checkpoints, lora, weights
 from saadi.engines.base import TrainableEngine
 from saadi.engines.fitting import load_engine
@@ -88,6 +88,7 @@ def align(
     parent: Path | None = None,
     parent_scale: float = 1.0,
     anchors: Sequence[tuple[Image, LabelMap]] = (),
+    singles: Sequence[TrainingSingle] = (),
     folder: Path | None = None,
     keep: Callable[[dict[str, Tensor]], str] | None = None,
     show: Callable[[Image], str] | None = None,
@@ -98,6 +99,7 @@ def align(
         seeds: One per gate label map; the same before and after.
         parent: The adapter in use, if any: the policy starts from it and is compared with it.
         anchors: Real images with label maps; see `PairTrainer`.
+        singles: Images that are liked or not by themselves.
         folder, keep: For resuming: where the checkpoint lies, and how to store an adapter's tensors (returns their hash).
         show: Stores a picture and returns its name, for the same masks and seeds side by side as they change.
 
@@ -116,7 +118,7 @@ def align(
     )
     reference = gate.read(before)
     trainer = PairTrainer(engine, pairs, config, parent=parent, parent_scale=parent_scale, anchors=anchors,
-                          measured_on=_fingerprint(gate.label_maps, before))  # fmt: skip
+                          singles=singles, measured_on=_fingerprint(gate.label_maps, before))  # fmt: skip
     at_start = _curves(reference) | {"held_pairs": float(len(trainer.held_ids)), "start_s": time.monotonic() - began}
     report(0, config.num_steps, "learning from the pairs", metrics=at_start, images=_shown(before, show))
     history: list[dict[str, Any]] = []
@@ -340,6 +342,20 @@ def training_pairs(store: Store, pair_set: PairSet, *, side: int) -> list[Traini
     ]
 
 
+def training_singles(store: Store, pair_set: PairSet, *, side: int) -> list[TrainingSingle]:
+    """Single images with their pixels, scaled to the engine's side."""
+    return [
+        TrainingSingle(
+            label_map=fit_to(store.blobs.label_map(single.label_map_blob), size=(side, side)),
+            image=fit_image_to(store.blobs.image(single.blob), side=side),
+            is_liked=single.is_liked,
+            weight=single.weight,
+            group=single.label_map_blob,
+        )
+        for single in pair_set.singles
+    ]
+
+
 def anchors(store: Store, project: Project, *, side: int) -> list[tuple[Image, LabelMap]]:
     """Real training images with their label maps, at the engine's side, spread over the split."""
     return list(zip(*real_pairs(store, project, "train", limit=MAX_ANCHORS, side=side), strict=True))
@@ -364,8 +380,8 @@ def gate_label_maps(store: Store, project: Project, *, count: int, exclude: set[
 
 def build_gate(store: Store, project: Project, *, count: int, exclude: set[str]) -> Gate:
     """The gate of a project: its selector and judge, unused label maps, held-out real images."""
-    scorers = {model.kind: segmenter for model, segmenter in load_scorers(store, project)}
-    if len(scorers) < 2:
+    scorers = selector_and_judge(store, project)
+    if scorers is None:
         raise TooFewError("this project has no selector and judge yet; run `train-scorer` first")
     side = project.resolution  # real images are compared at the size at which images are made
     training = real_pairs(store, project, "train", limit=MAX_REAL, side=side)[0]
@@ -373,8 +389,8 @@ def build_gate(store: Store, project: Project, *, count: int, exclude: set[str])
     scaled = {"training": training, "real": real if len(real) >= 8 else training}
     return Gate(
         label_maps=gate_label_maps(store, project, count=count, exclude=exclude),
-        selector=scorers["selector"],
-        judge=scorers["judge"],
+        selector=scorers[0],
+        judge=scorers[1],
         num_classes=len(project.classes),
         **scaled,
     )
@@ -389,7 +405,8 @@ def run_job(context: JobContext) -> Outcome:
     project, pair_set = store.project(order["project_id"]), store.pair_set(order["pair_set_id"])
     parent = store.adapter(order["parent_id"]) if order["parent_id"] is not None else None
     engine = load_engine(store, project, model_id=order["model_id"])
-    gate = build_gate(store, project, count=order["gate_masks"], exclude={pair.label_map_blob for pair in pair_set.pairs})
+    learnt = {pair.label_map_blob for pair in pair_set.pairs} | {single.label_map_blob for single in pair_set.singles}
+    gate = build_gate(store, project, count=order["gate_masks"], exclude=learnt)
     config = AlignmentConfig(
         num_steps=order["steps"],
         batch_size=order["batch_size"],
@@ -424,6 +441,7 @@ def run_job(context: JobContext) -> Outcome:
             context.report,
             seeds=seeds,
             anchors=anchors(store, project, side=engine.resolution),
+            singles=training_singles(store, pair_set, side=engine.resolution),
             folder=context.dir,
             parent=store.files.path(parent.file) if parent else None,
             parent_scale=parent.scale if parent else 1.0,
@@ -447,6 +465,7 @@ def run_job(context: JobContext) -> Outcome:
         "classes": class_changes(found.reading, found.reference),
         "history": found.history,
         "num_pairs": len(pair_set.pairs),
+        "num_singles": len(pair_set.singles),
         "pairs": pair_set.summary,
         "strip_before": old[:STRIP],
         "strip_after": new[:STRIP],

@@ -29,12 +29,17 @@ from saadi.alignment.loss import (
 from saadi.engines import checkpoints, lora
 from saadi.engines.adapted import lean_forward
 from saadi.engines.base import TrainableEngine
+from saadi.errors import TooFewError
 from saadi.records import Image, LabelMap
 
 NUM_DRAWS = 8
 """Fixed (time, noise) draws per pair. Their reference errors are computed at first use and kept: in 150 steps x 8 of 120 pairs
 43 % of all reference forwards fall away."""
 ANCHORS_PER_STEP = 4
+SINGLES_PER_STEP = 4
+"""Half of them liked, half disliked, where there are both."""
+SINGLES_STREAM = 2**40
+"""Single images are drawn by numbers of their own, so that a run without them is what it would have been."""
 LossName = Literal["dpo", "kto", "mapo", "sft"]
 ScaleSearch = Literal["never", "rescue", "always"]
 
@@ -60,6 +65,8 @@ class AlignmentConfig:
     seed: int = 0
     loss: LossName = "dpo"
     """'kto' takes winners as liked and losers as disliked; 'sft' learns from the winners alone (rejection sampling)."""
+    singles_weight: float = 1.0
+    """Weight of the KTO loss on single images; as beta there is a fifth, they pull a fifth as hard as pairs."""
     sdpo_mu: float | None = None
     """Damp the losers' gradient so that the winners' errors do not grow to first order (`loss.sdpo_scale`); None = do not."""
     ema_decay: float | None = None
@@ -85,6 +92,18 @@ class TrainingPair:
     """Pairs of one group (label map) fall on the same side of the held-out split."""
 
 
+@dataclass(frozen=True)
+class TrainingSingle:
+    """An image that is liked or not by itself, with its pixels."""
+
+    label_map: LabelMap
+    image: Image
+    is_liked: bool
+    weight: float
+    group: str
+    """As of a pair: where its label map is held out, it is not trained on."""
+
+
 class PairTrainer:
     """Policy = the engine with an adapter; reference = the same weights with it switched off, or the previous adapter."""
 
@@ -97,14 +116,20 @@ class PairTrainer:
         parent: Path | None = None,
         parent_scale: float = 1.0,
         anchors: Sequence[tuple[Image, LabelMap]] = (),
+        singles: Sequence[TrainingSingle] = (),
         measured_on: str = "",
     ) -> None:
         """
         Args:
+            singles: Images for the KTO loss, beside the pairs; they alone train nothing.
             measured_on: Names what checkpoints are compared on; a checkpoint of another one is not continued.
             anchors: Real images with their label maps; the denoising loss takes some of them in a step whose winners are all
                 synthetic, so that a synthetic winner is never the only attractor.
+
+        Raises:
+            TooFewError: There are no pairs.
         """
+        need_pairs(pairs, singles)
         self.engine = engine
         self.config = config
         self.policy: PeftModel = lora.attach(
@@ -118,6 +143,9 @@ class PairTrainer:
         self.weight = torch.tensor([pair.weight for pair in pairs], device=engine.device)
         self.is_real = torch.tensor([pair.is_real for pair in pairs], device=engine.device)
         self.train_ids, self.held_ids = split_pairs(pairs, share=config.held_out_share, seed=config.seed)
+        self.singles = list(singles)
+        held = {pairs[index].group for index in self.held_ids} - {pairs[index].group for index in self.train_ids}
+        self.single_ids = [index for index, single in enumerate(singles) if single.group not in held]
         self.beta = config.beta or default_beta(self._shape.numel())
         # A checkpoint belongs to these pairs and this parent: a retry after an accept or roll-back must not mix them.
         self.settings = asdict(config) | {
@@ -130,8 +158,11 @@ class PairTrainer:
         )
         if config.checkpointing:
             engine.recompute_activations(lambda: lean_forward(self.policy))
+        if singles:
+            self.settings["num_singles"] = len(singles)
         self.step = 0
         self._reference: dict[tuple[int, int], tuple[float, float]] = {}
+        self._single_reference: dict[tuple[int, int], float] = {}
         self._norms: list[float] = []
         self._alarms = 0
 
@@ -140,7 +171,7 @@ class PairTrainer:
         reference's), gradient norm, and that norm as a multiple of its running median once there is one."""
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
         self.optimizer.zero_grad(set_to_none=True)
-        found = [self._backward(generator) for _ in range(self.config.accumulation)]
+        found = [self._backward(generator, batch) for batch in range(self.config.accumulation)]
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0))
         self.optimizer.step()
         self.step += 1
@@ -152,7 +183,7 @@ class PairTrainer:
         numbers = {name: sum(one[name] for one in found) / len(found) for name in found[0]}
         return numbers | {"gradient_norm": norm} | ({"gradient_ratio": norm / typical} if typical else {})
 
-    def _backward(self, generator: torch.Generator) -> dict[str, float]:
+    def _backward(self, generator: torch.Generator, batch: int) -> dict[str, float]:
         """Add the gradient of one batch; returns what `loss` says of it, and the loss itself."""
         chosen = torch.randint(len(self.train_ids), (self.config.batch_size,), generator=generator)
         draws = torch.randint(NUM_DRAWS, (self.config.batch_size,), generator=generator)
@@ -160,6 +191,8 @@ class PairTrainer:
         loss, numbers = self.loss(keys)
         if self.config.sft_weight and self.anchors and not self.is_real[[pair for pair, _ in keys]].any():
             loss = loss + self.config.sft_weight * self._anchor_error(generator)
+        if self.config.singles_weight and self.single_ids:
+            loss = loss + self.config.singles_weight * self.singles_loss(self._single_keys(batch))
         (loss / self.config.accumulation if self.config.accumulation > 1 else loss).backward()
         return numbers | {"loss": float(loss.detach())}
 
@@ -252,6 +285,45 @@ class PairTrainer:
         with lean_forward(self.policy):
             return self.engine.errors(clean, condition, times, noise).mean()
 
+    def _single_keys(self, batch: int = 0) -> list[tuple[int, int]]:
+        """(single, draw) of this step's batch, by seed, step and batch alone."""
+        step = self.step * self.config.accumulation + batch
+        generator = torch.Generator().manual_seed(SINGLES_STREAM + self.config.seed * 1_000_003 + step)
+        kinds = [[index for index in self.single_ids if self.singles[index].is_liked is wanted] for wanted in (True, False)]
+        kinds = [ids for ids in kinds if ids]
+        picks = torch.rand(SINGLES_PER_STEP, generator=generator).tolist()
+        draws = torch.randint(NUM_DRAWS, (SINGLES_PER_STEP,), generator=generator).tolist()
+        chosen = [kinds[place % len(kinds)] for place in range(SINGLES_PER_STEP)]
+        return [(ids[int(pick * len(ids))], draw) for ids, pick, draw in zip(chosen, picks, draws, strict=True)]
+
+    def singles_loss(self, keys: Sequence[tuple[int, int]]) -> Tensor:
+        """The KTO loss on (single, draw) keys."""
+        device = self.engine.device
+        chosen = [self.singles[index] for index, _ in keys]
+        reference = self._single_reference_errors(keys)
+        liked = torch.tensor([single.is_liked for single in chosen], device=device)
+        weight = torch.tensor([single.weight for single in chosen], device=device)
+        return kto_loss(self.single_errors(keys), reference, liked, weight, beta=KTO_SHARE * self.beta)
+
+    def single_errors(self, keys: Sequence[tuple[int, int]]) -> Tensor:
+        """(B,) errors of the policy on single images; times and noise are those of no pair."""
+        chosen = [self.singles[index] for index, _ in keys]
+        times, noise = self._draws([(-1 - index, draw) for index, draw in keys])
+        images = self.engine.encode_images([single.image for single in chosen])
+        condition = self.engine.encode_label_maps([single.label_map for single in chosen])
+        with lean_forward(self.policy):
+            return self.engine.errors(images, condition, times, noise)
+
+    @torch.no_grad()
+    def _single_reference_errors(self, keys: Sequence[tuple[int, int]]) -> Tensor:
+        """(B,) errors of the reference, computed once for each key; in batches of the policy's shape, as those of pairs."""
+        missing = sorted({key for key in keys if key not in self._single_reference})
+        if missing:
+            with lora.reference_mode(self.policy):
+                found = self.single_errors(missing + [missing[0]] * (len(keys) - len(missing)))
+            self._single_reference |= dict(zip(missing, found.tolist(), strict=False))
+        return torch.tensor([self._single_reference[key] for key in keys], device=self.engine.device)
+
     @torch.no_grad()
     def reference_errors(self, keys: Sequence[tuple[int, int]]) -> Tensor:
         """(2, B) errors of the reference; computed for keys not seen yet, then remembered."""
@@ -326,6 +398,18 @@ class PairTrainer:
         self.step, self._norms, self._alarms = state["step"], state["norms"], state["alarms"]
         extra: dict[str, Any] = state["extra"]
         return extra
+
+
+def need_pairs(pairs: Sequence[TrainingPair], singles: Sequence[TrainingSingle]) -> None:
+    """Raises: TooFewError: there are no pairs; says what is missing."""
+    if pairs:
+        return
+    if singles and not any(single.is_liked for single in singles):
+        raise TooFewError(
+            f"{len(singles)} disliked images and nothing that is liked: a model that only learns what to avoid is ruined; "
+            "approve some real images or give thumbs up, and vote on pairs"
+        )
+    raise TooFewError("no pairs to learn from; generate and score candidates, or vote on pairs")
 
 
 def split_pairs(pairs: Sequence[TrainingPair], *, share: float, seed: int) -> tuple[list[int], list[int]]:

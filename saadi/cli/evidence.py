@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
     group.command("planted")(planted)
     group.command("adapter")(adapter)
     group.command("gains")(gains)
+    group.command("ablations")(ablations)
     group.command("votes")(votes)
     app.add_typer(group, name="evidence")
 
@@ -145,6 +146,44 @@ def gains(
                  for case in found for seed in numbers]  # fmt: skip
         run = [(cell, experiment.run_cell(cell, note=note)) for cell in cells]
         result["real"][str(cells[0].num_real)] = experiment.summary(run)
+    _finish(result, out, as_json=as_json)
+
+
+def ablations(
+    name: Annotated[str, typer.Argument(help="A project with imported images, 'phantom', or 'phantom-phases'.")],
+    real: Annotated[int, typer.Option(help="Number of real images.", min=8)] = 50,
+    seeds: Annotated[int, typer.Option(min=1)] = 1,
+    fit_steps: int = 600,
+    scorer_steps: int = 400,
+    align_steps: int = 150,
+    pool: Annotated[int, typer.Option(help="Masks that pairs are made of.", min=8)] = 96,
+    candidates: Annotated[int, typer.Option(help="Images per mask.", min=2)] = 4,
+    only: Annotated[str | None, typer.Option(help="Only variants whose name holds this.")] = None,
+    test_share: Annotated[float | None, typer.Option(help="As in `evidence gains`.", min=0.05, max=0.9)] = None,
+    side: int = 128,
+    folder: Annotated[Path | None, typer.Option(help="Where stages are kept; default: evidence in the data folder.")] = None,
+    out: OutOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What each setting of an alignment is worth: one changed at a time, on masks of no pair. Interrupted runs go on."""
+    from saadi.evidence import ablations as experiment
+    from saadi.evidence.gains import Cell, Models, Settings
+    from saadi.evidence.stages import Stages
+
+    opened = home_of(home)
+    (case,) = _cases(name, opened, side=side, test_share=test_share, test_groups=(), each=False)
+    settings = Settings(fit_steps=fit_steps, scorer_steps=scorer_steps, align_steps=align_steps, pool_masks=pool,
+                        candidates=candidates, rounds=1)  # fmt: skip
+    starts: Literal["shipped", "random"] = "random" if name.startswith("phantom") else "shipped"
+    models = Models.default(num_classes=len(case.class_names), side=side, task=case.task, starts_from=starts)
+    stages = Stages(folder or opened.evidence)
+    cells = [Cell(case, min(real, len(case.train)), seed, settings, models, stages) for seed in range(seeds)]
+    wanted = [variant for variant in experiment.VARIANTS if only is None or only in variant.name]
+    if not wanted:
+        names = ", ".join(variant.name for variant in experiment.VARIANTS)
+        raise BadInputError(f"no variant has {only!r} in its name; there are: {names}")
+    result = experiment.run(cells, wanted, note=note) | {"settings": vars(settings), "num_test": len(case.test)}
     _finish(result, out, as_json=as_json)
 
 

@@ -10,10 +10,13 @@ import typer
 
 from saadi import config, orders
 from saadi.cli.common import DetachOption, HomeOption, JsonOption, ProjectArgument, answer, home_of, note, run_order
+from saadi.config import Home
 from saadi.errors import BadInputError, NotFoundError, TooFewError
 from saadi.records import Adapter, Project
 from saadi.store import Store
 
+MAX_SHOWN = 1_000_000
+"""Pairs in one listing; nobody has more."""
 Build = Callable[[Store, Project], orders.Order]
 
 
@@ -42,9 +45,11 @@ def fit(name: ProjectArgument, steps: int | None = None, minutes: float | None =
 
 
 def train_scorer(name: ProjectArgument, steps: int | None = None, batch_size: int | None = None, seed: int | None = None,
+                 folds: Annotated[int | None, typer.Option(help="Selectors, each blind to one fold of the patients; 1 = one that "
+                                                                "has seen all. Default 2.")] = None,
                  detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Train selector and judge on the real training images."""
-    build = _order(orders.TrainScorerOrder, steps=steps, batch_size=batch_size, seed=seed)
+    build = _order(orders.TrainScorerOrder, steps=steps, batch_size=batch_size, folds=folds, seed=seed)
     run_order(home_of(home), name, build, detach=detach, as_json=as_json)
 
 
@@ -72,15 +77,40 @@ def sample_map(name: ProjectArgument, detach: DetachOption = False, home: HomeOp
     run_order(home_of(home), name, _order(orders.MapOrder), detach=detach, as_json=as_json)
 
 
-def pairs(name: ProjectArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
+def pairs(name: ProjectArgument,
+          show: Annotated[bool, typer.Option("--show", help="List each pair and who decided it, and those left out; freeze "
+                                                            "nothing.")] = False,
+          home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Turn scores and votes into a frozen set of pairs."""
     from saadi import pairing
 
+    if show:
+        _show_pairs(name, home_of(home), as_json=as_json)
+        return
     with Store.open(home_of(home)) as store:
         made = pairing.build_pairs(store, store.project(name).id, actor=config.user_name())
     summary = [f"  {key}: {value}" for key, value in made.summary.items()]
     answer({"pair_set": made.id, "num_pairs": len(made.pairs), "sha256": made.sha256, "summary": made.summary}, as_json=as_json,
            lines=lambda: [f"{len(made.pairs)} pairs (set {made.id})", *summary])
+
+
+def _show_pairs(name: str, home: Home, *, as_json: bool) -> None:
+    from saadi import settled
+
+    with Store.open(home) as store:
+        project = store.project(name)
+        found, left = (settled.page(store, project, who=who, count=MAX_SHOWN)["rows"] for who in ("all", "left_out"))
+
+    def image(side: dict[str, Any]) -> str:
+        return "real image" if side["sample_id"] is None else f"image {side['sample_id']}"
+
+    def lines() -> list[str]:
+        decided = [f"{image(row['first']):<14} > {image(row['second']):<14} {row['decider']:<7} weight {row['weight']:g}"
+                   + (f", {row['num_people']} for, {row['num_against']} against" if row["num_people"] else "") for row in found]
+        waiting = [f"{image(row['first']):<14} ? {image(row['second']):<14} left out: {row['reason']}" for row in left]
+        return decided + waiting or ["no pairs yet"]
+
+    answer({"pairs": found, "left_out": left}, as_json=as_json, lines=lines)
 
 
 def align(name: ProjectArgument, steps: int | None = None, batch_size: int | None = None, learning_rate: float | None = None,

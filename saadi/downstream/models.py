@@ -17,17 +17,21 @@ from saadi.engines import weights
 from saadi.records import Image, LabelMap, Task
 
 
-class DownstreamModel(Protocol):
-    """Looks at images; trained on real ones."""
+class Scorer(Protocol):
+    """What looks at images: one model, or several that are cross-fitted."""
+
+    def fidelity(self, images: Sequence[Image], asked: Sequence[LabelMap]) -> list[Fidelity]:
+        """How far it sees what was asked for, per image."""
+
+
+class DownstreamModel(Scorer, Protocol):
+    """One model, trained on real images."""
 
     architecture: dict[str, Any]
     network: nn.Module
 
     def predict(self, images: Sequence[Image]) -> list[Prediction]:
         """What it sees, as label maps of the images' sizes."""
-
-    def fidelity(self, images: Sequence[Image], asked: Sequence[LabelMap]) -> list[Fidelity]:
-        """How far it sees what was asked for, per image."""
 
     def features(self, images: Sequence[Image]) -> NDArray[np.float32]:
         """(N, D) feature space for distances."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saadi import devices
 from saadi.curation import describe_project, selector_space
+from saadi.downstream.folds import CrossFitted
 from saadi.downstream.metrics import agreement, mean_over_asked
 from saadi.downstream.segmenter import Prediction, Segmenter
 from saadi.errors import TooFewError
@@ -19,12 +20,22 @@ CHUNK = 16
 KINDS: tuple[ModelKind, ModelKind] = ("selector", "judge")
 
 
-def load_scorers(store: Store, project: Project) -> list[tuple[Model, Segmenter]]:
-    """The active selector and judge, those that there are."""
+def load_scorers(store: Store, project: Project) -> list[tuple[Model, Segmenter | CrossFitted]]:
+    """The active selector, as cross-fitted as it was trained, and the judge; those that there are."""
     found = [store.active_model(project.id, kind) for kind in KINDS]
-    return [
-        (model, Segmenter.from_file(model.architecture, store.files.path(model.file))) for model in found if model is not None
-    ]
+    return [(model, load_scorer(store, model)) for model in found if model is not None]
+
+
+def selector_and_judge(store: Store, project: Project) -> tuple[CrossFitted, Segmenter] | None:
+    """What a gate is made of; None unless there are both."""
+    found = {model.kind: scorer for model, scorer in load_scorers(store, project)}
+    selector, judge = found.get("selector"), found.get("judge")
+    return (selector, judge) if isinstance(selector, CrossFitted) and isinstance(judge, Segmenter) else None
+
+
+def load_scorer(store: Store, model: Model) -> Segmenter | CrossFitted:
+    kind = CrossFitted if model.kind == "selector" else Segmenter
+    return kind.from_file(model.architecture, store.files.path(model.file))
 
 
 def score_of(
@@ -54,20 +65,24 @@ def score_samples(
     store: Store,
     project: Project,
     samples: Sequence[Sample],
-    scorers: Sequence[tuple[Model, Segmenter]],
+    scorers: Sequence[tuple[Model, Segmenter | CrossFitted]],
     report: Report,
     *,
     first_step: int = 0,
     total: int | None = None,
 ) -> None:
-    """Score samples and store the scores, chunk by chunk; a sample already scored by a model is skipped."""
+    """Score samples and store the scores, chunk by chunk; a sample already scored by a model is skipped.
+
+    Where the selector is cross-fitted, the part of it that has not seen the patient of the label map looks.
+    """
+    groups = store.sample_groups(project.id)
     total = total or len(samples) * len(scorers)
     step = first_step
     for model, segmenter in scorers:
         unscored = {sample.id for sample in store.unscored_samples(project.id, model.id)}
         for first in range(0, len(samples), CHUNK):
             chunk = [sample for sample in samples[first : first + CHUNK] if sample.id in unscored]
-            predictions = _looked_at(store, model, segmenter, chunk) if chunk else []
+            predictions = _looked_at(store, model, segmenter, chunk, groups) if chunk else []
             scores = [
                 score_of(
                     prediction,
@@ -84,17 +99,21 @@ def score_samples(
             report(step, total, f"the {model.kind} looks at the images")
 
 
-def _looked_at(store: Store, model: Model, segmenter: Segmenter, samples: Sequence[Sample]) -> list[Prediction]:
+def _looked_at(
+    store: Store, model: Model, segmenter: Segmenter | CrossFitted, samples: Sequence[Sample], groups: Mapping[int, str]
+) -> list[Prediction]:
     """A model's predictions; of the selector also what it makes of each image inside, for "the nearest in its eyes"."""
     images = [store.blobs.image(sample.blob) for sample in samples]
-    if model.kind != "selector":
+    if not isinstance(segmenter, CrossFitted):
         return segmenter.predict(images)
-    predictions, features = segmenter.predict_with_features(images)
+    predictions, features = segmenter.predict_with_features(images, [groups.get(sample.id) for sample in samples])
     store.put_descriptors(selector_space(model.id), dict(zip([sample.blob for sample in samples], features, strict=True)))
     return predictions
 
 
-def look_at_project(store: Store, project: Project, scorers: Sequence[tuple[Model, Segmenter]], report: Report) -> None:
+def look_at_project(
+    store: Store, project: Project, scorers: Sequence[tuple[Model, Segmenter | CrossFitted]], report: Report
+) -> None:
     """Look once at every image: colours and layout; and, of real ones, what the selector makes of them, for comparison."""
     describe_project(store, project, report)
     for model, segmenter in scorers:

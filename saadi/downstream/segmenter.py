@@ -32,7 +32,7 @@ class Prediction:
     label_map: LabelMap
     """(H, W) uint8 at the size of the image."""
     confidence: float
-    """Mean probability of the winning class, 0..1."""
+    """Mean probability of the winning class, 0..1; calibrated where the segmenter is (`saadi.downstream.calibration`)."""
 
 
 def default_architecture(kind: Literal["selector", "judge"], *, num_classes: int) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def _deepest(network: Any) -> nn.Module:
 
 
 @contextmanager
-def _deepest_means(network: nn.Module) -> Iterator[list[Tensor]]:
+def deepest_means(network: nn.Module) -> Iterator[list[Tensor]]:
     """Gather, batch by batch, the deepest activations averaged over the picture: (B, D) float32 each."""
     caught: list[Tensor] = []
     handle = _deepest(network).register_forward_hook(
@@ -87,6 +87,16 @@ def _deepest_means(network: nn.Module) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
+def prediction_of(probabilities: Tensor) -> Prediction:
+    """The most likely class of each pixel.
+
+    Args:
+        probabilities: (num_classes, H, W) float32.
+    """
+    best, label_map = probabilities.max(0)
+    return Prediction(label_map.cpu().numpy().astype(np.uint8), float(best.mean()))
+
+
 class Segmenter:
     """A trained segmenter, picklable by architecture and file; holds no store."""
 
@@ -95,6 +105,8 @@ class Segmenter:
     ) -> None:
         self.architecture = architecture
         self.size_px: int = architecture["size_px"]
+        self.temperature: float = architecture.get("temperature", 1.0)
+        """Logits are divided by it before they become probabilities; 1 = not calibrated."""
         self.device = device or devices.device()
         self.network = build(architecture)
         if state is not None:
@@ -111,37 +123,37 @@ class Segmenter:
 
     def fidelity(self, images: Sequence[Image], asked: Sequence[LabelMap]) -> list[Fidelity]:
         """Dice of what the network sees and the asked label map, which is scaled to the image."""
-        num_classes, found = self.architecture["num_classes"], []
-        for image, prediction, label_map in zip(images, self.predict(images), asked, strict=True):
-            label_map = fit_to(label_map, size=(image.shape[0], image.shape[1]))
-            classes = agreement(prediction.label_map, label_map, num_classes=num_classes)
-            present = set(np.unique(label_map).tolist()) - {0, IGNORE}
-            found.append(Fidelity(mean_over_asked(classes, label_map), {index: classes[index].dice for index in present}))
-        return found
+        return fidelity_of(self.predict(images), asked, num_classes=self.architecture["num_classes"])
 
     def predict_with_features(self, images: Sequence[Image]) -> tuple[list[Prediction], NDArray[np.float32]]:
         """`predict` and `features` in one pass."""
-        with _deepest_means(self.network) as caught:
+        with deepest_means(self.network) as caught:
             found = self._predict(images)
         return found, np.asarray(torch.cat(caught).numpy(), dtype=np.float32)
 
-    @torch.no_grad()
     def _predict(self, images: Sequence[Image]) -> list[Prediction]:
-        found: list[Prediction] = []
+        return [prediction_of(found) for found in self.probabilities(images)]
+
+    @torch.no_grad()
+    def probabilities(self, images: Sequence[Image]) -> Iterator[Tensor]:
+        """(num_classes, H, W) float32 at the size of each image, one after the other: together they would fill the memory."""
         for first in range(0, len(images), BATCH):
             chunk = images[first : first + BATCH]
-            with devices.autocast(self.device):
-                logits = self.network(self.encode(chunk))
-            for image, logit in zip(chunk, logits.float(), strict=True):
+            for image, logit in zip(chunk, self.logits(chunk), strict=True):
                 large = F.interpolate(logit[None], size=image.shape[:2], mode="bilinear", align_corners=False)
-                best, label_map = large.softmax(1)[0].max(0)
-                found.append(Prediction(label_map.cpu().numpy().astype(np.uint8), float(best.mean())))
-        return found
+                yield (large if self.temperature == 1.0 else large / self.temperature).softmax(1)[0]
+
+    @torch.no_grad()
+    def logits(self, images: Sequence[Image]) -> Tensor:
+        """(B, num_classes, size_px, size_px) float32, before calibration."""
+        with devices.autocast(self.device):
+            found: Tensor = self.network(self.encode(images))
+        return found.float()
 
     @torch.no_grad()
     def features(self, images: Sequence[Image]) -> NDArray[np.float32]:
         """(N, D) float32: deepest activations averaged over the picture, as a feature space for distances."""
-        with _deepest_means(self.network) as caught:
+        with deepest_means(self.network) as caught:
             for first in range(0, len(images), BATCH):
                 with devices.autocast(self.device):
                     self.network(self.encode(images[first : first + BATCH]))
@@ -159,3 +171,14 @@ class Segmenter:
         side = self.size_px
         scaled = [fit_to(label_map, size=(side, side)) for label_map in label_maps]
         return torch.from_numpy(np.stack(scaled).astype(np.int64)).to(self.device)
+
+
+def fidelity_of(predictions: Sequence[Prediction], asked: Sequence[LabelMap], *, num_classes: int) -> list[Fidelity]:
+    """Dice of what was seen and what was asked for: each class, and their mean."""
+    found = []
+    for prediction, label_map in zip(predictions, asked, strict=True):
+        label_map = fit_to(label_map, size=(prediction.label_map.shape[0], prediction.label_map.shape[1]))
+        classes = agreement(prediction.label_map, label_map, num_classes=num_classes)
+        present = set(np.unique(label_map).tolist()) - {0, IGNORE}
+        found.append(Fidelity(mean_over_asked(classes, label_map), {index: classes[index].dice for index in present}))
+    return found

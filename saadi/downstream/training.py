@@ -14,19 +14,24 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.losses import MaskedDiceLoss
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from saadi import devices
-from saadi.datasets.real import real_pairs
+from saadi.datasets.real import real_groups, real_pairs
+from saadi.downstream.calibration import MAX_PIXELS, Calibration, Logits, Targets, calibrate
 from saadi.downstream.classifier import Classifier, class_of
+from saadi.downstream.folds import CrossFitted, assign_folds
 from saadi.downstream.metrics import agreement
-from saadi.downstream.segmenter import SIZE_PX, Segmenter, default_architecture
+from saadi.downstream.segmenter import SIZE_PX, Prediction, Segmenter, default_architecture
 from saadi.engines import checkpoints, weights
 from saadi.jobs import JobContext, Outcome, Report
 from saadi.records import IGNORE, Image, LabelMap, ModelKind, Project
 from saadi.store import Store
 
 CHECKPOINT_EVERY_S = 60.0
+FOLD_SEEDS = 10_000_019
+"""Between the seeds of two folds."""
 
 
 @dataclass(frozen=True)
@@ -228,61 +233,131 @@ def _augment(batch: Tensor, targets: Tensor, *, generator: torch.Generator) -> t
 
 
 def evaluate(segmenter: Segmenter, images: Sequence[Image], label_maps: Sequence[LabelMap], project: Project) -> dict[str, Any]:
-    """Mean Dice per class over real images (only images that hold or predict the class), and over all classes."""
+    """Mean Dice per class over real images (only images that hold or predict the class), and over all classes; and the confidence
+    that nineteen of twenty of these images reach."""
     per_class: dict[str, list[float]] = {}
-    predictions: list[Any] = []
+    predictions: list[Prediction] = []
     for image in images:
         predictions += segmenter.predict([image])
     for prediction, label_map in zip(predictions, label_maps, strict=True):
         for index, found in agreement(prediction.label_map, label_map, num_classes=len(project.classes)).items():
             per_class.setdefault(project.classes[index].name, []).append(found.dice)
+    low = float(np.quantile([found.confidence for found in predictions], 0.05)) if predictions else None
     means = {name: round(float(np.mean(values)), 4) for name, values in per_class.items()}
     foreground = [value for name, value in means.items() if name != project.classes[0].name]
     return {
         "dice": round(float(np.mean(foreground)), 4) if foreground else None,
         "dice_per_class": means,
         "num_images": len(images),
+        "low_confidence": None if low is None else round(low, 4),
     }
 
 
+def calibrated(segmenter: Segmenter, images: Sequence[Image], label_maps: Sequence[LabelMap]) -> Calibration | None:
+    """Set a segmenter's temperature by held-out images; None without any."""
+    logits: list[Logits] = []
+    targets: list[Targets] = []
+    every = max(1, len(images) * segmenter.size_px**2 // MAX_PIXELS)  # thinned as they come, so that they fit into memory
+    for image, target in zip(images, segmenter.encode_label_maps(label_maps) if images else (), strict=True):
+        found = segmenter.logits([image])[0].flatten(1).T[::every].cpu().numpy()
+        wanted = target.flatten()[::every].cpu().numpy()
+        logits.append(found[wanted != IGNORE])
+        targets.append(wanted[wanted != IGNORE])
+    made = calibrate(np.concatenate(logits), np.concatenate(targets)) if images else None
+    segmenter.temperature = made.temperature if made else 1.0
+    return made
+
+
+def mean_of(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Evaluations of several selectors on the same images, averaged: what one of them reaches."""
+    def mean(values: Sequence[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return round(float(np.mean(known)), 4) if known else None
+
+    names = list(dict.fromkeys(name for part in parts for name in part["dice_per_class"]))
+    per_class = {name: mean([part["dice_per_class"].get(name) for part in parts]) for name in names}
+    averages = {key: mean([part[key] for part in parts]) for key in ("dice", "low_confidence")}
+    return parts[0] | averages | {"dice_per_class": per_class}
+
+
+def steps_of(kind: ModelKind, *, steps: int, folds: int) -> int:
+    """Steps of one network: a selector that sees (k - 1) / k of the images takes that share of them, as many looks at each image.
+    With two folds the whole job costs what one selector and the judge cost."""
+    return math.ceil(steps * (folds - 1) / folds) if kind == "selector" and folds > 1 else steps
+
+
 def run_job(context: JobContext) -> Outcome:
-    """Job `train_scorer`: selector and judge, two architectures, two seeds, evaluated on the validation split."""
+    """Job `train_scorer`: cross-fitted selectors and a judge, two architectures, own seeds, evaluated on the validation split."""
     devices.use_all_threads()
     store, order = context.store, context.params
     project = store.project(order["project_id"])
+    num_classes = len(project.classes)
     images, label_maps = real_pairs(store, project, "train", side=SIZE_PX)
+    groups = real_groups(store, project, "train")
     held_images, held_maps = real_pairs(store, project, "val")
-    trained: list[tuple[ModelKind, dict[str, Any], str, dict[str, Any]]] = []
-    kinds: tuple[ModelKind, ModelKind] = ("selector", "judge")
-    for position, kind in enumerate(kinds):
-        architecture = default_architecture(kind, num_classes=len(project.classes))  # type: ignore[arg-type]
-        config = ScorerConfig(num_steps=order["steps"], batch_size=order["batch_size"], seed=order["seed"] * 2 + position)
+    fold_of = assign_folds(groups, _held(label_maps, num_classes), num_folds=order.get("folds", 1))
+    folds = max(fold_of.values()) + 1
+    lengths = {kind: steps_of(kind, steps=order["steps"], folds=folds) for kind in ("selector", "judge")}
+    total, done = folds * lengths["selector"] + lengths["judge"], 0
+
+    def trained(kind: ModelKind, fold: int | None, seed: int, name: str) -> tuple[Segmenter, Calibration | None, dict[str, Any]]:
+        nonlocal done
+        chosen = [index for index, group in enumerate(groups) if fold is None or fold_of[group] != fold]
         segmenter = train(
-            images,
-            label_maps,
-            architecture=architecture,
-            config=config,
+            [images[index] for index in chosen],
+            [label_maps[index] for index in chosen],
+            architecture=default_architecture(kind, num_classes=num_classes),  # type: ignore[arg-type]
+            config=ScorerConfig(num_steps=lengths[kind], batch_size=order["batch_size"], seed=seed),
             report=context.report,
-            first_step=position * order["steps"],
-            total=2 * order["steps"],
-            name=kind,
-            folder=context.dir / kind,
+            first_step=done,
+            total=total,
+            name=name,
+            folder=context.dir / name.replace(" ", "-"),
         )
-        file = store.files.put(weights.to_bytes(segmenter.network.state_dict(), dtype=torch.float16))
-        metrics = {
-            "val": evaluate(segmenter, held_images, held_maps, project),
-            "num_training_images": len(images),
-            "steps": order["steps"],
-        }
-        trained.append((kind, architecture, file, metrics))
+        done += lengths[kind]
+        made = calibrated(segmenter, held_images, held_maps)
+        return segmenter, made, evaluate(segmenter, held_images, held_maps, project)
+
+    seed = order["seed"] * 2
+    if folds == 1:
+        parts = [trained("selector", None, seed, "selector")]
+    else:
+        parts = [trained("selector", fold, seed + fold * FOLD_SEEDS, f"selector {fold + 1}") for fold in range(folds)]
+    selector = CrossFitted([part[0] for part in parts], fold_of if folds > 1 else {})
+    judge, judged, judge_numbers = trained("judge", None, seed + 1, "judge")
+    common = {"num_training_images": len(images), "steps": order["steps"]}
+    made: list[tuple[ModelKind, dict[str, Any], str, dict[str, Any]]] = []
+    own: dict[str, Any] = {"temperature": parts[0][0].temperature}
+    if folds > 1:
+        own = {"folds": folds, "temperatures": [part[0].temperature for part in parts], "fold_of": fold_of}
+    sizes = [sum(fold_of[group] == fold for group in groups) for fold in range(folds)]
+    for kind, architecture, state, numbers in (
+        ("selector", own, selector.state(), {"val": mean_of([part[2] for part in parts]), "folds": sizes,
+                                             "calibration": [_calibration(part[1]) for part in parts]}),
+        ("judge", {"temperature": judge.temperature}, judge.network.state_dict(),
+         {"val": judge_numbers, "calibration": [_calibration(judged)]}),
+    ):  # fmt: skip
+        file = store.files.put(weights.to_bytes(state, dtype=torch.float16))
+        base = default_architecture(kind, num_classes=num_classes)  # type: ignore[arg-type]
+        made.append((kind, base | architecture, file, common | numbers))  # type: ignore[arg-type]
 
     def publish(store: Store) -> dict[str, Any]:
         result: dict[str, Any] = {}
-        for kind, architecture, file, metrics in trained:
+        for kind, architecture, file, metrics in made:
             model = store.add_model(
                 project.id, kind=kind, architecture=architecture, file=file, metrics=metrics, actor=context.job.created_by
             )
             result |= {f"{kind}_id": model.id, f"{kind}_metrics": metrics}
         return result
 
-    return Outcome(f"selector and judge trained on {len(images)} real images", publish)
+    what = "selector" if folds == 1 else f"{folds} selectors"
+    return Outcome(f"{what} and judge trained on {len(images)} real images", publish)
+
+
+def _held(label_maps: Sequence[LabelMap], num_classes: int) -> NDArray[np.bool_]:
+    """(N, num_classes) which classes each label map holds."""
+    return np.array([np.isin(np.arange(num_classes), label_map) for label_map in label_maps])
+
+
+def _calibration(made: Calibration | None) -> dict[str, float] | None:
+    return {name: round(value, 4) for name, value in asdict(made).items()} if made else None

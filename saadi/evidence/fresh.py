@@ -9,7 +9,7 @@ import numpy as np
 from saadi.alignment.gate import Gate, compare, metrics_of
 from saadi.alignment.recipe import MAX_REAL
 from saadi.datasets.real import real_pairs
-from saadi.downstream.scoring import load_scorers
+from saadi.downstream.scoring import selector_and_judge
 from saadi.engines.fitting import load_engine
 from saadi.errors import TooFewError
 from saadi.records import Adapter, Project
@@ -32,9 +32,11 @@ def measure_adapter(store: Store, project: Project, adapter: Adapter, *, num_mas
     if len(label_maps) < 4:
         raise TooFewError(f"{len(label_maps)} label maps in the test split, 4 needed to measure; import more patients")
     wanted = [*label_maps, *[np.ascontiguousarray(label_map[:, ::-1]) for label_map in label_maps]][:num_masks]
-    scorers = {model.kind: segmenter for model, segmenter in load_scorers(store, project)}
+    scorers = selector_and_judge(store, project)
+    if scorers is None:
+        raise TooFewError("this project has no selector and judge yet; run `train-scorer` first")
     gate = Gate(
-        label_maps=wanted, selector=scorers["selector"], judge=scorers["judge"], num_classes=len(project.classes),
+        label_maps=wanted, selector=scorers[0], judge=scorers[1], num_classes=len(project.classes),
         real=images[:MAX_REAL], training=real_pairs(store, project, "train", limit=MAX_REAL, side=side)[0])  # fmt: skip
     engine = load_engine(store, project, model_id=adapter.model_id)
     parent = store.adapter(adapter.parent_id) if adapter.parent_id else None

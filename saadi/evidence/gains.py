@@ -26,7 +26,7 @@ from saadi.alignment.gate import Gate, metrics_of
 from saadi.alignment.recipe import align
 from saadi.alignment.trainer import AlignmentConfig, TrainingPair
 from saadi.downstream import models
-from saadi.downstream.calibration import fit_temperature
+from saadi.downstream.calibration import calibrate
 from saadi.downstream.classifier import Classifier, class_of
 from saadi.downstream.metrics import agreement
 from saadi.downstream.models import DownstreamModel
@@ -46,6 +46,7 @@ from saadi.records import IGNORE, Image, LabelMap, Task
 log = structlog.get_logger()
 GATE_MASKS = 32
 FOLDS = 2
+MIN_TO_CALIBRATE = 8
 
 
 Recipe = Literal["mixed", "first"]
@@ -317,7 +318,12 @@ class Cell:
         return self.stages.get("round", self._upstream(version - 1) | {"align": asdict(config), "gate": GATE_MASKS}, make)
 
     def pairs(
-        self, masks: Sequence[tuple[LabelMap, int]], rows: Sequence[Sequence[Image]], dice: NDArray[np.float64]
+        self,
+        masks: Sequence[tuple[LabelMap, int]],
+        rows: Sequence[Sequence[Image]],
+        dice: NDArray[np.float64],
+        *,
+        margin: float = MIN_MARGIN,
     ) -> list[TrainingPair]:
         """Best against worst where they clearly differ; and the real image against the worst where the mask is its own."""
         found = []
@@ -325,7 +331,7 @@ class Cell:
             best, worst = int(scores.argmax()), int(scores.argmin())
             own = label_map is self.real[source].label_map
             pair = TrainingPair(label_map, images[best], images[worst], weight=0.5, is_real=False, group=f"{source}")
-            if scores[best] - scores[worst] >= MIN_MARGIN:
+            if scores[best] - scores[worst] >= margin:
                 found.append(pair)
             if own:
                 found.append(replace(pair, chosen=self.real[source].image, weight=1.0, is_real=True))
@@ -463,11 +469,12 @@ def measure(model: DownstreamModel, examples: Sequence[Example], *, num_classes:
 
 
 def temperature_of(model: Classifier, examples: Sequence[Example]) -> float:
-    """By images that the model has not seen; 1 without any."""
-    if not examples:
+    """By images that the model has not seen; 1 where they are too few to tell."""
+    if len(examples) < MIN_TO_CALIBRATE:
         return 1.0
     labels = np.array([class_of(example.label_map) for example in examples])
-    return fit_temperature(model.logits([example.image for example in examples]).double().numpy(), labels)
+    found = calibrate(model.logits([example.image for example in examples]).numpy(), labels)
+    return found.temperature if found else 1.0
 
 
 def _hd95(predicted: LabelMap, asked: LabelMap, *, num_classes: int) -> NDArray[np.float64]:

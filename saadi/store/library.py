@@ -164,6 +164,25 @@ class LibraryStore(StoreBase):
                                 "(SELECT value FROM json_each(?))", [dump(ids)])
         return set(ids), {row[0] for row in blobs}
 
+    def sample_groups(self, project_id: int) -> dict[int, str]:
+        """Sample id -> the patient whose pixels or mask it was made from: of the real picture of which a part was kept (also
+        through other samples), else of the image that its label map belongs to, was drawn over, or has equal pixels with. Samples
+        of free drawings are left out."""
+        found = dict(self.db.execute(
+            "SELECT s.id, coalesce(own.group_id, same.group_id) AS found FROM samples AS s "
+            "JOIN label_maps AS m ON m.id = s.label_map_id "
+            "LEFT JOIN images AS own ON own.id = coalesce(m.image_id, m.underlay_id) "
+            "LEFT JOIN (SELECT r.blob, min(i.group_id) AS group_id FROM label_map_revisions AS r "
+            "JOIN label_maps AS l ON l.id = r.label_map_id JOIN images AS i ON i.id = l.image_id WHERE l.project_id = :p "
+            "GROUP BY r.blob) AS same ON same.blob = s.label_map_blob "
+            "WHERE s.project_id = :p AND found IS NOT NULL", {"p": project_id}))
+        found |= dict(self.db.execute(
+            "WITH RECURSIVE up (id, source) AS (SELECT id, source_blob FROM samples WHERE project_id = :p AND "
+            "source_blob NOT NULL UNION SELECT up.id, before.source_blob FROM up JOIN samples AS before "
+            "ON before.project_id = :p AND before.blob = up.source AND before.source_blob NOT NULL) "
+            "SELECT up.id, i.group_id FROM up JOIN images AS i ON i.project_id = :p AND i.blob = up.source", {"p": project_id}))
+        return found
+
     def label_map_history(self, label_map_id: int) -> list[dict[str, Any]]:
         """Revisions, oldest first: rev, blob, author, created_at."""
         return list(self.db.query("SELECT rev, blob, author, created_at FROM label_map_revisions "

@@ -241,3 +241,8 @@ CREATE TRIGGER trials_no_delete BEFORE DELETE ON trials BEGIN SELECT RAISE(ABORT
 @schema()
 def m009_underlay(db: Database) -> None:
     _run(db, "ALTER TABLE label_maps ADD COLUMN underlay_id INTEGER REFERENCES images(id)")
+
+
+@schema()
+def m010_singles(db: Database) -> None:
+    _run(db, "ALTER TABLE pair_sets ADD COLUMN singles TEXT NOT NULL DEFAULT '[]'")

@@ -9,7 +9,20 @@ from dataclasses import asdict
 from typing import Any, get_args
 
 from saadi.errors import BadInputError, NotFoundError
-from saadi.records import Answer, ExportRecord, Pair, PairSet, Reason, ScoredSample, Thumb, ThumbValue, Vote, VoteKind
+from saadi.records import (
+    Answer,
+    ExportRecord,
+    Pair,
+    PairSet,
+    Reason,
+    ScoredSample,
+    Single,
+    Thumb,
+    ThumbValue,
+    UsableSample,
+    Vote,
+    VoteKind,
+)
 from saadi.store import audit
 from saadi.store.candidates import CandidateStore
 from saadi.store.connection import dump, new_id, now
@@ -108,15 +121,25 @@ class PreferenceStore(CandidateStore):
         """Images of the present generator with the active selector's score, oldest first; none in quarantine, and none of which
         only a part was made: it would be compared with another picture's surroundings.
 
-        One query without the scores' details: reading all of them took half of the time to the next pair.
+        One query that leaves the scores' details unread: reading all of them took half of the time to the next pair.
         """
         found = self.db.execute(
-            "SELECT s.id AS sample_id, s.label_map_id, s.label_map_blob, s.blob, scores.dice FROM samples AS s "
+            "SELECT s.id AS sample_id, s.label_map_id, s.label_map_blob, s.blob, scores.dice, scores.confidence, "
+            "scores.per_class FROM samples AS s "
             "JOIN models AS engine ON engine.id = s.model_id AND engine.kind = 'engine' AND engine.is_active = 1 "
             "JOIN scores ON scores.sample_id = s.id "
             "JOIN models AS selector ON selector.id = scores.model_id AND selector.kind = 'selector' AND selector.is_active = 1 "
             "WHERE s.project_id = ? AND s.curation <> 'quarantined' AND s.source_blob IS NULL ORDER BY s.id", [project_id])
         return [ScoredSample(*row) for row in found]
+
+    def usable_samples(self, project_id: int) -> list[UsableSample]:
+        """Images of the present generator, scored or not, oldest first; none in quarantine, and none of which only a part was
+        made."""
+        found = self.db.execute(
+            "SELECT s.id, s.label_map_id, s.label_map_blob, s.blob FROM samples AS s JOIN models AS engine ON "
+            "engine.id = s.model_id AND engine.kind = 'engine' AND engine.is_active = 1 "
+            "WHERE s.project_id = ? AND s.curation <> 'quarantined' AND s.source_blob IS NULL ORDER BY s.id", [project_id])
+        return [UsableSample(*row) for row in found]
 
     def add_thumb(self, project_id: int, *, sample_id: int, value: ThumbValue, voter: str, request_id: str) -> Thumb:
         """Append a verdict on one image; the newest of a voter counts. A repeated `request_id` gives the first answer.
@@ -143,13 +166,15 @@ class PreferenceStore(CandidateStore):
                             "newer.sample_id = thumbs.sample_id AND newer.voter = thumbs.voter AND newer.id > thumbs.id) "
                             "ORDER BY id", [project_id, *values])
 
-    def freeze_pairs(self, project_id: int, pairs: Sequence[Pair], summary: dict[str, Any], *, actor: str) -> PairSet:
-        """Store a list of pairs under its hash; the same list gives the same set again."""
-        text = dump([asdict(pair) for pair in pairs])
-        sha256 = hashlib.sha256(text.encode()).hexdigest()
+    def freeze_pairs(self, project_id: int, pairs: Sequence[Pair], summary: dict[str, Any], *, actor: str,
+                     singles: Sequence[Single] = ()) -> PairSet:
+        """Store a list of pairs, and of single images, under its hash; the same lists give the same set again."""
+        text, alone = dump([asdict(pair) for pair in pairs]), dump([asdict(single) for single in singles])
+        # Without single images the hash is that of the pairs, as it was before there were any.
+        sha256 = hashlib.sha256((f"{text}\n{alone}" if singles else text).encode()).hexdigest()
         with self.write() as db:
             if not db.execute("SELECT 1 FROM pair_sets WHERE project_id = ? AND sha256 = ?", [project_id, sha256]).fetchone():
-                db.table("pair_sets").insert({"project_id": project_id, "sha256": sha256, "pairs": text,
+                db.table("pair_sets").insert({"project_id": project_id, "sha256": sha256, "pairs": text, "singles": alone,
                                               "summary": dump(summary), "created_at": now()})
                 audit.append(db, actor=actor, action="pairs.freeze", subject=f"pairs:{sha256[:12]}", details=summary)
         return next(item for item in self.pair_sets(project_id) if item.sha256 == sha256)
@@ -234,4 +259,5 @@ def _vote(row: dict[str, Any]) -> Vote:
 
 def _pair_set(row: dict[str, Any]) -> PairSet:
     pairs = tuple(Pair(**item) for item in json.loads(row["pairs"]))
-    return PairSet(**(row | {"pairs": pairs, "summary": json.loads(row["summary"])}))
+    singles = tuple(Single(**item) for item in json.loads(row["singles"]))
+    return PairSet(**(row | {"pairs": pairs, "singles": singles, "summary": json.loads(row["summary"])}))

@@ -82,6 +82,19 @@ def test_hand_derived_kto():
     assert float(alone) == pytest.approx(1 - 1 / (1 + math.exp(1)), rel=1e-5)
 
 
+def test_hand_derived_kto_with_weights():
+    # Gains 0.3, 0.1, -0.2, 0.2, their mean 0.1. Liked: 1 - s(10 * 0.2), 1 - s(0) at half weight; disliked: 1 - s(10 * 0.3),
+    # 1 - s(-10 * 0.1).
+    policy, reference = torch.tensor([0.2, 0.4, 0.7, 0.3]), torch.full((4,), 0.5)
+    liked, weight = torch.tensor([True, True, False, False]), torch.tensor([1.0, 0.5, 1.0, 1.0])
+
+    def s(value: float) -> float:
+        return 1 / (1 + math.exp(-value))
+
+    expected = ((1 - s(2)) + 0.5 * 0.5 + (1 - s(3)) + (1 - s(-1))) / 3.5
+    assert float(kto_loss(policy, reference, liked, weight, beta=10.0)) == pytest.approx(expected, rel=1e-5)
+
+
 def test_kto_pulls_liked_images_down_and_pushes_disliked_ones_up():
     policy = torch.tensor([0.5, 0.5], requires_grad=True)
     weight = torch.tensor([3.0, 1.0])

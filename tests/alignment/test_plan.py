@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from saadi import pairing
+from saadi import pairing, preferences
 from saadi.alignment import plan
 from saadi.preferences import merge
 from saadi.records import LabelMapRecord, Project, Sample, Score
@@ -19,7 +20,7 @@ from tests.test_preferences import candidates, vote
 
 
 def left_out(group, votes) -> dict[str, int]:
-    return dict(plan.pairs_left_out(group, votes, merge(group, votes)))
+    return dict(Counter(item.reason for item in preferences.left_out(group, votes, merge(group, votes))))
 
 
 @pytest.mark.parametrize(("scores", "votes", "expected"), [

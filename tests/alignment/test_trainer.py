@@ -4,8 +4,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair, split_pairs
+from saadi.alignment.loss import KTO_SHARE, kto_loss
+from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair, TrainingSingle, split_pairs
 from saadi.engines import lora, weights
+from saadi.errors import TooFewError
 from tests import tiny
 
 CONFIG = AlignmentConfig(num_steps=6, batch_size=4, lora_rank=2, learning_rate=1e-3, held_out_share=0.25)
@@ -278,3 +280,101 @@ def test_gradients_are_the_same_when_activations_are_computed_anew():
     for name, gradient in found[0][1].items():
         assert gradient.abs().max() > 0 or "lora_A" not in name
         torch.testing.assert_close(found[1][1][name], gradient, rtol=0, atol=0)
+
+
+# ---- single images
+
+
+def singles(count: int = 6, *, weight: float = 1.0) -> list[TrainingSingle]:
+    """Green organs are liked, the same scenes in false colours are not; each under a label map of its own."""
+    made = []
+    for seed in range(count):
+        image, label_map = tiny.scene(500 + seed)
+        is_liked = seed % 2 == 0
+        made.append(TrainingSingle(label_map, image if is_liked else image[..., ::-1].copy(), is_liked, weight, f"s{seed}"))
+    return made
+
+
+def test_without_single_images_a_run_is_what_it_was():
+    plain = PairTrainer(tiny.engine(), pairs(), CONFIG)
+    other = PairTrainer(tiny.engine(), pairs(), replace(CONFIG, singles_weight=7.0), singles=[])
+    assert [plain.train_step() for _ in range(3)] == [other.train_step() for _ in range(3)]
+    assert plain.settings.keys() == other.settings.keys() and "num_singles" not in plain.settings
+
+
+def test_single_images_add_their_loss_which_starts_at_one_half():
+    config = replace(CONFIG, sft_weight=0.0, singles_weight=2.0)
+    trainer = PairTrainer(tiny.engine(), pairs(), config, singles=singles())
+    assert trainer.train_step()["loss"] == pytest.approx(math.log(2) + 2 * 0.5, abs=1e-5)
+
+
+def test_the_loss_on_single_images_is_kto_on_their_errors():
+    trainer = PairTrainer(tiny.engine(), pairs(), CONFIG, singles=singles(weight=0.5))
+    reference = trainer.single_errors([(0, 1), (1, 2), (2, 0), (3, 5)]).detach()  # the policy equals the reference still
+    for _ in range(3):
+        trainer.train_step()
+    keys = [(0, 1), (1, 2), (2, 0), (3, 5)]
+    with torch.no_grad():
+        policy, found = trainer.single_errors(keys), float(trainer.singles_loss(keys))
+    liked, weight = torch.tensor([True, False, True, False]), torch.full((4,), 0.5)
+    expected = float(kto_loss(policy, reference, liked, weight, beta=KTO_SHARE * trainer.beta))
+    assert found == pytest.approx(expected, rel=1e-4) and abs(found - 0.5) > 1e-6
+
+
+def test_liking_lowers_the_error_of_what_is_liked_and_not_of_what_is_not():
+    config = AlignmentConfig(num_steps=40, batch_size=4, lora_rank=4, learning_rate=2e-3, sft_weight=0.0, singles_weight=20.0)
+    trainer = PairTrainer(tiny.engine(), pairs(), config, singles=singles(8))
+    keys = [(index, draw) for index in range(8) for draw in (0, 4)]
+    with torch.no_grad():
+        before = trainer.single_errors(keys)
+        for _ in range(40):
+            with torch.enable_grad():
+                trainer.train_step()
+        gain = 1 - trainer.single_errors(keys) / before
+    liked = torch.tensor([trainer.singles[index].is_liked for index, _ in keys])
+    assert float(gain[liked].mean()) > float(gain[~liked].mean()) + 0.02
+
+
+def test_a_step_draws_liked_and_disliked_images_alike_and_only_by_seed_and_step():
+    made = singles(10) + singles(40)[1::2]  # 5 liked, 25 disliked
+    trainer = PairTrainer(tiny.engine(), pairs(), CONFIG, singles=made)
+    drawn = []
+    for trainer.step in range(20):
+        drawn.append(trainer._single_keys())
+        assert sum(made[index].is_liked for index, _ in drawn[-1]) == 2
+    assert len({key for keys in drawn for key in keys}) > 40
+    again = PairTrainer(tiny.engine(), pairs(), CONFIG, singles=made)
+    again.step = 7
+    assert again._single_keys() == drawn[7]
+
+
+def test_interrupted_alignment_with_single_images_equals_uninterrupted(tmp_path):
+    whole = PairTrainer(tiny.engine(), pairs(), CONFIG, singles=singles())
+    for _ in range(6):
+        whole.train_step()
+    broken = PairTrainer(tiny.engine(), pairs(), CONFIG, singles=singles())
+    for _ in range(3):
+        broken.train_step()
+    broken.save(tmp_path, {})
+    resumed = PairTrainer(tiny.engine(), pairs(), CONFIG, singles=singles())
+    assert PairTrainer(tiny.engine(), pairs(), CONFIG).restore(tmp_path) is None  # one of other images is not continued
+    assert resumed.restore(tmp_path) == {}
+    for _ in range(3):
+        resumed.train_step()
+    for name, parameter in whole.parameters.items():
+        torch.testing.assert_close(resumed.parameters[name], parameter, rtol=0, atol=0, msg=name)
+
+
+def test_single_images_of_a_held_out_label_map_are_not_trained_on():
+    made = pairs()
+    held = made[split_pairs(made, share=CONFIG.held_out_share, seed=CONFIG.seed)[1][0]].group
+    trainer = PairTrainer(tiny.engine(), made, CONFIG, singles=[replace(one, group=held) for one in singles(3)] + singles(2))
+    assert trainer.single_ids == [3, 4]
+
+
+def test_dislikes_alone_train_nothing():
+    disliked = [single for single in singles() if not single.is_liked]
+    with pytest.raises(TooFewError, match="3 disliked images and nothing that is liked"):
+        PairTrainer(tiny.engine(), [], CONFIG, singles=disliked)
+    with pytest.raises(TooFewError, match="no pairs to learn from"):
+        PairTrainer(tiny.engine(), [], CONFIG)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import pytest
 from sqlite_utils.utils import sqlite3
 
+from saadi.config import Home
 from saadi.errors import BadInputError, NotFoundError
-from saadi.records import Answer, Pair, Project, Reason, Sample, Thumb, ThumbValue, Vote, VoteKind
+from saadi.records import Answer, Pair, Project, Reason, Sample, Single, Thumb, ThumbValue, Vote, VoteKind
 from saadi.store import Store
+from saadi.store.connection import connect, dump
+from saadi.store.migrations import schema
 from tests.builders import add_label_map, add_samples, count, new_request
 
 
@@ -208,3 +213,24 @@ def test_a_resent_thumb_counts_once_and_is_in_the_trail(store: Store, project: P
         thumb(store, samples[0], "great")  # type: ignore[arg-type]
     with pytest.raises(BadInputError, match="another project"):
         store.add_thumb(99, sample_id=samples[0].id, value="up", voter="ann", request_id=new_request())
+
+
+def test_pair_sets_from_before_there_were_single_images_keep_their_hash(home: Home) -> None:
+    pairs = [Pair("m", "a", "b", "score", 0.5, 0.1)]
+    text = dump([asdict(pair) for pair in pairs])
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    home.path.mkdir()
+    db = connect(home.database)
+    schema.apply(db, stop_before="m010_singles")
+    db.execute("INSERT INTO projects (id, name, task, classes, resolution, created_at) VALUES "
+               "(1, 'old', 'segmentation', '[]', 64, '2026-01-01')")
+    db.execute("INSERT INTO pair_sets (project_id, sha256, pairs, summary, created_at) VALUES (1, ?, ?, '{}', '2026-01-01')",
+               [sha256, text])
+    db.conn.close()
+    with Store.open(home) as store:
+        [old] = store.pair_sets(1)
+        assert (old.sha256, old.pairs, old.singles) == (sha256, tuple(pairs), ())
+        assert store.freeze_pairs(1, pairs, {}, actor="ann") == old
+        single = Single("m", "c", True, "people", 2, 1.0)
+        both = store.freeze_pairs(1, pairs, {}, actor="ann", singles=[single])
+        assert both.singles == (single,) and both.sha256 != sha256

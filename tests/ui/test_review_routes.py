@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from saadi.records import Score
 from tests import builders
 
 BLOCK = "block-0001"
@@ -41,11 +42,27 @@ def test_the_end_of_a_block_tells_what_ones_votes_did(client, project, scored):
     cast(client, project, scored[3], scored[0], "right", kind="repeat", block=BLOCK)
     cast(client, project, scored[1], scored[2], block="block-0002")
     told = client.get(f"/api/projects/{project.id}/blocks/{BLOCK}", headers={"x-saadi-person": "ann"}).json()
-    assert told["votes"] == 2 and told["changed_pairs"] == 0  # bob's vote had made the pair already
+    assert told["weak"] == [] and told["votes"] == 2 and told["changed_pairs"] == 0  # bob's vote had made the pair already
     assert [(told[name]["hits"], told[name]["total"]) for name in ("repeats", "agreement")] == [(1, 1), (1, 1)]
     other = client.get(f"/api/projects/{project.id}/blocks/block-0002", headers={"x-saadi-person": "ann"}).json()
     assert other["votes"] == 1 and other["changed_pairs"] == 1 and other["agreement"]["total"] == 0
     assert client.get(f"/api/projects/{project.id}/blocks/no").status_code == 422
+
+
+def test_the_end_of_a_block_tells_where_the_segmenter_is_weak_and_the_next_pairs_do_not(client, store, project, scored):
+    metrics = {"val": {"dice_per_class": {"polyp": 0.45}}}
+    weak = store.add_model(project.id, kind="selector", architecture={}, file="weak", metrics=metrics, actor="test")
+    for rank, sample_id in enumerate(scored):
+        dice = 0.9 - 0.2 * rank
+        part = {"polyp": {"dice": dice, "iou": dice, "recall": dice}}
+        store.add_scores([Score(sample_id, weak.id, "selector", dice, dice, 0.8, part, store.sample(sample_id).label_map_blob)])
+    asked = client.post("/api/pairs/next", json={"project_id": project.id, "count": 4}).json()["pairs"]
+    assert all(set(pair) == {"left_id", "right_id", "left", "right", "label_map_blob", "kind"} for pair in asked)
+    cast(client, project, scored[0], scored[3], block=BLOCK)
+    told = client.get(f"/api/projects/{project.id}/blocks/{BLOCK}", headers={"x-saadi-person": "ann"}).json()
+    assert told["weak"] == [{"class": "polyp", "votes": 1, "dice": 0.45}]
+    sureness = client.get(f"/api/samples/{scored[0]}").json()["sureness"].replace("\u00a0", " ")
+    assert sureness == "The segmenter is 80 % sure; it is weak on polyp (45 % on real images)."
 
 
 def test_nobody_sees_anothers_numbers_outside_the_leads_view(client, project, scored):

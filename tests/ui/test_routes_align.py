@@ -34,6 +34,17 @@ def test_the_plan_is_told_without_freezing_anything(client, store, project, scor
     assert client.get("/api/projects/99/alignment").status_code == 404
 
 
+def test_settled_pairs_come_by_pages_and_freeze_nothing(client, store, project, scored):
+    found = client.get(f"/api/projects/{project.id}/pairs").json()
+    assert (found["num_pairs"], found["total"], found["deciders"]) == (1, 1, {"score": 1}) and store.pair_sets(project.id) == []
+    row = found["rows"][0]
+    assert (row["first"]["sample_id"], row["second"]["sample_id"]) == (scored[0], scored[3]) and row["weight"] == 0.5
+    assert client.get(f"/api/projects/{project.id}/pairs?who=left_out&first=12").json()["rows"] == []
+    assert client.get(f"/api/projects/{project.id}/pairs?who=x").status_code == 400
+    assert client.get(f"/api/projects/{project.id}/pairs?count=0").status_code == 422
+    assert client.get("/api/projects/99/pairs").status_code == 404
+
+
 def test_blind_pairs_name_no_side_and_answers_are_stored_with_theirs(client, store, project, version):
     shown = client.get(f"/api/adapters/{version.id}/trial").json()
     assert shown["total"] == len(shown["pairs"]) == 7  # equal pictures are not asked about

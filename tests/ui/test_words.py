@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from saadi.records import Score
-from ui.words import describe
+from ui.words import describe, sureness
 
 
 def said(asked: set[str] | None = None, *, invented: tuple[str, ...] = (), **dice: float) -> str:
@@ -39,3 +39,10 @@ def test_no_score_and_no_class_have_their_own_words():
 
 def test_a_speck_of_another_class_is_not_worth_a_word():
     assert said({"liver"}, liver=0.9, bleeding=0.0) == "The segmenter finds the liver (90 %)."
+
+
+def test_how_sure_the_segmenter_is_and_where_it_is_weak():
+    assert sureness(0.84, unsure_below=0.7, weak={}) == "The segmenter is 84\u00a0% sure."
+    assert sureness(0.6, unsure_below=0.7, weak={"bleeding": 0.45}) == (
+        "The segmenter is only 60\u00a0% sure; it is weak on bleeding (45\u00a0% on real images)."
+    )

@@ -1,4 +1,5 @@
 // Align: from votes and scores to a better generator, and the versions it made.
+import { SettledPairs } from "./align_pairs.js";
 import { Plan } from "./align_plan.js";
 import { Verdict } from "./align_verdict.js";
 import { Curves } from "./curves.js";
@@ -64,7 +65,12 @@ class AlignTab {
       batch_size: numberField("Batch", DEFAULTS.batch_size, { min: 1, max: 128, id: "align-batch" }),
       rounds: numberField("Rounds", DEFAULTS.rounds, { min: 1, max: 10, id: "align-rounds" }),
     };
-    this.plan = new Plan({ button: this.button, settings: this.settings(), values: () => this.values() });
+    this.plan = new Plan({
+      button: this.button,
+      settings: this.settings(),
+      values: () => this.values(),
+      look: (opener) => this.lookAtPairs(opener),
+    });
     this.curves = new Curves();
     this.message = h("p", { role: "status" });
     this.bar = h("div", { class: "sx-bar-fill" });
@@ -102,6 +108,7 @@ class AlignTab {
     this.question = h("section", { class: "sx-card sx-confirm", hidden: true, role: "group", "aria-label": "Confirm" });
     this.guide = guide();
     this.trial = new Trial({ done: () => this.trialDone() });
+    this.pairs = new SettledPairs({ done: () => this.pairsDone() });
     this.columns = h(
       "div",
       { class: "sx-two-columns" },
@@ -109,7 +116,7 @@ class AlignTab {
       h("div", { class: "sx-stack" }, this.verdict.root, this.guide),
     );
     element.classList.add("sx-align");
-    element.append(this.running, this.columns, this.trial.root);
+    element.append(this.running, this.columns, this.trial.root, this.pairs.root);
     onShow(element, () => state.project && this.load());
     on("jobs", () => {
       this.pick();
@@ -121,7 +128,7 @@ class AlignTab {
     withProject(() => {
       Object.assign(this, { job: null, opened: null, isFollowing: false });
       this.showRunning(false);
-      this.trial.root.hidden = true;
+      this.trial.root.hidden = this.pairs.root.hidden = true;
       this.columns.hidden = false;
       this.load();
     });
@@ -244,7 +251,7 @@ class AlignTab {
   /** While it learns, its card stands alone over the versions: what it will do has been said. */
   showRunning(shown) {
     const learns = shown && this.isFollowing;
-    this.running.hidden = !shown || !this.trial.root.hidden;
+    this.running.hidden = !shown || !this.trial.root.hidden || !this.pairs.root.hidden;
     this.details.open = learns;
     this.root.classList.toggle("sx-wide", learns);
     if (learns) this.verdict.root.hidden = this.guide.hidden = true;
@@ -308,6 +315,19 @@ class AlignTab {
     this.columns.hidden = false;
     this.running.hidden = !this.job || this.job.state === "done";
     return act(null, () => this.loadVersions(state.project));
+  }
+
+  lookAtPairs(opener) {
+    return act(opener, async () => {
+      await this.pairs.open();
+      this.columns.hidden = this.running.hidden = true;
+    });
+  }
+
+  pairsDone() {
+    this.columns.hidden = false;
+    this.running.hidden = !this.job || this.job.state === "done";
+    this.plan.root.querySelector("#align-pairs")?.focus();
   }
 
   /** Ask once more before another version makes the next images. */

@@ -51,10 +51,18 @@ export function votesInWords({ num, people, agreed, overruled, tipped, left_out 
   return `${said}${parts.length ? `: ${parts.join(", ")}` : ", no pair decided by them"}.${left_out ? ` ${left_out} more on images that cannot be used.` : ""}`;
 }
 
+/** The single images that it learns from beside the pairs; "" where there are none. */
+export function singlesInWords({ liked, disliked, real, disputed }) {
+  const all = liked + disliked,
+    parts = [liked && `${liked} liked`, disliked && `${disliked} disliked`, real && `${plural(real, "real image")} as further liked ones`];
+  const left = disputed ? `${all ? " " : ""}${plural(disputed, "image")} left out, because people disagree.` : "";
+  return `${all ? `Also ${plural(all, "single image")}: ${parts.filter(Boolean).join(", ")}.` : ""}${left}`;
+}
+
 export class Plan {
-  /** Args: button, settings: elements that end the card; values: () => the chosen settings. */
-  constructor({ button, settings, values }) {
-    Object.assign(this, { button, values, found: null });
+  /** Args: button, settings: elements that end the card; values: () => the chosen settings; look: (opener) => shows the pairs. */
+  constructor({ button, settings, values, look }) {
+    Object.assign(this, { button, values, look, found: null });
     this.line = h("p", { class: "sx-promise", role: "status" });
     this.body = h("div", { class: "sx-plan" });
     this.wait = h("p", { class: "sx-plan-wait", id: "align-wait", role: "status" });
@@ -80,7 +88,9 @@ export class Plan {
       this.body,
       this.sources(found),
       found.num_images || found.votes.left_out ? h("p", { class: "sx-plan-votes" }, votesInWords(found.votes)) : null,
+      singlesInWords(found.singles) ? h("p", { id: "align-singles" }, singlesInWords(found.singles)) : null,
       this.leftOut(found),
+      found.num_pairs || Object.keys(found.pairs_left_out).length ? this.opener() : null,
       found.num_images ? this.classes(found) : null,
     );
     this.showWait();
@@ -135,6 +145,11 @@ export class Plan {
         present.map(([key, text]) => h("li", { dataset: { source: key } }, h("i"), h("b", {}, found.by_source[key]), ` ${text}`)),
       ),
     ];
+  }
+
+  opener() {
+    const open = (event) => this.look(event.currentTarget);
+    return h("button", { type: "button", class: "sx-button sx-small", id: "align-pairs", onclick: open }, "See each pair and who decided it");
   }
 
   leftOut(found) {

@@ -108,6 +108,7 @@ export class DetailView {
       frame,
       (this.legend = legend(this.view)),
       h("p", { class: "sx-words" }, sample.words),
+      sample.sureness && h("p", { class: "sx-note sx-sureness" }, sample.sureness),
       this.decisions(),
       besides(sample, bars),
       bars,

@@ -1,5 +1,5 @@
 // The end of a block: what one's own votes came to. Asked for only when they are stored.
-import { get, h, openTab, plural, replace, state } from "./lib.js";
+import { get, h, openTab, percent, plural, replace, state } from "./lib.js";
 
 export class EndCard {
   constructor(onAgain) {
@@ -36,7 +36,7 @@ export class EndCard {
 }
 
 /** What the server counted, in words. */
-export function sentences({ repeats, agreement, changed_pairs }) {
+export function sentences({ repeats, agreement, changed_pairs, weak }) {
   return [
     repeats.total
       ? `You agreed with yourself on ${repeats.hits} of ${plural(repeats.total, "repeat")}.`
@@ -45,5 +45,9 @@ export function sentences({ repeats, agreement, changed_pairs }) {
       ? `You agreed with the others on ${agreement.hits} of ${plural(agreement.total, "pair")} that they have judged, too.`
       : "Nobody else has judged these pairs yet.",
     `Your votes changed ${plural(changed_pairs, "training pair")}.`,
+    ...weak.map(
+      ({ class: name, votes, dice }) =>
+        `On ${plural(votes, "pair")} the images differ most in ${name}, where the segmenter is weak (${percent(dice)} on real images): there your eye counts most.`,
+    ),
   ];
 }

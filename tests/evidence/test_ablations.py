@@ -1,0 +1,74 @@
+"""Ablations: a variant changes what it says and nothing else; wrong pairs are wrong; nothing is computed twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from saadi.evidence import ablations
+from saadi.evidence.ablations import VARIANTS, Variant, chosen_pairs
+from saadi.evidence.gains import Cell
+from saadi.evidence.stages import Stages
+from tests.evidence.test_gains import CASE, MODELS, QUICK
+
+
+@pytest.fixture(scope="module")
+def cell(tmp_path_factory: pytest.TempPathFactory) -> Cell:
+    return Cell(CASE, 8, 0, replace(QUICK, pool_masks=16, candidates=4, rounds=1), MODELS, Stages(tmp_path_factory.mktemp("s")))
+
+
+def keys(pairs) -> list[tuple[bytes, bytes, bool]]:
+    return sorted((pair.chosen.tobytes(), pair.rejected.tobytes(), pair.is_real) for pair in pairs)
+
+
+def test_variants_choose_pairs_as_they_say(cell: Cell):
+    whole = chosen_pairs(cell, Variant("all", margin=0.0))
+    real = {example.image.tobytes() for example in cell.real}
+    assert {pair.chosen.tobytes() in real for pair in whole if pair.is_real} == {True}
+    assert keys(chosen_pairs(cell, Variant("real", margin=0.0, real_share=1.0))) == keys(p for p in whole if p.is_real)
+    assert not any(pair.is_real for pair in chosen_pairs(cell, Variant("made", margin=0.0, real_share=0.0)))
+    half = chosen_pairs(cell, Variant("half", margin=0.0, real_share=0.5))
+    assert sum(pair.is_real for pair in half) * 2 == len(half) > 0
+    assert len(chosen_pairs(cell, Variant("few", margin=0.0, num_pairs=5))) == 5
+    flipped = chosen_pairs(cell, Variant("wrong", margin=0.0, flipped=0.25))
+    exchanged = sum(one.chosen is two.rejected and one.rejected is two.chosen for one, two in zip(flipped, whole, strict=True))
+    assert exchanged == round(0.25 * len(whole))
+    assert len(chosen_pairs(cell, Variant("strict", margin=2.0))) == sum(pair.is_real for pair in whole)
+
+
+def test_votes_order_by_the_judge_and_two_candidates_are_two(cell: Cell):
+    masks, rows, _ = cell.pool(0)
+    flat, asked = [image for row in rows for image in row], [label_map for label_map, _ in masks for _ in rows[0]]
+    judged = np.array([one.mean for one in cell.scorer("judge").fidelity(flat, asked)]).reshape(len(rows), 4)
+    made = [pair for pair in chosen_pairs(cell, Variant("votes", margin=0.0, judged_by="votes")) if not pair.is_real]
+    best = {rows[index][int(judged[index].argmax())].tobytes() for index in range(len(rows))}
+    assert {pair.chosen.tobytes() for pair in made} <= best
+    allowed = {image.tobytes() for row in rows for image in row[:2]}
+    assert {pair.rejected.tobytes() for pair in chosen_pairs(cell, Variant("two", margin=0.0, candidates=2))} <= allowed
+
+
+def test_each_variant_is_measured_once_on_masks_of_no_pair(cell: Cell, monkeypatch: pytest.MonkeyPatch):
+    wanted = [variant for variant in VARIANTS if variant.name in ("default", "KTO", "plain DPO, learning rate 1e-3")]
+    result = ablations.run([cell], wanted, note=lambda text: None)
+    assert list(result["variants"]) == [variant.name for variant in wanted]
+    for (row,) in result["variants"].values():
+        assert len(row["gain"]) == len(row["win_rate"]) == 3 and row["passes"] is (not row["reasons"])
+
+    def never(*args, **more):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(ablations, "PairTrainer", never)
+    assert ablations.run([cell], wanted, note=lambda text: None) == result
+    pool = {label_map.tobytes() for label_map, _ in cell.pool_masks(0)}
+    fresh = [label_map for label_map, _ in cell.masks(ablations.FRESH_MASKS, first=ablations.FIRST_FRESH)]
+    assert sum(label_map.tobytes() in pool for label_map in fresh) == 0
+
+
+def test_names_are_unique_and_settings_exist():
+    from saadi.alignment.trainer import AlignmentConfig
+
+    assert len({variant.name for variant in VARIANTS}) == len(VARIANTS) >= 20
+    for variant in VARIANTS:
+        replace(AlignmentConfig(), **{name: value for name, value in variant.config.items() if name != "beta_per_value"})
