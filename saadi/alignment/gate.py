@@ -19,6 +19,8 @@ from saadi.alignment.limits import (
 )
 from saadi.downstream.metrics import agreement, mean_over_asked
 from saadi.downstream.segmenter import Segmenter
+from saadi.engines.base import Engine, Region, named_region
+from saadi.errors import BadInputError
 from saadi.masks import fit_to
 from saadi.records import IGNORE, Image, LabelMap
 
@@ -72,6 +74,8 @@ class Gate:
     real: Sequence[Image]
     """Held-out real images."""
     training: Sequence[Image]
+    pictures: Sequence[Image] | None = None
+    """One per label map: what a generator that needs a picture paints into."""
     _real_features: NDArray[np.float32] = field(init=False)
     _training_features: NDArray[np.float32] = field(init=False)
     _real_appearance: NDArray[np.float32] = field(init=False)
@@ -83,6 +87,19 @@ class Gate:
         self._training_features = quality.standardised(self.judge.features(list(self.training)), raw)
         self._raw_appearance = quality.appearance(self.real)
         self._real_appearance = quality.standardised(self._raw_appearance, self._raw_appearance)
+
+    def regions(self, engine: Engine) -> list[Region] | None:
+        """What an engine makes anew under each label map; None = whole images.
+
+        Raises:
+            BadInputError: The engine needs pictures, and this gate has none.
+        """
+        if not engine.needs_picture:
+            return None
+        if self.pictures is None:
+            raise BadInputError("this generator paints into pictures; masks alone cannot test it, take those of real images")
+        return [named_region(label_map, picture, side=engine.resolution)
+                for label_map, picture in zip(self.label_maps, self.pictures, strict=True)]  # fmt: skip
 
     def read(self, images: Sequence[Image]) -> Reading:
         """Measure images, one per label map in order."""

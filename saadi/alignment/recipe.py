@@ -35,7 +35,7 @@ from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair
 from saadi.datasets.real import real_pairs
 from saadi.downstream.scoring import load_scorers
 from saadi.engines import checkpoints, lora, weights
-from saadi.engines.base import TrainableEngine
+from saadi.engines.base import Region, TrainableEngine
 from saadi.engines.fitting import load_engine
 from saadi.errors import AlignmentStoppedError, CancelledError, TooFewError
 from saadi.jobs import JobContext, Outcome, Report
@@ -103,9 +103,11 @@ def align(
     """
     began = time.monotonic()
     # The reference's images on the gate's label maps: what every checkpoint is compared with.
+    regions = gate.regions(engine) if engine.needs_picture else None
     before = engine.generate(
         gate.label_maps,
         seeds,
+        regions=regions,
         adapter=parent,
         adapter_scale=parent_scale,
         on_step=lambda step, total: report(0, config.num_steps, f"drawing the old model's images ({step} of {total})"),
@@ -150,8 +152,8 @@ def align(
                     continue
             # A checkpoint: new images on the fixed label maps and seeds, measured against the reference.
             after, present, verdict, row = _check(
-                engine, trainer, gate, reference, seeds, report, train_accuracy=float(np.mean(accuracies)), show=show
-            )
+                engine, trainer, gate, reference, seeds, report, regions=regions, train_accuracy=float(np.mean(accuracies)),
+                show=show)  # fmt: skip
             due = False
             history.append(row)
             if verdict.passed and (best is None or verdict.dice_gain[0] > best.verdict.dice_gain[0]):
@@ -191,6 +193,7 @@ def _check(
     seeds: Sequence[int],
     report: Report,
     *,
+    regions: Sequence[Region] | None,
     train_accuracy: float,
     show: Callable[[Image], str] | None,
 ) -> tuple[list[Image], Reading, Verdict, dict[str, Any]]:
@@ -200,6 +203,7 @@ def _check(
     after = engine.generate(
         gate.label_maps,
         seeds,
+        regions=regions,
         on_step=lambda step, total: report(
             trainer.step, steps, f"checking step {trainer.step} on fixed masks ({step} of {total})"
         ),
@@ -319,8 +323,11 @@ def anchors(store: Store, project: Project, *, side: int) -> list[tuple[Image, L
     return list(zip(*real_pairs(store, project, "train", limit=MAX_ANCHORS, side=side), strict=True))
 
 
-def gate_label_maps(store: Store, project: Project, *, count: int, exclude: set[str]) -> list[LabelMap]:
+def gate_label_maps(store: Store, project: Project, *, count: int, exclude: set[str]) -> list[tuple[str, bool]]:
     """Label maps that no pair uses: of the validation split, then unused ones of the training split, then mirrored ones.
+
+    Returns:
+        (blob, whether it is to be mirrored) each.
 
     Raises:
         TooFewError: The project has fewer than four label maps in all.
@@ -328,16 +335,31 @@ def gate_label_maps(store: Store, project: Project, *, count: int, exclude: set[
     validation = [record.blob for record in store.label_maps(project.id, splits=["val"])]
     training = [record.blob for record in store.label_maps(project.id, splits=["train"])]
     unused = list(dict.fromkeys(blob for blob in [*validation, *training] if blob not in exclude))
-    chosen = [store.blobs.label_map(blob) for blob in unused[:count]]
-    mirrored = list(dict.fromkeys([*unused, *training]))[: count - len(chosen)]
-    chosen += [np.ascontiguousarray(store.blobs.label_map(blob)[:, ::-1]) for blob in mirrored]
+    chosen = [(blob, False) for blob in unused[:count]]
+    chosen += [(blob, True) for blob in dict.fromkeys([*unused, *training])][: count - len(chosen)]
     if len(chosen) < 4:
         raise TooFewError(f"{len(chosen)} label maps to check the new model on, 4 needed; import or draw {4 - len(chosen)} more")
     return chosen
 
 
-def build_gate(store: Store, project: Project, *, count: int, exclude: set[str]) -> Gate:
-    """The gate of a project: its selector and judge, unused label maps, held-out real images."""
+def _turned(pixels: np.ndarray, is_mirrored: bool) -> np.ndarray:
+    return np.ascontiguousarray(pixels[:, ::-1]) if is_mirrored else pixels
+
+
+def _pictures(store: Store, project: Project, chosen: Sequence[tuple[str, bool]]) -> list[Image]:
+    """The real images that label maps belong to, at the project's side."""
+    blobs = {image.id: image.blob for image in store.images(project.id, splits=["train", "val"])}
+    of = {record.blob: blobs[record.image_id] for record in store.label_maps(project.id, splits=["train", "val"])
+          if record.image_id in blobs}  # fmt: skip
+    return [_turned(fit_image_to(store.blobs.image(of[blob]), side=project.resolution), mirrored) for blob, mirrored in chosen]
+
+
+def build_gate(store: Store, project: Project, *, count: int, exclude: set[str], with_pictures: bool = False) -> Gate:
+    """The gate of a project: its selector and judge, unused label maps, held-out real images.
+
+    Args:
+        with_pictures: Also the real images of the label maps, for a generator that paints into pictures.
+    """
     scorers = {model.kind: segmenter for model, segmenter in load_scorers(store, project)}
     if len(scorers) < 2:
         raise TooFewError("this project has no selector and judge yet; run `train-scorer` first")
@@ -345,8 +367,10 @@ def build_gate(store: Store, project: Project, *, count: int, exclude: set[str])
     training = real_pairs(store, project, "train", limit=MAX_REAL, side=side)[0]
     real = real_pairs(store, project, "val", limit=MAX_REAL, side=side)[0]
     scaled = {"training": training, "real": real if len(real) >= 8 else training}
+    chosen = gate_label_maps(store, project, count=count, exclude=exclude)
     return Gate(
-        label_maps=gate_label_maps(store, project, count=count, exclude=exclude),
+        label_maps=[_turned(store.blobs.label_map(blob), mirrored) for blob, mirrored in chosen],
+        pictures=_pictures(store, project, chosen) if with_pictures else None,
         selector=scorers["selector"],
         judge=scorers["judge"],
         num_classes=len(project.classes),
@@ -363,7 +387,8 @@ def run_job(context: JobContext) -> Outcome:
     project, pair_set = store.project(order["project_id"]), store.pair_set(order["pair_set_id"])
     parent = store.adapter(order["parent_id"]) if order["parent_id"] is not None else None
     engine = load_engine(store, project, model_id=order["model_id"])
-    gate = build_gate(store, project, count=order["gate_masks"], exclude={pair.label_map_blob for pair in pair_set.pairs})
+    used = {pair.label_map_blob for pair in pair_set.pairs}
+    gate = build_gate(store, project, count=order["gate_masks"], exclude=used, with_pictures=engine.needs_picture)
     config = AlignmentConfig(
         num_steps=order["steps"],
         batch_size=order["batch_size"],
@@ -406,8 +431,9 @@ def run_job(context: JobContext) -> Outcome:
     file = store.files.put(weights.to_bytes(found.state))
     # A resumed run has no pictures of its best checkpoint; they need an engine to which no adapter is attached.
     shown = gate.label_maps[:TRIAL_PAIRS]
+    regions = gate.regions(engine)
     after = found.after or load_engine(store, project, model_id=order["model_id"]).generate(
-        shown, seeds[: len(shown)], adapter=store.files.path(file)
+        shown, seeds[: len(shown)], adapter=store.files.path(file), regions=regions[: len(shown)] if regions else None
     )
     old = [store.blobs.put_image(image) for image in found.before[:TRIAL_PAIRS]]
     new = [store.blobs.put_image(image) for image in after[:TRIAL_PAIRS]]

@@ -32,13 +32,29 @@ def _order(kind: type[orders.Order], **values: Any) -> Build:
 def fit(name: ProjectArgument, steps: int | None = None, minutes: float | None = None,
         from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Do not start from the weights in use.")] = False,
         batch_size: int | None = None, learning_rate: float | None = None, seed: int | None = None,
+        engine: Annotated[str | None, typer.Option(help="compact (default) or stable-diffusion, for a GPU.")] = None,
+        base: Annotated[str | None, typer.Option(help="Stable Diffusion: folder in diffusers layout, or hub id in the "
+                                                      "cache.")] = None,
+        mode: Annotated[str | None, typer.Option(help="inpainting (default): paint into pictures; controlnet: whole "
+                                                      "scenes.")] = None,
+        full: Annotated[bool, typer.Option("--full", help="Train the whole U-Net instead of a LoRA adapter.")] = False,
+        rank: Annotated[int | None, typer.Option(help="Rank of the LoRA adapter.")] = None,
+        controlnet: Annotated[str | None, typer.Option(help="Folder of a ControlNet to start from.")] = None,
+        prompt: Annotated[str | None, typer.Option(help="{classes} becomes the names of the classes in the mask.")] = None,
+        saves_memory: Annotated[bool, typer.Option("--saves-memory", help="Slower, with less memory (checkpointing).")] = False,
         detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Fit the generator to the project's own training images."""
     if steps is not None and minutes is not None:
         raise typer.BadParameter("give --steps or --minutes, not both")
     build = _order(orders.FitOrder, steps=steps, minutes=minutes, from_scratch=from_scratch, batch_size=batch_size,
-                   learning_rate=learning_rate, seed=seed)
+                   learning_rate=learning_rate, seed=seed, engine=engine, base=_absolute(base), mode=mode, full=full,
+                   lora_rank=rank, controlnet=_absolute(controlnet), prompt=prompt, saves_memory=saves_memory)
     run_order(home_of(home), name, build, detach=detach, as_json=as_json)
+
+
+def _absolute(name: str | None) -> str | None:
+    """A folder's full path, because the worker runs elsewhere; an id of the hub as it is."""
+    return str(Path(name).expanduser().resolve()) if name and Path(name).expanduser().exists() else name
 
 
 def train_scorer(name: ProjectArgument, steps: int | None = None, batch_size: int | None = None, seed: int | None = None,
