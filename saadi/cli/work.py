@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -19,7 +19,8 @@ Build = Callable[[Store, Project], orders.Order]
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the program."""
-    for command in (fit, train_scorer, generate, score, sample_map, pairs, align, adapters, curate, export, verify):
+    for command in (fit, train_scorer, generate, score, sample_map, pairs, align, adapters, adapter_export, curate, export,
+                    verify):
         app.command(command.__name__.replace("_", "-"))(command)
 
 
@@ -155,6 +156,23 @@ def adapters(name: ProjectArgument,
              "metrics": item.metrics, "created_at": item.created_at} for item in found]
     answer({"in_use": in_use.id if in_use else None, "adapters": rows}, as_json=as_json,
            lines=lambda: [f"{item['id']:>4}  {item['name']:<6} {item['state']}" for item in rows] or ["no adapters yet"])
+
+
+def adapter_export(name: ProjectArgument,
+                   adapter_id: Annotated[int, typer.Argument(metavar="ID", help="Number of the version; see `saadi adapters`.")],
+                   out: Annotated[Path, typer.Option("--out", help="New or empty folder.")],
+                   format: Annotated[str, typer.Option("--format", help="peft or diffusers")] = "peft",
+                   home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Write a version as a folder that peft or diffusers loads."""
+    if format not in ("peft", "diffusers"):
+        raise typer.BadParameter(f"--format is peft or diffusers, got {format!r}")
+    with Store.open(home_of(home)) as store:
+        adapter = _own_adapter(store, store.project(name), adapter_id)
+        from saadi.exports.adapters import export_adapter  # torch takes seconds
+
+        files = export_adapter(store, adapter, format=cast(Any, format), out_dir=out, actor=config.user_name())
+    answer({"adapter": adapter.id, "name": adapter.name, "format": format, "files": files}, as_json=as_json,
+           lines=lambda: [f"{adapter.name} as {format}: {', '.join(files)}"])
 
 
 def _own_adapter(store: Store, project: Project, adapter_id: int) -> Adapter:
