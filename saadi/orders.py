@@ -141,14 +141,14 @@ class FitOrder(Order):
         need_segmentation(store, self.project_id)
         if self.steps is not None and self.minutes is not None:
             raise BadInputError(f"steps or minutes, not both; got {self.steps} steps and {self.minutes:g} minutes")
+        if self.engine == "stable-diffusion":
+            self.weights_on_disk(store).need_side(store.project(self.project_id).resolution)
         usable = len(store.label_maps(self.project_id, splits=["train"]))
         if usable < MIN_IMAGES_TO_FIT:
             raise TooFewError(
                 f"{usable} training images with a label map, {MIN_IMAGES_TO_FIT} needed to fit; "
                 f"import or draw {MIN_IMAGES_TO_FIT - usable} more"
             )
-        if self.engine == "stable-diffusion":
-            self.weights_on_disk(store).need_side(store.project(self.project_id).resolution)
 
     def weights_on_disk(self, store: Store) -> pretrained.Pretrained:
         """The weights to start from.
