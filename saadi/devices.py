@@ -54,7 +54,7 @@ def release_memory() -> None:
 def fast_dtype(on: torch.device) -> torch.dtype:
     """bfloat16 where it is native (AMX or AVX512-bf16 CPUs, CUDA from Ampere), else float32: emulated bf16 is slower."""
     if on.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     # AMX gives 3-4 times fp32 when tensors are channels_last as well; plain AVX512-bf16 still gains.
     is_native = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.bfloat16 if is_native and _has_bf16_dot() else torch.float32

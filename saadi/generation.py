@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +15,7 @@ from saadi.config import Home
 from saadi.curation import describe_images
 from saadi.downstream import scoring
 from saadi.engines.base import SAMPLING_BATCH, SEAM_PX, Engine, PreviewCallback, Region, StepCallback, named_region
-from saadi.engines.loading import engine_from_file
+from saadi.engines.loading import kept_engine
 from saadi.errors import NotFoundError
 from saadi.jobs import JobContext, Outcome, Report, silent
 from saadi.orders import Inpaint
@@ -26,19 +23,13 @@ from saadi.previews import Previews
 from saadi.records import Adapter, LabelMapRecord, Model, Project, Sample
 from saadi.store import Store
 from saadi.store.candidates import sample_recipe
-from saadi.store.connection import dump
 
 log = structlog.get_logger()
 
 
-@lru_cache(maxsize=2)
-def _engine(architecture: str, file: str) -> Engine:
-    return engine_from_file(json.loads(architecture), Path(file))
-
-
 def warm_engine(store: Store, model: Model) -> Engine:
     """The engine of a model, kept in memory: reading and preparing its weights takes a second, large ones take longer."""
-    return _engine(dump(model.architecture), str(store.files.path(model.file)))
+    return kept_engine(model.architecture, store.files.path(model.file))
 
 
 def warm_up(home: Home) -> None:

@@ -12,6 +12,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from saadi.engines import pretrained
 from saadi.engines.stable_diffusion import StableDiffusionEngine
+from saadi.records import LabelClass, Project
+from saadi.store import Store
 from tests import tiny
 
 SIDE = 32
@@ -74,3 +76,16 @@ def architecture(base: Path, *, mode: str = "inpainting", **changes: Any) -> dic
 def engine(base: Path, *, mode: str = "inpainting", **changes: Any) -> StableDiffusionEngine:
     torch.manual_seed(0)
     return StableDiffusionEngine(architecture(base, mode=mode, **changes), device=tiny.CPU)
+
+
+def project(store: Store) -> Project:
+    """24 invented scenes of six patients, larger than the project works at, without a generator."""
+    classes = [LabelClass(index, name, f"#00000{index}") for index, name in enumerate(CLASS_NAMES)]
+    made = store.create_project("sd", task="segmentation", classes=classes, resolution=SIDE, actor="test")
+    for seed in range(24):
+        image, label_map = tiny.scene(seed, side=2 * SIDE)
+        split = "train" if seed < 12 else "val" if seed < 20 else "test"
+        store.add_image(made.id, blob=store.blobs.put_image(image), size=(2 * SIDE, 2 * SIDE), group_id=f"p{seed % 6}",
+                        split=split, source_name=str(seed), label_map_blob=store.blobs.put_label_map(label_map),
+                        actor="test")  # fmt: skip
+    return made

@@ -18,7 +18,7 @@ from saadi.datasets.real import real_pairs
 from saadi.engines import checkpoints, lora, samplers, shipped, weights
 from saadi.engines.base import TrainableEngine
 from saadi.engines.compact import NUM_EXTRAS, CompactEngine, default_architecture, one_hot
-from saadi.engines.loading import engine_from_file
+from saadi.engines.loading import engine_from_file, forget_engines
 from saadi.errors import WeightsError
 from saadi.jobs import JobContext, Outcome, Report
 from saadi.records import Image, LabelMap, Project
@@ -391,10 +391,12 @@ def sweep_samplers(
 
 
 def load_engine(store: Store, project: Project, *, model_id: int | None = None) -> TrainableEngine:
-    """The project's active generator (or another version of it)."""
+    """The project's active generator (or another version of it), to be trained or measured."""
     model = store.model(model_id) if model_id is not None else store.active_model(project.id, "engine")
     if model is None:
         raise WeightsError(f"project {project.name} has no generator yet; run `fit` first")
+    if model.architecture.get("engine") == "stable-diffusion":
+        forget_engines()  # twice the same large weights would fill an accelerator
     return engine_from_file(model.architecture, store.files.path(model.file))
 
 
@@ -404,6 +406,7 @@ def run_job(context: JobContext) -> Outcome:
     if context.params.get("engine") == "stable-diffusion":
         from saadi.engines import stable_diffusion_fitting
 
+        forget_engines()
         return stable_diffusion_fitting.run_job(context)
     store, order = context.store, context.params
     project = store.project(order["project_id"])

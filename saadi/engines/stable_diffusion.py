@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -57,12 +57,12 @@ class StableDiffusionEngine:
         state: dict[str, Tensor] | None = None,
         *,
         device: torch.device | None = None,
-        trains_unet: bool = False,
+        fits: Literal["adapter", "unet"] | None = None,
     ) -> None:
         """
         Args:
             state: What a fit has learnt (names begin with LORA, UNET or CONTROLNET); None = the base weights.
-            trains_unet: All weights of the U-Net will be trained, so they stay float32 on every device.
+            fits: What is to be trained, beside a ControlNet; what is trained as a whole stays float32. None = neither.
 
         Raises:
             WeightsError: The base weights are missing or others than those that were fitted.
@@ -79,7 +79,7 @@ class StableDiffusionEngine:
             raise WeightsError(f"the weights in {found.name} are not those that this generator was fitted on; put the former "
                                "ones back, or fit again")  # fmt: skip
         self.parts = parts.Parts(found, self.device)
-        self._networks = self._built(parts.read_unet(found), state or {}, trains_unet=trains_unet)
+        self._networks = self._built(parts.read_unet(found), state or {}, fits)
         self._sampling: tuple[tuple[Path | None, float], Networks] | None = None
 
     @classmethod
@@ -87,8 +87,8 @@ class StableDiffusionEngine:
         """Raises: WeightsError: the file is damaged or belongs to another architecture."""
         return cls(architecture, weights.read(file), device=device)
 
-    def _built(self, unet: Any, state: dict[str, Tensor], *, trains_unet: bool) -> Networks:
-        """U-Net and ControlNet with what a fit has learnt, frozen; in half precision on an accelerator."""
+    def _built(self, unet: Any, state: dict[str, Tensor], fits: str | None) -> Networks:
+        """U-Net and ControlNet with what a fit has learnt, frozen; half precision on an accelerator, unless they are fitted."""
         by_kind = {kind: {name.removeprefix(kind): tensor for name, tensor in state.items() if name.startswith(kind)}
                    for kind in (LORA, UNET, CONTROLNET)}  # fmt: skip
         if sum(map(len, by_kind.values())) != len(state):
@@ -103,10 +103,10 @@ class StableDiffusionEngine:
                 weights.load_state(controlnet, by_kind[CONTROLNET])
         if by_kind[LORA]:
             unet = lora.merged(lora.wrap(unet, by_kind[LORA], file=Path("fit")))
-        dtype = torch.float32 if trains_unet or self.device.type == "cpu" else devices.fast_dtype(self.device)
+        half = torch.float32 if self.device.type == "cpu" else devices.fast_dtype(self.device)
         made = Networks(
-            parts.placed(parts.frozen(unet), self.device, dtype),
-            parts.placed(parts.frozen(controlnet), self.device, torch.float32) if controlnet is not None else None,
+            parts.placed(parts.frozen(unet), self.device, torch.float32 if fits == "unet" else half),
+            controlnet and parts.placed(parts.frozen(controlnet), self.device, torch.float32 if fits else half),
         )
         if self.architecture.get("saves_memory"):
             for network in filter(None, (made.unet, made.controlnet)):
@@ -253,7 +253,7 @@ class StableDiffusionEngine:
             if adapter is not None and lora.is_attached(unet):
                 raise WeightsError("an adapter is attached to this engine already; load a fresh one to use another")
             self._sampling = None  # two copies at once may be more than a small GPU holds
-            dtype = devices.fast_dtype(self.device)
+            dtype = self._sampling_dtype()
             if adapter is not None or lora.is_attached(unet) or unet.dtype != dtype:
                 unet = copy.deepcopy(unet)
                 if lora.is_attached(unet):
@@ -266,6 +266,11 @@ class StableDiffusionEngine:
                 controlnet = self._fast(copy.deepcopy(controlnet), dtype)
             self._sampling = (key, Networks(unet, controlnet))
         return self._sampling[1]
+
+    def _sampling_dtype(self) -> torch.dtype:
+        """bfloat16 where it is fast; GPUs before Ampere sample in float16, as these weights are published in it."""
+        fast = devices.fast_dtype(self.device)
+        return torch.float16 if self.device.type == "cuda" and fast == torch.float32 else fast
 
     def _fast(self, network: Any, dtype: torch.dtype) -> Any:
         made = parts.frozen(parts.placed(network, self.device, dtype))

@@ -272,7 +272,7 @@ def run_job(context: JobContext) -> Outcome:
         architecture["controlnet"], state = _from_folder(order.controlnet)
     start = {name.removeprefix(LORA): tensor for name, tensor in state.items() if name.startswith(LORA)}
     rest = {name: tensor for name, tensor in state.items() if not name.startswith(LORA)}
-    engine = StableDiffusionEngine(architecture, rest, trains_unet=order.full)
+    engine = StableDiffusionEngine(architecture, rest, fits="unet" if order.full else "adapter")
     images, label_maps = real_pairs(store, project, "train", side=engine.resolution)
     config = FitConfig(
         num_steps=order.steps,

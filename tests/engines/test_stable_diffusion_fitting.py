@@ -10,6 +10,9 @@ import pytest
 import torch
 
 from saadi import inpainting, orders, pairing
+from saadi.alignment.gate import Gate, Reading
+from saadi.alignment.recipe import align, build_gate
+from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair
 from saadi.config import Home
 from saadi.engines import weights
 from saadi.engines.base import named_region
@@ -19,8 +22,9 @@ from saadi.engines.stable_diffusion_fitting import SAMPLER, FitConfig, Trainer, 
 from saadi.engines.stable_diffusion_parts import new_controlnet, read_controlnet
 from saadi.errors import BadInputError, CancelledError, WeightsError
 from saadi.jobs import run_worker, silent
+from saadi.masks import fit_to
 from saadi.orders import AlignOrder, FitOrder, GenerateOrder, TrainScorerOrder, order, place
-from saadi.records import Job, LabelClass, Project
+from saadi.records import Job, Project
 from saadi.store import Store
 from saadi.worker import HANDLERS
 from tests import builders, tiny, tiny_diffusion
@@ -28,7 +32,6 @@ from tests import builders, tiny, tiny_diffusion
 SIDE = tiny_diffusion.SIDE
 MODES = ("inpainting", "controlnet")
 CONFIG = FitConfig(num_steps=4, batch_size=2, lora_rank=2, sample_every=0)
-CLASSES = [LabelClass(index, name, "#00000" + str(index)) for index, name in enumerate(tiny_diffusion.CLASS_NAMES)]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +43,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def trainer_on(base: Path, mode: str, config: FitConfig = CONFIG) -> tuple[Trainer, TrainingSet]:
     torch.manual_seed(0)
     architecture = tiny_diffusion.architecture(base, mode=mode)
-    engine = StableDiffusionEngine(architecture, device=tiny.CPU, trains_unet=config.lora_rank is None)
+    engine = StableDiffusionEngine(architecture, device=tiny.CPU, fits="unet" if config.lora_rank is None else "adapter")
     return Trainer(engine, config), TrainingSet(*tiny.scenes(8, side=SIDE), engine=engine)
 
 
@@ -145,14 +148,7 @@ def test_sometimes_one_class_alone_is_painted_and_named(bases):
 @pytest.fixture
 def filled(store: Store) -> Project:
     """A project of 24 invented scenes without a generator."""
-    project = store.create_project("sd", task="segmentation", classes=CLASSES, resolution=SIDE, actor="test")
-    for seed in range(24):
-        image, label_map = tiny.scene(seed, side=2 * SIDE)  # larger than the project works at
-        store.add_image(
-            project.id, blob=store.blobs.put_image(image), size=(2 * SIDE, 2 * SIDE), group_id=f"p{seed % 6}",
-            split="train" if seed < 12 else "val" if seed < 20 else "test", source_name=str(seed),
-            label_map_blob=store.blobs.put_label_map(label_map), actor="test")  # fmt: skip
-    return project
+    return tiny_diffusion.project(store)
 
 
 def run(store: Store, home: Home, kind: type[orders.Order], **values: object) -> Job:
@@ -210,6 +206,58 @@ def test_the_whole_loop(
     store.accept_adapter(adapter.id, project_id=filled.id, actor="lead")
     again = run(store, home, GenerateOrder, project_id=filled.id, count=1, candidates=1)
     assert store.sample(again.result["sample_ids"][0]).adapter_id == adapter.id
+
+
+class PassingGate(Gate):
+    """Reads the images that it is given, and finds each set better than the one before."""
+
+    def __post_init__(self) -> None:
+        self.seen: list[list[np.ndarray]] = []
+
+    def read(self, images: list[np.ndarray]) -> Reading:
+        self.seen.append(images)
+        dice = (0.5 + 0.1 * len(self.seen),) * len(images)
+        flat = (1.0,) * len(images)
+        return Reading(dice=dice, selector_dice=dice, feature_distance=1.0, appearance_distance=1.0, feature_left_out=flat,
+                       appearance_left_out=flat, vendi=5.0, nearest=2.0)  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_adapter_that_passes_the_gate_makes_the_images_it_was_judged_by(bases, mode, tmp_path):
+    images, label_maps = tiny.scenes(8, side=SIDE)
+    pairs = [TrainingPair(label_map, image, np.where((label_map > 0)[..., None], 255 - image, image), 1.0, True, str(index))
+             for index, (image, label_map) in enumerate(zip(images, label_maps, strict=True))]  # fmt: skip
+    gate = PassingGate(label_maps, None, None, 3, images, images, pictures=images)
+    config = AlignmentConfig(num_steps=3, gate_every=3, batch_size=2, lora_rank=2, learning_rate=3e-3)
+    found = align(tiny_diffusion.engine(bases[mode], mode=mode), pairs, gate, config, silent, seeds=range(8))
+    assert found.verdict.passed and found.step == 3
+    file = tmp_path / "adapter.safetensors"
+    file.write_bytes(weights.to_bytes(found.state))
+    fresh = tiny_diffusion.engine(bases[mode], mode=mode)
+    made = fresh.generate(label_maps, range(8), adapter=file, regions=gate.regions(fresh))
+    np.testing.assert_array_equal(made, found.after)
+    np.testing.assert_array_equal(fresh.generate(label_maps, range(8), regions=gate.regions(fresh)), found.before)
+    assert not np.array_equal(found.before, found.after)
+    second = PairTrainer(fresh, pairs, config, parent=file)  # the next round starts from it and is compared with it
+    assert second.train_step()["accuracy"] == 0.5
+
+
+def test_masks_alone_do_not_test_a_generator_that_paints_into_pictures(bases):
+    gate = PassingGate(tiny.scenes(4, side=SIDE)[1], None, None, 3, [], [])
+    with pytest.raises(BadInputError, match="masks alone cannot test it"):
+        gate.regions(tiny_diffusion.engine(bases["inpainting"]))
+    assert gate.regions(tiny_diffusion.engine(bases["controlnet"], mode="controlnet")) is None
+
+
+def test_gate_pictures_are_those_of_their_masks_mirrored_alike(store: Store, home: Home, filled: Project):
+    run(store, home, TrainScorerOrder, project_id=filled.id, steps=2, batch_size=4)
+    gate = build_gate(store, filled, count=24, exclude=set(), with_pictures=True)
+    assert len(gate.pictures) == len(gate.label_maps) == 24
+    for picture, label_map in zip(gate.pictures, gate.label_maps, strict=True):
+        asked = named_region(label_map, picture, side=SIDE).weight == 1
+        green = picture[..., 1].astype(int) - picture[..., 0] > 20  # the organ's colour
+        organ = fit_to(label_map, size=(SIDE, SIDE)) == 1
+        assert (green & organ).sum() > 0.7 * organ.sum() and asked[organ].all()
 
 
 def test_a_second_fit_goes_on_from_the_first_and_needs_no_folder(store: Store, home: Home, filled: Project, bases):

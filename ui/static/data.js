@@ -3,6 +3,7 @@ import { DataForms, text } from "./data_forms.js";
 import { VirtualGrid } from "./grid.js";
 import {
   act,
+  ApiError,
   badge,
   emit,
   get,
@@ -129,8 +130,8 @@ class DataTab {
           const { job } = await order("fit", byEngine());
           toast(job.before ? `Fitting the generator: in the queue, ${plural(job.before, "job")} before it.` : "Fitting the generator: started.");
         } catch (error) {
-          if (this.engine.input.value !== "compact") this.missing.textContent = error.message; // stays, so that its command can be copied
-          throw error;
+          if (this.engine.input.value === "compact" || !(error instanceof ApiError)) throw error;
+          this.missing.textContent = error.message; // stays, so that its command can be copied
         }
       });
     return h(
