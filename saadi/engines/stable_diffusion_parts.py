@@ -79,7 +79,7 @@ class Parts:
         """Pixels per latent."""
         self._latents: OrderedDict[bytes, Tensor] = OrderedDict()
         self._texts: dict[str, Tensor] = {}
-        self._encoder: tuple[Any, nn.Module] | None = None
+        self._encoder: tuple[Any, Any] | None = None
 
     def sampler(self, name: str, steps: int) -> Any:
         """A fresh diffusers scheduler that takes estimates of the clean latents.
@@ -126,12 +126,13 @@ class Parts:
         """(B, tokens, width) float32 embeddings; each prompt is computed once."""
         for prompt in set(prompts) - self._texts.keys():
             tokenizer, encoder = self._text_encoder()
-            ids = tokenizer(prompt, padding="max_length", max_length=tokenizer.model_max_length, truncation=True,
-                            return_tensors="pt").input_ids  # fmt: skip
+            # Some tokenizers know no limit of their own.
+            length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
+            ids = tokenizer(prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
             self._texts[prompt] = encoder(ids).last_hidden_state[0].float()
         return torch.stack([self._texts[prompt] for prompt in prompts]).to(self.device)
 
-    def _text_encoder(self) -> tuple[Any, nn.Module]:
+    def _text_encoder(self) -> tuple[Any, Any]:
         """On the CPU: a handful of short prompts is no work, and an accelerator's memory is dear."""
         if self._encoder is None:
             from transformers import CLIPTextModel, CLIPTokenizer

@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from saadi.engines import pretrained
 from saadi.errors import WeightsError
-from tests import tiny_diffusion
+from tests import tiny, tiny_diffusion
 
 
 @pytest.fixture(scope="session")
@@ -102,6 +104,33 @@ def test_half_precision_files_serve_where_there_are_no_others(base: Path) -> Non
         file.rename(file.with_name(f"{stem}.fp16.safetensors"))
     assert set(pretrained.find(str(base), mode="inpainting").variants.values()) == {"fp16"}
     tiny_diffusion.engine(base)
+
+
+def test_weights_as_they_were_published_years_ago_are_read(base: Path) -> None:
+    """Text encoder of transformers 4, attention of diffusers 0.6, and the scheduler of Stable Diffusion 1.5."""
+    [image], prompt = tiny.scenes(1, side=tiny_diffusion.SIDE)[0], ["a photo of organ"]
+    now = tiny_diffusion.engine(base)
+    file = base / "text_encoder/model.safetensors"
+    state = {f"text_model.{name}": tensor for name, tensor in load_file(file).items()}
+    state["text_model.embeddings.position_ids"] = torch.arange(tiny_diffusion.TOKENS)[None]
+    save_file(state, file, metadata={"format": "pt"})
+    old = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
+    file, renamed = base / "vae/diffusion_pytorch_model.safetensors", {}
+    for name, tensor in load_file(file).items():
+        for new, before in old.items():
+            name = name.replace(new, before) if ".attentions." in name else name
+        renamed[name] = tensor
+    assert any(".proj_attn." in name for name in renamed)
+    save_file(renamed, file, metadata={"format": "pt"})
+    (base / "scheduler/scheduler_config.json").write_text(json.dumps({
+        "_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0", "beta_end": 0.012, "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085, "num_train_timesteps": 1000, "set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1,
+        "trained_betas": None, "clip_sample": False}))  # fmt: skip
+    (base / "tokenizer/tokenizer_config.json").unlink()  # with it goes the limit of a prompt's length
+    then = tiny_diffusion.engine(base)
+    torch.testing.assert_close(then.parts.text(prompt), now.parts.text(prompt), rtol=0, atol=0)
+    torch.testing.assert_close(then.encode_images([image]), now.encode_images([image]), rtol=0, atol=0)
+    torch.testing.assert_close(then.parts.alphas, now.parts.alphas, rtol=0, atol=0)
 
 
 def test_another_kind_of_model_is_named(good: Path, base: Path, tmp_path: Path) -> None:

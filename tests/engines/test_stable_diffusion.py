@@ -306,6 +306,19 @@ def test_gradients_are_the_same_when_activations_are_computed_twice(bases, mode,
         torch.testing.assert_close(checkpointed[name], gradient, rtol=1e-3, atol=1e-4 * scale, msg=name)
 
 
+def test_checkpointing_changes_no_gradient_at_all(bases):
+    found = []
+    for saves_memory in (False, True):
+        engine, (images, label_maps) = made(bases, saves_memory=saves_memory), scenes(2)
+        policy = lora.attach(engine.denoiser, rank=2)
+        inputs = engine.encode_images(images), engine.encode_label_maps(label_maps, images), torch.full((2,), 0.5)
+        engine.errors(*inputs, torch.ones(2, 4, 4, 4)).sum().backward()
+        found.append({name: parameter.grad for name, parameter in policy.named_parameters() if parameter.requires_grad})
+    assert any(bool(gradient.any()) for gradient in found[0].values())
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, rtol=0, atol=0, msg=name)
+
+
 def test_adapted_layers_compute_what_peft_computes(bases, tmp_path):
     engine, (images, label_maps) = made(bases), scenes(2)
     policy = lora.attach(engine.denoiser, rank=2)

@@ -14,13 +14,14 @@ from saadi.alignment.gate import Gate, Reading
 from saadi.alignment.recipe import align, build_gate
 from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair
 from saadi.config import Home
-from saadi.engines import weights
+from saadi.engines import lora, weights
 from saadi.engines.base import named_region
 from saadi.engines.fitting import load_engine
 from saadi.engines.stable_diffusion import CONTROLNET, LORA, UNET, StableDiffusionEngine
 from saadi.engines.stable_diffusion_fitting import SAMPLER, FitConfig, Trainer, TrainingSet, draw_batch, fit
 from saadi.engines.stable_diffusion_parts import new_controlnet, read_controlnet
 from saadi.errors import BadInputError, CancelledError, WeightsError
+from saadi.evidence.fresh import measure_adapter
 from saadi.jobs import run_worker, silent
 from saadi.masks import fit_to
 from saadi.orders import AlignOrder, FitOrder, GenerateOrder, TrainScorerOrder, order, place
@@ -28,6 +29,7 @@ from saadi.records import Job, Project
 from saadi.store import Store
 from saadi.worker import HANDLERS
 from tests import builders, tiny, tiny_diffusion
+from ui.lineage import lineage
 
 SIDE = tiny_diffusion.SIDE
 MODES = ("inpainting", "controlnet")
@@ -185,6 +187,7 @@ def test_the_whole_loop(
         if mode == "inpainting":
             assert sample.source_blob == image.blob and inpainting.real_image_of(sample) == image.id
             assert not inpainting.is_part(sample)
+            assert lineage(store, sample)[1]["title"] == f"Only what the mask names, in real image {image.id}"
             part = named_region(store.blobs.label_map(record.blob), store.blobs.image(image.blob), side=SIDE)
             np.testing.assert_array_equal(store.blobs.image(sample.blob)[part.weight == 0], part.source[part.weight == 0])
     repeated = run(store, home, GenerateOrder, project_id=filled.id, count=10, candidates=3, seed=5)
@@ -196,7 +199,7 @@ def test_the_whole_loop(
         run(store, home, GenerateOrder, project_id=filled.id, count=12, candidates=4, seed=77)
         pair_set = pairing.build_pairs(store, filled.id, actor="test")
     job = run(store, home, AlignOrder, project_id=filled.id, pair_set_id=pair_set.id, steps=2, batch_size=2, gate_masks=4,
-              gate_every=1, learning_rate=3e-3)  # fmt: skip
+              gate_every=2, learning_rate=3e-3)  # fmt: skip
     curves = store.job_metrics(job.id)
     assert job.state in ("done", "failed") and [step for step, _ in curves["loss"]] == [1, 2], store.job_traceback(job.id)
     if job.state == "failed":
@@ -249,7 +252,7 @@ def test_masks_alone_do_not_test_a_generator_that_paints_into_pictures(bases):
     assert gate.regions(tiny_diffusion.engine(bases["controlnet"], mode="controlnet")) is None
 
 
-def test_gate_pictures_are_those_of_their_masks_mirrored_alike(store: Store, home: Home, filled: Project):
+def test_gate_pictures_are_those_of_their_masks_mirrored_alike(store: Store, home: Home, filled: Project, tmp_path: Path):
     run(store, home, TrainScorerOrder, project_id=filled.id, steps=2, batch_size=4)
     gate = build_gate(store, filled, count=24, exclude=set(), with_pictures=True)
     assert len(gate.pictures) == len(gate.label_maps) == 24
@@ -258,6 +261,16 @@ def test_gate_pictures_are_those_of_their_masks_mirrored_alike(store: Store, hom
         green = picture[..., 1].astype(int) - picture[..., 0] > 20  # the organ's colour
         organ = fit_to(label_map, size=(SIDE, SIDE)) == 1
         assert (green & organ).sum() > 0.7 * organ.sum() and asked[organ].all()
+    # The same for the evidence on unseen patients.
+    base = tiny_diffusion.folder(tmp_path / "sd")
+    made = tiny_diffusion.engine(base)
+    own = weights.to_bytes(lora.state(lora.attach(made.denoiser, rank=2)))
+    model = store.add_model(filled.id, kind="engine", architecture=made.architecture, file=store.files.put(weights.to_bytes({})),
+                            metrics={}, actor="test")  # fmt: skip
+    adapter = store.add_adapter(filled.id, model_id=model.id, parent_id=None, file=store.files.put(own), scale=1.0, config={},
+                                metrics={}, actor="test")  # fmt: skip
+    measured = measure_adapter(store, filled, adapter, num_masks=6)
+    assert measured["win_rate"] == 0.5 and measured["dice_before"] == measured["dice_after"]  # a fresh adapter changes nothing
 
 
 def test_a_second_fit_goes_on_from_the_first_and_needs_no_folder(store: Store, home: Home, filled: Project, bases):
