@@ -248,6 +248,8 @@ def run_job(context: JobContext) -> Outcome:
     project = store.project(order["project_id"])
     records = [store.label_map(label_map_id) for label_map_id in order["label_map_ids"]]
     model = store.model(order["model_id"])
+    if model.architecture.get("engine", "compact") != "compact":  # several GB, the first time
+        context.report(0, len(records) * order["candidates"], "reading the weights")
     wanted = plan(
         store,
         project,

@@ -411,20 +411,21 @@ def run_job(context: JobContext) -> Outcome:
         return str(store.files.path(store.files.put(weights.to_bytes(state))))
 
     try:
-        found = align(
-            engine,
-            training_pairs(store, pair_set, side=engine.resolution),
-            gate,
-            config,
-            context.report,
-            seeds=seeds,
-            anchors=anchors(store, project, side=engine.resolution),
-            folder=context.dir,
-            parent=store.files.path(parent.file) if parent else None,
-            parent_scale=parent.scale if parent else 1.0,
-            keep=keep,
-            show=store.blobs.put_image,
-        )
+        with devices.memory_told("align with a smaller --batch-size, or fit with --saves-memory"):
+            found = align(
+                engine,
+                training_pairs(store, pair_set, side=engine.resolution),
+                gate,
+                config,
+                context.report,
+                seeds=seeds,
+                anchors=anchors(store, project, side=engine.resolution),
+                folder=context.dir,
+                parent=store.files.path(parent.file) if parent else None,
+                parent_scale=parent.scale if parent else 1.0,
+                keep=keep,
+                show=store.blobs.put_image,
+            )
     except AlignmentStoppedError:
         context.keeps_checkpoint = False  # it ran to its end; to go on would end the same way
         raise

@@ -97,8 +97,7 @@ class StableDiffusionEngine:
             weights.load_state(unet, by_kind[UNET])
         controlnet = None
         if self.mode == "controlnet":
-            controlnet = parts.new_controlnet(unet) if "controlnet" not in self.architecture else \
-                type(parts.new_controlnet(unet)).from_config(self.architecture["controlnet"])
+            controlnet = parts.new_controlnet(unet, self.architecture.get("controlnet"))
             if by_kind[CONTROLNET]:
                 weights.load_state(controlnet, by_kind[CONTROLNET])
         if by_kind[LORA]:
@@ -264,7 +263,10 @@ class StableDiffusionEngine:
             controlnet = self._networks.controlnet
             if controlnet is not None and controlnet.dtype != dtype:
                 controlnet = self._fast(copy.deepcopy(controlnet), dtype)
-            self._sampling = (key, Networks(unet, controlnet))
+            made = Networks(unet, controlnet)
+            if lora.is_attached(self._networks.unet):
+                return made  # while an adapter is trained its memory is needed, and the copy is stale after the next step
+            self._sampling = (key, made)
         return self._sampling[1]
 
     def _sampling_dtype(self) -> torch.dtype:

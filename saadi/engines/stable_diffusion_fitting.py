@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from saadi import devices
 from saadi.datasets.real import real_pairs
 from saadi.engines import checkpoints, lora, weights
 from saadi.engines import stable_diffusion_parts as parts
@@ -19,7 +20,7 @@ from saadi.engines.base import named_region
 from saadi.engines.fitting import CHECKPOINT_EVERY_S, DEFAULT_MINUTES, class_weights, rarity, run_steps
 from saadi.engines.stable_diffusion import CONTROLNET, LORA, UNET, StableDiffusionEngine
 from saadi.engines.stable_diffusion_parts import Condition
-from saadi.errors import BadInputError, WeightsError
+from saadi.errors import WeightsError
 from saadi.jobs import JobContext, Outcome, Report
 from saadi.masks import fit_image_to, fit_to
 from saadi.orders import FitOrder
@@ -284,13 +285,10 @@ def run_job(context: JobContext) -> Outcome:
         seed=order.seed,
         base_sha256=architecture["base_sha256"],
     )
-    trainer = Trainer(engine, config, start=start)
     data = TrainingSet(images, label_maps, engine=engine)
-    try:
+    with devices.memory_told("fit with --saves-memory, with a smaller --batch-size, or without --full"):
+        trainer = Trainer(engine, config, start=start)
         metrics = fit(trainer, data, context.report, folder=context.dir, put_image=store.blobs.put_image)
-    except torch.cuda.OutOfMemoryError as error:
-        raise BadInputError("the accelerator's memory is full; fit with --saves-memory, a smaller batch, or without --full") \
-            from error
     metrics |= {"num_images": len(images)}
     file = store.files.put(weights.to_bytes(trainer.state()))
 

@@ -177,9 +177,10 @@ def read_unet(found: Pretrained) -> Any:
     return read(UNet2DConditionModel, found, "unet")
 
 
-def new_controlnet(unet: Any) -> Any:
-    """A ControlNet that starts as the U-Net's own first half and changes nothing (Zhang et al. 2023, section 3.1)."""
-    return ControlNetModel.from_unet(unet)
+def new_controlnet(unet: Any, config: dict[str, Any] | None = None) -> Any:
+    """A ControlNet that starts as the U-Net's own first half and changes nothing (Zhang et al. 2023, section 3.1); with the
+    configuration of another one, an empty one for its weights."""
+    return ControlNetModel.from_unet(unet) if config is None else ControlNetModel.from_config(config)
 
 
 def read_controlnet(folder: Any) -> Any:

@@ -33,6 +33,7 @@ def test_stable_diffusion_asks_for_its_folder_and_says_how_to_get_the_weights(pa
     page.click("#fit-generator")
     told = page.locator("#fit-missing")
     expect(told).to_contain_text("the folder /nowhere/sd does not exist; get the weights with: hf download stable-diffusion-v1-5")
+    expect(page.locator(".sx-toast")).to_have_count(0)
     page.select_option("#fit-engine", "compact")
     expect(told).to_be_hidden()
     expect(page.locator("#fit-base")).to_be_hidden()

@@ -112,11 +112,11 @@ class DataTab {
   }
 
   training() {
-    const run = (kind, values, words) => (event) =>
-      act(event.currentTarget, async () => {
-        const { job } = await order(kind, values());
-        toast(job.before ? `${words}: in the queue, ${plural(job.before, "job")} before it.` : `${words}: started.`);
-      });
+    const place = async (kind, values, words) => {
+      const { job } = await order(kind, values());
+      toast(job.before ? `${words}: in the queue, ${plural(job.before, "job")} before it.` : `${words}: started.`);
+    };
+    const run = (kind, values, words) => (event) => act(event.currentTarget, () => place(kind, values, words));
     const bySteps = () => (this.fitSteps.number() ? { steps: this.fitSteps.number() } : { minutes: this.minutes.number() ?? 20 });
     const byEngine = () => {
       if (this.engine.input.value === "compact") return bySteps();
@@ -126,13 +126,10 @@ class DataTab {
     const fit = (event) =>
       act(event.currentTarget, async () => {
         this.missing.textContent = "";
-        try {
-          const { job } = await order("fit", byEngine());
-          toast(job.before ? `Fitting the generator: in the queue, ${plural(job.before, "job")} before it.` : "Fitting the generator: started.");
-        } catch (error) {
+        await place("fit", byEngine, "Fitting the generator").catch((error) => {
           if (this.engine.input.value === "compact" || !(error instanceof ApiError)) throw error;
           this.missing.textContent = error.message; // stays, so that its command can be copied
-        }
+        });
       });
     return h(
       "section",
@@ -159,11 +156,7 @@ class DataTab {
         { class: "sx-row" },
         this.minutes,
         this.fitSteps,
-        h(
-          "button",
-          { type: "button", class: "sx-button", id: "fit-generator", onclick: fit },
-          "Fit generator",
-        ),
+        h("button", { type: "button", class: "sx-button", id: "fit-generator", onclick: fit }, "Fit generator"),
       ),
       this.engine,
       this.diffusion,
