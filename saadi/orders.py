@@ -132,8 +132,8 @@ class FitOrder(Order):
     lora_rank: int = Field(default=16, ge=1, le=256)
     controlnet: str | None = Field(default=None, min_length=1, max_length=1000)
     """Folder of a ControlNet to start from; None = a copy of the U-Net's first half."""
-    prompt: str = Field(default=PROMPT, max_length=300)
-    """'{classes}' becomes the names of the classes in the label map."""
+    prompt: str | None = Field(default=None, max_length=300)
+    """'{classes}' becomes the names of the classes in the label map; None = that of the fit it goes on from, or PROMPT."""
     saves_memory: bool = False
     """Compute activations twice instead of keeping them; alignments on these weights do so, too."""
 

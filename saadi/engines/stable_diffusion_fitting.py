@@ -23,7 +23,7 @@ from saadi.engines.stable_diffusion_parts import Condition
 from saadi.errors import WeightsError
 from saadi.jobs import JobContext, Outcome, Report
 from saadi.masks import fit_image_to, fit_to
-from saadi.orders import FitOrder
+from saadi.orders import PROMPT, FitOrder
 from saadi.records import IGNORE, Image, LabelMap, Model
 from saadi.store import Store
 
@@ -262,12 +262,14 @@ def run_job(context: JobContext) -> Outcome:
         "resolution": project.resolution,
         "num_classes": len(project.classes),
         "class_names": list(project.class_names),
-        "prompt": order.prompt,
+        "prompt": order.prompt or PROMPT,
         "sampler": SAMPLER,
         "saves_memory": order.saves_memory,
     }
     parent = None if order.from_scratch else _parent(store, project.id, architecture, full=order.full)
     state = weights.read(store.files.path(parent.file)) if parent is not None else {}
+    if parent is not None and order.prompt is None:
+        architecture["prompt"] = parent.architecture["prompt"]
     if parent is not None and "controlnet" in parent.architecture:
         architecture["controlnet"] = parent.architecture["controlnet"]
     elif parent is None and order.controlnet is not None and order.mode == "controlnet":

@@ -274,15 +274,16 @@ def test_gate_pictures_are_those_of_their_masks_mirrored_alike(store: Store, hom
 
 
 def test_a_second_fit_goes_on_from_the_first_and_needs_no_folder(store: Store, home: Home, filled: Project, bases):
-    first = fitted(store, home, filled, bases["inpainting"], "inpainting")
+    first = fitted(store, home, filled, bases["inpainting"], "inpainting", prompt="a tiny {classes}")
     again = run(store, home, FitOrder, project_id=filled.id, engine="stable-diffusion", steps=1, batch_size=2, lora_rank=7)
     assert again.state == "done", store.job_traceback(again.id)
     model = store.active_model(filled.id, "engine")
-    assert model.parent_id == first.result["model_id"]
+    assert model.parent_id == first.result["model_id"] and model.architecture["prompt"] == "a tiny {classes}"
     state = weights.read(store.files.path(model.file))
     assert {tensor.shape[0] for name, tensor in state.items() if "lora_A" in name} == {2}  # the rank of the first
     anew = run(store, home, FitOrder, project_id=filled.id, engine="stable-diffusion", steps=1, batch_size=2, from_scratch=True)
     assert store.model(anew.result["model_id"]).parent_id is None
+    assert store.model(anew.result["model_id"]).architecture["prompt"] == orders.PROMPT
     compact = run(store, home, FitOrder, project_id=filled.id, steps=1, batch_size=2)
     assert store.model(compact.result["model_id"]).architecture["engine"] == "compact"
     assert store.model(compact.result["model_id"]).parent_id is None
