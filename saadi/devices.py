@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from saadi import config
+from saadi.errors import BadInputError
 
 M = TypeVar("M", bound=nn.Module)
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
@@ -54,7 +55,7 @@ def release_memory() -> None:
 def fast_dtype(on: torch.device) -> torch.dtype:
     """bfloat16 where it is native (AMX or AVX512-bf16 CPUs, CUDA from Ampere), else float32: emulated bf16 is slower."""
     if on.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     # AMX gives 3-4 times fp32 when tensors are channels_last as well; plain AVX512-bf16 still gains.
     is_native = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.bfloat16 if is_native and _has_bf16_dot() else torch.float32
@@ -68,6 +69,19 @@ def _has_bf16_dot() -> bool:
 def placed(module: M, on: torch.device, *, dtype: torch.dtype | None = None) -> M:
     """The module on a device in channels_last layout, without which bfloat16 loses most of its speed on CPUs."""
     return module.to(on, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+@contextmanager
+def memory_told(way_out: str) -> Iterator[None]:
+    """Inside, an accelerator that is full is told as one sentence with the way out.
+
+    Raises:
+        BadInputError: It was full.
+    """
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise BadInputError(f"the accelerator's memory is full; {way_out}") from error
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from saadi import config, jobs
 from saadi.config import Home
+from saadi.engines import pretrained
 from saadi.errors import SaadiError
 from saadi.store import Store
 from saadi.store.connection import sqlite_version, wal_is_safe
@@ -92,7 +93,8 @@ def _worker(home: Home) -> Check:
 
 def _store_checks(store: Store) -> Iterator[Check]:
     found: tuple[tuple[str, Callable[[Store], Check]], ...] = (
-        ("database", _database), ("audit", _audit), ("blobs", _blobs), ("weights", _weights), ("jobs", _jobs))
+        ("database", _database), ("audit", _audit), ("blobs", _blobs), ("weights", _weights), ("base weights", _base_weights),
+        ("jobs", _jobs))
     for name, check in found:
         try:
             yield check(store)
@@ -122,6 +124,17 @@ def _weights(store: Store) -> Check:
         referenced |= {model.file for model in store.models(project.id)}
         referenced |= {adapter.file for adapter in store.adapters(project.id)}
     return _presence("weights", referenced, store.files.all_hashes())
+
+
+def _base_weights(store: Store) -> Check:
+    """The public weights that Stable Diffusion generators stand on lie outside of the data folder."""
+    used = [model.architecture for project in store.projects() if (model := store.active_model(project.id, "engine")) is not None
+            and model.architecture.get("engine") == "stable-diffusion"]  # fmt: skip
+    for architecture in used:
+        if pretrained.find(architecture["base"], mode=architecture["mode"]).fingerprint() != architecture["base_sha256"]:
+            return Check("base weights", False, "those on this computer are not the ones that a generator was fitted on; "
+                                                "put the former ones back, or fit again")  # fmt: skip
+    return Check("base weights", True, "no generator needs any" if not used else "there, and the ones that were fitted")
 
 
 def _presence(name: str, referenced: set[str], present: set[str]) -> Check:

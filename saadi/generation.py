@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,8 +14,8 @@ from saadi import devices, inpainting, masks
 from saadi.config import Home
 from saadi.curation import describe_images
 from saadi.downstream import scoring
-from saadi.engines.base import PreviewCallback, Region, StepCallback
-from saadi.engines.compact import SAMPLING_BATCH, CompactEngine
+from saadi.engines.base import SAMPLING_BATCH, SEAM_PX, Engine, PreviewCallback, Region, StepCallback, named_region
+from saadi.engines.loading import kept_engine
 from saadi.errors import NotFoundError
 from saadi.jobs import JobContext, Outcome, Report, silent
 from saadi.orders import Inpaint
@@ -26,19 +23,13 @@ from saadi.previews import Previews
 from saadi.records import Adapter, LabelMapRecord, Model, Project, Sample
 from saadi.store import Store
 from saadi.store.candidates import sample_recipe
-from saadi.store.connection import dump
 
 log = structlog.get_logger()
 
 
-@lru_cache(maxsize=2)
-def _engine(architecture: str, file: str) -> CompactEngine:
-    return CompactEngine.from_file(json.loads(architecture), Path(file))
-
-
-def warm_engine(store: Store, model: Model) -> CompactEngine:
-    """The engine of a model, kept in memory: reading and preparing its weights takes a second."""
-    return _engine(dump(model.architecture), str(store.files.path(model.file)))
+def warm_engine(store: Store, model: Model) -> Engine:
+    """The engine of a model, kept in memory: reading and preparing its weights takes a second, large ones take longer."""
+    return kept_engine(model.architecture, store.files.path(model.file))
 
 
 def warm_up(home: Home) -> None:
@@ -47,7 +38,8 @@ def warm_up(home: Home) -> None:
     with Store.open(home) as store:
         for project in store.projects()[-1:]:
             model = store.active_model(project.id, "engine")
-            if model is not None:
+            # Large weights wait until they are asked for: they fill an accelerator that others may use.
+            if model is not None and model.architecture.get("engine", "compact") == "compact":
                 engine = warm_engine(store, model)
                 blank = np.zeros((engine.resolution, engine.resolution), np.uint8)
                 engine.generate([blank], [0], num_inference_steps=2)
@@ -56,10 +48,13 @@ def warm_up(home: Home) -> None:
 
 @dataclass(frozen=True)
 class Part:
-    """What is made anew of one picture, for all candidates of an order."""
+    """What is made anew of one picture."""
 
     source: inpainting.Source
-    region: Region
+    region: Callable[[], Region]
+    """Reads its pixels; a pool paints into thousands of pictures, one batch after the other."""
+    recipe: dict[str, Any]
+    """As stored with the sample's settings."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +63,14 @@ class Plan:
 
     project: Project
     model: Model
-    engine: CompactEngine
+    engine: Engine
     adapter: Adapter | None
     settings: dict[str, Any]
     """As stored with the sample: number of steps, sampler, guidance, strength of the adapter."""
     purpose: Literal["draw", "pool"]
     parent_id: int | None = None
     part: Part | None = None
-    """None = whole images."""
+    """The same for all images; None = whole images, or what each label map names, where the engine paints into pictures."""
 
     @property
     def num_inference_steps(self) -> int:
@@ -100,24 +95,45 @@ def plan(
     part = None
     if inpaint is not None and record is not None:
         part = _part(store, project, engine, inpaint, record)
-        recipe = inpainting.recipe_of(part.source, class_index=inpaint.class_index, dilate_px=inpaint.dilate_px)
-        settings = settings | {"inpaint": recipe}
         parent_id = part.source.parent_id
     complete = {
         **settings,
         "num_inference_steps": settings.get("num_inference_steps") or sampler["num_inference_steps"],
+        "guidance_scale": settings.get("guidance_scale") or sampler.get("guidance_scale", 1.0),
         "sampler": sampler["name"],
         "adapter_scale": adapter.scale if adapter else 1.0,
     }
     return Plan(project, model, engine, adapter, complete, purpose, parent_id, part)
 
 
-def _part(store: Store, project: Project, engine: CompactEngine, inpaint: Inpaint, record: LabelMapRecord) -> Part:
+def _part(store: Store, project: Project, engine: Engine, inpaint: Inpaint, record: LabelMapRecord) -> Part:
     """The source at the engine's size, as fitting scales real images: that is what stays bit for bit around the region."""
     source = inpainting.source_of(store, project, **inpaint.source.model_dump())
     weight = inpainting.weight_of(store, project, source, record, class_index=inpaint.class_index, dilate_px=inpaint.dilate_px,
                                   side=engine.resolution)  # fmt: skip
-    return Part(source, Region(masks.fit_image_to(store.blobs.image(source.blob), side=engine.resolution), weight))
+    region = Region(masks.fit_image_to(store.blobs.image(source.blob), side=engine.resolution), weight)
+    recipe = inpainting.recipe_of(source, class_index=inpaint.class_index, dilate_px=inpaint.dilate_px)
+    return Part(source, lambda: region, recipe)
+
+
+def _part_of(store: Store, wanted: Plan, record: LabelMapRecord) -> Part | None:
+    """What is made anew under one label map: the plan's part, or all that it names in the picture under it.
+
+    Raises:
+        BadInputError: The engine paints into pictures, and there is none.
+    """
+    if wanted.part is not None or not wanted.engine.needs_picture:
+        return wanted.part
+    source = inpainting.source_under(store, record)
+
+    def region() -> Region:
+        return named_region(store.blobs.label_map(record.blob), store.blobs.image(source.blob), side=wanted.engine.resolution)
+
+    return Part(source, region, inpainting.recipe_of(source, class_index=None, dilate_px=SEAM_PX, is_whole=True))
+
+
+def _settings(wanted: Plan, part: Part | None) -> dict[str, Any]:
+    return wanted.settings if part is None else wanted.settings | {"inpaint": part.recipe}
 
 
 def generate_samples(
@@ -156,7 +172,7 @@ def _known(store: Store, wanted: Plan, record: LabelMapRecord, seed: int) -> Sam
             engine=wanted.engine.name,
             model_id=wanted.model.id,
             adapter_id=wanted.adapter.id if wanted.adapter else None,
-            settings=wanted.settings,
+            settings=_settings(wanted, _part_of(store, wanted, record)),
         )
     )
 
@@ -164,7 +180,8 @@ def _known(store: Store, wanted: Plan, record: LabelMapRecord, seed: int) -> Sam
 def _draw(store: Store, wanted: Plan, inputs: Sequence[tuple[LabelMapRecord, int]], on_step: StepCallback,
           on_preview: PreviewCallback | None) -> list[Sample]:  # fmt: skip
     """Make one batch and store it: all of it, or nothing when somebody stops it."""
-    adapter, part = wanted.adapter, wanted.part
+    adapter = wanted.adapter
+    parts = [_part_of(store, wanted, record) for record, _ in inputs]
     images = wanted.engine.generate(
         [store.blobs.label_map(record.blob) for record, _ in inputs],
         [seed for _, seed in inputs],
@@ -174,7 +191,7 @@ def _draw(store: Store, wanted: Plan, inputs: Sequence[tuple[LabelMapRecord, int
         adapter_scale=adapter.scale if adapter else 1.0,
         on_step=on_step,
         on_preview=on_preview,
-        regions=[part.region] * len(inputs) if part else None,
+        regions=[part.region() for part in parts if part] or None,
     )
     blobs = [store.blobs.put_image(image) for image in images]
     with store.write():
@@ -189,13 +206,13 @@ def _draw(store: Store, wanted: Plan, inputs: Sequence[tuple[LabelMapRecord, int
                 engine=wanted.engine.name,
                 model_id=wanted.model.id,
                 adapter_id=adapter.id if adapter else None,
-                settings=wanted.settings,
+                settings=_settings(wanted, part),
                 purpose=wanted.purpose,
                 parent_id=wanted.parent_id,
                 source_blob=part.source.blob if part else None,
                 is_composite=part.source.is_real if part else False,
             )
-            for (record, seed), blob in zip(inputs, blobs, strict=True)
+            for (record, seed), part, blob in zip(inputs, parts, blobs, strict=True)
         ]
 
 
@@ -232,6 +249,8 @@ def run_job(context: JobContext) -> Outcome:
     project = store.project(order["project_id"])
     records = [store.label_map(label_map_id) for label_map_id in order["label_map_ids"]]
     model = store.model(order["model_id"])
+    if model.architecture.get("engine", "compact") != "compact":  # several GB, the first time
+        context.report(0, len(records) * order["candidates"], "reading the weights")
     wanted = plan(
         store,
         project,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from saadi import masks
 from saadi.errors import BadInputError
-from saadi.records import LabelMap, LabelMapRecord, Project, Sample
+from saadi.records import LabelMap, LabelMapRecord, Model, Project, Sample
 from saadi.store import Store
 
 DILATE_PX = 8
@@ -53,6 +53,24 @@ def source_of(store: Store, project: Project, *, sample_id: int | None, image_id
     return Source(image.blob, record.blob if record else None, image.id, None)
 
 
+def needs_picture(model: Model) -> bool:
+    """The generator only paints into pictures: every label map needs one under it."""
+    return model.architecture.get("mode") == "inpainting"
+
+
+def source_under(store: Store, record: LabelMapRecord) -> Source:
+    """The real image that a label map belongs to or was drawn over: what is painted into where a generator needs a picture.
+
+    Raises:
+        BadInputError: There is none.
+    """
+    image_id = record.image_id or record.underlay_id
+    if image_id is None:
+        raise BadInputError(f"the generator in use paints into a picture, and mask {record.id} has none under it; draw over an "
+                            "image, or use a generator that makes whole scenes")  # fmt: skip
+    return Source(store.image(image_id).blob, record.blob, image_id, None)
+
+
 def real_image_of(sample: Sample) -> int | None:
     """The real image whose pixels are left in a sample; an edited picture that is edited again keeps them."""
     if not sample.is_composite:
@@ -84,10 +102,22 @@ def weight_of(
     return masks.feathered(region, width_px=dilate_px)
 
 
-def recipe_of(source: Source, *, class_index: int | None, dilate_px: int) -> dict[str, Any]:
-    """What the sample's settings say about it, so that it can be made again."""
-    return {"source_blob": source.blob, "source_label_map_blob": source.label_map_blob, "image_id": source.image_id,
-            "class_index": class_index, "dilate_px": dilate_px}  # fmt: skip
+def recipe_of(source: Source, *, class_index: int | None, dilate_px: int, is_whole: bool = False) -> dict[str, Any]:
+    """What the sample's settings say about it, so that it can be made again.
+
+    Args:
+        is_whole: All that the label map names was painted (`saadi.engines.base.named_region`), so that images of one label map
+            differ in nothing else and can be compared.
+    """
+    recipe: dict[str, Any] = {
+        "source_blob": source.blob, "source_label_map_blob": source.label_map_blob, "image_id": source.image_id,
+        "class_index": class_index, "dilate_px": dilate_px}  # fmt: skip
+    return recipe | ({"is_whole": True} if is_whole else {})
+
+
+def is_part(sample: Sample) -> bool:
+    """Only a part of it was made, chosen by a person; another image of the same label map may have other surroundings."""
+    return sample.source_blob is not None and not sample.settings.get("inpaint", {}).get("is_whole", False)
 
 
 def _name(project: Project, index: int) -> str:

@@ -10,7 +10,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from saadi import inpainting
-from saadi.errors import BadInputError, TooFewError
+from saadi.engines import pretrained
+from saadi.errors import BadInputError, TooFewError, WeightsError
 from saadi.quality import LOOK
 from saadi.records import IGNORE, Job, ModelKind
 from saadi.store import Store
@@ -19,6 +20,7 @@ from saadi.store.connection import dump
 MIN_IMAGES_TO_FIT = 8
 """Below, even fine-tuning only memorises (research: plan few-shot adaptation for 5-50 images)."""
 MIN_IMAGES_TO_TRAIN_SCORER = 8
+PROMPT = "a photo of surgery, {classes}"
 MIN_PAIRS_TO_ALIGN = 16
 """16 good pairs already move a small model; fewer only teach noise."""
 
@@ -38,8 +40,8 @@ class SamplingSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     num_inference_steps: int | None = Field(default=None, ge=2, le=100)
     """None = the number stored with the weights by the sweep at the end of the fit."""
-    guidance_scale: float = Field(default=1.0, ge=1.0, le=10.0, allow_inf_nan=False)
-    """1 = no classifier-free guidance (one network call a step); above 1 costs two."""
+    guidance_scale: float | None = Field(default=None, ge=1.0, le=20.0, allow_inf_nan=False)
+    """1 = no classifier-free guidance (one network call a step); above 1 costs two. None = stored with the weights, or 1."""
 
 
 class PictureChoice(BaseModel):
@@ -107,28 +109,61 @@ class Order(BaseModel):
 
 
 class FitOrder(Order):
-    """Fit the compact engine to the project's own training images."""
+    """Fit an engine to the project's own training images."""
 
     kind: ClassVar[str] = "fit"
     steps: int | None = Field(default=None, ge=1, le=1_000_000)
     minutes: float | None = Field(default=None, gt=0, le=7 * 24 * 60, allow_inf_nan=False)
     """Steps or minutes; both None = 20 minutes."""
-    batch_size: int = Field(default=16, ge=1, le=256)
-    learning_rate: float = Field(default=4e-4, gt=0, le=1e-2, allow_inf_nan=False)
+    batch_size: int | None = Field(default=None, ge=1, le=256)
+    """None = the engine's own: 16 compact, 4 Stable Diffusion."""
+    learning_rate: float | None = Field(default=None, gt=0, le=1e-2, allow_inf_nan=False)
+    """None = the engine's own: 4e-4 compact; Stable Diffusion 1e-4 LoRA, 1e-5 ControlNet, 3e-6 the whole U-Net."""
     from_scratch: bool = False
     """False starts from the active weights (the shipped ones in a new project)."""
     seed: Seed = 0
+    engine: Literal["compact", "stable-diffusion"] = "compact"
+    base: str | None = Field(default=None, min_length=1, max_length=1000)
+    """Stable Diffusion: folder in diffusers layout or hub id in the cache; None = that of the generator in use. The fields below
+    are for this engine alone, too."""
+    mode: Literal["inpainting", "controlnet"] = "inpainting"
+    """Paint what a label map names into its picture, or make whole scenes."""
+    full: bool = False
+    """Train the whole U-Net instead of a LoRA adapter of it."""
+    lora_rank: int = Field(default=16, ge=1, le=256)
+    controlnet: str | None = Field(default=None, min_length=1, max_length=1000)
+    """Folder of a ControlNet to start from; None = a copy of the U-Net's first half."""
+    prompt: str | None = Field(default=None, max_length=300)
+    """'{classes}' becomes the names of the classes in the label map; None = that of the fit it goes on from, or PROMPT."""
+    saves_memory: bool = False
+    """Compute activations twice instead of keeping them; alignments on these weights do so, too."""
 
     def check(self, store: Store) -> None:
         need_segmentation(store, self.project_id)
         if self.steps is not None and self.minutes is not None:
             raise BadInputError(f"steps or minutes, not both; got {self.steps} steps and {self.minutes:g} minutes")
+        if self.engine == "stable-diffusion":
+            self.weights_on_disk(store).need_side(store.project(self.project_id).resolution)
         usable = len(store.label_maps(self.project_id, splits=["train"]))
         if usable < MIN_IMAGES_TO_FIT:
             raise TooFewError(
                 f"{usable} training images with a label map, {MIN_IMAGES_TO_FIT} needed to fit; "
                 f"import or draw {MIN_IMAGES_TO_FIT - usable} more"
             )
+
+    def weights_on_disk(self, store: Store) -> pretrained.Pretrained:
+        """The weights to start from.
+
+        Raises:
+            WeightsError: They are missing or of another kind; says what to type.
+        """
+        model = store.active_model(self.project_id, "engine")
+        in_use = model.architecture.get("base") if model is not None and model.architecture.get("mode") == self.mode else None
+        if (base := self.base or in_use) is None:
+            example = pretrained.EXAMPLES[self.mode]
+            raise WeightsError("say where the Stable Diffusion weights are: a folder in diffusers layout, or an id of the hub's "
+                               f"cache; for example {example}, which comes with: {pretrained.command(example, self.mode)}")
+        return pretrained.find(base, mode=self.mode)
 
 
 class GenerateOrder(Order):
@@ -162,9 +197,13 @@ class GenerateOrder(Order):
                 raise BadInputError(f"model {self.model_id} is no generator of this project; leave it out to use the present one")
         if isinstance(self.adapter, int) and self.adapter not in {adapter.id for adapter in store.adapters(self.project_id)}:
             raise BadInputError(f"adapter {self.adapter} is not in this project; see `saadi adapters`, or leave it out")
+        needs_picture = self.inpaint is None and self._needs_picture(store)
         for label_map_id in self.label_map_ids or ():
-            if store.label_map(label_map_id).project_id != self.project_id:
+            record = store.label_map(label_map_id)
+            if record.project_id != self.project_id:
                 raise BadInputError(f"label map {label_map_id} belongs to another project")
+            if needs_picture:
+                inpainting.source_under(store, record)
         if self.label_map_ids is None and not store.label_maps(self.project_id, splits=["train"]):
             raise TooFewError("this project has no label maps in its training split; import images with masks or draw one first")
         if self.inpaint is not None:
@@ -192,6 +231,10 @@ class GenerateOrder(Order):
                 "adapter": (adapter.id if adapter else "none") if self.adapter == "accepted" else self.adapter,
             }
         )
+
+    def _needs_picture(self, store: Store) -> bool:
+        model = store.model(self.model_id) if self.model_id is not None else store.active_model(self.project_id, "engine")
+        return model is not None and inpainting.needs_picture(model)
 
     def _drawn(self, store: Store) -> tuple[int, ...]:
         """`count` label maps of the training split drawn by seed, each once before any comes twice."""

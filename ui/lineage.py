@@ -45,6 +45,8 @@ def _source(store: Store, sample: Sample) -> dict[str, Any]:
     part = sample.settings["inpaint"]
     names = store.project(sample.project_id).class_names
     region = "what changed" if part["class_index"] is None else names[part["class_index"]]
+    if part.get("is_whole"):
+        region = "what the mask names"
     image_id = real_image_of(sample)
     origin = f"image {sample.parent_id}" if sample.parent_id is not None else f"real image {image_id}"
     stays = "real pixels outside the regenerated region" if image_id is not None else "all else is kept, bit for bit"

@@ -276,7 +276,8 @@ def adapter_view(adapter: Adapter) -> dict[str, Any]:
 def model_view(model: Model | None) -> dict[str, Any] | None:
     if model is None:
         return None
-    return {"id": model.id, "kind": model.kind, "metrics": model.metrics, "created_at": model.created_at}
+    made_by = {"engine": model.architecture.get("engine", "compact")} if model.kind == "engine" else {}
+    return {"id": model.id, "kind": model.kind, "metrics": model.metrics, "created_at": model.created_at, **made_by}
 
 
 def overview(store: Store, project: Project, voter: str) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from saadi.alignment.limits import (
     MIN_WIN_RATE,
 )
 from saadi.downstream.models import DownstreamModel, Scorer
+from saadi.engines.base import Engine, Region, named_region
+from saadi.errors import BadInputError
 from saadi.records import Image, LabelMap
 
 Make = Callable[[], list[Image]]
@@ -74,6 +76,8 @@ class Gate:
     real: Sequence[Image]
     """Held-out real images."""
     training: Sequence[Image]
+    pictures: Sequence[Image] | None = None
+    """One per label map: what a generator that needs a picture paints into."""
     _real_features: NDArray[np.float32] = field(init=False)
     _training_features: NDArray[np.float32] = field(init=False)
     _real_appearance: NDArray[np.float32] = field(init=False)
@@ -85,6 +89,19 @@ class Gate:
         self._training_features = quality.standardised(self.judge.features(list(self.training)), raw)
         self._raw_appearance = quality.appearance(self.real)
         self._real_appearance = quality.standardised(self._raw_appearance, self._raw_appearance)
+
+    def regions(self, engine: Engine) -> list[Region] | None:
+        """What an engine makes anew under each label map; None = whole images.
+
+        Raises:
+            BadInputError: The engine needs pictures, and this gate has none.
+        """
+        if not engine.needs_picture:
+            return None
+        if self.pictures is None:
+            raise BadInputError("this generator paints into pictures; masks alone cannot test it, take those of real images")
+        return [named_region(label_map, picture, side=engine.resolution)
+                for label_map, picture in zip(self.label_maps, self.pictures, strict=True)]  # fmt: skip
 
     def read(self, images: Sequence[Image]) -> Reading:
         """Measure images, one per label map in order."""

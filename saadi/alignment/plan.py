@@ -15,6 +15,7 @@ from saadi import preferences
 from saadi.alignment import limits
 from saadi.curation import mask_shares
 from saadi.errors import TooFewError
+from saadi.inpainting import is_part
 from saadi.orders import MIN_PAIRS_TO_ALIGN
 from saadi.pairing import Settled, settle
 from saadi.preferences import MAX_PAIRS_PER_LABEL_MAP, MIN_MARGIN, Candidate, Merged
@@ -102,7 +103,7 @@ def images_left_out(store: Store, project_id: int) -> dict[str, int]:
             found["other_generator"] += 1
         elif sample.curation == "quarantined":
             found["quarantined"] += 1
-        elif sample.source_blob is not None:
+        elif is_part(sample):
             found["part"] += 1
         elif sample.id not in scored:
             found["unscored"] += 1

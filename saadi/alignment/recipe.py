@@ -35,7 +35,7 @@ from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair, 
 from saadi.datasets.real import real_pairs
 from saadi.downstream.scoring import selector_and_judge
 from saadi.engines import checkpoints, lora, weights
-from saadi.engines.base import TrainableEngine
+from saadi.engines.base import Region, TrainableEngine
 from saadi.engines.fitting import load_engine
 from saadi.errors import AlignmentStoppedError, CancelledError, TooFewError
 from saadi.jobs import JobContext, Outcome, Report
@@ -109,9 +109,11 @@ def align(
     """
     began = time.monotonic()
     # The reference's images on the gate's label maps: what every checkpoint is compared with.
+    regions = gate.regions(engine) if engine.needs_picture else None
     before = engine.generate(
         gate.label_maps,
         seeds,
+        regions=regions,
         adapter=parent,
         adapter_scale=parent_scale,
         on_step=lambda step, total: report(0, config.num_steps, f"drawing the old model's images ({step} of {total})"),
@@ -160,8 +162,8 @@ def align(
             # A checkpoint: new images on the fixed label maps and seeds, measured against the reference.
             with trainer.averaged():
                 after, present, verdict, row = _check(
-                    engine, trainer, gate, reference, seeds, report, train_accuracy=float(np.mean(accuracies)), show=show
-                )
+                    engine, trainer, gate, reference, seeds, report, regions=regions, train_accuracy=float(np.mean(accuracies)),
+                    show=show)  # fmt: skip
                 tensors = lora.state(trainer.policy)
             due = False
             history.append(row)
@@ -183,10 +185,10 @@ def align(
     if source and config.scale_search != "never" and (best is None or config.scale_search == "always"):
         for scale in SCALES:
             tensors = lora.scaled(source[0], scale)
-            lora.fill(trainer.policy, tensors)
+            lora.fill(trainer.policy, tensors, file=Path("checkpoint"), scale=parent_scale if parent else 1.0)
             after, present, verdict, row = _check(
-                engine, trainer, gate, reference, seeds, report, train_accuracy=float(np.mean(accuracies or [0.0])), show=None
-            )
+                engine, trainer, gate, reference, seeds, report, regions=regions,
+                train_accuracy=float(np.mean(accuracies or [0.0])), show=None)  # fmt: skip
             history.append(row | {"step": source[1], "scale": scale})
             if verdict.passed and (best is None or verdict.dice_gain[0] > best.verdict.dice_gain[0]):
                 best = Aligned(tensors, source[1], present, reference, verdict, before, after, history, scale)
@@ -215,6 +217,7 @@ def _check(
     seeds: Sequence[int],
     report: Report,
     *,
+    regions: Sequence[Region] | None,
     train_accuracy: float,
     show: Callable[[Image], str] | None,
 ) -> tuple[list[Image], Reading, Verdict, dict[str, Any]]:
@@ -224,6 +227,7 @@ def _check(
     after = engine.generate(
         gate.label_maps,
         seeds,
+        regions=regions,
         on_step=lambda step, total: report(
             trainer.step, steps, f"checking step {trainer.step} on fixed masks ({step} of {total})"
         ),
@@ -361,8 +365,11 @@ def anchors(store: Store, project: Project, *, side: int) -> list[tuple[Image, L
     return list(zip(*real_pairs(store, project, "train", limit=MAX_ANCHORS, side=side), strict=True))
 
 
-def gate_label_maps(store: Store, project: Project, *, count: int, exclude: set[str]) -> list[LabelMap]:
+def gate_label_maps(store: Store, project: Project, *, count: int, exclude: set[str]) -> list[tuple[str, bool]]:
     """Label maps that no pair uses: of the validation split, then unused ones of the training split, then mirrored ones.
+
+    Returns:
+        (blob, whether it is to be mirrored) each.
 
     Raises:
         TooFewError: The project has fewer than four label maps in all.
@@ -370,16 +377,31 @@ def gate_label_maps(store: Store, project: Project, *, count: int, exclude: set[
     validation = [record.blob for record in store.label_maps(project.id, splits=["val"])]
     training = [record.blob for record in store.label_maps(project.id, splits=["train"])]
     unused = list(dict.fromkeys(blob for blob in [*validation, *training] if blob not in exclude))
-    chosen = [store.blobs.label_map(blob) for blob in unused[:count]]
-    mirrored = list(dict.fromkeys([*unused, *training]))[: count - len(chosen)]
-    chosen += [np.ascontiguousarray(store.blobs.label_map(blob)[:, ::-1]) for blob in mirrored]
+    chosen = [(blob, False) for blob in unused[:count]]
+    chosen += [(blob, True) for blob in dict.fromkeys([*unused, *training])][: count - len(chosen)]
     if len(chosen) < 4:
         raise TooFewError(f"{len(chosen)} label maps to check the new model on, 4 needed; import or draw {4 - len(chosen)} more")
     return chosen
 
 
-def build_gate(store: Store, project: Project, *, count: int, exclude: set[str]) -> Gate:
-    """The gate of a project: its selector and judge, unused label maps, held-out real images."""
+def _turned(pixels: np.ndarray, is_mirrored: bool) -> np.ndarray:
+    return np.ascontiguousarray(pixels[:, ::-1]) if is_mirrored else pixels
+
+
+def _pictures(store: Store, project: Project, chosen: Sequence[tuple[str, bool]]) -> list[Image]:
+    """The real images that label maps belong to, at the project's side."""
+    blobs = {image.id: image.blob for image in store.images(project.id, splits=["train", "val"])}
+    of = {record.blob: blobs[record.image_id] for record in store.label_maps(project.id, splits=["train", "val"])
+          if record.image_id in blobs}  # fmt: skip
+    return [_turned(fit_image_to(store.blobs.image(of[blob]), side=project.resolution), mirrored) for blob, mirrored in chosen]
+
+
+def build_gate(store: Store, project: Project, *, count: int, exclude: set[str], with_pictures: bool = False) -> Gate:
+    """The gate of a project: its selector and judge, unused label maps, held-out real images.
+
+    Args:
+        with_pictures: Also the real images of the label maps, for a generator that paints into pictures.
+    """
     scorers = selector_and_judge(store, project)
     if scorers is None:
         raise TooFewError("this project has no selector and judge yet; run `train-scorer` first")
@@ -387,8 +409,10 @@ def build_gate(store: Store, project: Project, *, count: int, exclude: set[str])
     training = real_pairs(store, project, "train", limit=MAX_REAL, side=side)[0]
     real = real_pairs(store, project, "val", limit=MAX_REAL, side=side)[0]
     scaled = {"training": training, "real": real if len(real) >= 8 else training}
+    chosen = gate_label_maps(store, project, count=count, exclude=exclude)
     return Gate(
-        label_maps=gate_label_maps(store, project, count=count, exclude=exclude),
+        label_maps=[_turned(store.blobs.label_map(blob), mirrored) for blob, mirrored in chosen],
+        pictures=_pictures(store, project, chosen) if with_pictures else None,
         selector=scorers[0],
         judge=scorers[1],
         num_classes=len(project.classes),
@@ -406,7 +430,7 @@ def run_job(context: JobContext) -> Outcome:
     parent = store.adapter(order["parent_id"]) if order["parent_id"] is not None else None
     engine = load_engine(store, project, model_id=order["model_id"])
     learnt = {pair.label_map_blob for pair in pair_set.pairs} | {single.label_map_blob for single in pair_set.singles}
-    gate = build_gate(store, project, count=order["gate_masks"], exclude=learnt)
+    gate = build_gate(store, project, count=order["gate_masks"], exclude=learnt, with_pictures=engine.needs_picture)
     config = AlignmentConfig(
         num_steps=order["steps"],
         batch_size=order["batch_size"],
@@ -433,29 +457,31 @@ def run_job(context: JobContext) -> Outcome:
         return str(store.files.path(store.files.put(weights.to_bytes(state))))
 
     try:
-        found = align(
-            engine,
-            training_pairs(store, pair_set, side=engine.resolution),
-            gate,
-            config,
-            context.report,
-            seeds=seeds,
-            anchors=anchors(store, project, side=engine.resolution),
-            singles=training_singles(store, pair_set, side=engine.resolution),
-            folder=context.dir,
-            parent=store.files.path(parent.file) if parent else None,
-            parent_scale=parent.scale if parent else 1.0,
-            keep=keep,
-            show=store.blobs.put_image,
-        )
+        with devices.memory_told("align with a smaller --batch-size, or fit with --saves-memory"):
+            found = align(
+                engine,
+                training_pairs(store, pair_set, side=engine.resolution),
+                gate,
+                config,
+                context.report,
+                seeds=seeds,
+                anchors=anchors(store, project, side=engine.resolution),
+                singles=training_singles(store, pair_set, side=engine.resolution),
+                folder=context.dir,
+                parent=store.files.path(parent.file) if parent else None,
+                parent_scale=parent.scale if parent else 1.0,
+                keep=keep,
+                show=store.blobs.put_image,
+            )
     except AlignmentStoppedError:
         context.keeps_checkpoint = False  # it ran to its end; to go on would end the same way
         raise
     file = store.files.put(weights.to_bytes(found.state))
     # A resumed run has no pictures of its best checkpoint; they need an engine to which no adapter is attached.
     shown = gate.label_maps[:TRIAL_PAIRS]
+    regions = gate.regions(engine)
     after = found.after or load_engine(store, project, model_id=order["model_id"]).generate(
-        shown, seeds[: len(shown)], adapter=store.files.path(file)
+        shown, seeds[: len(shown)], adapter=store.files.path(file), regions=regions[: len(shown)] if regions else None
     )
     old = [store.blobs.put_image(image) for image in found.before[:TRIAL_PAIRS]]
     new = [store.blobs.put_image(image) for image in after[:TRIAL_PAIRS]]

@@ -266,8 +266,9 @@ class PairTrainer:
         """Chosen and rejected images, label maps, times and noise; the same time and noise for both."""
         ids = [pair for pair, _ in keys]
         times, noise = self._draws(keys)
-        condition = self.engine.encode_label_maps([self.pairs[index].label_map for index in ids])
-        arms = [self.pairs[index].chosen for index in ids] + [self.pairs[index].rejected for index in ids]
+        chosen = [self.pairs[index].chosen for index in ids]  # around what is painted both arms show the same picture
+        condition = self.engine.encode_label_maps([self.pairs[index].label_map for index in ids], chosen)
+        arms = chosen + [self.pairs[index].rejected for index in ids]
         return self.engine.encode_images(arms), condition, torch.cat([times] * 2), torch.cat([noise] * 2)
 
     def errors(self, keys: Sequence[tuple[int, int]]) -> Tensor:
@@ -278,10 +279,11 @@ class PairTrainer:
     def _anchor_error(self, generator: torch.Generator) -> Tensor:
         """Mean denoising error of a few real images, drawn anew each step."""
         chosen = torch.randint(len(self.anchors), (ANCHORS_PER_STEP,), generator=generator).tolist()
-        clean = self.engine.encode_images([self.anchors[index][0] for index in chosen])
+        images = [self.anchors[index][0] for index in chosen]
+        clean = self.engine.encode_images(images)
         times = self.engine.sample_times(len(chosen), generator=generator)
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
-        condition = self.engine.encode_label_maps([self.anchors[index][1] for index in chosen])
+        condition = self.engine.encode_label_maps([self.anchors[index][1] for index in chosen], images)
         with lean_forward(self.policy):
             return self.engine.errors(clean, condition, times, noise).mean()
 

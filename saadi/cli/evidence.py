@@ -77,7 +77,7 @@ def adapter(
             "project": name,
             "resolution": project.resolution,
             "images": store.count_images(project.id),
-            "engine_architecture": engine.architecture,
+            "engine_architecture": {key: value for key, value in engine.architecture.items() if key != "base"},
             "engine_metrics": engine.metrics,
             "config": chosen.config,
             "alignment": {key: value for key, value in chosen.metrics.items() if not key.startswith("strip")},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -22,7 +22,8 @@ Build = Callable[[Store, Project], orders.Order]
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the program."""
-    for command in (fit, train_scorer, generate, score, sample_map, pairs, align, adapters, curate, export, verify):
+    for command in (fit, train_scorer, generate, score, sample_map, pairs, align, adapters, adapter_export, curate, export,
+                    verify):
         app.command(command.__name__.replace("_", "-"))(command)
 
 
@@ -35,13 +36,29 @@ def _order(kind: type[orders.Order], **values: Any) -> Build:
 def fit(name: ProjectArgument, steps: int | None = None, minutes: float | None = None,
         from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Do not start from the weights in use.")] = False,
         batch_size: int | None = None, learning_rate: float | None = None, seed: int | None = None,
+        engine: Annotated[str | None, typer.Option(help="compact (default) or stable-diffusion, for a GPU.")] = None,
+        base: Annotated[str | None, typer.Option(help="Stable Diffusion: folder in diffusers layout, or hub id in the "
+                                                      "cache.")] = None,
+        mode: Annotated[str | None, typer.Option(help="inpainting (default): paint into pictures; controlnet: whole "
+                                                      "scenes.")] = None,
+        full: Annotated[bool, typer.Option("--full", help="Train the whole U-Net instead of a LoRA adapter.")] = False,
+        rank: Annotated[int | None, typer.Option(help="Rank of the LoRA adapter.")] = None,
+        controlnet: Annotated[str | None, typer.Option(help="Folder of a ControlNet to start from.")] = None,
+        prompt: Annotated[str | None, typer.Option(help="{classes} becomes the names of the classes in the mask.")] = None,
+        saves_memory: Annotated[bool, typer.Option("--saves-memory", help="Slower, with less memory (checkpointing).")] = False,
         detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Fit the generator to the project's own training images."""
     if steps is not None and minutes is not None:
         raise typer.BadParameter("give --steps or --minutes, not both")
     build = _order(orders.FitOrder, steps=steps, minutes=minutes, from_scratch=from_scratch, batch_size=batch_size,
-                   learning_rate=learning_rate, seed=seed)
+                   learning_rate=learning_rate, seed=seed, engine=engine, base=_absolute(base), mode=mode, full=full,
+                   lora_rank=rank, controlnet=_absolute(controlnet), prompt=prompt, saves_memory=saves_memory)
     run_order(home_of(home), name, build, detach=detach, as_json=as_json)
+
+
+def _absolute(name: str | None) -> str | None:
+    """A folder's full path, because the worker runs elsewhere; an id of the hub as it is."""
+    return str(Path(name).expanduser().resolve()) if name and Path(name).expanduser().exists() else name
 
 
 def train_scorer(name: ProjectArgument, steps: int | None = None, batch_size: int | None = None, seed: int | None = None,
@@ -174,6 +191,23 @@ def adapters(name: ProjectArgument,
              "metrics": item.metrics, "created_at": item.created_at} for item in found]
     answer({"in_use": in_use.id if in_use else None, "adapters": rows}, as_json=as_json,
            lines=lambda: [f"{item['id']:>4}  {item['name']:<6} {item['state']}" for item in rows] or ["no adapters yet"])
+
+
+def adapter_export(name: ProjectArgument,
+                   adapter_id: Annotated[int, typer.Argument(metavar="ID", help="Number of the version; see `saadi adapters`.")],
+                   out: Annotated[Path, typer.Option("--out", help="New or empty folder.")],
+                   format: Annotated[str, typer.Option("--format", help="peft or diffusers")] = "peft",
+                   home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Write a version as a folder that peft or diffusers loads."""
+    if format not in ("peft", "diffusers"):
+        raise typer.BadParameter(f"--format is peft or diffusers, got {format!r}")
+    with Store.open(home_of(home)) as store:
+        adapter = _own_adapter(store, store.project(name), adapter_id)
+        from saadi.exports.adapters import export_adapter  # torch takes seconds
+
+        files = export_adapter(store, adapter, format=cast(Any, format), out_dir=out, actor=config.user_name())
+    answer({"adapter": adapter.id, "name": adapter.name, "format": format, "files": files}, as_json=as_json,
+           lines=lambda: [f"{adapter.name} as {format}: {', '.join(files)}"])
 
 
 def _own_adapter(store: Store, project: Project, adapter_id: int) -> Adapter:

@@ -29,7 +29,13 @@ MIN_MERGED_PIXELS = 256
 
 @contextmanager
 def lean_forward(wrapped: PeftModel) -> Iterator[None]:
-    """Inside, the module computes the same values with less work; its parameters and their gradients stay where they are."""
+    """Inside, the module computes the same values with less work; its parameters and their gradients stay where they are.
+
+    A module that checkpoints its activations is left alone: it computes them anew in the backward pass, outside of this context.
+    """
+    if any(getattr(layer, "gradient_checkpointing", False) for layer in wrapped.modules()):
+        yield
+        return
     plan = _PLANS.get(wrapped)
     if plan is None or plan.is_stale():
         plan = _PLANS[wrapped] = _Plan(wrapped)

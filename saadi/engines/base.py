@@ -6,14 +6,23 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from saadi.records import Image, LabelMap
+from saadi.masks import feathered, fit_image_to, fit_to
+from saadi.records import IGNORE, Image, LabelMap
+
+SAMPLING_BATCH = 4
+"""Every sampling batch is padded to this size: convolution kernels choose their summation order by shape, so only a fixed
+shape makes the image of a seed independent of its company, bit for bit."""
+SEAM_PX = 8
+"""Width of the seam around what is painted into a picture, as `saadi.inpainting.DILATE_PX`."""
+Condition: TypeAlias = Any
+"""What an engine makes of label maps. Recipes only hand it back to the same engine; most engines take a tensor."""
 
 StepCallback = Callable[[int, int], None]
 """Called as (step, total) after each network evaluation; may raise CancelledError."""
@@ -39,10 +48,21 @@ class Region:
     """(resolution, resolution), share of the new picture, 0-1: where it is 0 the source is kept, bit for bit."""
 
 
+def named_region(label_map: LabelMap, picture: Image, *, side: int) -> Region:
+    """All that a label map names, to be painted into a picture; background and unknown pixels (255) stay, but for the seam.
+
+    The same rule in fitting, sampling and alignment, so that a model is asked for what it has learnt.
+    """
+    fitted = fit_to(label_map, size=(side, side))
+    return Region(fit_image_to(picture, side=side), feathered((fitted != 0) & (fitted != IGNORE), width_px=SEAM_PX))
+
+
 class Engine(Protocol):
     """Makes images from label maps. Picklable by its architecture and weights file; holds no store."""
 
     name: str
+    needs_picture: bool
+    """It only paints into pictures: `generate` needs regions, `encode_label_maps` the images."""
     resolution: int
     """Side in pixels of the images it makes."""
     architecture: dict[str, Any]
@@ -53,7 +73,7 @@ class Engine(Protocol):
         seeds: Sequence[int],
         *,
         num_inference_steps: int | None = None,
-        guidance_scale: float = 1.0,
+        guidance_scale: float | None = None,
         adapter: Path | None = None,
         adapter_scale: float = 1.0,
         on_step: StepCallback = no_callback,
@@ -66,6 +86,7 @@ class Engine(Protocol):
             label_maps: (H, W) uint8 each; other sizes than the engine's are scaled to it (nearest neighbour).
             seeds: One per image; the image of a seed does not depend on what else is in the batch.
             num_inference_steps: None = the number stored with the weights.
+            guidance_scale: 1 = no guidance; None = the one stored with the weights, where there is none 1.
             adapter: A LoRA file, or None for the base weights.
             on_preview: Called after each network evaluation, before `on_step`; the last look is the final image.
             regions: One per label map: only these parts are made, each into its own source. None = whole images.
@@ -82,7 +103,7 @@ class TrainableEngine(Engine, Protocol):
 
     @property
     def denoiser(self) -> nn.Module:
-        """float32 module; LoRA attaches to it."""
+        """LoRA attaches to it; float32, but for large frozen weights on an accelerator."""
 
     def weights_changed(self) -> None:
         """Forget copies made for sampling; call after the denoiser was trained."""
@@ -93,10 +114,15 @@ class TrainableEngine(Engine, Protocol):
     def encode_images(self, images: Sequence[Image]) -> Tensor:
         """(B, C, h, w) float32: what is noised; for pixel engines the image in [-1, 1]."""
 
-    def encode_label_maps(self, label_maps: Sequence[LabelMap]) -> Tensor:
-        """(B, num_classes, h, w) float32 one-hot conditioning; all zeros = unconditional."""
+    def encode_label_maps(self, label_maps: Sequence[LabelMap], images: Sequence[Image] | None = None) -> Condition:
+        """What `errors` takes as its condition, B rows; for the compact engine (B, num_classes, h, w) float32 one-hot.
 
-    def errors(self, clean: Tensor, condition: Tensor, times: Tensor, noise: Tensor) -> Tensor:
+        Args:
+            images: The pictures that the label maps belong to; only engines that need a picture look at them, and only outside
+                `named_region`.
+        """
+
+    def errors(self, clean: Tensor, condition: Condition, times: Tensor, noise: Tensor) -> Tensor:
         """(B,) float32: weighted mean squared error of the denoiser, per image.
 
         Args:
@@ -106,7 +132,9 @@ class TrainableEngine(Engine, Protocol):
             noise: Same shape as `clean`, standard normal.
         """
 
-    def errors_and_residuals(self, clean: Tensor, condition: Tensor, times: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def errors_and_residuals(
+        self, clean: Tensor, condition: Condition, times: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """`errors`, and what the denoiser is off by: (B, C, h, w) float32 whose mean square per image is the error."""
 
     def sample_times(self, count: int, *, generator: torch.Generator) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from saadi import devices
 from saadi.engines import attention, lora, norms, residual, samplers, weights
-from saadi.engines.base import PreviewCallback, Region, StepCallback, no_callback
+from saadi.engines.base import SAMPLING_BATCH, PreviewCallback, Region, StepCallback, no_callback
 from saadi.engines.frozen import freeze_convolutions
 from saadi.engines.residual import ResidualBlock
 from saadi.errors import BadInputError, WeightsError
@@ -27,9 +27,6 @@ from saadi.records import Image, LabelMap
 NUM_EXTRAS = 6
 """Augmentation label: mirrored, shift x, shift y, log zoom, log2(resolution / 256), spare. Zero when sampling, so nothing
 leaks."""
-SAMPLING_BATCH = 4
-"""Every sampling batch is padded to this size: convolution kernels choose their summation order by shape, so only a fixed
-shape makes the image of a seed independent of its company, bit for bit."""
 DATA_STD = 0.5
 """Standard deviation of images in [-1, 1]; sets the preconditioning below."""
 TIME_FLOOR = 0.06
@@ -153,6 +150,7 @@ class CompactEngine:
     """
 
     name = "compact"
+    needs_picture = False
 
     def __init__(
         self, architecture: dict[str, Any], state: dict[str, Tensor] | None = None, *, device: torch.device | None = None
@@ -195,7 +193,7 @@ class CompactEngine:
         seeds: Sequence[int],
         *,
         num_inference_steps: int | None = None,
-        guidance_scale: float = 1.0,
+        guidance_scale: float | None = None,
         adapter: Path | None = None,
         adapter_scale: float = 1.0,
         on_step: StepCallback = no_callback,
@@ -221,7 +219,7 @@ class CompactEngine:
                 seeds[chosen],
                 name=sampler["name"],
                 steps=steps,
-                guidance=guidance_scale,
+                guidance=guidance_scale or sampler.get("guidance_scale", 1.0),
                 on_step=_offset(on_step, done, total),
                 on_preview=on_preview,
                 regions=regions[chosen] if regions is not None else None,
@@ -331,8 +329,9 @@ class CompactEngine:
         stacked = torch.from_numpy(np.stack(scaled)).permute(0, 3, 1, 2)
         return (stacked.float() / 127.5 - 1).to(self.device)
 
-    def encode_label_maps(self, label_maps: Sequence[LabelMap]) -> Tensor:
-        """See `TrainableEngine.encode_label_maps`; 'ignore' pixels and classes out of range become all zeros."""
+    def encode_label_maps(self, label_maps: Sequence[LabelMap], images: Sequence[Image] | None = None) -> Tensor:
+        """See `TrainableEngine.encode_label_maps`; 'ignore' pixels and classes out of range become all zeros, which is
+        unconditional."""
         side = self.resolution
         scaled = [fit_to(label_map, size=(side, side)) for label_map in label_maps]
         return one_hot(torch.from_numpy(np.stack(scaled)).to(self.device), num_classes=self.num_classes)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,7 +16,9 @@ from torch import Tensor
 from saadi import devices, quality
 from saadi.datasets.real import real_pairs
 from saadi.engines import checkpoints, lora, samplers, shipped, weights
+from saadi.engines.base import TrainableEngine
 from saadi.engines.compact import NUM_EXTRAS, CompactEngine, default_architecture, one_hot
+from saadi.engines.loading import engine_from_file, forget_engines
 from saadi.errors import WeightsError
 from saadi.jobs import JobContext, Outcome, Report
 from saadi.records import Image, LabelMap, Project
@@ -67,17 +69,25 @@ class TrainingSet:
         return len(self.images)
 
     def class_weights(self, cap: float) -> Tensor:
-        """(256,) weight per label value, mean 1 over all pixels; unused values get 1."""
-        counts = torch.bincount(self.label_maps.flatten().long(), minlength=256).float()
-        counts[255] = 0  # unknown pixels are no class
-        present = counts > 0
-        raw = torch.where(present, (counts.clamp_min(1) / counts.max()).rsqrt().clamp(max=cap), torch.ones(()))
-        return raw / ((raw * counts).sum() / counts.sum())
+        return class_weights(self.label_maps, cap)
 
     def rarity(self) -> Tensor:
-        """(N,) sampling weight: images that hold rare classes come more often, at most 3 times."""
-        has = torch.stack([(self.label_maps == index).flatten(1).any(1) for index in range(self.num_classes)], 1).float()
-        return (has / has.mean(0).clamp_min(1e-3)).amax(1).sqrt().clamp(1.0, 3.0)
+        return rarity(self.label_maps, self.num_classes)
+
+
+def class_weights(label_maps: Tensor, cap: float) -> Tensor:
+    """(256,) weight per label value, mean 1 over all pixels; unused values get 1."""
+    counts = torch.bincount(label_maps.flatten().long(), minlength=256).float()
+    counts[255] = 0  # unknown pixels are no class
+    present = counts > 0
+    raw = torch.where(present, (counts.clamp_min(1) / counts.max()).rsqrt().clamp(max=cap), torch.ones(()))
+    return raw / ((raw * counts).sum() / counts.sum())
+
+
+def rarity(label_maps: Tensor, num_classes: int) -> Tensor:
+    """(N,) sampling weight: images that hold rare classes come more often, at most 3 times."""
+    has = torch.stack([(label_maps == index).flatten(1).any(1) for index in range(num_classes)], 1).float()
+    return (has / has.mean(0).clamp_min(1e-3)).amax(1).sqrt().clamp(1.0, 3.0)
 
 
 @dataclass
@@ -230,36 +240,87 @@ def fit(
         steps, seconds, images_per_s, loss (mean of the last 50 steps).
     """
     trainer = Trainer(engine, config)
-    if folder is not None:
-        trainer.restore(folder)
-    odds, class_weights = data.rarity(), data.class_weights(config.class_weight_cap)
-    losses: list[float] = []
-    saved = time.monotonic()
+    odds, by_class = data.rarity(), data.class_weights(config.class_weight_cap)
     if lora.is_attached(engine.denoiser):
         on_strip = None  # a second engine for pictures could not take the adapter's tensors
+    metrics = run_steps(
+        trainer,
+        lambda step: draw_batch(data, engine, config, step=step, odds=odds, class_weights=by_class),
+        config,
+        report,
+        folder=folder,
+        pictures=(lambda step: on_strip(trainer.averaged_engine(), step)) if on_strip else None,
+    )
+    trainer.use_average()
+    return metrics
+
+
+class Stepper(Protocol):
+    """What trains an engine step by step and can be continued from its checkpoint."""
+
+    step: int
+    seconds: float
+    """Spent in steps."""
+
+    def train_step(self, batch: Any, *, progress: float) -> float: ...
+    def save(self, folder: Path) -> None: ...
+    def restore(self, folder: Path) -> bool: ...
+
+
+class Budget(Protocol):
+    """How long a fit goes on; see `FitConfig`."""
+
+    @property
+    def num_steps(self) -> int | None: ...
+    @property
+    def minutes(self) -> float: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def sample_every(self) -> int: ...
+
+
+def run_steps(
+    trainer: Stepper,
+    draw: Callable[[int], Any],
+    config: Budget,
+    report: Report,
+    *,
+    folder: Path | None = None,
+    pictures: Callable[[int], dict[str, str]] | None = None,
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+) -> dict[str, Any]:
+    """Train until the budget of steps or minutes is spent, with progress, pictures now and then, and checkpoints.
+
+    Args:
+        draw: The batch of a step.
+        pictures: Of the present state: step -> picture name -> blob.
+
+    Returns:
+        steps, seconds, images_per_s, loss (mean of the last 50 steps).
+    """
+    if folder is not None:
+        trainer.restore(folder)
+    losses: list[float] = []
+    saved = time.monotonic()
     while True:
         progress = trainer.step / config.num_steps if config.num_steps else trainer.seconds / (config.minutes * 60)
         if progress >= 1:
             break
         began = time.monotonic()
-        loss = trainer.train_step(
-            draw_batch(data, engine, config, step=trainer.step, odds=odds, class_weights=class_weights), progress=progress
-        )
+        loss = trainer.train_step(draw(trainer.step), progress=progress)
         trainer.seconds += time.monotonic() - began
         losses = [*losses[-49:], loss]
         total = config.num_steps or max(trainer.step + 1, round(trainer.step / max(progress, 1e-6)))
         rate = trainer.step * config.batch_size / trainer.seconds
         metrics = {"loss": float(np.mean(losses[-10:])), "images_per_s": rate} if trainer.step % 10 == 0 else None
         images = (
-            on_strip(trainer.averaged_engine(), trainer.step)
-            if on_strip and config.sample_every and trainer.step % config.sample_every == 0
-            else None
+            pictures(trainer.step) if pictures and config.sample_every and trainer.step % config.sample_every == 0 else None
         )
         report(trainer.step, total, f"fitting, {rate:.0f} images/s", metrics=metrics, images=images)
-        if folder is not None and time.monotonic() - saved > CHECKPOINT_EVERY_S:
+        if folder is not None and time.monotonic() - saved > checkpoint_every_s:
             trainer.save(folder)
             saved = time.monotonic()
-    trainer.use_average()
     return {
         "steps": trainer.step,
         "seconds": round(trainer.seconds, 1),
@@ -329,21 +390,29 @@ def sweep_samplers(
     }
 
 
-def load_engine(store: Store, project: Project, *, model_id: int | None = None) -> CompactEngine:
-    """The project's active generator (or another version of it)."""
+def load_engine(store: Store, project: Project, *, model_id: int | None = None) -> TrainableEngine:
+    """The project's active generator (or another version of it), to be trained or measured."""
     model = store.model(model_id) if model_id is not None else store.active_model(project.id, "engine")
     if model is None:
         raise WeightsError(f"project {project.name} has no generator yet; run `fit` first")
-    return CompactEngine.from_file(model.architecture, store.files.path(model.file))
+    if model.architecture.get("engine") == "stable-diffusion":
+        forget_engines()  # twice the same large weights would fill an accelerator
+    return engine_from_file(model.architecture, store.files.path(model.file))
 
 
 def run_job(context: JobContext) -> Outcome:
-    """Job `fit`: fit or fine-tune the compact engine to a project's own training images."""
+    """Job `fit`: fit or fine-tune an engine to a project's own training images."""
     devices.use_all_threads()
+    if context.params.get("engine") == "stable-diffusion":
+        from saadi.engines import stable_diffusion_fitting
+
+        forget_engines()
+        return stable_diffusion_fitting.run_job(context)
     store, order = context.store, context.params
     project = store.project(order["project_id"])
     parent = None if order["from_scratch"] else store.active_model(project.id, "engine")
-    if parent is not None and parent.architecture["num_classes"] != len(project.classes):
+    if parent is not None and (parent.architecture["num_classes"] != len(project.classes)
+                               or parent.architecture.get("engine", "compact") != "compact"):  # fmt: skip
         parent = None
     if parent is not None:
         state = weights.read(store.files.path(parent.file))
@@ -359,8 +428,8 @@ def run_job(context: JobContext) -> Outcome:
     config = FitConfig(
         num_steps=order["steps"],
         minutes=order["minutes"] or DEFAULT_MINUTES,
-        batch_size=order["batch_size"],
-        learning_rate=order["learning_rate"],
+        batch_size=order["batch_size"] or FitConfig.batch_size,
+        learning_rate=order["learning_rate"] or FitConfig.learning_rate,
         seed=order["seed"],
     )
     strip = label_maps[:4]

@@ -30,14 +30,14 @@ def attach(module: nn.Module, *, rank: int, parent: Path | None = None, parent_s
             `reference`.
     """
     state = weights.read(parent) if parent is not None else None
-    rank = _rank_of(state) if state is not None else rank
+    rank = rank_of(state) if state is not None else rank
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        wrapped = get_peft_model(module, _config(rank), adapter_name=POLICY)
+        wrapped = get_peft_model(module, config(rank), adapter_name=POLICY)
     if state is not None and parent is not None:
-        wrapped.add_adapter(REFERENCE, _config(rank))
+        wrapped.add_adapter(REFERENCE, config(rank))
         for name in (POLICY, REFERENCE):
-            _fill(wrapped, state, name=name, file=parent, scale=parent_scale)
+            fill(wrapped, state, name=name, file=parent, scale=parent_scale)
         wrapped.set_adapter(POLICY)
         for key, parameter in wrapped.named_parameters():
             parameter.requires_grad_(f".{POLICY}." in key)
@@ -72,20 +72,19 @@ def scaled(tensors: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
     return {name: tensor * scale if "lora_B" in name else tensor for name, tensor in tensors.items()}
 
 
-def fill(wrapped: PeftModel, tensors: dict[str, Tensor]) -> None:
-    """Put an adapter's tensors, as `state` returns them, into the policy."""
-    set_peft_model_state_dict(wrapped, tensors, adapter_name=POLICY)
-
-
 def load(module: nn.Module, file: Path, *, scale: float = 1.0) -> PeftModel:
     """Wrap a module with a saved adapter.
 
     Raises:
         WeightsError: Damaged, or made for another model.
     """
-    saved = weights.read(file)
-    wrapped = get_peft_model(module, _config(_rank_of(saved)), adapter_name=POLICY)
-    _fill(wrapped, saved, name=POLICY, file=file, scale=scale)
+    return wrap(module, weights.read(file), file=file, scale=scale)
+
+
+def wrap(module: nn.Module, saved: dict[str, Tensor], *, file: Path, scale: float = 1.0) -> PeftModel:
+    """Wrap a module with an adapter's tensors, as `state` gives them; `file` is named where they do not fit."""
+    wrapped = get_peft_model(module, config(rank_of(saved)), adapter_name=POLICY)
+    fill(wrapped, saved, name=POLICY, file=file, scale=scale)
     return cast(PeftModel, wrapped)
 
 
@@ -112,18 +111,24 @@ def merged(wrapped: nn.Module) -> nn.Module:
     return wrapped
 
 
-def _config(rank: int) -> LoraConfig:
+def config(rank: int) -> LoraConfig:
+    """What peft needs to know of every adapter here; scaling is 1 (alpha = rank)."""
     return LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS), init_lora_weights=True)
 
 
-def _rank_of(saved: dict[str, Tensor]) -> int:
+def rank_of(saved: dict[str, Tensor]) -> int:
     for name, tensor in saved.items():
         if "lora_A" in name:
             return int(tensor.shape[0])
     raise WeightsError("this file holds no LoRA adapter; choose one that `align` has made")
 
 
-def _fill(wrapped: PeftModel, saved: dict[str, Tensor], *, name: str, file: Path, scale: float) -> None:
+def fill(wrapped: PeftModel, saved: dict[str, Tensor], *, file: Path, name: str = POLICY, scale: float = 1.0) -> None:
+    """Put saved tensors into an adapter.
+
+    Raises:
+        WeightsError: Made for another model; names `file` and the first tensor that does not fit.
+    """
     expected = get_peft_model_state_dict(wrapped, adapter_name=name)
     for key in sorted(expected.keys() | saved.keys()):
         if key not in saved or key not in expected or saved[key].shape != expected[key].shape:

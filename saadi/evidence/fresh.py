@@ -37,14 +37,16 @@ def measure_adapter(store: Store, project: Project, adapter: Adapter, *, num_mas
         raise TooFewError("this project has no selector and judge yet; run `train-scorer` first")
     gate = Gate(
         label_maps=wanted, selector=scorers[0], judge=scorers[1], num_classes=len(project.classes),
-        real=images[:MAX_REAL], training=real_pairs(store, project, "train", limit=MAX_REAL, side=side)[0])  # fmt: skip
+        real=images[:MAX_REAL], training=real_pairs(store, project, "train", limit=MAX_REAL, side=side)[0],
+        pictures=[*images, *[np.ascontiguousarray(image[:, ::-1]) for image in images]][:num_masks])  # fmt: skip
     engine = load_engine(store, project, model_id=adapter.model_id)
     parent = store.adapter(adapter.parent_id) if adapter.parent_id else None
     seeds = [FIRST_SEED + index for index in range(len(wanted))]
+    regions = gate.regions(engine)
     before = engine.generate(
         wanted, seeds, adapter=store.files.path(parent.file) if parent else None, adapter_scale=parent.scale if parent else
-        1.0)  # fmt: skip
-    after = engine.generate(wanted, seeds, adapter=store.files.path(adapter.file), adapter_scale=adapter.scale)
+        1.0, regions=regions)  # fmt: skip
+    after = engine.generate(wanted, seeds, adapter=store.files.path(adapter.file), adapter_scale=adapter.scale, regions=regions)
     reference, present = gate.read(before), gate.read(after)
     verdict = compare(present, reference, winner_ratio=adapter.metrics.get("winner_ratio", 1.0))
     ceiling = real_ceiling(gate, project, store)

@@ -119,7 +119,7 @@ class PreferenceStore(CandidateStore):
 
     def scored_samples(self, project_id: int) -> list[ScoredSample]:
         """Images of the present generator with the active selector's score, oldest first; none in quarantine, and none of which
-        only a part was made: it would be compared with another picture's surroundings.
+        only a part was made: it would be compared with another picture's surroundings (`saadi.inpainting.is_part`).
 
         One query that leaves the scores' details unread: reading all of them took half of the time to the next pair.
         """
@@ -129,7 +129,8 @@ class PreferenceStore(CandidateStore):
             "JOIN models AS engine ON engine.id = s.model_id AND engine.kind = 'engine' AND engine.is_active = 1 "
             "JOIN scores ON scores.sample_id = s.id "
             "JOIN models AS selector ON selector.id = scores.model_id AND selector.kind = 'selector' AND selector.is_active = 1 "
-            "WHERE s.project_id = ? AND s.curation <> 'quarantined' AND s.source_blob IS NULL ORDER BY s.id", [project_id])
+            "WHERE s.project_id = ? AND s.curation <> 'quarantined' "
+            "AND (s.source_blob IS NULL OR json_extract(s.settings, '$.inpaint.is_whole')) ORDER BY s.id", [project_id])
         return [ScoredSample(*row) for row in found]
 
     def usable_samples(self, project_id: int) -> list[UsableSample]:

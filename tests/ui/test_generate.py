@@ -123,7 +123,7 @@ def test_history_holds_all_revisions_and_what_was_asked(client: TestClient, stor
     new = made_by_job(store, project, image, [add(store, project, image, 5)], seed=5, settings={"num_inference_steps": 9})
     items = client.get(f"/api/projects/{project.id}/generations?label_maps={image.label_map_id}").json()["items"]
     assert [(item["job_id"], item["label_map_rev"], len(item["samples"])) for item in items] == [(new.id, 2, 1), (old.id, 1, 2)]
-    assert items[0]["settings"] == {"num_inference_steps": 9, "guidance_scale": 1.0} and items[0]["version"] == "base"
+    assert items[0]["settings"] == {"num_inference_steps": 9, "guidance_scale": None} and items[0]["version"] == "base"
     assert items[1]["settings"]["num_inference_steps"] is None and items[1]["created_by"] == "ann"  # 'auto' stays 'auto'
 
 

@@ -1,8 +1,9 @@
 // Data: the real images, what is trained on them, new projects, folder import.
-import { DataForms } from "./data_forms.js";
+import { DataForms, text } from "./data_forms.js";
 import { VirtualGrid } from "./grid.js";
 import {
   act,
+  ApiError,
   badge,
   emit,
   get,
@@ -17,6 +18,7 @@ import {
   plural,
   replace,
   segmented,
+  selectField,
   state,
   toast,
   urls,
@@ -62,6 +64,28 @@ class DataTab {
     this.models = h("div", { class: "sx-models" });
     this.minutes = numberField("Minutes", 20, { min: 1, max: 10080, id: "fit-minutes" });
     this.fitSteps = numberField("or steps", "", { min: 1, placeholder: "by time", id: "fit-steps" });
+    this.engine = selectField(
+      "Engine",
+      [
+        ["compact", "compact, built in"],
+        ["stable-diffusion", "Stable Diffusion, from disk"],
+      ],
+      "compact",
+      (engine) => (this.diffusion.hidden = engine === "compact"),
+    );
+    this.engine.input.id = "fit-engine";
+    this.base = text("Folder of the weights, or hub id in the cache", "/path/to/stable-diffusion", { id: "fit-base" });
+    this.mode = selectField(
+      "It makes",
+      [
+        ["inpainting", "what the mask names, in the picture"],
+        ["controlnet", "whole scenes"],
+      ],
+      "inpainting",
+    );
+    this.mode.input.id = "fit-mode";
+    this.missing = h("p", { class: "sx-note sx-command", role: "status", id: "fit-missing" });
+    this.diffusion = h("div", { hidden: true }, h("div", { class: "sx-stack" }, this.base, this.mode, this.missing));
     this.scorerSteps = numberField("Steps", 600, { min: 1, id: "scorer-steps" });
     this.forms = new DataForms(() => this.load());
     element.classList.add("sx-data");
@@ -88,12 +112,25 @@ class DataTab {
   }
 
   training() {
-    const run = (kind, values, words) => (event) =>
-      act(event.currentTarget, async () => {
-        const { job } = await order(kind, values());
-        toast(job.before ? `${words}: in the queue, ${plural(job.before, "job")} before it.` : `${words}: started.`);
-      });
+    const place = async (kind, values, words) => {
+      const { job } = await order(kind, values());
+      toast(job.before ? `${words}: in the queue, ${plural(job.before, "job")} before it.` : `${words}: started.`);
+    };
+    const run = (kind, values, words) => (event) => act(event.currentTarget, () => place(kind, values, words));
     const bySteps = () => (this.fitSteps.number() ? { steps: this.fitSteps.number() } : { minutes: this.minutes.number() ?? 20 });
+    const byEngine = () => {
+      if (this.engine.input.value === "compact") return bySteps();
+      const base = this.base.input.value.trim();
+      return { ...bySteps(), engine: "stable-diffusion", mode: this.mode.input.value, ...(base && { base }) };
+    };
+    const fit = (event) =>
+      act(event.currentTarget, async () => {
+        this.missing.textContent = "";
+        await place("fit", byEngine, "Fitting the generator").catch((error) => {
+          if (this.engine.input.value === "compact" || !(error instanceof ApiError)) throw error;
+          this.missing.textContent = error.message; // stays, so that its command can be copied
+        });
+      });
     return h(
       "section",
       { class: "sx-block" },
@@ -119,12 +156,10 @@ class DataTab {
         { class: "sx-row" },
         this.minutes,
         this.fitSteps,
-        h(
-          "button",
-          { type: "button", class: "sx-button", id: "fit-generator", onclick: run("fit", bySteps, "Fitting the generator") },
-          "Fit generator",
-        ),
+        h("button", { type: "button", class: "sx-button", id: "fit-generator", onclick: fit }, "Fit generator"),
       ),
+      this.engine,
+      this.diffusion,
       h(
         "p",
         { class: "sx-note" },
@@ -144,7 +179,7 @@ class DataTab {
           "dd",
           {},
           model
-            ? `version ${model.id}, ${when(model.created_at)}${dice === undefined ? "" : `, overlap ${percent(dice)} on validation images`}`
+            ? `${model.engine === "stable-diffusion" ? "Stable Diffusion, " : ""}version ${model.id}, ${when(model.created_at)}${dice === undefined ? "" : `, overlap ${percent(dice)} on validation images`}`
             : missing,
         ),
       ];

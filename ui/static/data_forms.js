@@ -1,7 +1,7 @@
 // The two forms of the Data tab: a new project, and the import of a folder with a look at what is in it first.
 import { act, emit, h, on, plural, post, replace, requestId, state, toast } from "./lib.js";
 
-const text = (label, placeholder, attributes = {}) => {
+export const text = (label, placeholder, attributes = {}) => {
   const input = h("input", { type: "text", placeholder, "aria-label": label, ...attributes });
   const field = h("label", { class: "sx-field" }, h("span", {}, label), input);
   field.input = input;

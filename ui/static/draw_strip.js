@@ -15,7 +15,7 @@ export class Strip {
     const keep = () => this.keep();
     this.seed = numberField("Seed", 1, { min: 0, max: MAX_SEED, step: 1, id: "draw-seed", onchange: keep });
     this.steps = numberField("Steps", "", { min: 2, max: 100, placeholder: "auto", id: "draw-steps", onchange: keep });
-    this.guidance = numberField("Guidance", 1, { min: 1, max: 10, step: 0.1, id: "draw-guidance", onchange: keep });
+    this.guidance = numberField("Guidance", "", { min: 1, max: 20, step: 0.1, placeholder: "auto", id: "draw-guidance", onchange: keep });
     this.version = selectField("Version", [["accepted", "in use"]], "accepted");
     this.version.input.id = "draw-version";
     this.lock = h("button", { type: "button", class: "sx-strip-icon", id: "draw-lock", onclick: () => this.setLocked(!this.isLocked) });
@@ -142,7 +142,7 @@ export class Strip {
       candidates: VARIANTS,
       seed: this.seed.number() ?? 0,
       adapter: /^\d+$/.test(chosen) ? Number(chosen) : chosen,
-      settings: { num_inference_steps: this.steps.number(), guidance_scale: this.guidance.number() ?? 1 },
+      settings: { num_inference_steps: this.steps.number(), guidance_scale: this.guidance.number() },
     };
     if (!this.isPart) return values;
     const [kind, id] = this.source.input.value.split("-"),
@@ -159,7 +159,7 @@ export class Strip {
     this.before ??= this.values();
     this.seed.input.value = seed;
     this.steps.input.value = settings.num_inference_steps ?? "";
-    this.guidance.input.value = settings.guidance_scale ?? 1;
+    this.guidance.input.value = settings.guidance_scale ?? "";
     const isThere = [...this.version.input.options].some((option) => option.value === String(adapter));
     if (isThere) this.version.input.value = String(adapter);
     else toast("That version belongs to another generator; the chosen one stays.");

@@ -54,7 +54,7 @@ class GenerateTab {
     this.from.input.id = "pool-from";
     this.seed = numberField("Seed", 1000, { min: 0, id: "pool-seed" });
     this.steps = numberField("Steps", "", { min: 2, max: 100, placeholder: "auto" });
-    this.guidance = numberField("Guidance", 1, { min: 1, max: 10, step: 0.1 });
+    this.guidance = numberField("Guidance", "", { min: 1, max: 20, step: 0.1, placeholder: "auto" });
     this.adapter = selectField(
       "Version",
       [
@@ -137,7 +137,7 @@ class GenerateTab {
         candidates: this.candidates.number() ?? 4,
         seed: this.seed.number() ?? 0,
         adapter: /^\d+$/.test(chosen) ? Number(chosen) : chosen,
-        settings: { num_inference_steps: this.steps.number(), guidance_scale: this.guidance.number() ?? 1 },
+        settings: { num_inference_steps: this.steps.number(), guidance_scale: this.guidance.number() },
       });
       this.seed.input.value = (this.seed.number() ?? 0) + 1000;
       toast(job.before ? `In the queue: ${job.turn}.` : "Started.");
