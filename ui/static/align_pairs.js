@@ -133,7 +133,7 @@ function card(row) {
     doubt = doubtInWords(row, state.project.classes),
     names = row.classes.map((index) => state.project.classes[index]).filter(Boolean);
   const facts = decider
-    ? [WEIGHTS[row.weight] ?? `counts ${fixed(row.weight)}`, `margin ${fixed(row.margin)}`].join(" \u00b7 ")
+    ? [WEIGHTS[row.weight] ?? `counts ${percent(row.weight)}`, `margin ${fixed(row.margin)}`].join(" \u00b7 ")
     : null;
   return h(
     "li",
@@ -172,7 +172,7 @@ function singleCard(row) {
     { class: "sx-settled-pair", dataset: { who: "single", reason: "" } },
     h("div", { class: "sx-settled-pictures" }, side(row.first, row.label_map_blob, role, mark, row.is_liked ? "liked" : "not liked")),
     h("p", { class: "sx-settled-who", dataset: { source: row.source === "real" ? "real" : "vote" } }, h("i"), h("b", {}, singleInWords(row))),
-    h("p", { class: "sx-note" }, WEIGHTS[row.weight] ?? `counts ${fixed(row.weight)}`),
+    h("p", { class: "sx-note" }, WEIGHTS[row.weight] ?? `counts ${percent(row.weight)}`),
     h("p", { class: "sx-settled-classes" }, names.map(({ name, color }) => h("span", {}, h("i", { style: { background: color } }), name))),
   );
 }
