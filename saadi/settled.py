@@ -14,7 +14,7 @@ from saadi.curation import mask_shares
 from saadi.errors import BadInputError, TooFewError
 from saadi.pairing import Settled, settle
 from saadi.preferences import Candidate, Decision, LeftOut
-from saadi.records import Pair, Project
+from saadi.records import Pair, Project, Single
 from saadi.store import Store
 from saadi.trust import Doubt, doubt, separating_class
 
@@ -60,6 +60,20 @@ class Row:
     """Its lower confidence of the two, where it is not sure of both."""
 
 
+@dataclass(frozen=True)
+class SingleRow:
+    """One image that is liked or not by itself."""
+
+    label_map_blob: str
+    first: Picture
+    is_liked: bool
+    source: Literal["people", "ruling", "real"]
+    num_people: int
+    weight: float
+    second: None = None
+    """There is none: by this the page tells a single image from a pair."""
+
+
 def rows(settled: Settled) -> list[Row]:
     """All pairs, by who decided them, and behind them all that are left out, by reason."""
     found: list[Row] = []
@@ -78,13 +92,13 @@ def page(store: Store, project: Project, *, who: str = "all", first: int = 0, co
     """Some rows, JSON, and how many there are of each kind.
 
     Args:
-        who: 'all' pairs, those of one of `DECIDERS`, or 'left_out'.
+        who: 'all' pairs, those of one of `DECIDERS`, 'left_out', or 'single': the images that are liked or not by themselves.
 
     Raises:
         BadInputError: `who` is none of these.
     """
-    if who not in ("all", "left_out", *DECIDERS):
-        raise BadInputError(f"who decided is one of all, left_out, {', '.join(DECIDERS)}; got {who[:20]!r}")
+    if who not in ("all", "left_out", "single", *DECIDERS):
+        raise BadInputError(f"who decided is one of all, left_out, single, {', '.join(DECIDERS)}; got {who[:20]!r}")
     try:
         settled = settle(store, project.id)
     except TooFewError:
@@ -92,19 +106,39 @@ def page(store: Store, project: Project, *, who: str = "all", first: int = 0, co
     everything = rows(settled)
     pairs = [row for row in everything if row.decider is not None]
     left = [row for row in everything if row.decider is None]
-    chosen = left if who == "left_out" else [row for row in pairs if who in ("all", row.decider)]
+    chosen: Sequence[Row | SingleRow]
+    if who == "single":
+        chosen = single_rows(store, project, settled.singles)
+    else:
+        chosen = left if who == "left_out" else [row for row in pairs if who in ("all", row.decider)]
     shown = chosen[first : first + count]
     return {
         "num_pairs": len(pairs),
         "deciders": dict(Counter(row.decider for row in pairs)),
         "reasons": dict(Counter(row.reason for row in left)),
+        "num_singles": len(settled.singles),
         "total": len(chosen),
         "first": first,
         "rows": _with_classes(store, shown),
     }
 
 
-def _with_classes(store: Store, chosen: Sequence[Row]) -> list[dict[str, Any]]:
+def single_rows(store: Store, project: Project, singles: Sequence[Single]) -> list[SingleRow]:
+    """Disliked ones first, then liked ones, then real images that stand for liked ones."""
+    dice = {score.sample_id: score.dice for score in store.score_rows(project.id) if score.kind == "selector"}
+    ids = {(sample.label_map_blob, sample.blob): sample.sample_id for sample in store.usable_samples(project.id)}
+    found = []
+    for single in sorted(singles, key=lambda single: (single.source == "real", single.is_liked)):
+        sample_id = None if single.source == "real" else ids.get((single.label_map_blob, single.blob))
+        if sample_id is None and single.source != "real":
+            continue  # taken into quarantine this very moment; without a number the page would call it real
+        score = None if sample_id is None else dice.get(sample_id)
+        found.append(SingleRow(single.label_map_blob, Picture(single.blob, sample_id, score), single.is_liked, single.source,
+                               single.num_people, single.weight))  # fmt: skip
+    return found
+
+
+def _with_classes(store: Store, chosen: Sequence[Row | SingleRow]) -> list[dict[str, Any]]:
     shares = mask_shares(store, [row.label_map_blob for row in chosen])
     classes = {blob: [index for index in np.flatnonzero(found).tolist() if index] for blob, found in shares.items()}
     return [asdict(row) | {"classes": classes[row.label_map_blob]} for row in chosen]

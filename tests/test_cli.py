@@ -209,7 +209,10 @@ def test_the_whole_loop(run: Run, answer: Answer, studio: Home, tmp_path: Path) 
     made = answer("generate", "blobs", "--count", 18, "--candidates", 2, "--seed", 3, "--steps", 2, *at)
     assert len(made["result"]["sample_ids"]) == 36
     assert answer("score", "blobs", *at)["state"] == "done"
-    assert answer("pairs", "blobs", *at)["num_pairs"] >= 16
+    listed = answer("pairs", "blobs", "--show", *at)
+    frozen = answer("pairs", "blobs", *at)
+    assert len(listed["pairs"]) == frozen["num_pairs"] >= 16
+    assert {row["decider"] for row in listed["pairs"]} == set(frozen["summary"]["by_source"])
     assert answer("curate", "blobs", "--accept-above", 0, *at) == {"accepted": 36, "below": 0, "unscored": 0}
     assert answer("adapters", "blobs", *at) == {"in_use": None, "adapters": []}
     status, _, err = run("adapters", "blobs", "--rollback", *at)

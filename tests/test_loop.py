@@ -74,11 +74,15 @@ def test_the_whole_loop(store: Store, home: Home, filled: Project):
 
 def test_alignment_publishes_a_candidate_or_says_why_not(store: Store, home: Home, filled: Project):
     run(store, home, TrainScorerOrder, project_id=filled.id, steps=6, batch_size=8)
-    run(store, home, GenerateOrder, project_id=filled.id, count=12, candidates=2)
+    made = run(store, home, GenerateOrder, project_id=filled.id, count=12, candidates=2).result["sample_ids"]
+    for sample_id, value in zip(made[:3], ("up", "down", "down"), strict=True):
+        store.add_thumb(filled.id, sample_id=sample_id, value=value, voter="ann", request_id=f"thumb-{sample_id}")
     pair_set = pairing.build_pairs(store, filled.id, actor="test")
     if len(pair_set.pairs) < orders.MIN_PAIRS_TO_ALIGN:
         run(store, home, GenerateOrder, project_id=filled.id, count=12, candidates=4, seed=77)
         pair_set = pairing.build_pairs(store, filled.id, actor="test")
+    assert [(single.is_liked, single.source) for single in pair_set.singles] == [
+        (True, "people"), (False, "people"), (False, "people"), (True, "real")]  # fmt: skip
     wanted = {"project_id": filled.id, "pair_set_id": pair_set.id, "steps": 4, "batch_size": 4, "gate_masks": 8, "gate_every": 2,
               "learning_rate": 3e-3}  # fmt: skip
     job = run(store, home, AlignOrder, **wanted)
@@ -89,6 +93,7 @@ def test_alignment_publishes_a_candidate_or_says_why_not(store: Store, home: Hom
         assert "no checkpoint was better than the old model" in job.error and store.adapters(filled.id) == []
         return
     adapter = store.adapter(job.result["adapter_id"])
+    assert adapter.metrics["num_singles"] == 4
     assert adapter.state == "candidate" and len(adapter.metrics["strip_before"]) == len(adapter.metrics["strip_after"]) == 6
     store.accept_adapter(adapter.id, project_id=filled.id, actor="lead")
     again = run(store, home, GenerateOrder, project_id=filled.id, count=1, candidates=1)

@@ -100,6 +100,19 @@ def test_a_weak_selector_is_told_with_the_pair(pool: Pool) -> None:
         assert (row["separating_class"], row["weak_dice"], row["confidence"], row["weight"]) == (1, 0.5, 0.9, weight)
 
 
+def test_single_images_are_listed_with_who_said_what(pool: Pool) -> None:
+    pool.label_map(split="train")
+    first, second, third = pool.samples(pool.label_map(), 0.9, 0.8, None)
+    for sample, value, voter in ((first, "up", "ann"), (first, "up", "bob"), (second, "down", "ann"), (third, "down", "ann")):
+        pool.store.add_thumb(pool.project.id, sample_id=sample.id, value=value, voter=voter, request_id=builders.new_request())
+    found = page(pool, who="single")
+    rows = [(row["first"]["sample_id"], row["first"]["dice"], row["is_liked"], row["source"], row["num_people"])
+            for row in found["rows"]]  # fmt: skip
+    assert rows == [(second.id, 0.8, False, "people", 1), (third.id, None, False, "people", 1),
+                    (first.id, 0.9, True, "people", 2), (None, None, True, "real", 0)]  # fmt: skip
+    assert found["total"] == found["num_singles"] == 4 and all(row["second"] is None for row in found["rows"])
+
+
 def test_nothing_scored_gives_an_empty_page(store: Store, project: Project) -> None:
     found = settled.page(store, project)
     assert (found["total"], found["rows"], found["deciders"], found["reasons"]) == (0, [], {}, {})

@@ -121,7 +121,7 @@ class PairTrainer:
     ) -> None:
         """
         Args:
-            singles: Images for the KTO loss, beside the pairs; they alone train nothing.
+            singles: Images for the KTO loss, beside the pairs of 'dpo' and 'kto'; they alone train nothing.
             measured_on: Names what checkpoints are compared on; a checkpoint of another one is not continued.
             anchors: Real images with their label maps; the denoising loss takes some of them in a step whose winners are all
                 synthetic, so that a synthetic winner is never the only attractor.
@@ -145,7 +145,8 @@ class PairTrainer:
         self.train_ids, self.held_ids = split_pairs(pairs, share=config.held_out_share, seed=config.seed)
         self.singles = list(singles)
         held = {pairs[index].group for index in self.held_ids} - {pairs[index].group for index in self.train_ids}
-        self.single_ids = [index for index, single in enumerate(singles) if single.group not in held]
+        takes_singles = config.loss in ("dpo", "kto")  # 'sft' learns from winners alone, 'mapo' has no reference
+        self.single_ids = [index for index, single in enumerate(singles) if takes_singles and single.group not in held]
         self.beta = config.beta or default_beta(self._shape.numel())
         # A checkpoint belongs to these pairs and this parent: a retry after an accept or roll-back must not mix them.
         self.settings = asdict(config) | {

@@ -372,6 +372,13 @@ def test_single_images_of_a_held_out_label_map_are_not_trained_on():
     assert trainer.single_ids == [3, 4]
 
 
+@pytest.mark.parametrize("loss", ["sft", "mapo"])
+def test_losses_of_winners_or_without_a_reference_take_no_single_images(loss: str):
+    config = replace(CONFIG, loss=loss)
+    plain, other = PairTrainer(tiny.engine(), pairs(), config), PairTrainer(tiny.engine(), pairs(), config, singles=singles())
+    assert [plain.train_step() for _ in range(2)] == [other.train_step() for _ in range(2)]
+
+
 def test_dislikes_alone_train_nothing():
     disliked = [single for single in singles() if not single.is_liked]
     with pytest.raises(TooFewError, match="3 disliked images and nothing that is liked"):

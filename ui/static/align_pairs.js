@@ -12,6 +12,7 @@ const FILTERS = [
   ["score", "Score alone"],
   ["real", "Real image"],
   ["left_out", "Left out"],
+  ["single", "Single images"],
 ];
 const REASONS = {
   conflict: "Opinions differ: waits for a second opinion",
@@ -110,8 +111,8 @@ export class SettledPairs {
     });
   }
 
-  show({ num_pairs, deciders, reasons, total, first, rows }) {
-    const counts = { ...deciders, all: num_pairs, left_out: Object.values(reasons).reduce((sum, count) => sum + count, 0) };
+  show({ num_pairs, num_singles, deciders, reasons, total, first, rows }) {
+    const counts = { ...deciders, all: num_pairs, single: num_singles, left_out: Object.values(reasons).reduce((sum, count) => sum + count, 0) };
     this.filter.set(this.who);
     for (const button of this.filter.children) {
       const name = button.dataset.value;
@@ -121,7 +122,7 @@ export class SettledPairs {
     this.where.textContent = total ? `${first + 1}\u2013${first + rows.length} of ${total}` : "none";
     this.previous.disabled = first === 0;
     this.next.disabled = first + rows.length >= total;
-    replace(this.list, rows.length ? rows.map((row) => card(row)) : h("li", { class: "sx-empty" }, "There are no such pairs."));
+    replace(this.list, rows.length ? rows.map((row) => (row.second ? card(row) : singleCard(row))) : h("li", { class: "sx-empty" }, "There are no such pairs."));
     this.list.parentElement.scrollTop = 0;
     this.root.dataset.shown = `${this.who}:${first}`;
   }
@@ -132,7 +133,7 @@ function card(row) {
     doubt = doubtInWords(row, state.project.classes),
     names = row.classes.map((index) => state.project.classes[index]).filter(Boolean);
   const facts = decider
-    ? [WEIGHTS[row.weight] ?? `counts ${fixed(row.weight)}`, `margin ${fixed(row.margin)}`].join(" \u00b7 ")
+    ? [WEIGHTS[row.weight] ?? `counts ${percent(row.weight)}`, `margin ${fixed(row.margin)}`].join(" \u00b7 ")
     : null;
   return h(
     "li",
@@ -156,11 +157,31 @@ function card(row) {
   );
 }
 
+/** What people say of one image by itself. */
+export function singleInWords({ is_liked, source, num_people }) {
+  if (source === "real") return "A real image stands for a liked one";
+  const who = source === "ruling" ? "The lead" : plural(num_people, "person", "people");
+  return `${who} ${is_liked ? (num_people === 1 ? "likes it" : "like it") : num_people === 1 ? "does not like it" : "do not like it"}`;
+}
+
+function singleCard(row) {
+  const names = row.classes.map((index) => state.project.classes[index]).filter(Boolean),
+    [role, mark] = row.is_liked ? ["chosen", "\u2713"] : ["not chosen", "\u2717"];
+  return h(
+    "li",
+    { class: "sx-settled-pair", dataset: { who: "single", reason: "" } },
+    h("div", { class: "sx-settled-pictures" }, side(row.first, row.label_map_blob, role, mark, row.is_liked ? "liked" : "not liked")),
+    h("p", { class: "sx-settled-who", dataset: { source: row.source === "real" ? "real" : "vote" } }, h("i"), h("b", {}, singleInWords(row))),
+    h("p", { class: "sx-note" }, WEIGHTS[row.weight] ?? `counts ${percent(row.weight)}`),
+    h("p", { class: "sx-settled-classes" }, names.map(({ name, color }) => h("span", {}, h("i", { style: { background: color } }), name))),
+  );
+}
+
 /** One image under the outline of its mask; a synthetic one opens. */
-function side(item, mask, role, mark) {
+function side(item, mask, role, mark, said = role) {
   const isReal = item.sample_id === null,
     what = isReal ? "real image" : `image ${item.sample_id}`,
-    label = `${role ? `${role}: ` : ""}${what}${item.dice === null ? "" : `, score ${percent(item.dice)}`}`;
+    label = `${said ? `${said}: ` : ""}${what}${item.dice === null ? "" : `, score ${percent(item.dice)}`}`;
   const inside = [
     picture(urls.thumb(item.blob, 256), isReal ? label : ""),
     picture(urls.outline(mask, item.blob, 256), "", { class: "sx-settled-outline" }),
@@ -173,6 +194,6 @@ function side(item, mask, role, mark) {
     isReal
       ? h("div", { class: "sx-settled-picture" }, inside)
       : h("button", { type: "button", class: "sx-settled-picture", "aria-label": label, onclick: () => openDetail(item.sample_id) }, inside),
-    h("figcaption", {}, item.dice === null ? "real" : `score ${percent(item.dice)}`),
+    h("figcaption", {}, isReal ? "real" : item.dice === null ? "not scored" : `score ${percent(item.dice)}`),
   );
 }
