@@ -20,6 +20,7 @@ LAYOUT_CELLS = 4
 MIN_UNSEEN = 8
 """Held-out images from which on they are the yardstick; with fewer, training images of other patients are."""
 NEAREST_CHUNK = 1024
+COVERAGE_NEIGHBOURS = 5
 
 
 def standardised(features: Features, reference: Features) -> Features:
@@ -90,6 +91,24 @@ def vendi_score(features: Features) -> float:
     unit = features / (np.linalg.norm(features, axis=1, keepdims=True) + 1e-9)
     eigenvalues = np.linalg.eigvalsh(unit @ unit.T / len(unit)).clip(1e-12)
     return float(np.exp(-(eigenvalues * np.log(eigenvalues)).sum()))
+
+
+def coverage(features: Features, reference: Features, *, neighbours: int = COVERAGE_NEIGHBOURS) -> float | None:
+    """Share of reference rows that have one of these within reach of their own k-th nearest fellow (Naeem et al. 2020): falls
+    where a generator leaves some kinds of real images out, which its variety alone does not tell.
+
+    Returns:
+        0..1; None where the reference has no more than k rows.
+    """
+    if len(reference) <= neighbours:
+        return None
+    within = np.sort(_distances(reference, reference), axis=1)[:, neighbours]  # column 0 is the row itself
+    return round(float((_distances(reference, features).min(1) <= within).mean()), 4)
+
+
+def _distances(first: Features, second: Features) -> NDArray[np.float64]:
+    a, b = first.astype(np.float64), second.astype(np.float64)
+    return np.asarray(np.sqrt(((a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T).clip(0)))
 
 
 def nearest_distance(features: Features, reference: Features) -> NDArray[np.float32]:

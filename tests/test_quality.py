@@ -123,3 +123,15 @@ def test_look_sees_where_colours_lie():
     upright, turned = quality.look(image), quality.look(image[::-1].copy())
     assert upright.shape == quality.look_floor().shape == (72,)
     assert np.abs(upright[:12] - turned[:12]).max() < 1e-3 and np.abs(upright[24:] - turned[24:]).max() > 20
+
+
+def test_coverage_falls_when_a_kind_of_image_is_left_out():
+    """Two clusters of 20; draws of both cover nearly all, draws of one cover half, far ones nothing."""
+    draw = np.random.default_rng(0)
+    centres = np.repeat([[0.0] * 4, [50.0] * 4], 20, axis=0)
+    real = (centres + draw.normal(0, 1, (40, 4))).astype(np.float32)
+    both = (centres + draw.normal(0, 1, (40, 4))).astype(np.float32)
+    assert quality.coverage(both, real) > 0.8
+    assert 0.4 < quality.coverage(both[:20], real) <= 0.5
+    assert quality.coverage(both + 500, real) == 0.0 and quality.coverage(real, real) == 1.0
+    assert quality.coverage(both, real[:5]) is None

@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from saadi.alignment.limits import MAX_WINNER_RATIO, MIN_NEAREST_RATIO, MIN_VENDI_RATIO, MIN_WIN_RATE
+from saadi.alignment.limits import (
+    MAX_WINNER_RATIO,
+    MIN_NEAREST_RATIO,
+    MIN_VENDI_RATIO,
+    MIN_WIN_RATE,
+    covers_less,
+)
 
 Verdict = Literal["yes", "no", "unknown"]
 NO_BREAK = "\u00a0"
@@ -98,6 +104,9 @@ def _real(metrics: Mapping[str, Any]) -> Question:
     variety, varied = metrics.get("vendi_after"), metrics.get("vendi_before")
     if variety is not None and varied is not None and variety < MIN_VENDI_RATIO * varied:
         red.append(f"Variety fell from {varied:.1f} to {variety:.1f} different images.")
+    if covers_less(metrics.get("coverage_after"), metrics.get("coverage_before")):
+        covered, covers = (_percent(metrics[f"coverage_{when}"]) for when in ("before", "after"))
+        red.append(f"Fewer kinds of real images are covered: {covered} before, {covers} now.")
     near = "closer to real images than before" if now < before else "no further from real images than chance explains"
     words = f"The images are {near}" + ("; variety is kept." if variety is not None else ".")
     return Question("real", title, "no" if red else "yes", " ".join(red) or words)

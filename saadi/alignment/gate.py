@@ -16,6 +16,7 @@ from saadi.alignment.limits import (
     MIN_NEAREST_RATIO,
     MIN_VENDI_RATIO,
     MIN_WIN_RATE,
+    covers_less,
 )
 from saadi.downstream.models import DownstreamModel, Scorer
 from saadi.engines.base import Engine, Region, named_region
@@ -42,6 +43,9 @@ class Reading:
     vendi: float
     nearest: float
     """Median distance to the nearest training image in the judge's features."""
+    coverage: float | None = None
+    """Share of held-out real images with one of these near them, in the judge's features; None where there are too few, and in
+    checkpoints of earlier versions."""
     class_dice: tuple[tuple[float | None, ...], ...] = ()
     """Judge's Dice per label map and class index; None where the label map does not ask for the class. Empty in checkpoints of
     earlier versions."""
@@ -116,6 +120,7 @@ class Gate:
             feature_left_out=tuple(quality.leave_one_out_distances(features, self._real_features).tolist()),
             appearance_left_out=tuple(quality.leave_one_out_distances(appearance, self._real_appearance).tolist()),
             vendi=quality.vendi_score(features),
+            coverage=quality.coverage(features, self._real_features),
             nearest=float(np.median(quality.nearest_distance(features, self._training_features))),
             class_dice=class_dice,
         )
@@ -156,6 +161,8 @@ def compare(present: Reading, reference: Reading, *, winner_ratio: float) -> Ver
         reasons.append(f"the error on held-out winners grew to {winner_ratio:.2f} times the old one")
     if present.vendi < MIN_VENDI_RATIO * reference.vendi:
         reasons.append(f"variety fell from {reference.vendi:.1f} to {present.vendi:.1f} different images")
+    if covers_less(present.coverage, reference.coverage):
+        reasons.append(f"fewer kinds of real images are covered ({reference.coverage:.0%} to {present.coverage:.0%})")
     if present.nearest < MIN_NEAREST_RATIO * reference.nearest:
         reasons.append("the images came closer to single training images")
     return Verdict(
@@ -208,6 +215,8 @@ def metrics_of(present: Reading, reference: Reading, verdict: Verdict) -> dict[s
             present.appearance_left_out,
             reference.appearance_left_out,
         ),
+        "coverage_before": reference.coverage,
+        "coverage_after": present.coverage,
         "nearest_before": round(reference.nearest, 4),
         "nearest_after": round(present.nearest, 4),
         "winner_ratio": round(verdict.winner_ratio, 4),

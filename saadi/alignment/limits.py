@@ -9,6 +9,12 @@ of 1.15 on top once let plain DPO with beta 300 pass, with colour and texture at
 MAX_WINNER_RATIO = 1.25
 """Held-out winner error against the reference's (docs/design.md): its size is the alarm, not its sign."""
 MIN_VENDI_RATIO = 0.9
+MIN_COVERAGE_RATIO = 0.7
+"""Share of real images that have a synthetic one near them, against the reference's; 32 masks tell it roughly only."""
+MIN_COVERAGE_DROP = 0.05
+MIN_VENDI_OF_ROUNDS = 0.8
+"""Variety after all rounds of a series against the version before the first one: each round may lose a little, all of them not a
+fifth."""
 MIN_NEAREST_RATIO = 0.8
 """Median distance to the nearest training image against the reference's: below, the model has begun to copy."""
 ACCURACY_GAP = 0.15
@@ -17,3 +23,8 @@ MIN_HELD_FOR_GAP = 24
 GRADIENT_ALARM = 5.0
 """Stop when the gradient norm stays above this multiple of its running median for `ALARM_STEPS` steps."""
 ALARM_STEPS = 3
+
+
+def covers_less(now: float | None, before: float | None) -> bool:
+    """Whether kinds of real images have been lost; False where that was not measured."""
+    return now is not None and before is not None and now < MIN_COVERAGE_RATIO * before and before - now > MIN_COVERAGE_DROP

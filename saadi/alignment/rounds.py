@@ -12,6 +12,7 @@ import structlog
 
 from saadi import orders
 from saadi.alignment import acceptance
+from saadi.alignment.limits import MIN_VENDI_OF_ROUNDS
 from saadi.errors import BadInputError, SaadiError
 from saadi.pairing import build_pairs
 from saadi.records import Adapter, Job, Project
@@ -78,7 +79,7 @@ def _after_alignment(store: Store, job: Job, series: dict[str, Any], result: dic
     """Accept what won, and start the next round from it; a version that any question speaks against waits for a person."""
     adapter = store.adapter(int(result["adapter_id"]))
     project = _project(store, job)
-    if against := _against(adapter, project):
+    if against := _against(adapter, project) or _collapse(store, adapter, num_rounds=series["round"]):
         return f"{adapter.name} waits for a person: {against}"
     reason = f"round {series['round']} of {series['of']}: {acceptance.headline(_questions(adapter, project))}"
     store.accept_adapter(adapter.id, project_id=project.id, actor=job.created_by, reason=reason)
@@ -103,6 +104,20 @@ def _questions(adapter: Adapter, project: Project) -> list[acceptance.Question]:
 
 def _against(adapter: Adapter, project: Project) -> str | None:
     return next((question.words for question in _questions(adapter, project) if question.verdict == "no"), None)
+
+
+def _collapse(store: Store, adapter: Adapter, *, num_rounds: int) -> str | None:
+    """What all rounds together have lost: each was compared with the one before it only."""
+    kept, version = 1.0, adapter
+    for _ in range(num_rounds):
+        before, after = (version.metrics.get(f"vendi_{when}") for when in ("before", "after"))
+        kept *= after / before if before and after is not None else 1.0
+        if version.parent_id is None:
+            break
+        version = store.adapter(version.parent_id)
+    if kept >= MIN_VENDI_OF_ROUNDS:
+        return None
+    return f"Variety fell to {kept:.0%} of what it was before the first of {num_rounds} rounds."
 
 
 def _project(store: Store, job: Job) -> Project:

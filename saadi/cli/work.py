@@ -22,8 +22,8 @@ Build = Callable[[Store, Project], orders.Order]
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the program."""
-    for command in (fit, train_scorer, generate, score, sample_map, pairs, align, adapters, adapter_export, curate, export,
-                    verify):
+    for command in (fit, train_scorer, generate, score, sample_map, pairs, align, measure, adapters, adapter_export, curate,
+                    export, verify):
         app.command(command.__name__.replace("_", "-"))(command)
 
 
@@ -158,6 +158,29 @@ def align(name: ProjectArgument, steps: int | None = None, batch_size: int | Non
         made = pairing.build_pairs(store, project.id, actor=config.user_name())
         note(f"{len(made.pairs)} pairs (set {made.id})")
         return _order(orders.AlignOrder, pair_set_id=made.id, seed=seed, **settings)(store, project)
+
+    run_order(home_of(home), name, build, detach=detach, as_json=as_json)
+
+
+def measure(name: ProjectArgument,
+            real: Annotated[int | None, typer.Option(help="Real images to learn from; 0 = all training images.", min=0)] = None,
+            seeds: Annotated[int | None, typer.Option(help="Repeats.")] = None,
+            rounds: Annotated[int | None, typer.Option(help="Alignments one after the other.")] = None,
+            shares: Annotated[str | None, typer.Option(help="Synthetic images per real one, with commas.")] = None,
+            test_share: Annotated[float | None, typer.Option(help="Deal the patients out anew, this share to the test.")] = None,
+            detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Does it help? The same training with and without synthetic images, on unseen patients; shown in the tab Evidence."""
+    try:
+        wanted = tuple(float(part) for part in shares.split(",")) if shares else None
+    except ValueError:
+        raise BadInputError(f"numbers with commas between them are expected, for example 0.5,1; got {shares!r}") from None
+
+    def build(store: Store, project: Project) -> orders.Order:
+        given = {"seeds": seeds, "rounds": rounds, "shares": wanted, "test_share": test_share}
+        values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        if real is not None:
+            values["num_real"] = real or None  # an order's None means all
+        return orders.order(orders.EvidenceOrder, project_id=project.id, **values)
 
     run_order(home_of(home), name, build, detach=detach, as_json=as_json)
 

@@ -7,7 +7,7 @@ from saadi.alignment.gate import Gate, Reading, compare, metrics_of, moved_away,
 from tests import tiny
 
 OLD = Reading(dice=(0.5,) * 20, selector_dice=(0.5,) * 20, feature_distance=1.0, appearance_distance=1.0, vendi=5.0, nearest=2.0,
-    feature_left_out=(1.0,) * 20, appearance_left_out=(1.0,) * 20)  # fmt: skip
+    feature_left_out=(1.0,) * 20, appearance_left_out=(1.0,) * 20, coverage=0.5)  # fmt: skip
 NEW = replace(OLD, dice=(0.7,) * 20)
 
 
@@ -24,6 +24,7 @@ def test_a_clear_gain_passes():
         ({"feature_distance": 1.5}, 1.0, "away from real ones in features"),
         ({"appearance_distance": 1.5}, 1.0, "colour and texture"),
         ({"vendi": 4.0}, 1.0, "variety fell"),
+        ({"coverage": 0.2}, 1.0, "fewer kinds of real images are covered (50% to 20%)"),
         ({"nearest": 1.0}, 1.0, "closer to single training images"),
         ({}, 1.4, "error on held-out winners"),
     ],

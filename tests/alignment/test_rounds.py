@@ -119,6 +119,17 @@ def test_a_version_against_which_a_question_speaks_waits_for_a_person(store, hom
     assert store.accepted_adapter(ready.id) is None and store.adapters(ready.id)[0].state == "candidate"
 
 
+def test_variety_lost_round_by_round_stops_the_series(store, home, ready, monkeypatch):
+    """Each round keeps 92 %: no question of the card objects, but after three of them a fifth is gone."""
+    loses_some = {"vendi_before": 5.0, "vendi_after": 4.6}
+    jobs = run(store, home, ready, monkeypatch, loses_some, loses_some, loses_some, of=4)
+    assert [job.kind for job in jobs] == ["generate", "align"] * 3
+    assert jobs[-1].result["series_ended"] == (
+        "v3 waits for a person: Variety fell to 78% of what it was before the first of 3 rounds."
+    )
+    assert [adapter.state for adapter in store.adapters(ready.id)] == ["retired", "accepted", "candidate"]
+
+
 def test_too_few_pairs_end_the_series_and_keep_the_pool(store, home, ready, monkeypatch):
     monkeypatch.setattr(orders, "MIN_PAIRS_TO_ALIGN", 1000)
     jobs = run(store, home, ready, monkeypatch, {})

@@ -146,6 +146,9 @@ export class Verdict {
               lower(m.appearance_distance_before, m.appearance_distance_after, m.appearance_moved),
             ),
           m.vendi_after !== undefined && row("Variety (Vendi)", fixed(m.vendi_before, 1), fixed(m.vendi_after, 1)),
+          m.coverage_after != null &&
+            m.coverage_before != null &&
+            row("Real images with one like them", percent(m.coverage_before), percent(m.coverage_after)),
           m.nearest_after !== undefined && row("Nearest training image", fixed(m.nearest_before, 1), fixed(m.nearest_after, 1)),
           m.winner_ratio !== undefined && row("Error on preferred images", "1.00", fixed(m.winner_ratio)),
         ),
