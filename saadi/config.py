@@ -45,6 +45,10 @@ class Home:
         return self.path / "exports"
 
     @property
+    def evidence(self) -> Path:
+        return self.path / "evidence"
+
+    @property
     def worker_lock(self) -> Path:
         return self.path / "worker.lock"
 

@@ -53,5 +53,9 @@ class CancelledError(SaadiError):
     """The user pressed stop."""
 
 
+class YieldedError(SaadiError):
+    """Somebody waits in front of the page: this job goes back into the queue and goes on afterwards."""
+
+
 class FencedError(SaadiError):
     """Another worker owns this job now; this one must stop without publishing anything."""

@@ -245,6 +245,7 @@ def run_job(context: JobContext) -> Outcome:
     """Job `generate`: candidates for label maps, then their scores where the project has scorers."""
     devices.use_all_threads()
     store, order = context.store, context.params
+    context.yields = order["purpose"] == "pool"  # what is made already is found again by its recipe
     project = store.project(order["project_id"])
     records = [store.label_map(label_map_id) for label_map_id in order["label_map_ids"]]
     model = store.model(order["model_id"])

@@ -28,7 +28,7 @@ import psutil
 import structlog
 
 from saadi.config import Home
-from saadi.errors import CancelledError, FencedError, SaadiError
+from saadi.errors import CancelledError, FencedError, SaadiError, YieldedError
 from saadi.records import Job
 from saadi.store import Store
 
@@ -48,7 +48,8 @@ log = structlog.get_logger()
 
 
 class Report(Protocol):
-    """What a recipe calls after each step; raises `CancelledError` once the user has pressed stop."""
+    """What a recipe calls after each step; raises `CancelledError` once the user has pressed stop, and `YieldedError` where a job
+    that makes room is overtaken."""
 
     def __call__(self, step: int, total: int, message: str, *, metrics: Mapping[str, float] | None = None,
                  images: Mapping[str, str] | None = None) -> None: ...
@@ -76,6 +77,9 @@ class JobContext:
     job: Job
     keeps_checkpoint: bool = False
     """Set by a handler whose stopped or failed job can be continued by another one: `dir` then stays."""
+    yields: bool = False
+    """Set by a handler whose job loses little when it is interrupted: it makes room for one of higher priority, and goes on after
+    it."""
     _started: float = field(default_factory=time.monotonic)
     _last: float = 0.0
     _first_step: int | None = None
@@ -108,6 +112,8 @@ class JobContext:
         self._beats.append(clock)
         if self._first_step is None:
             self._first_step, self._started = step, clock
+        if self.yields and self.store.is_overtaken(self.job.id):
+            raise YieldedError("somebody waits")
         if metrics is None and images is None and clock - self._last < REPORT_EVERY_S and step < total:
             if self.store.is_cancel_requested(self.job.id):  # a read of 10 us, no fsync
                 raise CancelledError("cancelled")
@@ -186,6 +192,9 @@ def run_job(store: Store, job: Job, handlers: Mapping[str, Handler]) -> None:
         log.info("job_done", job=job.id)
     except FencedError:
         log.warning("job_fenced", job=job.id, attempt=job.attempt)
+    except YieldedError:
+        store.release_job(job, message="paused, somebody waits; goes on by itself")
+        log.info("job_yielded", job=job.id)
     except CancelledError:
         _end(store, job, state="cancelled", message="cancelled", error=None, keep=context.keeps_checkpoint)
     except SaadiError as error:

@@ -24,6 +24,7 @@ PROMPT = "a photo of surgery, {classes}"
 MIN_PAIRS_TO_ALIGN = 16
 """16 good pairs already move a small model; fewer only teach noise."""
 
+Share = Annotated[float, Field(gt=0, le=20, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
@@ -338,6 +339,10 @@ class AlignOrder(Order):
     loss: Literal["dpo", "kto", "mapo", "sft"] = "dpo"
     """How pairs are learnt from; see `saadi.alignment.trainer.AlignmentConfig`."""
     sdpo_mu: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
+    accumulation: int = Field(default=1, ge=1, le=1024)
+    ema_decay: float | None = Field(default=None, ge=0, lt=1, allow_inf_nan=False)
+    scale_search: Literal["never", "rescue", "always"] = "rescue"
+    checkpointing: bool = False
     model_id: int | None = None
     """None = the generator in use."""
     parent_id: int | None = None
@@ -381,6 +386,44 @@ class AlignOrder(Order):
                 raise TooFewError(
                     f"this project has no {kind} yet; run {'`fit`' if kind == 'engine' else '`train-scorer`'} first"
                 )
+
+
+class EvidenceOrder(Order):
+    """Measure whether synthetic data help: arms with equal budgets on unseen patients; see `saadi.evidence.gains`."""
+
+    kind: ClassVar[str] = "evidence"
+    priority: ClassVar[int] = -10
+    num_real: int | None = Field(default=50, ge=8, le=100_000)
+    """Real images that are learnt from; None = all training images."""
+    seeds: int = Field(default=3, ge=1, le=20)
+    shares: Annotated[tuple[Share, ...], Field(min_length=1, max_length=6)] = (1.0,)
+    """Synthetic images per real one."""
+    rounds: int = Field(default=2, ge=1, le=5)
+    fit_steps: int = Field(default=400, ge=1, le=100_000)
+    scorer_steps: int = Field(default=300, ge=1, le=100_000)
+    downstream_steps: int = Field(default=400, ge=1, le=100_000)
+    align_steps: int = Field(default=150, ge=1, le=100_000)
+    test_share: float | None = Field(default=None, ge=0.05, le=0.9, allow_inf_nan=False)
+    """None = test on the patients of the test split (of the validation split where there is none)."""
+
+    def unique_key(self, store: Store) -> str | None:
+        """The same measurement on the same images and label maps has the same result."""
+        maps = {record.image_id: record.blob for record in store.label_maps(self.project_id)}
+        images = store.images(self.project_id)
+        data = [[image.blob, image.split, image.group_id, image.label, maps.get(image.id)] for image in images]
+        return hashlib.sha256(dump([self.kind, self.model_dump(mode="json"), data]).encode()).hexdigest()
+
+    def check(self, store: Store) -> None:
+        usable = store.count_labelled(self.project_id)
+        test = usable["test"] or usable["val"]
+        if self.test_share is not None:
+            test, usable["train"] = sum(usable.values()), sum(usable.values())
+        wanted = self.num_real or MIN_IMAGES_TO_FIT
+        if usable["train"] < wanted or not test:
+            raise TooFewError(
+                f"labelled images to train on: {usable['train']}, of other patients to test on: {test}; needed: {wanted} and 1; "
+                "import more, or choose fewer real images"
+            )
 
 
 class ImportOrder(Order):
@@ -452,8 +495,8 @@ def place(store: Store, wanted: Order, *, actor: str, request_id: str | None = N
 
 ORDERS: dict[str, type[Order]] = {
     kind.kind: kind
-    for kind in (FitOrder, GenerateOrder, TrainScorerOrder, ScoreOrder, PredictOrder, MapOrder, AlignOrder, ImportOrder,
-                 ExportOrder)
+    for kind in (FitOrder, GenerateOrder, TrainScorerOrder, ScoreOrder, PredictOrder, MapOrder, AlignOrder, EvidenceOrder,
+                 ImportOrder, ExportOrder)
 }
 
 

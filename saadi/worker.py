@@ -20,6 +20,7 @@ RECIPES: Mapping[str, str] = {
     "import": "saadi.datasets.folder:run_job",
     "export": "saadi.exports.recipe:run_job",
     "map": "saadi.atlas:run_job",
+    "evidence": "saadi.evidence.job:run_job",
 }
 
 

@@ -356,3 +356,26 @@ def test_long_pauses_are_no_hang_while_they_are_usual(store: Store, project: Pro
     context._beats.clear()
     context._beats.extend([now - 22, now - 21, now - 20])
     assert context.hangs
+
+
+def test_a_pool_makes_room_for_a_drawing_and_goes_on(store: Store, project: Project):
+    """Only jobs that say so; a higher priority is needed; the attempt is not counted."""
+    seen: list[str] = []
+
+    def handler(context: JobContext) -> Outcome:
+        context.yields = context.job.kind == "polite"
+        for step in range(4):
+            seen.append(f"{context.job.kind} {step}")
+            if context.job.kind != "drawing" and step == 1 and seen.count(f"{context.job.kind} 1") == 1:
+                store.add_job("drawing", {}, project_id=project.id, actor="x", request_id=f"r{len(seen)}", priority=10)
+            context.report(step, 4, "working")
+        return Outcome("done")
+
+    handlers = {"polite": handler, "rude": handler, "drawing": handler}
+    for kind in ("polite", "rude"):
+        store.add_job(kind, {}, project_id=project.id, actor="x", request_id=kind)
+        while (claimed := store.claim_job("me")) is not None:
+            run_job(store, claimed, handlers)
+    assert seen == ["polite 0", "polite 1", *(f"drawing {n}" for n in range(4)), *(f"polite {n}" for n in range(4)),
+                    *(f"rude {n}" for n in range(4)), *(f"drawing {n}" for n in range(4))]  # fmt: skip
+    assert {(job.state, job.attempt) for job in store.jobs(project.id)} == {("done", 1)}

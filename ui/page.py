@@ -1,4 +1,4 @@
-"""The page: header, seven tabs, the strip with the running job. Layout only; each tab has its own module."""
+"""The page: header, eight tabs, the strip with the running job. Layout only; each tab has its own module."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ui.context import Context
 from ui.curate_tab import build_curate_tab
 from ui.data_tab import build_data_tab
 from ui.draw_tab import build_draw_tab
+from ui.evidence_tab import build_evidence_tab
 from ui.export_tab import build_export_tab
 from ui.generate_tab import build_generate_tab
 from ui.panel import Panel
@@ -24,10 +25,12 @@ TABS: tuple[tuple[str, Callable[[Context], Panel]], ...] = (
     ("Curate", build_curate_tab),
     ("Vote", build_vote_tab),
     ("Align", build_align_tab),
+    ("Evidence", build_evidence_tab),
     ("Export", build_export_tab),
 )
 FIRST_TAB = "Draw"
-SHEETS = ("studio", "controls", "draw", "smart", "generate", "review", "curate", "vote", "tabs", "align", "dialogs", "small")
+SHEETS = ("studio", "controls", "draw", "smart", "generate", "review", "curate", "vote", "tabs", "align", "evidence", "dialogs",
+          "small")  # fmt: skip
 
 
 def build_page(context: Context) -> gr.Blocks:

@@ -125,6 +125,12 @@ class GiveThumb(Body):
     request_id: RequestId
 
 
+class PlanEvidence(Body):
+    """An order that is only thought of."""
+
+    values: dict[str, Any] = Field(default={}, max_length=32)
+
+
 class PlaceOrder(Body):
     project_id: Id
     request_id: RequestId

@@ -17,6 +17,7 @@ NOUNS = {
     "import": "import",
     "predict": "segmentation of an image",
     "map": "map",
+    "evidence": "measurement of the gain",
 }
 
 

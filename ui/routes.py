@@ -9,6 +9,7 @@ from ui import (
     pictures,
     routes_align,
     routes_curate,
+    routes_evidence,
     routes_generate,
     routes_jobs,
     routes_library,
@@ -34,6 +35,7 @@ def build_router(context: Context) -> APIRouter:
         routes_generate,
         routes_jobs,
         routes_align,
+        routes_evidence,
     )
     for part in parts:
         router.include_router(part.build_router(context))

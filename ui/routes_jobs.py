@@ -25,7 +25,8 @@ MAX_ACTIVE = 200
 ORDERS: dict[str, type[orders.Order]] = {
     "draw": orders.DrawOrder,
     # Alignment and import have routes of their own.
-    **{kind: orders.ORDERS[kind] for kind in ("fit", "generate", "train_scorer", "score", "predict", "export", "map")},
+    **{kind: orders.ORDERS[kind] for kind in ("fit", "generate", "train_scorer", "score", "predict", "export", "map",
+                                               "evidence")},
 }
 
 

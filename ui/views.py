@@ -31,6 +31,7 @@ KIND_WORDS = {
     "score": "Scoring",
     "predict": "Segmenting",
     "align": "Aligning",
+    "evidence": "Measuring the gain",
     "export": "Exporting",
     "import": "Importing",
     "map": "Laying out the map",

@@ -17,12 +17,10 @@ from saadi.alignment.limits import (
     MIN_VENDI_RATIO,
     MIN_WIN_RATE,
 )
-from saadi.downstream.metrics import agreement, mean_over_asked
-from saadi.downstream.segmenter import Segmenter
+from saadi.downstream.models import DownstreamModel
 from saadi.engines.base import Engine, Region, named_region
 from saadi.errors import BadInputError
-from saadi.masks import fit_to
-from saadi.records import IGNORE, Image, LabelMap
+from saadi.records import Image, LabelMap
 
 Make = Callable[[], list[Image]]
 
@@ -32,7 +30,7 @@ class Reading:
     """What the gate measured on one set of images, all on the same label maps and seeds."""
 
     dice: tuple[float, ...]
-    """Judge's Dice per label map."""
+    """Judge's Dice per label map; in classification its probability of the asked class."""
     selector_dice: tuple[float, ...]
     feature_distance: float
     """Kernel distance to held-out real images in the judge's features."""
@@ -68,8 +66,8 @@ class Gate:
     """Holds the fixed inputs; measures images made for them."""
 
     label_maps: Sequence[LabelMap]
-    selector: Segmenter
-    judge: Segmenter
+    selector: DownstreamModel
+    judge: DownstreamModel
     num_classes: int
     real: Sequence[Image]
     """Held-out real images."""
@@ -105,10 +103,10 @@ class Gate:
         """Measure images, one per label map in order."""
         features = quality.standardised(self.judge.features(images), self._reference)
         appearance = quality.standardised(quality.appearance(images), self._raw_appearance)
-        dice, class_dice = self._dice(self.judge, images)
+        dice, class_dice = self._fidelity(self.judge, images)
         return Reading(
             dice=dice,
-            selector_dice=self._dice(self.selector, images)[0],
+            selector_dice=self._fidelity(self.selector, images)[0],
             feature_distance=quality.kernel_distance(features, self._real_features),
             appearance_distance=quality.kernel_distance(appearance, self._real_appearance),
             feature_left_out=tuple(quality.leave_one_out_distances(features, self._real_features).tolist()),
@@ -118,23 +116,13 @@ class Gate:
             class_dice=class_dice,
         )
 
-    def _asked(self, images: Sequence[Image]) -> list[LabelMap]:
-        return [
-            fit_to(label_map, size=(image.shape[0], image.shape[1]))
-            for label_map, image in zip(self.label_maps, images, strict=True)
-        ]
-
-    def _dice(
-        self, model: Segmenter, images: Sequence[Image]
+    def _fidelity(
+        self, model: DownstreamModel, images: Sequence[Image]
     ) -> tuple[tuple[float, ...], tuple[tuple[float | None, ...], ...]]:
         """Per label map: the mean over its classes, and each class."""
-        means, rows = [], []
-        for prediction, asked in zip(model.predict(images), self._asked(images), strict=True):
-            found = agreement(prediction.label_map, asked, num_classes=self.num_classes)
-            present = set(np.unique(asked).tolist()) - {0, IGNORE}
-            means.append(mean_over_asked(found, asked))
-            rows.append(tuple(found[index].dice if index in present else None for index in range(self.num_classes)))
-        return tuple(means), tuple(rows)
+        found = model.fidelity(images, self.label_maps)
+        rows = tuple(tuple(one.per_class.get(index) for index in range(self.num_classes)) for one in found)
+        return tuple(one.mean for one in found), rows
 
 
 def compare(present: Reading, reference: Reading, *, winner_ratio: float) -> Verdict:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,8 @@ from saadi.store import Store
 
 GATE_FIRST_SEED = 2**40
 """Seeds of the gate's images: beyond those that people and pools can use."""
+SCALES = (0.75, 0.5, 0.25)
+"""Strengths of the line search along what was learnt."""
 STRIP = 6
 """Images in the before/after strip."""
 LIVE = ("loss", "winner_error", "loser_error", "gradient_norm", "gradient_ratio")
@@ -71,6 +73,8 @@ class Aligned:
     after: list[Image]
     history: list[dict[str, Any]]
     """One row per checkpoint, passed or not."""
+    scale: float = 1.0
+    """Strength of what was learnt, found by the line search; the state has it in it already."""
 
 
 def align(
@@ -120,7 +124,9 @@ def align(
     history: list[dict[str, Any]] = []
     best: Aligned | None = None
     saved = trainer.restore(folder) if folder is not None else None
+    promising: tuple[dict[str, Tensor], int] | None = None
     if saved is not None:
+        promising = _promising_from(saved.get("promising"))
         history, reference = saved["history"], reading_from_json(saved["reference"])
         best = _best_from(saved["best"], reference, before, history)
     elif folder is not None and (folder / checkpoints.NAME).exists():
@@ -132,7 +138,8 @@ def align(
 
     def save() -> None:
         if folder is not None and keep is not None:
-            state = {"history": history, "reference": reading_to_json(reference), "best": _best_to(best, keep)}
+            state = {"history": history, "reference": reading_to_json(reference), "best": _best_to(best, keep),
+                     "promising": {"file": keep(promising[0]), "step": promising[1]} if promising else None}  # fmt: skip
             trainer.save(folder, state | {"accuracies": accuracies, "stopped": stopped, "due": due})
 
     try:
@@ -151,13 +158,17 @@ def align(
                 if not due:
                     continue
             # A checkpoint: new images on the fixed label maps and seeds, measured against the reference.
-            after, present, verdict, row = _check(
-                engine, trainer, gate, reference, seeds, report, regions=regions, train_accuracy=float(np.mean(accuracies)),
-                show=show)  # fmt: skip
+            with trainer.averaged():
+                after, present, verdict, row = _check(
+                    engine, trainer, gate, reference, seeds, report, regions=regions, train_accuracy=float(np.mean(accuracies)),
+                    show=show)  # fmt: skip
+                tensors = lora.state(trainer.policy)
             due = False
             history.append(row)
             if verdict.passed and (best is None or verdict.dice_gain[0] > best.verdict.dice_gain[0]):
-                best = Aligned(lora.state(trainer.policy), trainer.step, present, reference, verdict, before, after, history)
+                best = Aligned(tensors, trainer.step, present, reference, verdict, before, after, history)
+            elif verdict.dice_gain[0] > 0 and all(verdict.dice_gain[0] >= other["dice_gain"] for other in history[:-1]):
+                promising = (tensors, trainer.step)
             if stopped := trainer.alarm() or _accuracy_gap(trainer, row):
                 log.warning("alignment_stopped", step=trainer.step, reason=stopped)
                 row["stopped"] = stopped
@@ -168,13 +179,24 @@ def align(
     if (alarm := trainer.alarm()) and not stopped:
         log.warning("alignment_stopped", step=trainer.step, reason=alarm)
         report(trainer.step, config.num_steps, alarm, metrics={"not_a_number": 1.0})
+    source = (best.state, best.step) if best else promising
+    if source and config.scale_search != "never" and (best is None or config.scale_search == "always"):
+        for scale in SCALES:
+            tensors = lora.scaled(source[0], scale)
+            lora.fill(trainer.policy, tensors)
+            after, present, verdict, row = _check(
+                engine, trainer, gate, reference, seeds, report, regions=regions,
+                train_accuracy=float(np.mean(accuracies or [0.0])), show=None)  # fmt: skip
+            history.append(row | {"step": source[1], "scale": scale})
+            if verdict.passed and (best is None or verdict.dice_gain[0] > best.verdict.dice_gain[0]):
+                best = Aligned(tensors, source[1], present, reference, verdict, before, after, history, scale)
     if best is None:
         reasons = "; ".join(history[-1]["reasons"]) if history else "no checkpoint was reached"
         raise AlignmentStoppedError(
             f"no checkpoint was better than the old model, which stays in use ({reasons}); "
             "collect more pairs or votes, or lower the learning rate"
         )
-    return Aligned(best.state, best.step, best.reading, best.reference, best.verdict, before, best.after, history)
+    return replace(best, before=before, history=history)
 
 
 def _fingerprint(label_maps: Sequence[LabelMap], images: Sequence[Image]) -> str:
@@ -264,6 +286,10 @@ def _best_to(best: Aligned | None, keep: Callable[[dict[str, Tensor]], str]) -> 
         "reading": reading_to_json(best.reading),
         "verdict": asdict(best.verdict),
     }
+
+
+def _promising_from(data: dict[str, Any] | None) -> tuple[dict[str, Tensor], int] | None:
+    return (weights.read(Path(data["file"])), data["step"]) if data else None
 
 
 def _best_from(
@@ -399,6 +425,10 @@ def run_job(context: JobContext) -> Outcome:
         seed=order["seed"],
         loss=order.get("loss", "dpo"),
         sdpo_mu=order.get("sdpo_mu"),
+        accumulation=order.get("accumulation", 1),
+        ema_decay=order.get("ema_decay"),
+        scale_search=order.get("scale_search", "rescue"),
+        checkpointing=order.get("checkpointing", False),
     )
 
     seeds = [GATE_FIRST_SEED + index for index in range(len(gate.label_maps))]
@@ -411,7 +441,7 @@ def run_job(context: JobContext) -> Outcome:
         return str(store.files.path(store.files.put(weights.to_bytes(state))))
 
     try:
-        with devices.memory_told("align with a smaller --batch-size, or fit with --saves-memory"):
+        with devices.memory_told("align with --checkpointing, or with a smaller --batch-size"):
             found = align(
                 engine,
                 training_pairs(store, pair_set, side=engine.resolution),
@@ -440,6 +470,7 @@ def run_job(context: JobContext) -> Outcome:
     new = [store.blobs.put_image(image) for image in after[:TRIAL_PAIRS]]
     metrics = metrics_of(found.reading, found.reference, found.verdict) | {
         "step": found.step,
+        "strength": found.scale,
         "classes": class_changes(found.reading, found.reference),
         "history": found.history,
         "num_pairs": len(pair_set.pairs),

@@ -18,7 +18,8 @@ from saadi.records import Adapter, Job, Project
 from saadi.store import Store
 
 log = structlog.get_logger()
-SETTINGS = ("steps", "batch_size", "learning_rate", "beta", "sft_weight", "gate_masks", "gate_every", "loss", "sdpo_mu")
+SETTINGS = ("steps", "batch_size", "learning_rate", "beta", "sft_weight", "gate_masks", "gate_every", "loss", "sdpo_mu",
+            "accumulation", "ema_decay", "scale_search", "checkpointing")  # fmt: skip
 """What of an alignment is the same in all rounds and may be chosen."""
 SEEDS_PER_ROUND = 1_000_000
 """Rounds draw other images than those before them."""

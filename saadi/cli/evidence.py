@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from saadi.cli.common import HomeOption, JsonOption, ProjectArgument, answer, home_of, note
-from saadi.config import VERSION
+from saadi.config import VERSION, Home
 from saadi.errors import BadInputError, NotFoundError
 from saadi.store import Store
+
+if TYPE_CHECKING:
+    from saadi.evidence.gains import Case
 
 OutOption = Annotated[Path | None, typer.Option("--out", help="Write the result to this JSON file.")]
 
@@ -92,8 +96,8 @@ def votes(
 
 
 def gains(
-    name: Annotated[str, typer.Argument(help="A project with imported images, or 'phantom'.")],
-    real: Annotated[str, typer.Option(help="Numbers of real images, with commas.")] = "50",
+    name: Annotated[str, typer.Argument(help="A project with imported images, 'phantom', or 'phantom-phases'.")],
+    real: Annotated[str, typer.Option(help="Numbers of real images, with commas; 'full' = all.")] = "50",
     seeds: Annotated[int, typer.Option(help="Seeds 0, 1, ...: other images, weights and masks.", min=1)] = 3,
     first_seed: Annotated[int, typer.Option(help="Number of the first seed.", min=0)] = 0,
     shares: Annotated[str, typer.Option(help="Synthetic images per real one, with commas.")] = "0.5,1,2",
@@ -102,6 +106,17 @@ def gains(
     scorer_steps: int = 400,
     downstream_steps: int = 600,
     align_steps: int = 150,
+    recipes: Annotated[str, typer.Option(help="How arms with synthetic images train, with commas: mixed, first.")] = "mixed",
+    curated: Annotated[bool, typer.Option(help="Also arms that take the best of K images of the aligned generator.")] = False,
+    candidates: Annotated[int, typer.Option(help="Images per mask to choose from and to make pairs of.", min=2)] = 4,
+    pool: Annotated[int, typer.Option(help="Masks per round of alignment.", min=8)] = 64,
+    test_share: Annotated[
+        float | None, typer.Option(help="Deal the patients out anew, this share of them to the test set.", min=0.05, max=0.9)
+    ] = None,
+    test_group: Annotated[list[str] | None, typer.Option(help="Test on this patient or operation; repeat for several.")] = None,
+    leave_one_out: Annotated[
+        bool, typer.Option("--leave-one-out", help="Test on each patient or operation in turn, train on the others.")
+    ] = False,
     side: Annotated[int, typer.Option(help="Side of all images in pixels.")] = 128,
     folder: Annotated[Path | None, typer.Option(help="Where stages are kept; default: evidence in the data folder.")] = None,
     out: OutOption = None,
@@ -109,31 +124,58 @@ def gains(
     as_json: JsonOption = False,
 ) -> None:
     """Does synthetic data help? Arms with equal budgets, measured on unseen patients. An interrupted run goes on where it was."""
-    from saadi.evidence import cases
     from saadi.evidence import gains as experiment
     from saadi.evidence.stages import Stages
 
     opened = home_of(home)
-    if name == "phantom":
-        case = cases.rendered(side=side)
-    else:
-        with Store.open(opened) as store:
-            case = cases.of_project(store, store.project(name), side=side)
+    found = _cases(name, opened, side=side, test_share=test_share, test_groups=test_group or (), each=leave_one_out)
     settings = experiment.Settings(
         fit_steps=fit_steps, scorer_steps=scorer_steps, downstream_steps=downstream_steps, align_steps=align_steps, rounds=rounds,
-        shares=tuple(_numbers(shares)))  # fmt: skip
+        shares=tuple(_numbers(shares)), recipes=_recipes(recipes), curated=curated, candidates=candidates,
+        pool_masks=pool)  # fmt: skip
     models = experiment.Models.default(
-        num_classes=len(case.class_names), side=side, starts_from="random" if name == "phantom" else "shipped"
-    )
-    stages = Stages(folder or opened.path / "evidence")
-    result: dict[str, Any] = {"case": case.name, "num_test": len(case.test), "settings": vars(settings), "arms": {}}
-    for num_real in map(int, _numbers(real)):
-        cells = [
-            experiment.run_cell(experiment.Cell(case, num_real, seed, settings, models, stages), note=note)
-            for seed in range(first_seed, first_seed + seeds)
-        ]
-        result["arms"][str(num_real)] = experiment.summary(case, cells)
+        num_classes=len(found[0].class_names), side=side, task=found[0].task,
+        starts_from="random" if name.startswith("phantom") else "shipped")  # fmt: skip
+    stages = Stages(folder or opened.evidence)
+    result: dict[str, Any] = {"case": found[0].name, "task": found[0].task, "num_test": [len(case.test) for case in found],
+                              "settings": vars(settings), "real": {}}  # fmt: skip
+    for num_real in _counts(real):
+        numbers = range(first_seed, first_seed + seeds)
+        cells = [experiment.Cell(case, min(num_real, len(case.train)), seed, settings, models, stages)
+                 for case in found for seed in numbers]  # fmt: skip
+        run = [(cell, experiment.run_cell(cell, note=note)) for cell in cells]
+        result["real"][str(cells[0].num_real)] = experiment.summary(run)
     _finish(result, out, as_json=as_json)
+
+
+def _cases(
+    name: str, home: Home, *, side: int, test_share: float | None, test_groups: Sequence[str], each: bool
+) -> list[Case]:
+    """One data set, or one for each patient that is left out in turn."""
+    from saadi.evidence import cases
+
+    if name in ("phantom", "phantom-phases"):
+        return [cases.rendered(side=side, task="classification" if name == "phantom-phases" else "segmentation")]
+    with Store.open(home) as store:
+        project = store.project(name)
+        if not each:
+            return [cases.of_project(store, project, side=side, test_share=test_share, test_groups=test_groups)]
+        groups = sorted({image.group_id for image in store.images(project.id)})
+        return [cases.of_project(store, project, side=side, test_groups=[group]) for group in groups]
+
+
+def _recipes(text: str) -> tuple[Any, ...]:
+    """Raises: BadInputError: something between the commas is no recipe."""
+    found = tuple(part.strip() for part in text.split(","))
+    if unknown := [part for part in found if part not in ("mixed", "first")]:
+        raise BadInputError(f"recipes are mixed and first, with a comma between them; got {unknown[0]!r}")
+    return found
+
+
+def _counts(text: str) -> list[int]:
+    """Numbers of real images, and 'full'; raises as `_numbers` does."""
+    parts = [part.strip() for part in text.split(",")]
+    return [sys.maxsize if part == "full" else int(_numbers(part)[0]) for part in parts]
 
 
 def _numbers(text: str) -> list[float]:

@@ -104,6 +104,11 @@ def align(name: ProjectArgument, steps: int | None = None, batch_size: int | Non
           beta: float | None = None, sft_weight: float | None = None, seed: int | None = None,
           loss: Annotated[str | None, typer.Option(help="dpo (default), kto, mapo, or sft: winners alone.")] = None,
           sdpo_mu: Annotated[float | None, typer.Option(help="Damp the losers' gradient, 0 to 1; default: do not.")] = None,
+          accumulation: Annotated[int | None, typer.Option(help="Batches per step, for larger steps in the same memory.")] = None,
+          ema_decay: Annotated[float | None, typer.Option(help="Keep a moving average of the adapter, for example 0.99.")] = None,
+          scale_search: Annotated[str | None, typer.Option(help="Try weaker versions at the end: never, rescue (none passed "
+                                                                "the test; default), always.")] = None,
+          checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Less memory, about a third more time.")] = False,
           rounds: Annotated[int | None, typer.Option(help="Generate, score, pair, align and accept so many times; a round starts "
                                                           "only if the last one won.", min=1, max=10)] = None,
           masks: Annotated[int, typer.Option(help="Masks of each round's pool.", min=1)] = 64,
@@ -114,15 +119,15 @@ def align(name: ProjectArgument, steps: int | None = None, batch_size: int | Non
         from saadi import pairing
         from saadi.alignment.rounds import first_order
 
+        settings = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "beta": beta,
+                    "sft_weight": sft_weight, "loss": loss, "sdpo_mu": sdpo_mu, "accumulation": accumulation,
+                    "ema_decay": ema_decay, "scale_search": scale_search, "checkpointing": checkpointing or None}  # fmt: skip
         if rounds is not None:
-            settings = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "beta": beta,
-                        "sft_weight": sft_weight, "loss": loss, "sdpo_mu": sdpo_mu}
             return first_order(project.id, rounds=rounds, masks=masks, candidates=candidates, seed=seed or 0, settings=settings)
 
         made = pairing.build_pairs(store, project.id, actor=config.user_name())
         note(f"{len(made.pairs)} pairs (set {made.id})")
-        return _order(orders.AlignOrder, pair_set_id=made.id, steps=steps, batch_size=batch_size, learning_rate=learning_rate,
-                      beta=beta, sft_weight=sft_weight, seed=seed, loss=loss, sdpo_mu=sdpo_mu)(store, project)
+        return _order(orders.AlignOrder, pair_set_id=made.id, seed=seed, **settings)(store, project)
 
     run_order(home_of(home), name, build, detach=detach, as_json=as_json)
 

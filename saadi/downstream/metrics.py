@@ -11,6 +11,15 @@ from saadi.records import IGNORE, LabelMap
 
 
 @dataclass(frozen=True)
+class Fidelity:
+    """How far a downstream model sees in an image what was asked for, 0..1."""
+
+    mean: float
+    per_class: dict[int, float]
+    """Class index -> the same for one class; only classes that were asked for."""
+
+
+@dataclass(frozen=True)
 class ClassAgreement:
     """How well one class of a predicted label map covers the asked one; all in 0..1."""
 

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from saadi import devices
+from saadi.downstream.metrics import Fidelity, agreement, mean_over_asked
 from saadi.engines import norms, weights
 from saadi.masks import fit_image_to, fit_to
-from saadi.records import Image, LabelMap
+from saadi.records import IGNORE, Image, LabelMap
 
 SIZE_PX = 128
 """Side at which segmenters look; predictions are scaled back by their probabilities. Four times cheaper than 256 px."""
@@ -107,6 +108,16 @@ class Segmenter:
     def predict(self, images: Sequence[Image]) -> list[Prediction]:
         """What the network sees in each image; sizes may differ."""
         return self._predict(images)
+
+    def fidelity(self, images: Sequence[Image], asked: Sequence[LabelMap]) -> list[Fidelity]:
+        """Dice of what the network sees and the asked label map, which is scaled to the image."""
+        num_classes, found = self.architecture["num_classes"], []
+        for image, prediction, label_map in zip(images, self.predict(images), asked, strict=True):
+            label_map = fit_to(label_map, size=(image.shape[0], image.shape[1]))
+            classes = agreement(prediction.label_map, label_map, num_classes=num_classes)
+            present = set(np.unique(label_map).tolist()) - {0, IGNORE}
+            found.append(Fidelity(mean_over_asked(classes, label_map), {index: classes[index].dice for index in present}))
+        return found
 
     def predict_with_features(self, images: Sequence[Image]) -> tuple[list[Prediction], NDArray[np.float32]]:
         """`predict` and `features` in one pass."""

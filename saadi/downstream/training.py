@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from saadi import devices
 from saadi.datasets.real import real_pairs
+from saadi.downstream.classifier import Classifier, class_of
 from saadi.downstream.metrics import agreement
 from saadi.downstream.segmenter import SIZE_PX, Segmenter, default_architecture
 from saadi.engines import checkpoints, weights
@@ -52,27 +53,23 @@ def train(
     total: int | None = None,
     name: str = "segmenter",
     folder: Path | None = None,
+    start: dict[str, Tensor] | None = None,
 ) -> Segmenter:
     """Train one segmenter with cross-entropy + Dice on mirrored, shifted, recoloured images.
 
     Args:
+        start: Weights to go on from; None = random ones by the seed.
         first_step, total: Where this training lies in a longer job, for its progress.
         folder: Where checkpoints go and are resumed from; None = none.
     """
     torch.manual_seed(config.seed)
-    segmenter = Segmenter(architecture)
+    segmenter = Segmenter(architecture, start)
     pixels, targets = segmenter.encode(images), segmenter.encode_label_maps(label_maps)
-    optimizer = torch.optim.AdamW(segmenter.network.parameters(), lr=config.learning_rate, weight_decay=1e-4)
-    data = hashlib.sha256(pixels.cpu().numpy().tobytes() + targets.cpu().numpy().tobytes()).hexdigest()
-    settings = asdict(config) | {"data": data}  # a checkpoint of other images is not continued
-    done = _restore(segmenter.network, optimizer, settings, folder) if folder is not None else 0
-    saved = time.monotonic()
     # Over the whole batch: a class that one image lacks would otherwise cost the full loss whatever the network does.
     dice_loss = MaskedDiceLoss(softmax=True, to_onehot_y=True, include_background=False, batch=True)
     odds = rarity(targets.cpu(), num_classes=architecture["num_classes"])
-    segmenter.network.train()
-    for step in range(done + 1, config.num_steps + 1):
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+
+    def loss_of(generator: torch.Generator) -> Tensor:
         chosen = torch.multinomial(odds, config.batch_size, replacement=True, generator=generator)
         batch, wanted = pixels[chosen], targets[chosen]
         if config.augments:
@@ -81,7 +78,72 @@ def train(
             logits = segmenter.network(batch)
         known = (wanted != IGNORE).unsqueeze(1)
         loss = F.cross_entropy(logits.float(), wanted, ignore_index=IGNORE)
-        loss = loss + dice_loss(logits.float(), wanted.where(known[:, 0], torch.zeros_like(wanted)).unsqueeze(1), mask=known)
+        return loss + dice_loss(logits.float(), wanted.where(known[:, 0], torch.zeros_like(wanted)).unsqueeze(1), mask=known)
+
+    _learn(segmenter.network, loss_of, config, report, data=_digest(pixels, targets), first_step=first_step, total=total,
+           name=name, folder=folder)  # fmt: skip
+    return segmenter
+
+
+def train_classifier(
+    images: Sequence[Image],
+    label_maps: Sequence[LabelMap],
+    *,
+    architecture: dict[str, Any],
+    config: ScorerConfig,
+    report: Report,
+    first_step: int = 0,
+    total: int | None = None,
+    name: str = "classifier",
+    folder: Path | None = None,
+    start: dict[str, Tensor] | None = None,
+) -> Classifier:
+    """Train one classifier with cross-entropy on mirrored, shifted, recoloured images; rare classes come more often.
+
+    Args:
+        label_maps: One class each; see `saadi.downstream.classifier.class_of`.
+        first_step, total, folder, start: As in `train`.
+    """
+    torch.manual_seed(config.seed)
+    made = Classifier(architecture, start)
+    pixels, labels = made.encode(images), torch.tensor([class_of(label_map) for label_map in label_maps])
+    odds = rarity(labels[:, None], num_classes=architecture["num_classes"])
+    unused = torch.zeros(config.batch_size, made.size_px, made.size_px, dtype=torch.long, device=made.device)
+
+    def loss_of(generator: torch.Generator) -> Tensor:
+        chosen = torch.multinomial(odds, config.batch_size, replacement=True, generator=generator)
+        batch = pixels[chosen]
+        if config.augments:
+            batch, _ = _augment(batch, unused, generator=generator)
+        with devices.autocast(made.device):
+            logits = made.network(batch)
+        return F.cross_entropy(logits.float(), labels[chosen].to(made.device))
+
+    _learn(made.network, loss_of, config, report, data=_digest(pixels, labels), first_step=first_step, total=total,
+           name=name, folder=folder)  # fmt: skip
+    return made
+
+
+def _learn(
+    network: nn.Module,
+    loss_of: Callable[[torch.Generator], Tensor],
+    config: ScorerConfig,
+    report: Report,
+    *,
+    data: str,
+    first_step: int,
+    total: int | None,
+    name: str,
+    folder: Path | None,
+) -> None:
+    """Run the steps. A batch depends on seed and step only, so that a resumed training equals an uninterrupted one."""
+    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=1e-4)
+    settings = asdict(config) | {"data": data}  # a checkpoint of other images is not continued
+    done = _restore(network, optimizer, settings, folder) if folder is not None else 0
+    saved = time.monotonic()
+    network.train()
+    for step in range(done + 1, config.num_steps + 1):
+        loss = loss_of(torch.Generator().manual_seed(config.seed * 1_000_003 + step))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         for group in optimizer.param_groups:
@@ -94,10 +156,13 @@ def train(
             metrics={f"{name} loss": float(loss.detach())} if step % 10 == 0 else None,
         )
         if folder is not None and (step == config.num_steps or time.monotonic() - saved > CHECKPOINT_EVERY_S):
-            _save(segmenter.network, optimizer, settings, folder, step=step)
+            _save(network, optimizer, settings, folder, step=step)
             saved = time.monotonic()
-    segmenter.network.eval()
-    return segmenter
+    network.eval()
+
+
+def _digest(*tensors: Tensor) -> str:
+    return hashlib.sha256(b"".join(tensor.cpu().numpy().tobytes() for tensor in tensors)).hexdigest()
 
 
 def _save(network: nn.Module, optimizer: torch.optim.Optimizer, settings: dict[str, Any], folder: Path, *, step: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -106,6 +107,9 @@ class TrainableEngine(Engine, Protocol):
 
     def weights_changed(self) -> None:
         """Forget copies made for sampling; call after the denoiser was trained."""
+
+    def recompute_activations(self, inside: Callable[[], AbstractContextManager[None]]) -> None:
+        """Gradient checkpointing from now on: activations are not kept for the backward pass but computed anew, in `inside`."""
 
     def encode_images(self, images: Sequence[Image]) -> Tensor:
         """(B, C, h, w) float32: what is noised; for pixel engines the image in [-1, 1]."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -18,6 +19,7 @@ from saadi import devices
 from saadi.engines import attention, lora, norms, residual, samplers, weights
 from saadi.engines.base import SAMPLING_BATCH, PreviewCallback, Region, StepCallback, no_callback
 from saadi.engines.frozen import freeze_convolutions
+from saadi.engines.residual import ResidualBlock
 from saadi.errors import BadInputError, WeightsError
 from saadi.masks import fit_image_to, fit_to
 from saadi.records import Image, LabelMap
@@ -313,6 +315,12 @@ class CompactEngine:
             freeze_convolutions(module)
             self._sampling = (key, module)
         return self._sampling[1]
+
+    def recompute_activations(self, inside: Callable[[], AbstractContextManager[None]]) -> None:
+        """See `TrainableEngine.recompute_activations`; per residual block."""
+        for block in self._denoiser.modules():
+            if isinstance(block, ResidualBlock):
+                block.recompute_in = inside
 
     def encode_images(self, images: Sequence[Image]) -> Tensor:
         """See `TrainableEngine.encode_images`; other sizes are scaled to the engine's (area)."""

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
 
+import torch
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 class ResidualBlock(ResnetBlock2D):
     """Same parameters and, bit for bit, the same values as `ResnetBlock2D` in the form that `UNet2DModel` uses."""
 
+    recompute_in: Callable[[], AbstractContextManager[None]] | None = None
+    """Keep no activations for the backward pass, but compute them anew, inside this context; None = keep them."""
+
     def forward(self, input_tensor: Tensor, temb: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """input_tensor: (N, C, H, W); temb: (N, E) embedding of time and augmentation."""
+        if self.recompute_in is None or not torch.is_grad_enabled():
+            return self._forward(input_tensor, temb)
+        # The backward pass comes after the forward's context has been left: what was computed in it is computed in it again.
+        contexts = (nullcontext(), self.recompute_in())
+        return cast(Tensor, checkpoint(self._forward, input_tensor, temb, use_reentrant=False, context_fn=lambda: contexts))
+
+    def _forward(self, input_tensor: Tensor, temb: Tensor) -> Tensor:
         hidden = self.conv1(self.nonlinearity(self.norm1(input_tensor)))
         # In place: a convolution keeps its input for the backward pass, not its output.
         hidden = _added(hidden, self.time_emb_proj(self.nonlinearity(temb))[:, :, None, None])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -108,8 +109,7 @@ class StableDiffusionEngine:
             controlnet and parts.placed(parts.frozen(controlnet), self.device, torch.float32 if fits else half),
         )
         if self.architecture.get("saves_memory"):
-            for network in filter(None, (made.unet, made.controlnet)):
-                network.enable_gradient_checkpointing()
+            _recompute(made)
         return made
 
     @property
@@ -125,6 +125,10 @@ class StableDiffusionEngine:
     def weights_changed(self) -> None:
         """Forget the copy made for sampling; call after the denoiser was trained."""
         self._sampling = None
+
+    def recompute_activations(self, inside: Callable[[], AbstractContextManager[None]]) -> None:
+        """See `TrainableEngine.recompute_activations`; diffusers' own way, for which `lean_forward` steps aside."""
+        _recompute(self._networks)
 
     # Conditions.
 
@@ -355,6 +359,11 @@ class StableDiffusionEngine:
         """Uniform, as Stable Diffusion was trained."""
         return torch.rand(count, generator=generator).to(self.device)
 
+
+
+def _recompute(networks: Networks) -> None:
+    for network in filter(None, (networks.unet, networks.controlnet)):
+        network.enable_gradient_checkpointing()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Does synthetic data make a segmenter of real images better? Arms with equal training budgets on patients nobody has seen.
+"""Does synthetic data make a downstream model better? Arms with equal training budgets, measured on patients nobody has seen.
 
 For each number of real images and each seed everything is learnt from those images alone: generator (from the shipped weights),
 selectors, judge, alignment. Masks for synthetic images are moved, turned and scaled versions of the real ones.
@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -24,23 +25,56 @@ from saadi import devices
 from saadi.alignment.gate import Gate, metrics_of
 from saadi.alignment.recipe import align
 from saadi.alignment.trainer import AlignmentConfig, TrainingPair
-from saadi.downstream.metrics import agreement, mean_over_asked
-from saadi.downstream.segmenter import Segmenter, default_architecture
-from saadi.downstream.training import ScorerConfig, train
+from saadi.downstream import models
+from saadi.downstream.calibration import fit_temperature
+from saadi.downstream.classifier import Classifier, class_of
+from saadi.downstream.metrics import agreement
+from saadi.downstream.models import DownstreamModel
+from saadi.downstream.training import ScorerConfig, train, train_classifier
 from saadi.engines import weights
 from saadi.engines.compact import CompactEngine
 from saadi.engines.compact import default_architecture as engine_architecture
 from saadi.engines.fitting import FitConfig, TrainingSet, borrow_shipped, fit
 from saadi.errors import AlignmentStoppedError, TooFewError
+from saadi.evidence import classified
 from saadi.evidence.intervals import mean_with_interval
 from saadi.evidence.stages import Arrays, Stage, Stages
-from saadi.jobs import silent
+from saadi.jobs import Report, silent
 from saadi.preferences import MIN_MARGIN
-from saadi.records import IGNORE, Image, LabelMap
+from saadi.records import IGNORE, Image, LabelMap, Task
 
 log = structlog.get_logger()
 GATE_MASKS = 32
 FOLDS = 2
+
+
+Recipe = Literal["mixed", "first"]
+"""'mixed': real and synthetic images in the same batches. 'first': half of the steps on synthetic images alone, then half on real
+ones alone."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train a segmenter."""
+
+    kind: str
+    """'plain' (real images, no augmentation), 'augmented' (real images), 'base' (and images of the base generator), 'rejection'
+    (best of K of those), 'aligned N' (of the generator after N rounds), 'curated N' (best of K of those)."""
+    share: float = 0.0
+    """Synthetic images per real one."""
+    recipe: Recipe = "mixed"
+
+    @property
+    def version(self) -> int:
+        """Of the generator: 0 = base."""
+        return int(self.kind.split()[1]) if self.kind.startswith(("aligned", "curated")) else 0
+
+    @property
+    def is_best_of_many(self) -> bool:
+        return self.kind.startswith(("rejection", "curated"))
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.share:g}" + ("" if self.recipe == "mixed" else f" {self.recipe}")
 
 
 @dataclass(frozen=True)
@@ -63,6 +97,8 @@ class Case:
     class_names: tuple[str, ...]
     train: tuple[Example, ...]
     test: tuple[Example, ...]
+    task: Task = "segmentation"
+    """In classification each label map holds the class of its image in all pixels."""
 
     def __post_init__(self) -> None:
         shared = {example.group for example in self.train} & {example.group for example in self.test}
@@ -83,13 +119,17 @@ class Settings:
     rounds: int = 2
     shares: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Synthetic images per real one."""
+    recipes: tuple[Recipe, ...] = ("mixed",)
+    """How arms with synthetic images train."""
+    curated: bool = False
+    """Also arms that take the best of K images of the aligned generator."""
     learning_rate: float = 1e-4
     """Of the alignment."""
 
 
 @dataclass(frozen=True)
 class Models:
-    """Architectures, as `saadi.engines.compact` and `saadi.downstream.segmenter` take them."""
+    """Architectures, as `saadi.engines.compact` and `saadi.downstream.models` take them."""
 
     generator: dict[str, Any]
     selector: dict[str, Any]
@@ -100,8 +140,10 @@ class Models:
     'random' is honest."""
 
     @classmethod
-    def default(cls, *, num_classes: int, side: int, starts_from: Literal["shipped", "random"] = "shipped") -> Self:
-        selector, judge = (default_architecture(kind, num_classes=num_classes) for kind in ("selector", "judge"))
+    def default(
+        cls, *, num_classes: int, side: int, starts_from: Literal["shipped", "random"] = "shipped", task: Task = "segmentation"
+    ) -> Self:
+        selector, judge = (models.default_architecture(task, kind, num_classes=num_classes) for kind in ("selector", "judge"))
         return cls(engine_architecture(num_classes=num_classes, resolution=side), selector, judge, starts_from)
 
 
@@ -115,12 +157,15 @@ class Cell:
     settings: Settings
     models: Models
     stages: Stages
+    report: Report = silent
+    """Called in every step of every stage, with the stage's own numbers of steps."""
 
     def __post_init__(self) -> None:
         self.real = choose_real(self.case.train, self.num_real, seed=self.seed)
         self.num_classes = len(self.case.class_names)
         self.side = self.real[0].image.shape[0]
         pixels = hashlib.sha256(b"".join(part.tobytes() for one in self.real for part in (one.image, one.label_map)))
+        self.test = hashlib.sha256(b"".join(one.image.tobytes() for one in self.case.test)).hexdigest()
         self.base = {"case": self.case.name, "seed": self.seed, "real": pixels.hexdigest(), "models": asdict(self.models)}
 
     # ---- models
@@ -134,7 +179,7 @@ class Cell:
             if self.models.starts_from == "shipped":
                 borrow_shipped(engine)
             data = TrainingSet([e.image for e in self.real], [e.label_map for e in self.real], engine=engine)
-            fit(engine, data, FitConfig(num_steps=self.settings.fit_steps, sample_every=0, seed=self.seed), silent)
+            fit(engine, data, FitConfig(num_steps=self.settings.fit_steps, sample_every=0, seed=self.seed), self.report)
             return _to_arrays(engine.denoiser.state_dict())
 
         return self.stages.get("generator", self.base | {"steps": self.settings.fit_steps}, make)
@@ -142,19 +187,35 @@ class Cell:
     def engine(self) -> CompactEngine:
         return CompactEngine(self.models.generator, _to_tensors(self.generator().arrays))
 
-    def scorer(self, name: str) -> Segmenter:
+    def scorer(self, name: str) -> DownstreamModel:
         """'judge': all real images; 'fold 0', 'fold 1': selectors that have not seen the images of that fold."""
-        architecture = self.models.judge if name == "judge" else self.models.selector
+        stage, architecture = self._scorer_stage(name), self._architecture(name)
+        if self.case.task == "classification":
+            architecture = architecture | {"temperature": float(stage["_temperature"])}
+        return models.load(architecture, _to_tensors(_only_adapter(stage.arrays)))
 
+    def _architecture(self, name: str) -> dict[str, Any]:
+        return self.models.judge if name == "judge" else self.models.selector
+
+    def _scorer_stage(self, name: str) -> Stage:
         def make() -> Arrays:
             seen = [e for index, e in enumerate(self.real) if name == "judge" or self.fold(index) != int(name.split()[1])]
             config = ScorerConfig(num_steps=self.settings.scorer_steps, seed=self.seed * 10 + len(name))
-            return _to_arrays(
-                train([e.image for e in seen], [e.label_map for e in seen], architecture=architecture, config=config,
-                      report=silent).network.state_dict())  # fmt: skip
+            model = self.train(seen, architecture=self._architecture(name), config=config)
+            arrays = _to_arrays(model.network.state_dict())
+            if isinstance(model, Classifier):  # calibrated on what the fold has not seen; of the judge only the order counts
+                rest = [e for index, e in enumerate(self.real) if name != "judge" and self.fold(index) == int(name.split()[1])]
+                arrays["_temperature"] = np.array(temperature_of(model, rest))
+            return arrays
 
-        stage = self.stages.get("scorer", self.base | {"name": name, "steps": self.settings.scorer_steps}, make)
-        return Segmenter(architecture, _to_tensors(stage.arrays))
+        return self.stages.get("scorer", self.base | {"name": name, "steps": self.settings.scorer_steps}, make)
+
+    def train(self, examples: Sequence[Example], *, architecture: dict[str, Any], config: ScorerConfig,
+              start: dict[str, torch.Tensor] | None = None) -> DownstreamModel:  # fmt: skip
+        """A downstream model of the case's task."""
+        learn = train_classifier if self.case.task == "classification" else train
+        return learn([e.image for e in examples], [e.label_map for e in examples], architecture=architecture, config=config,
+                     report=self.report, start=start)  # fmt: skip
 
     def fold(self, index: int) -> int:
         """Patients, not images, are dealt out."""
@@ -175,7 +236,9 @@ class Cell:
     def images(self, version: int, masks: Sequence[tuple[LabelMap, int]], seeds: Sequence[int]) -> list[Image]:
         """Images of the base generator (0) or of an aligned version (1, 2, ...)."""
         adapter = self._adapter_file(version)
-        return self.engine().generate([label_map for label_map, _ in masks], seeds, adapter=adapter)
+        return self.engine().generate(
+            [label_map for label_map, _ in masks], seeds, adapter=adapter,
+            on_step=lambda step, total: self.report(step, total, "making images"))  # fmt: skip
 
     def _adapter_file(self, version: int) -> Path | None:
         if version == 0:
@@ -189,32 +252,39 @@ class Cell:
         return path
 
     def dice(self, images: Sequence[Image], masks: Sequence[tuple[LabelMap, int]]) -> NDArray[np.float64]:
-        """Mean Dice over the asked classes, by the selector that has not seen the mask's image."""
+        """Mean Dice over the asked classes (or the probability of the asked class), by the selector that has not seen the mask's
+        image."""
         found = np.zeros(len(images))
         for fold in range(FOLDS):
             chosen = [index for index, (_, source) in enumerate(masks) if self.fold(source) == fold]
-            for index, prediction in zip(chosen, self.scorer(f"fold {fold}").predict([images[i] for i in chosen]), strict=True):
-                asked = masks[index][0]
-                found[index] = mean_over_asked(agreement(prediction.label_map, asked, num_classes=self.num_classes), asked)
+            if chosen:
+                scorer = self.scorer(f"fold {fold}")
+                seen = scorer.fidelity([images[index] for index in chosen], [masks[index][0] for index in chosen])
+                found[chosen] = [one.mean for one in seen]
         return found
 
     # ---- alignment
 
     def pool(self, version: int) -> tuple[list[tuple[LabelMap, int]], list[list[Image]], NDArray[np.float64]]:
         """Masks, K images of each, and their scores."""
-        settings = self.settings
-        originals = [(example.label_map, index) for index, example in enumerate(self.real)][: settings.pool_masks // 2]
-        masks = originals + self.masks(settings.pool_masks - len(originals), first=10_000 * (version + 1))
+        stage, masks, k = self._pool_stage(version), self.pool_masks(version), self.settings.candidates
+        rows = [list(stage["images"][first : first + k]) for first in range(0, len(stage["images"]), k)]
+        return masks, rows, stage["dice"].reshape(len(masks), k)
+
+    def pool_masks(self, version: int) -> list[tuple[LabelMap, int]]:
+        """Half of them real images' own, so that those can be winners."""
+        originals = [(example.label_map, index) for index, example in enumerate(self.real)][: self.settings.pool_masks // 2]
+        return originals + self.masks(self.settings.pool_masks - len(originals), first=10_000 * (version + 1))
+
+    def _pool_stage(self, version: int) -> Stage:
+        settings, masks = self.settings, self.pool_masks(version)
 
         def make() -> Arrays:
             many = [mask for mask in masks for _ in range(settings.candidates)]
             made = self.images(version, many, [self.seed * 1_000_000 + version * 100_000 + i for i in range(len(many))])
             return {"images": np.stack(made), "dice": self.dice(made, many)}
 
-        stage = self.stages.get("pool", self._upstream(version) | {"masks": settings.pool_masks, "k": settings.candidates}, make)
-        k = settings.candidates
-        rows = [list(stage["images"][first : first + k]) for first in range(0, len(stage["images"]), k)]
-        return masks, rows, stage["dice"].reshape(len(masks), k)
+        return self.stages.get("pool", self._upstream(version) | {"masks": settings.pool_masks, "k": settings.candidates}, make)
 
     def round(self, version: int) -> Stage:
         """Alignment number `version`: pairs of the version before, an adapter that starts from its adapter."""
@@ -230,7 +300,7 @@ class Cell:
             gate = Gate(label_maps=fresh, selector=self.scorer("fold 0"), judge=self.scorer("judge"),
                         num_classes=self.num_classes, real=real, training=real)  # fmt: skip
             try:
-                found = align(self.engine(), pairs, gate, config, silent, seeds=[2**40 + i for i in range(len(fresh))],
+                found = align(self.engine(), pairs, gate, config, self.report, seeds=[2**40 + i for i in range(len(fresh))],
                               parent=self._adapter_file(version - 1),
                               anchors=[(e.image, e.label_map) for e in self.real])  # fmt: skip
             except (AlignmentStoppedError, TooFewError) as error:
@@ -269,51 +339,80 @@ class Cell:
 
     # ---- arms
 
-    def synthetic(self, kind: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """As many synthetic images as the largest share asks for: 'base', 'rejection' (best of K of base), 'aligned 1', ..."""
+    def synthetic(self, arm: Arm) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """As many synthetic images as the largest share asks for, and their label maps: the same ones for every kind."""
+        stage, label_maps = self._synthetic(arm)
+        return stage["images"], label_maps
+
+    def _synthetic(self, arm: Arm) -> tuple[Stage, NDArray[np.uint8]]:
         count = math.ceil(max(self.settings.shares) * self.num_real)
         masks = self.masks(count, first=0)
-        version = int(kind.split()[1]) if kind.startswith("aligned") else 0
-        label_maps = np.stack([label_map for label_map, _ in masks])
+        k = self.settings.candidates if arm.is_best_of_many else 1
 
         def make() -> Arrays:
-            k = self.settings.candidates if kind == "rejection" else 1
             many = [mask for mask in masks for _ in range(k)]
-            made = self.images(version, many, [2**32 + self.seed * 1_000_000 + i for i in range(len(many))])
+            made = self.images(arm.version, many, [2**32 + self.seed * 1_000_000 + i for i in range(len(many))])
             if k > 1:
                 scores = self.dice(made, many).reshape(count, k)
                 made = [made[row * k + int(scores[row].argmax())] for row in range(count)]
             return {"images": np.stack(made)}
 
-        stage = self.stages.get("synthetic", self._upstream(version) | {"kind": kind.split()[0], "count": count}, make)
-        return stage["images"], label_maps
+        settings = self._upstream(arm.version) | {"kind": arm.kind.split()[0], "count": count, "k": k}
+        return self.stages.get("synthetic", settings, make), np.stack([label_map for label_map, _ in masks])
 
-    def arm(self, kind: str, share: float) -> Stage:
-        """Train one segmenter and measure it on the test patients.
-
-        Args:
-            kind: 'plain' (real only, no augmentation), 'augmented' (real only), or a kind of `synthetic`.
-            share: Synthetic images per real one; 0 for the first two.
+    def arm(self, arm: Arm) -> Stage:
+        """Train one downstream model and measure it on the test patients.
 
         Returns:
-            dice, iou, hd95: (N, num_classes) per test image, NaN where the class is in neither mask; group: (N,).
+            dice, iou, hd95: (N, num_classes) per test image, NaN where the class is in neither mask; group: (N,). In
+            classification: probabilities (N, num_classes), label (N,) and group.
         """
-        extra = [] if share == 0 else list(zip(*self.synthetic(kind), strict=True))[: math.ceil(share * self.num_real)]
-        source = {} if share == 0 else self._upstream(int(kind.split()[1]) if kind.startswith("aligned") else 0)
+        count = math.ceil(arm.share * self.num_real)
+        source = self._upstream(arm.version) if count else {}
 
         def make() -> Arrays:
-            images = [example.image for example in self.real] + [image for image, _ in extra]
-            label_maps = [example.label_map for example in self.real] + [label_map for _, label_map in extra]
-            config = ScorerConfig(num_steps=self.settings.downstream_steps, seed=1000 + self.seed, augments=kind != "plain")
-            network = train(images, label_maps, architecture=self.models.selector, config=config, report=silent)
-            return measure(network, self.case.test, num_classes=self.num_classes)
+            images, label_maps = self.synthetic(arm) if count else ((), ())
+            more = [Example(*pair, "") for pair in zip(images[:count], label_maps[:count], strict=True)]
+            steps, learn = self.settings.downstream_steps, partial(self.train, architecture=self.models.selector)
+            config = ScorerConfig(num_steps=steps, seed=1000 + self.seed, augments=arm.kind != "plain")
+            if arm.recipe == "mixed":
+                model = learn([*self.real, *more], config=config)
+            else:
+                first = learn(more, config=replace(config, num_steps=steps // 2)).network.state_dict()
+                model = learn(self.real, config=replace(config, num_steps=steps - steps // 2), start=first)
+            return measure(model, self.case.test, num_classes=self.num_classes)
 
-        settings = self.base | {"kind": kind, "share": share, "steps": self.settings.downstream_steps, "source": source}
-        return self.stages.get("arm", settings, make)
+        settings = self.base | {"arm": asdict(arm), "steps": self.settings.downstream_steps, "source": source}
+        return self.stages.get("arm", settings | {"test": self.test}, make)
 
-    def arms(self) -> list[tuple[str, float]]:
-        kinds = ["base", "rejection", *(f"aligned {number}" for number in range(1, self.settings.rounds + 1))]
-        return [("plain", 0.0), ("augmented", 0.0), *((kind, share) for share in self.settings.shares for kind in kinds)]
+    def seconds(self, arm: Arm) -> float:
+        """What this arm costs from the real images to the trained segmenter, all that it stands on included."""
+        total = self.arm(arm).seconds
+        if not arm.share:
+            return total
+        total += self.generator().seconds + self._synthetic(arm)[0].seconds
+        if arm.is_best_of_many or arm.version:
+            total += sum(self._scorer_stage(f"fold {fold}").seconds for fold in range(FOLDS))
+        if arm.version:
+            total += self._scorer_stage("judge").seconds
+            total += sum(self.round(version).seconds + self._pool_stage(version - 1).seconds
+                         for version in range(1, arm.version + 1))  # fmt: skip
+        return total
+
+    def rounds_in_numbers(self) -> list[dict[str, Any]]:
+        """Per round of alignment: what the gate measured, or why it kept the version before."""
+        found = []
+        for version in range(1, self.settings.rounds + 1):
+            arrays = self.round(version).arrays
+            found.append({name.strip("_"): arrays[name].tolist() for name in arrays if name == "refused" or name.startswith("_")})
+        return found
+
+    def arms(self) -> list[Arm]:
+        rounds = range(1, self.settings.rounds + 1)
+        kinds = ["base", "rejection", *(f"aligned {number}" for number in rounds)]
+        kinds += [f"curated {number}" for number in rounds] if self.settings.curated else []
+        how = [(share, recipe) for share in self.settings.shares for recipe in self.settings.recipes]
+        return [Arm("plain"), Arm("augmented"), *(Arm(kind, *one) for one in how for kind in kinds)]
 
 
 def choose_real(examples: Sequence[Example], count: int, *, seed: int) -> list[Example]:
@@ -343,17 +442,32 @@ def moved(label_map: LabelMap, draw: np.random.Generator) -> LabelMap:
     return np.asarray(turned, dtype=np.uint8)
 
 
-def measure(network: Segmenter, examples: Sequence[Example], *, num_classes: int) -> Arrays:
-    """Per test image and class: Dice, IoU and the 95 % Hausdorff distance in pixels; NaN where neither mask has the class."""
+def measure(model: DownstreamModel, examples: Sequence[Example], *, num_classes: int) -> Arrays:
+    """Per test image and class: Dice, IoU and the 95 % Hausdorff distance in pixels; NaN where neither mask has the class.
+
+    Of a classifier its probabilities and the true classes.
+    """
+    groups = np.array([example.group for example in examples])
+    if isinstance(model, Classifier):
+        labels = np.array([class_of(example.label_map) for example in examples])
+        return {"probabilities": model.probabilities([e.image for e in examples]), "label": labels, "group": groups}
     shape = (len(examples), num_classes)
     found = {name: np.full(shape, np.nan) for name in ("dice", "iou", "hd95")}
     for row, (example, prediction) in enumerate(
-        zip(examples, network.predict([example.image for example in examples]), strict=True)
+        zip(examples, model.predict([example.image for example in examples]), strict=True)
     ):
         for index, values in agreement(prediction.label_map, example.label_map, num_classes=num_classes).items():
             found["dice"][row, index], found["iou"][row, index] = values.dice, values.iou
         found["hd95"][row] = _hd95(prediction.label_map, example.label_map, num_classes=num_classes)
-    return found | {"group": np.array([example.group for example in examples])}
+    return found | {"group": groups}
+
+
+def temperature_of(model: Classifier, examples: Sequence[Example]) -> float:
+    """By images that the model has not seen; 1 without any."""
+    if not examples:
+        return 1.0
+    labels = np.array([class_of(example.label_map) for example in examples])
+    return fit_temperature(model.logits([example.image for example in examples]).double().numpy(), labels)
 
 
 def _hd95(predicted: LabelMap, asked: LabelMap, *, num_classes: int) -> NDArray[np.float64]:
@@ -370,16 +484,22 @@ def _hd95(predicted: LabelMap, asked: LabelMap, *, num_classes: int) -> NDArray[
     return values
 
 
-def run_cell(cell: Cell, *, note: Callable[[str], None]) -> dict[str, Any]:
-    """Compute all arms of a cell; returns their stages by (kind, share) as text."""
+def run_cell(cell: Cell, *, note: Callable[[str], None]) -> dict[str, Stage]:
+    """Compute all arms of a cell; returns their stages by name."""
     devices.use_all_threads()
-    found: dict[str, Any] = {}
-    for kind, share in cell.arms():
-        stage = cell.arm(kind, share)
-        found[f"{kind} {share:g}"] = stage
-        mean = float(np.nanmean(stage["dice"][:, 1:]))
-        note(f"{cell.case.name}, {cell.num_real} real images, seed {cell.seed}: {kind} x {share:g}: Dice {mean:.4f}")
+    found: dict[str, Stage] = {}
+    for arm in cell.arms():
+        stage = found[str(arm)] = cell.arm(arm)
+        name = "F1" if cell.case.task == "classification" else "Dice"
+        note(f"{cell.case.name}, {cell.num_real} real images, seed {cell.seed}: {arm}: {name} {told(cell, stage):.4f}")
     return found
+
+
+def told(cell: Cell, stage: Stage) -> float:
+    """One number of an arm: mean Dice over images and foreground classes, or mean F1 over classes."""
+    if cell.case.task == "classification":
+        return classified.macro_f1(stage["probabilities"], stage["label"])
+    return float(np.nanmean(stage["dice"][:, 1:]))
 
 
 def _to_arrays(state: dict[str, torch.Tensor]) -> Arrays:
@@ -394,31 +514,73 @@ def _only_adapter(arrays: Arrays) -> Arrays:
     return {name: value for name, value in arrays.items() if not name.startswith("_")}
 
 
-def summary(case: Case, cells: Sequence[dict[str, Stage]]) -> dict[str, Any]:
-    """Per arm: Dice, IoU and HD95 with intervals, overall and per class; and the paired gains over the real images alone.
+def summary(cells: Sequence[tuple[Cell, dict[str, Stage]]]) -> dict[str, Any]:
+    """Per arm: Dice, IoU and HD95 with intervals, overall and per class, paired gains over other arms, and what it cost.
 
     Args:
-        cells: Per seed the arms of one number of real images, by name.
+        cells: Per seed a cell of one number of real images and its arms.
     """
-    foreground = list(range(1, len(case.class_names)))
-    groups = [cell["plain 0"]["group"] for cell in cells]
-    found: dict[str, Any] = {}
-    for name in cells[0]:
-        row: dict[str, Any] = {"seconds": round(float(np.mean([cell[name].seconds for cell in cells])), 1)}
-        for measure_name in ("dice", "iou", "hd95"):
-            values = [np.nanmean(cell[name][measure_name][:, foreground], axis=1) for cell in cells]
-            row[measure_name] = _rounded(mean_with_interval(values, groups))
-        row["dice_per_class"] = {
-            case.class_names[index]: _rounded(mean_with_interval([cell[name]["dice"][:, index] for cell in cells], groups))
-            for index in foreground
+    case, rows = cells[0][0].case, {}
+    for arm in cells[0][0].arms():
+        row: dict[str, Any] = {"minutes": round(float(np.mean([cell.seconds(arm) for cell, _ in cells])) / 60, 1)}
+        mine = [found[str(arm)].arrays for _, found in cells]
+        others = {other: [found[str(other)].arrays for _, found in cells] for other in _compared_with(arm) if str(other) in rows}
+        words = _told_of_classes if case.task == "classification" else _told_of_masks
+        rows[str(arm)] = row | words(case, mine, others)
+    return {"arms": rows, "rarest_class": rarest_class(case), "rounds": [cell.rounds_in_numbers() for cell, _ in cells]}
+
+
+def _told_of_masks(case: Case, mine: Sequence[Arrays], others: dict[Arm, list[Arrays]]) -> dict[str, Any]:
+    foreground, groups = list(range(1, len(case.class_names))), [arm["group"] for arm in mine]
+
+    def over(name: str, arms: Sequence[Arrays], classes: list[int]) -> list[float | None]:
+        return _rounded(mean_with_interval([np.nanmean(arm[name][:, classes], axis=1) for arm in arms], groups))
+
+    row: dict[str, Any] = {name: over(name, mine, foreground) for name in ("dice", "iou", "hd95")}
+    row["dice_per_class"] = {case.class_names[index]: over("dice", mine, [index]) for index in foreground}
+    for other, theirs in others.items():
+        changes = [{"dice": one["dice"] - two["dice"]} for one, two in zip(mine, theirs, strict=True)]
+        row[f"gain over {other}"] = over("dice", changes, foreground)
+        row[f"relative gain over {other}"] = _relative(row[f"gain over {other}"], over("dice", theirs, foreground))
+        row[f"gain per class over {other}"] = {case.class_names[index]: over("dice", changes, [index]) for index in foreground}
+    return row
+
+
+def _told_of_classes(case: Case, mine: Sequence[Arrays], others: dict[Arm, list[Arrays]]) -> dict[str, Any]:
+    names = list(enumerate(case.class_names))
+    row: dict[str, Any] = {
+        name: _rounded(classified.with_interval(mine, statistic)) for name, statistic in classified.STATISTICS.items()
+    }
+    row["f1_per_class"] = {name: _rounded(classified.with_interval(mine, classified.f1_of(index))) for index, name in names}
+    for other, theirs in others.items():
+        row[f"gain over {other}"] = _rounded(classified.gain_with_interval(mine, theirs, classified.macro_f1))
+        row[f"relative gain over {other}"] = _relative(
+            row[f"gain over {other}"], _rounded(classified.with_interval(theirs, classified.macro_f1))
+        )
+        row[f"gain per class over {other}"] = {
+            name: _rounded(classified.gain_with_interval(mine, theirs, classified.f1_of(index))) for index, name in names
         }
-        for other in ("plain 0", "augmented 0", "base " + name.split()[-1], "rejection " + name.split()[-1]):
-            if other in cells[0] and other != name:
-                differences = [cell[name]["dice"][:, foreground] - cell[other]["dice"][:, foreground] for cell in cells]
-                change = [np.nanmean(part, axis=1) for part in differences]
-                row[f"gain over {other}"] = _rounded(mean_with_interval(change, groups))
-        found[name] = row
-    return found
+    return row
+
+
+def _relative(gain: Sequence[float | None], base: Sequence[float | None]) -> float | None:
+    return round(gain[0] / base[0], 4) if gain[0] is not None and base[0] else None
+
+
+def _compared_with(arm: Arm) -> list[Arm]:
+    """The arms that a gain is told over: real images alone, and whatever is one step simpler."""
+    others = [Arm("plain"), Arm("augmented")]
+    if arm.share:
+        others += [Arm(kind, arm.share, arm.recipe) for kind in ("base", "rejection")]
+        others += [Arm(f"aligned {number}", arm.share, arm.recipe) for number in range(1, arm.version + 1)]
+    return [other for other in others if other != arm]
+
+
+def rarest_class(case: Case) -> str:
+    """The class (other than the background of masks) in the fewest training images."""
+    counts = [sum(bool((example.label_map == index).any()) for example in case.train) for index in range(len(case.class_names))]
+    first = 0 if case.task == "classification" else 1
+    return case.class_names[min(range(first, len(counts)), key=lambda index: counts[index])]
 
 
 def _rounded(values: Sequence[float]) -> list[float | None]:

@@ -37,6 +37,10 @@ class Stages:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._inner_s = 0.0
+        self._met: set[str] = set()
+        self.computed_s = self.reused_s = 0.0
+        """What was computed now, and what earlier runs had computed."""
         folder.mkdir(parents=True, exist_ok=True)
 
     def get(self, name: str, settings: Mapping[str, Any], make: Callable[[], Arrays]) -> Stage:
@@ -49,12 +53,24 @@ class Stages:
         key = f"{name}-{digest}"
         path = self.folder / f"{key}.npz"
         if not path.exists():
+            outer, self._inner_s = self._inner_s, 0.0
             began = time.monotonic()
             arrays = make()
-            self._write(path, arrays | {SECONDS: np.array(time.monotonic() - began)})
-            log.info("stage", name=name, seconds=round(time.monotonic() - began, 1))
+            total = time.monotonic() - began
+            own = total - self._inner_s  # without the stages that it has called for
+            self._inner_s = outer + total
+            self._write(path, arrays | {SECONDS: np.array(own)})
+            log.info("stage", name=name, seconds=round(own, 1))
+            self.computed_s += own
+            is_new = True
+        else:
+            is_new = False
         with np.load(path) as kept:
-            return Stage(key, {part: kept[part] for part in kept.files})
+            stage = Stage(key, {part: kept[part] for part in kept.files})
+        if not is_new and key not in self._met:
+            self.reused_s += stage.seconds
+        self._met.add(key)
+        return stage
 
     def _write(self, path: Path, arrays: Arrays) -> None:
         """Whole or not at all: a killed run leaves no half stage behind."""

@@ -89,6 +89,15 @@ class LibraryStore(StoreBase):
         sql = "SELECT split, count(*) FROM images WHERE project_id = ? GROUP BY split"
         return dict(self.db.execute(sql, [project_id]).fetchall())
 
+    def count_labelled(self, project_id: int) -> dict[str, int]:
+        """Split (train, val, test) -> number of real images that say what is in them: a label map, in classification a class."""
+        task = self.project(project_id).task
+        has = ("label IS NOT NULL" if task == "classification" else
+               "EXISTS (SELECT 1 FROM label_maps WHERE label_maps.image_id = images.id)")  # fmt: skip
+        sql = f"SELECT split, count(*) FROM images WHERE project_id = ? AND {has} GROUP BY split"
+        found = dict(self.db.execute(sql, [project_id]).fetchall())
+        return {split: found.get(split, 0) for split in ("train", "val", "test")}
+
     def add_label_map(self, project_id: int, *, blob: str, name: str, author: str, request_id: str,
                       origin: Literal["imported", "drawn", "edited", "sampled"], image_id: int | None = None,
                       underlay_id: int | None = None) -> LabelMapRecord:

@@ -127,11 +127,17 @@ class JobStore(StoreBase):
             db.execute(f"UPDATE jobs SET params = :params WHERE {OWNED}", self._owner(job) | {"params": dump(dict(params))})
         return self.job(job.id)
 
-    def release_job(self, job: Job) -> None:
-        """Give a running job back because the worker was asked to end; that is no death, so the attempt is not counted."""
+    def release_job(self, job: Job, *, message: str = "resuming after a restart") -> None:
+        """Give a running job back, because the worker was asked to end or another job goes first; that is no death, so the
+        attempt is not counted."""
         with self.write() as db:
             db.execute(f"UPDATE jobs SET state = 'queued', worker = NULL, eta_s = NULL, attempt = attempt - 1, "
-                       f"message = 'resuming after a restart' WHERE {OWNED}", self._owner(job))
+                       f"message = :message WHERE {OWNED}", self._owner(job) | {"message": message})
+
+    def is_overtaken(self, job_id: int) -> bool:
+        """Whether a job of higher priority waits; a read of microseconds."""
+        waits = "SELECT 1 FROM jobs WHERE state = 'queued' AND priority > (SELECT priority FROM jobs WHERE id = ?) LIMIT 1"
+        return self.db.execute(waits, [job_id]).fetchone() is not None
 
     def report_job(self, job: Job, *, step: int, total: int, message: str, eta_s: float | None,
                    metrics: Mapping[str, float] | None = None, images: Mapping[str, str] | None = None) -> bool:

@@ -149,3 +149,33 @@ def test_curves_begin_at_the_present_version_and_pictures_show_the_same_masks(tm
     assert curves["loser_error"][0][1] == pytest.approx(1.0, abs=1e-5)
     assert curves["accuracy_gap"][0][1] == pytest.approx(curves["accuracy"][1][1] - curves["held_accuracy"][0][1])
     assert set(pictures) == {0, 2, 4, 6} and pictures[0] == pictures[6] == {f"image {number}" for number in range(1, 7)}
+
+
+FAR = replace(dice(0.9), feature_distance=3.0)
+
+
+def test_a_weaker_version_is_tried_where_none_passed_at_full_strength(tmp_path: Path) -> None:
+    """Half the strength passes, a quarter passes with less gain; what is published is what was judged."""
+    found = run([OLD, FAR, FAR, replace(FAR, dice=(0.8,) * 8), FAR, dice(0.7), dice(0.6)])
+    assert found.scale == 0.5 and [row.get("scale") for row in found.history] == [None] * 3 + [0.75, 0.5, 0.25]
+    assert {row["step"] for row in found.history[3:]} == {found.step} and found.verdict.dice_gain[0] == pytest.approx(0.2)
+    file = tmp_path / "adapter.safetensors"
+    file.write_bytes(weights.to_bytes(found.state))
+    again = tiny.engine().generate([tiny.scene(seed)[1] for seed in range(8)], range(8), adapter=file)
+    assert all((one == other).all() for one, other in zip(again, found.after, strict=True))
+
+
+def test_nothing_weaker_is_tried_without_a_gain_or_on_request() -> None:
+    with pytest.raises(AlignmentStoppedError):
+        run([OLD, dice(0.4), dice(0.4), dice(0.4)])  # a fourth reading would be asked for
+    with pytest.raises(AlignmentStoppedError):
+        never = replace(CONFIG, scale_search="never")
+        align(tiny.engine(), pairs(), FixedGate([OLD, FAR, FAR, FAR]), never, silent, seeds=range(8))
+
+
+def test_a_stronger_checkpoint_can_be_weakened_on_request() -> None:
+    config = replace(CONFIG, scale_search="always")
+    readings = [OLD, dice(0.6), dice(0.7), dice(0.6), dice(0.65), dice(0.8), dice(0.6)]
+    found = align(tiny.engine(), pairs(), FixedGate(readings), config, silent, seeds=range(8))
+    assert found.step == 4 and found.scale == 0.5
+    assert run([OLD, dice(0.6), dice(0.7), dice(0.6)]).scale == 1.0

@@ -205,3 +205,76 @@ def test_damping_holds_the_winners_error_down():
         return [trainer.train_step()["winner_error"] for _ in range(40)][-1]
 
     assert winner_error(0.9) < winner_error(None)
+
+
+def test_accumulated_batches_are_the_mean_of_their_gradients():
+    """Two batches of 4 in one step against their gradients one by one."""
+    config = replace(CONFIG, sft_weight=0.0, accumulation=2)
+    trainer, single = PairTrainer(tiny.engine(), pairs(), config), PairTrainer(tiny.engine(), pairs(), config)
+    for made in (trainer, single):
+        for name, parameter in made.parameters.items():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.05, generator=torch.Generator().manual_seed(0))
+    found: dict[str, torch.Tensor] = {}
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003)
+    for _ in range(2):
+        chosen = torch.randint(len(single.train_ids), (4,), generator=generator)
+        draws = torch.randint(8, (4,), generator=generator)
+        single.optimizer.zero_grad(set_to_none=True)
+        single.loss([(single.train_ids[int(i)], int(draw)) for i, draw in zip(chosen, draws, strict=True)])[0].backward()
+        for name, parameter in single.parameters.items():
+            found[name] = found.get(name, 0) + parameter.grad / 2
+    norm = trainer.train_step()["gradient_norm"]
+    assert norm == pytest.approx(float(torch.stack([gradient.norm() for gradient in found.values()]).norm()), rel=1e-4)
+    for name, parameter in trainer.parameters.items():
+        torch.testing.assert_close(parameter.grad, found[name] * min(1.0, 1.0 / (norm + 1e-6)), rtol=1e-3, atol=1e-6)
+
+
+def test_the_moving_average_is_tested_and_the_last_step_goes_on():
+    trainer = PairTrainer(tiny.engine(), pairs(), replace(CONFIG, ema_decay=0.9))
+    name = next(name for name in trainer.parameters if "lora_B" in name)
+    expected = trainer.parameters[name].detach().clone()
+    for step in range(1, 4):
+        trainer.train_step()
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * trainer.parameters[name].detach()
+    last = trainer.parameters[name].detach().clone()
+    with trainer.averaged():
+        torch.testing.assert_close(trainer.parameters[name].detach(), expected)
+        kept = lora.state(trainer.policy)
+    torch.testing.assert_close(trainer.parameters[name].detach(), last, rtol=0, atol=0)
+    assert any(not torch.equal(kept[key], tensor) for key, tensor in lora.state(trainer.policy).items())
+
+
+def test_an_interrupted_run_has_the_same_moving_average(tmp_path):
+    config = replace(CONFIG, ema_decay=0.9)
+    whole, cut = PairTrainer(tiny.engine(), pairs(), config), PairTrainer(tiny.engine(), pairs(), config)
+    for _ in range(4):
+        whole.train_step()
+    for _ in range(2):
+        cut.train_step()
+    cut.save(tmp_path, {})
+    resumed = PairTrainer(tiny.engine(), pairs(), config)
+    assert resumed.restore(tmp_path) == {}
+    for _ in range(2):
+        resumed.train_step()
+    for name, tensor in whole.average.items():
+        torch.testing.assert_close(resumed.average[name], tensor, rtol=0, atol=0)
+
+
+def test_gradients_are_the_same_when_activations_are_computed_anew():
+    """The reference's forward runs with the adapter off before; the recomputation in the backward pass must not."""
+    keys = [(0, 0), (1, 1), (2, 2), (3, 3)]
+    found = []
+    for checkpointing in (False, True):
+        trainer = PairTrainer(tiny.engine(), pairs(), replace(CONFIG, checkpointing=checkpointing))
+        for name, parameter in trainer.parameters.items():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.05, generator=torch.Generator().manual_seed(0))
+        loss, _ = trainer.loss(keys)
+        loss.backward()
+        found.append((float(loss.detach()), {name: parameter.grad for name, parameter in trainer.parameters.items()}))
+    assert found[0][0] == found[1][0]
+    for name, gradient in found[0][1].items():
+        assert gradient.abs().max() > 0 or "lora_A" not in name
+        torch.testing.assert_close(found[1][1][name], gradient, rtol=0, atol=0)

@@ -26,7 +26,7 @@ def test_no_tab_has_a_serious_finding(new_page: Callable[..., Page], tmp_path: P
     page.goto(tiny.url)
     page.wait_for_selector(LOADED, timeout=30_000)
     found = {}
-    for tab in ("Draw", "Data", "Generate", "Curate", "Vote", "Align", "Export"):
+    for tab in ("Draw", "Data", "Generate", "Curate", "Vote", "Align", "Evidence", "Export"):
         open_tab(page, tab)
         page.wait_for_timeout(800)
         answer = Axe().run(page, options=RULES).response

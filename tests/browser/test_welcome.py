@@ -12,7 +12,7 @@ from tests.browser.test_draw import SCRIPT
 from tests.browser.test_loop import LOADED, open_tab, stroke
 
 pytestmark = pytest.mark.browser
-TABS = ("Draw", "Data", "Generate", "Curate", "Vote", "Align", "Export")
+TABS = ("Draw", "Data", "Generate", "Curate", "Vote", "Align", "Evidence", "Export")
 OVERFLOWING = """() => {
     const panel = [...document.querySelectorAll('.sx-panel:not([data-panel=shell])')].find((one) => one.offsetParent);
     const header = [...document.querySelectorAll('.sx-header button, .sx-header select, [role=tab]')];

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from saadi.errors import TooFewError
-from saadi.evidence import gains
-from saadi.evidence.gains import Case, Cell, Example, Models, Settings
+from saadi.datasets import phantom
+from saadi.errors import NotFoundError, TooFewError
+from saadi.evidence import cases, gains
+from saadi.evidence.gains import Arm, Case, Cell, Example, Models, Settings
 from saadi.evidence.intervals import mean_with_interval
 from saadi.evidence.stages import Stages
+from saadi.records import Project
+from saadi.store import Store
 from tests import tiny
 
 
@@ -25,7 +30,7 @@ CASE = Case("tiny", ("tissue", "organ", "bar"), examples(0, 12, groups=4), examp
 SEGMENTER = {"num_classes": 3, "size_px": 32, "channels": [8, 8, 16, 16], "init_filters": 8}
 MODELS = Models(tiny.architecture(), SEGMENTER | {"model": "unet"}, SEGMENTER | {"model": "segresnet"}, "random")
 QUICK = Settings(fit_steps=2, scorer_steps=2, downstream_steps=2, candidates=2, pool_masks=8, align_steps=2, rounds=2,
-                 shares=(0.5, 1.0))  # fmt: skip
+                 shares=(0.5, 1.0), recipes=("mixed", "first"), curated=True)  # fmt: skip
 
 
 def cell(folder: Path, *, seed: int = 0, settings: Settings = QUICK) -> Cell:
@@ -71,7 +76,8 @@ def test_all_arms_are_measured_on_the_same_images_and_a_second_run_computes_noth
     said: list[str] = []
     found = gains.run_cell(cell(tmp_path), note=said.append)
     names = ["plain 0", "augmented 0"]
-    names += [f"{kind} {share}" for share in ("0.5", "1") for kind in ("base", "rejection", "aligned 1", "aligned 2")]
+    kinds = ("base", "rejection", "aligned 1", "aligned 2", "curated 1", "curated 2")
+    names += [f"{kind} {share}{how}" for share in ("0.5", "1") for how in ("", " first") for kind in kinds]
     assert list(found) == names and len(said) == len(names)
     for stage in found.values():
         assert stage["dice"].shape == stage["iou"].shape == stage["hd95"].shape == (6, 3)
@@ -85,11 +91,25 @@ def test_all_arms_are_measured_on_the_same_images_and_a_second_run_computes_noth
     again = gains.run_cell(cell(tmp_path), note=said.append)
     assert all((again[name]["dice"] == found[name]["dice"])[~np.isnan(found[name]["dice"])].all() for name in names)
     with pytest.raises(AssertionError, match="computed again"):  # another budget is another result
-        cell(tmp_path, settings=Settings(**{**vars(QUICK), "downstream_steps": 3})).arm("augmented", 0)
-    table = gains.summary(CASE, [found, found])
-    assert set(table["base 0.5"]["dice_per_class"]) == {"organ", "bar"}
+        cell(tmp_path, settings=replace(QUICK, downstream_steps=3)).arm(Arm("augmented"))
+    made = cell(tmp_path)
+    result = gains.summary([(made, found), (made, found)])
+    table = result["arms"]
+    assert set(table["base 0.5"]["dice_per_class"]) == {"organ", "bar"} and result["rarest_class"] == "bar"
     assert table["aligned 1 0.5"]["gain over plain 0"][0] == pytest.approx(
         table["aligned 1 0.5"]["dice"][0] - table["plain 0"]["dice"][0], abs=0.02)  # fmt: skip
+    assert "gain over aligned 1 0.5" in table["aligned 2 0.5"] and "gain over base 1 first" in table["curated 2 1 first"]
+    assert table["aligned 2 1"]["minutes"] >= table["base 1"]["minutes"] and len(result["rounds"][0]) == 2
+
+
+def test_what_an_arm_costs_counts_each_stage_once(tmp_path: Path):
+    stages = Stages(tmp_path)
+
+    def outer():
+        stages.get("inner", {}, lambda: time.sleep(0.2) or {"v": np.zeros(1)})
+        return {"v": np.zeros(1)}
+
+    assert stages.get("outer", {}, outer).seconds < 0.15 < 0.2 <= stages.get("inner", {}, outer).seconds
 
 
 def test_a_killed_run_leaves_no_half_stage(tmp_path: Path):
@@ -131,3 +151,46 @@ def test_intervals_draw_patients_not_images():
     assert one_each[1] > 0.1 and one_each[2] < 0.9
     assert mean_with_interval([np.array([np.nan, 2.0])], [np.array(["a", "a"])])[0] == 2.0
     assert all(math.isnan(value) for value in mean_with_interval([np.array([np.nan])], [np.array(["a"])]))
+
+
+def test_classification_runs_the_same_arms(tmp_path: Path):
+    """Images of a class come from the label map that holds nothing else; what counts is the class's probability."""
+    sizes = {"num_classes": 2, "size_px": 32, "widths": [8, 8, 16, 16], "growth_rate": 4, "blocks": [1, 1, 1, 1]}
+    made = Models(tiny.architecture(num_classes=2), sizes | {"model": "resnet"}, sizes | {"model": "densenet"}, "random")
+
+    def labelled(found: tuple[Example, ...]) -> tuple[Example, ...]:
+        return tuple(replace(e, label_map=cases.whole(index % 2, side=16)) for index, e in enumerate(found))
+
+    case = Case("phases", ("early", "late"), labelled(CASE.train), labelled(CASE.test), "classification")
+    run = Cell(case, 8, 0, replace(QUICK, shares=(1.0,), recipes=("mixed",)), made, Stages(tmp_path))
+    found = gains.run_cell(run, note=lambda text: None)
+    stage = found["aligned 1 1"]
+    assert stage["probabilities"].shape == (6, 2) and stage["label"].tolist() == [0, 1] * 3
+    masks, rows, odds = run.pool(0)
+    assert odds.shape == (8, 2) and (odds >= 0).all() and (odds <= 1).all() and len(rows[0]) == 2
+    assert all(label_map.min() == label_map.max() for label_map, _ in masks)
+    rows = gains.summary([(run, found)])["arms"]
+    table = rows["aligned 1 1"]
+    assert set(table["f1_per_class"]) == {"early", "late"} and len(table["auroc"]) == 3
+    assert table["gain over base 1"][0] == pytest.approx(table["f1"][0] - rows["base 1"]["f1"][0], abs=1e-4)
+
+
+def test_patients_are_dealt_whole_and_always_the_same_way(store: Store, project: Project):
+    for index in range(12):
+        image, label_map = tiny.scene(index)
+        blob = store.blobs.put_image(image)
+        store.add_image(project.id, blob=blob, size=(16, 16), group_id=f"p{index // 2}", split="train",
+                        source_name=f"{index}.png", label_map_blob=store.blobs.put_label_map(label_map), actor="x")  # fmt: skip
+    case = cases.of_project(store, project, side=16, test_share=0.4)
+    assert len({e.group for e in case.test}) == 2 and len(case.test) == 4 and len(case.train) == 8
+    again = cases.of_project(store, project, side=16, test_share=0.4)
+    assert [e.group for e in again.test] == [e.group for e in case.test]
+    assert {e.group for e in cases.of_project(store, project, side=16, test_groups=["p3"]).test} == {"p3"}
+    with pytest.raises(NotFoundError, match=r"patient 'p9' is not in .*; it has 6, for example"):
+        cases.of_project(store, project, side=16, test_groups=["p9"])
+
+
+def test_a_rendered_operation_has_a_phase_as_its_class():
+    case = cases.rendered(side=64, num_train=6, num_test=4, task="classification")
+    assert case.class_names == phantom.PHASES
+    assert all(e.label_map.min() == e.label_map.max() < 4 for e in (*case.train, *case.test))
