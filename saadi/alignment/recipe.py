@@ -185,7 +185,7 @@ def align(
     if source and config.scale_search != "never" and (best is None or config.scale_search == "always"):
         for scale in SCALES:
             tensors = lora.scaled(source[0], scale)
-            lora.fill(trainer.policy, tensors, file=Path("checkpoint"), scale=parent_scale if parent else 1.0)
+            lora.fill(trainer.policy, tensors)
             after, present, verdict, row = _check(
                 engine, trainer, gate, reference, seeds, report, regions=regions,
                 train_accuracy=float(np.mean(accuracies or [0.0])), show=None)  # fmt: skip
@@ -457,7 +457,7 @@ def run_job(context: JobContext) -> Outcome:
         return str(store.files.path(store.files.put(weights.to_bytes(state))))
 
     try:
-        with devices.memory_told("align with a smaller --batch-size, or fit with --saves-memory"):
+        with devices.memory_told("align with --checkpointing, or with a smaller --batch-size"):
             found = align(
                 engine,
                 training_pairs(store, pair_set, side=engine.resolution),

@@ -37,7 +37,7 @@ def attach(module: nn.Module, *, rank: int, parent: Path | None = None, parent_s
     if state is not None and parent is not None:
         wrapped.add_adapter(REFERENCE, config(rank))
         for name in (POLICY, REFERENCE):
-            fill(wrapped, state, name=name, file=parent, scale=parent_scale)
+            _fill(wrapped, state, name=name, file=parent, scale=parent_scale)
         wrapped.set_adapter(POLICY)
         for key, parameter in wrapped.named_parameters():
             parameter.requires_grad_(f".{POLICY}." in key)
@@ -72,6 +72,11 @@ def scaled(tensors: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
     return {name: tensor * scale if "lora_B" in name else tensor for name, tensor in tensors.items()}
 
 
+def fill(wrapped: PeftModel, tensors: dict[str, Tensor]) -> None:
+    """Put an adapter's tensors, as `state` returns them, into the policy."""
+    set_peft_model_state_dict(wrapped, tensors, adapter_name=POLICY)
+
+
 def load(module: nn.Module, file: Path, *, scale: float = 1.0) -> PeftModel:
     """Wrap a module with a saved adapter.
 
@@ -84,7 +89,7 @@ def load(module: nn.Module, file: Path, *, scale: float = 1.0) -> PeftModel:
 def wrap(module: nn.Module, saved: dict[str, Tensor], *, file: Path, scale: float = 1.0) -> PeftModel:
     """Wrap a module with an adapter's tensors, as `state` gives them; `file` is named where they do not fit."""
     wrapped = get_peft_model(module, config(rank_of(saved)), adapter_name=POLICY)
-    fill(wrapped, saved, name=POLICY, file=file, scale=scale)
+    _fill(wrapped, saved, name=POLICY, file=file, scale=scale)
     return cast(PeftModel, wrapped)
 
 
@@ -123,12 +128,7 @@ def rank_of(saved: dict[str, Tensor]) -> int:
     raise WeightsError("this file holds no LoRA adapter; choose one that `align` has made")
 
 
-def fill(wrapped: PeftModel, saved: dict[str, Tensor], *, file: Path, name: str = POLICY, scale: float = 1.0) -> None:
-    """Put saved tensors into an adapter.
-
-    Raises:
-        WeightsError: Made for another model; names `file` and the first tensor that does not fit.
-    """
+def _fill(wrapped: PeftModel, saved: dict[str, Tensor], *, name: str, file: Path, scale: float) -> None:
     expected = get_peft_model_state_dict(wrapped, adapter_name=name)
     for key in sorted(expected.keys() | saved.keys()):
         if key not in saved or key not in expected or saved[key].shape != expected[key].shape:

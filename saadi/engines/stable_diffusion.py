@@ -37,11 +37,6 @@ class Networks:
     unet: Any
     controlnet: Any | None
 
-    def recompute_activations(self) -> None:
-        """By diffusers' own gradient checkpointing."""
-        for network in filter(None, (self.unet, self.controlnet)):
-            network.enable_gradient_checkpointing()
-
 
 class StableDiffusionEngine:
     """Stable Diffusion 1 or 2 from the user's disk, fitted to a project's images; made for a GPU with 8 GB or more.
@@ -114,12 +109,8 @@ class StableDiffusionEngine:
             controlnet and parts.placed(parts.frozen(controlnet), self.device, torch.float32 if fits else half),
         )
         if self.architecture.get("saves_memory"):
-            made.recompute_activations()
+            _recompute(made)
         return made
-
-    def recompute_activations(self, inside: Callable[[], AbstractContextManager[None]]) -> None:
-        """See `TrainableEngine.recompute_activations`; by diffusers' own checkpointing, which `lean_forward` stays out of."""
-        self._networks.recompute_activations()
 
     @property
     def denoiser(self) -> nn.Module:
@@ -134,6 +125,10 @@ class StableDiffusionEngine:
     def weights_changed(self) -> None:
         """Forget the copy made for sampling; call after the denoiser was trained."""
         self._sampling = None
+
+    def recompute_activations(self, inside: Callable[[], AbstractContextManager[None]]) -> None:
+        """See `TrainableEngine.recompute_activations`; diffusers' own way, for which `lean_forward` steps aside."""
+        _recompute(self._networks)
 
     # Conditions.
 
@@ -364,6 +359,11 @@ class StableDiffusionEngine:
         """Uniform, as Stable Diffusion was trained."""
         return torch.rand(count, generator=generator).to(self.device)
 
+
+
+def _recompute(networks: Networks) -> None:
+    for network in filter(None, (networks.unet, networks.controlnet)):
+        network.enable_gradient_checkpointing()
 
 
 @dataclass(frozen=True)

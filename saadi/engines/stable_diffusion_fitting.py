@@ -141,7 +141,7 @@ class Trainer:
         rank = lora.rank_of(start) if start else config.lora_rank
         self.adapter = lora.attach(engine.denoiser, rank=rank, seed=config.seed) if rank is not None else None
         if self.adapter is not None and start:
-            lora.fill(self.adapter, start, file=Path("fit"))
+            lora.fill(self.adapter, start)
         groups = [self._trained_unet()]
         if engine.controlnet is not None:
             groups.append((CONTROLNET, _thawed(engine.controlnet), CONTROLNET_RATE))

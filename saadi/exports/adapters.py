@@ -19,7 +19,6 @@ from saadi.store import Store
 
 Format = Literal["peft", "diffusers"]
 PEFT_PREFIX = "base_model.model."
-LORA_A, LORA_B = "lora_A", "lora_B"
 
 
 def export_adapter(store: Store, adapter: Adapter, *, format: Format, out_dir: Path, actor: str) -> list[str]:
@@ -42,7 +41,8 @@ def export_adapter(store: Store, adapter: Adapter, *, format: Format, out_dir: P
     if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
         raise BadInputError(f"the folder {out_dir.name!r} is not empty; choose a new one")
     out_dir.mkdir(parents=True, exist_ok=True)
-    state = scaled(weights.read(store.files.path(adapter.file)), adapter.scale)
+    read = {name: tensor.float() for name, tensor in weights.read(store.files.path(adapter.file)).items()}
+    state = lora.scaled(read, adapter.scale)
     if is_diffusion:
         state = _with_fit(store, model, state, out_dir)
     if format == "peft":
@@ -56,14 +56,9 @@ def export_adapter(store: Store, adapter: Adapter, *, format: Format, out_dir: P
     return sorted(file.relative_to(out_dir).as_posix() for file in out_dir.rglob("*") if file.is_file())
 
 
-def scaled(state: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
-    """The adapter with its strength multiplied in."""
-    return {name: (tensor.float() * scale if LORA_B in name else tensor.float()).contiguous() for name, tensor in state.items()}
-
-
 def summed(first: dict[str, Tensor], second: dict[str, Tensor]) -> dict[str, Tensor]:
     """One adapter whose change is the sum of both: B1 A1 + B2 A2 = [B1 B2] [A1; A2], of their ranks' sum."""
-    return {name: torch.cat([first[name].float(), second[name].float()], dim=0 if LORA_A in name else 1).contiguous()
+    return {name: torch.cat([first[name].float(), second[name].float()], dim=0 if "lora_A" in name else 1).contiguous()
             for name in first}  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -289,9 +290,11 @@ def test_gradients_are_the_same_when_activations_are_computed_twice(bases, mode,
     # As on a CPU without bfloat16, in which the quicker path of adapted layers rounds otherwise.
     monkeypatch.setattr(devices, "fast_dtype", lambda on: torch.float32)
     found = []
-    for saves_memory in (False, True):
-        trainer = PairTrainer(made(bases, mode, saves_memory=saves_memory), pairs(), CONFIG)
-        assert trainer.engine.denoiser.is_gradient_checkpointing is saves_memory
+    kinds = (False, {}), (True, {}), (False, {"saves_memory": True})
+    for checkpointing, changes in kinds:
+        engine = made(bases, mode, **changes)
+        trainer = PairTrainer(engine, pairs(), replace(CONFIG, checkpointing=checkpointing))
+        assert trainer.engine.denoiser.is_gradient_checkpointing is (len(found) > 0)
         with torch.no_grad():
             for name, parameter in trainer.parameters.items():
                 if "lora_B" in name:
@@ -299,11 +302,13 @@ def test_gradients_are_the_same_when_activations_are_computed_twice(bases, mode,
         loss, _ = trainer.loss([(0, 0), (1, 1)])
         loss.backward()
         found.append({name: parameter.grad.clone() for name, parameter in trainer.parameters.items()})
-    plain, checkpointed = found
-    assert plain.keys() == checkpointed.keys() and any(float(gradient.abs().max()) > 0 for gradient in plain.values())
+    plain, checkpointed, by_weights = found
+    assert by_weights.keys() == plain.keys() == checkpointed.keys()
+    assert any(float(gradient.abs().max()) > 0 for gradient in plain.values())
     scale = max(float(gradient.abs().max()) for gradient in plain.values())
     for name, gradient in plain.items():
         torch.testing.assert_close(checkpointed[name], gradient, rtol=1e-3, atol=1e-4 * scale, msg=name)
+        torch.testing.assert_close(by_weights[name], checkpointed[name], rtol=0, atol=0, msg=name)
 
 
 def test_checkpointing_changes_no_gradient_at_all(bases):
