@@ -134,7 +134,7 @@ def test_a_page_of_ten_thousand_images_does_not_take_seconds(pool: Pool) -> None
                           for number in range(1, 10_000))  # fmt: skip
     shares = {f"{number:064x}": pairing.np.zeros(100, pairing.np.float32) for number in range(2500)}
     pool.store.put_descriptors("classes-1", shares)
-    start = time.perf_counter()
+    start = time.process_time()  # of this process alone, whatever else the computer does
     found = page(pool)
     assert found["num_pairs"] > 2000 and len(found["rows"]) == 12
-    assert time.perf_counter() - start < 2.0
+    assert time.process_time() - start < 1.5

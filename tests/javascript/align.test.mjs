@@ -1,7 +1,8 @@
 // The pure parts of the Align tab: minutes, words, lamps at their limits, lanes of the tree.
 import assert from "node:assert/strict";
 import test from "node:test";
-import { estimate, roughly, votesInWords } from "../../ui/static/align_plan.js";
+import { deciderInWords, doubtInWords, singleInWords } from "../../ui/static/align_pairs.js";
+import { estimate, roughly, singlesInWords, votesInWords } from "../../ui/static/align_plan.js";
 import { trialInWords } from "../../ui/static/align_verdict.js";
 import { lamps, lampsInWords, pictureRows, smoothed } from "../../ui/static/curves.js";
 import { lanes } from "../../ui/static/versions.js";
@@ -89,4 +90,39 @@ test("branches run beside each other and meet at their parent", () => {
   assert.deepEqual(rows[1].passing, [0]);
   assert.deepEqual(rows[2].from, [0, 1]);
   assert.deepEqual(rows[3], { lane: 0, from: [0], passing: [], down: false });
+});
+
+test("who decided a pair, and what speaks against the segmenter", () => {
+  const said = (decider, num_people = 0, num_against = 0, reason = null) => deciderInWords({ decider, reason, num_people, num_against });
+  assert.deepEqual(
+    [said("ruling", 1), said("vote", 1), said("vote", 2, 1), said("agreed", 2), said("score"), said("real"), said(null, 0, 0, "both_good")],
+    [
+      "The lead decided",
+      "1 person decided",
+      "2 of 3 people decided",
+      "2 people and the score agree",
+      "The score decided",
+      "The real image wins",
+      "People see no difference",
+    ],
+  );
+  const doubt = (weak_dice, confidence) =>
+    doubtInWords({ separating_class: 1, weak_dice, confidence }, [{ name: "tissue" }, { name: "bleeding" }]).replaceAll("\u00a0", " ");
+  assert.equal(doubt(null, null), "");
+  assert.equal(doubt(0.45, null), "The segmenter is weak on bleeding (45 % on real images).");
+  assert.equal(doubt(0.45, 0.61), "The segmenter is weak on bleeding (45 % on real images) and only 61 % sure.");
+});
+
+test("single images in words", () => {
+  const counts = { liked: 0, disliked: 0, real: 0, disputed: 0 };
+  assert.equal(singlesInWords(counts), "");
+  assert.equal(
+    singlesInWords({ liked: 1, disliked: 3, real: 2, disputed: 1 }),
+    "Also 4 single images: 1 liked, 3 disliked, 2 real images as further liked ones. 1 image left out, because people disagree.",
+  );
+  assert.equal(singlesInWords({ ...counts, disputed: 2 }), "2 images left out, because people disagree.");
+  assert.equal(singleInWords({ is_liked: false, source: "people", num_people: 1 }), "1 person does not like it");
+  assert.equal(singleInWords({ is_liked: true, source: "people", num_people: 2 }), "2 people like it");
+  assert.equal(singleInWords({ is_liked: true, source: "ruling", num_people: 1 }), "The lead likes it");
+  assert.equal(singleInWords({ is_liked: true, source: "real", num_people: 0 }), "A real image stands for a liked one");
 });

@@ -31,14 +31,16 @@ test("the difference is the largest of the channels, four times, the same both w
 });
 
 test("the end of a block in words", () => {
-  const told = { repeats: { hits: 4, total: 5 }, agreement: { hits: 1, total: 1 }, changed_pairs: 23 };
+  const told = { repeats: { hits: 4, total: 5 }, agreement: { hits: 1, total: 1 }, changed_pairs: 23, weak: [] };
   assert.deepEqual(sentences(told), [
     "You agreed with yourself on 4 of 5 repeats.",
     "You agreed with the others on 1 of 1 pair that they have judged, too.",
     "Your votes changed 23 training pairs.",
   ]);
-  const empty = { repeats: { total: 0 }, agreement: { total: 0 }, changed_pairs: 1 };
+  const empty = { repeats: { total: 0 }, agreement: { total: 0 }, changed_pairs: 1, weak: [] };
   assert.match(sentences(empty).join(" "), /No pair was shown to you twice.*Nobody else.*1 training pair\./);
+  const weak = [{ class: "bleeding", votes: 4, dice: 0.45 }];
+  assert.match(sentences({ ...told, weak }).at(-1), /^On 4 pairs the images differ most in bleeding, .*weak \(45.% on real images\)/);
 });
 
 test("a leaning is named only where chance is unlikely", () => {
