@@ -48,6 +48,36 @@ except (OSError, KeyError):
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(json.dumps(peak_kib / 2**20))
 """
+STEP_CHILD = """
+import json, psutil, torch
+import numpy as np
+from saadi import devices
+from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair
+from saadi.bench import alignment as bench
+from saadi.engines.compact import CompactEngine, default_architecture
+devices.use_all_threads()
+draw = np.random.default_rng(0)
+side, form = {side}, {form!r}
+image = lambda: draw.integers(0, 256, (side, side, 3)).astype(np.uint8)
+pairs = [TrainingPair(image()[..., 0] % 7, image(), image(), 1.0, False, str(i)) for i in range(16)]
+def peak():
+    lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    return int(lines["VmHWM"].split()[0]) / 2**20
+torch.manual_seed(0)
+before = psutil.Process().memory_info().rss / 2**30
+engine = CompactEngine(default_architecture(num_classes=7, resolution=side))
+stock = [bench._stock_engine(engine) for _ in range(2)] if form == "straightforward" else []
+if stock:
+    engine = stock[0]
+trainer = PairTrainer(engine, pairs, AlignmentConfig(batch_size=8, sft_weight=0.0, checkpointing=form == "recomputed"))
+keys = [(trainer.train_ids[i % len(trainer.train_ids)], 0) for i in range(8)]
+loss = lambda: bench._plain_loss(trainer, stock, keys) if stock else trainer.loss(keys)[0]
+step = lambda: bench._update(trainer.optimizer, loss())
+for _ in range(4):
+    step()
+print(json.dumps(peak() - before))
+"""
+STEP_FORMS = ("straightforward", "ours", "recomputed")
 START_TIMEOUT_S = 300
 
 
@@ -58,10 +88,29 @@ def run() -> dict[str, Any]:
         command = [sys.executable, "-c", CHILD.format(side=side)]
         done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
         peaks[str(side)] = round(json.loads(done.stdout.splitlines()[-1]), 2)
+    steps = step_peaks()
     idle = idle_app()
     print(f"peak memory of a compact alignment with its gate: {peaks['128']} GiB at 128 px, {peaks['256']} GiB at 256 px; "
           f"idle app: {idle['total_gib']} GiB (page {idle['page_gib']}, worker {idle['worker_gib']})")  # fmt: skip
-    return {"alignment_peak_gib": peaks, "idle_app": idle}
+    return {"alignment_peak_gib": peaks, "step": steps, "idle_app": idle}
+
+
+def step_peaks(side: int = 256) -> dict[str, Any]:
+    """Memory (GiB) that a step of 8 pairs takes beyond what importing the program takes: models, activations, optimiser.
+
+    'straightforward' = policy and a second frozen U-Net by peft and diffusers alone, each arm in a forward of its own; 'ours' = as
+    `align` does it; 'recomputed' = with `--checkpointing`.
+    """
+    found = {}
+    for form in STEP_FORMS:
+        command = [sys.executable, "-c", STEP_CHILD.format(side=side, form=form)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+        found[form] = round(json.loads(done.stdout.splitlines()[-1]), 3)
+    shares = {form: round(found[form] / found["straightforward"], 2) for form in STEP_FORMS[1:]}
+    print(f"memory of an alignment step of 8 pairs at {side} px: {found['ours']} GiB = {shares['ours']:.0%} of the "
+          f"straightforward form's {found['straightforward']} GiB, {found['recomputed']} GiB = {shares['recomputed']:.0%} with "
+          "--checkpointing")  # fmt: skip
+    return {"side_px": side, "gib": found, "share_of_straightforward": shares}
 
 
 def idle_app() -> dict[str, float]:
