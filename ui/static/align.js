@@ -17,6 +17,7 @@ import {
   refreshOverview,
   replace,
   requestId,
+  selectField,
   state,
   toast,
   withProject,
@@ -65,6 +66,17 @@ class AlignTab {
       batch_size: numberField("Batch", DEFAULTS.batch_size, { min: 1, max: 128, id: "align-batch" }),
       rounds: numberField("Rounds", DEFAULTS.rounds, { min: 1, max: 10, id: "align-rounds" }),
     };
+    this.loss = selectField(
+      "Learns from",
+      [
+        ["dpo", "better against worse (DPO)"],
+        ["kto", "liked and disliked (KTO)"],
+        ["mapo", "better against worse, no leash (MaPO)"],
+        ["sft", "the better ones only"],
+      ],
+      "dpo",
+    );
+    this.loss.input.id = "align-loss";
     this.plan = new Plan({
       button: this.button,
       settings: this.settings(),
@@ -141,19 +153,20 @@ class AlignTab {
       "details",
       { class: "sx-details" },
       h("summary", {}, "Settings"),
-      h("div", { class: "sx-row" }, Object.values(this.fields)),
+      h("div", { class: "sx-row" }, Object.values(this.fields), this.loss),
       h(
         "p",
         { class: "sx-note" },
         "More steps learn more and take longer. Each test compares new and present version on masks that were not learned from. " +
           "Two rounds and more: new images, pairs and a version each, accepted by itself where nothing speaks against it; a round " +
-          "starts only if the last one won.",
+          "starts only if the last one won. KTO stands more wrong votes, but drifts sooner; the better ones only is the cautious way.",
       ),
     );
   }
 
   values() {
-    return Object.fromEntries(Object.entries(this.fields).map(([name, field]) => [name, field.number() || DEFAULTS[name]]));
+    const numbers = Object.entries(this.fields).map(([name, field]) => [name, field.number() || DEFAULTS[name]]);
+    return { ...Object.fromEntries(numbers), loss: this.loss.input.value };
   }
 
   async load() {
