@@ -113,6 +113,8 @@ class JobContext:
         if self._first_step is None:
             self._first_step, self._started = step, clock
         if self.yields and self.store.is_overtaken(self.job.id):
+            if self.store.is_cancel_requested(self.job.id):
+                raise CancelledError("cancelled")
             raise YieldedError("somebody waits")
         if metrics is None and images is None and clock - self._last < REPORT_EVERY_S and step < total:
             if self.store.is_cancel_requested(self.job.id):  # a read of 10 us, no fsync

@@ -408,23 +408,34 @@ class EvidenceOrder(Order):
     align_steps: int = Field(default=150, ge=1, le=100_000)
     test_share: float | None = Field(default=None, ge=0.05, le=0.9, allow_inf_nan=False)
     """None = test on the patients of the test split (of the validation split where there is none)."""
+    data: str | None = None
+    """Fingerprint of the labelled images when the job started for the first time; a pause must not mix two data sets."""
+
+    def frozen(self, store: Store) -> Self:
+        return self if self.data is not None else self.model_copy(update={"data": self.fingerprint(store)})
 
     def unique_key(self, store: Store) -> str | None:
         """The same measurement on the same images and label maps has the same result."""
+        wanted = self.model_dump(mode="json", exclude={"data"})
+        return hashlib.sha256(dump([self.kind, wanted, self.fingerprint(store)]).encode()).hexdigest()
+
+    def fingerprint(self, store: Store) -> str:
+        """Of the project's real images, their patients, splits and labels."""
         maps = {record.image_id: record.blob for record in store.label_maps(self.project_id)}
         images = store.images(self.project_id)
         data = [[image.blob, image.split, image.group_id, image.label, maps.get(image.id)] for image in images]
-        return hashlib.sha256(dump([self.kind, self.model_dump(mode="json"), data]).encode()).hexdigest()
+        return hashlib.sha256(dump(data).encode()).hexdigest()
 
     def check(self, store: Store) -> None:
         usable = store.count_labelled(self.project_id)
-        test = usable["test"] or usable["val"]
-        if self.test_share is not None:
-            test, usable["train"] = sum(usable.values()), sum(usable.values())
+        train, test = usable["train"], usable["test"] or usable["val"]
+        if self.test_share is not None:  # as `saadi.evidence.cases` deals them out; patients may differ in size
+            test = round(sum(usable.values()) * self.test_share)
+            train = sum(usable.values()) - test
         wanted = self.num_real or MIN_IMAGES_TO_FIT
-        if usable["train"] < wanted or not test:
+        if train < wanted or not test:
             raise TooFewError(
-                f"labelled images to train on: {usable['train']}, of other patients to test on: {test}; needed: {wanted} and 1; "
+                f"labelled images to train on: {train}, of other patients to test on: {test}; needed: {wanted} and 1; "
                 "import more, or choose fewer real images"
             )
 

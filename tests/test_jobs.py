@@ -358,6 +358,20 @@ def test_long_pauses_are_no_hang_while_they_are_usual(store: Store, project: Pro
     assert context.hangs
 
 
+def test_a_stop_counts_although_somebody_waits(store: Store, project: Project):
+    placed, _ = store.add_job("polite", {}, project_id=project.id, actor="x", request_id="p")
+
+    def handler(context: JobContext) -> Outcome:
+        context.yields = True
+        store.add_job("drawing", {}, project_id=project.id, actor="x", request_id="d", priority=10)
+        store.cancel_job(placed.id, actor="x")
+        context.report(0, 4, "working")
+        return Outcome("done")
+
+    run_job(store, store.claim_job("me"), {"polite": handler})
+    assert store.job(placed.id).state == "cancelled"
+
+
 def test_a_pool_makes_room_for_a_drawing_and_goes_on(store: Store, project: Project):
     """Only jobs that say so; a higher priority is needed; the attempt is not counted."""
     seen: list[str] = []

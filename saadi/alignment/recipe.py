@@ -184,11 +184,11 @@ def align(
     source = (best.state, best.step) if best else promising
     if source and config.scale_search != "never" and (best is None or config.scale_search == "always"):
         for scale in SCALES:
-            tensors = lora.scaled(source[0], scale)
+            tensors = lora.scaled(source[0], scale, parent=weights.read(parent) if parent else None)
             lora.fill(trainer.policy, tensors)
-            after, present, verdict, row = _check(
-                engine, trainer, gate, reference, seeds, report, regions=regions,
-                train_accuracy=float(np.mean(accuracies or [0.0])), show=None)  # fmt: skip
+            after, present, verdict, row = _check(  # its numbers belong to no step of the curves
+                engine, trainer, gate, reference, seeds, lambda step, total, message, **more: report(step, total, message),
+                regions=regions, train_accuracy=float(np.mean(accuracies or [0.0])), show=None)  # fmt: skip
             history.append(row | {"step": source[1], "scale": scale})
             if verdict.passed and (best is None or verdict.dice_gain[0] > best.verdict.dice_gain[0]):
                 best = Aligned(tensors, source[1], present, reference, verdict, before, after, history, scale)

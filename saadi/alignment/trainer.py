@@ -397,7 +397,8 @@ class PairTrainer:
             return None
         state, average = found
         if self.average is not None:
-            self.average = {name: average[name].clone() for name in self.average}
+            for name, kept in self.average.items():  # in place: what was read lies on the CPU
+                kept.copy_(average[name])
         self.step, self._norms, self._alarms = state["step"], state["norms"], state["alarms"]
         extra: dict[str, Any] = state["extra"]
         return extra

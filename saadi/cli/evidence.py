@@ -126,6 +126,7 @@ def gains(
 ) -> None:
     """Does synthetic data help? Arms with equal budgets, measured on unseen patients. An interrupted run goes on where it was."""
     from saadi.evidence import gains as experiment
+    from saadi.evidence.cases import is_rendered
     from saadi.evidence.stages import Stages
 
     opened = home_of(home)
@@ -136,7 +137,7 @@ def gains(
         pool_masks=pool)  # fmt: skip
     models = experiment.Models.default(
         num_classes=len(found[0].class_names), side=side, task=found[0].task,
-        starts_from="random" if name.startswith("phantom") else "shipped")  # fmt: skip
+        starts_from="random" if is_rendered(found[0]) else "shipped")  # fmt: skip
     stages = Stages(folder or opened.evidence)
     result: dict[str, Any] = {"case": found[0].name, "task": found[0].task, "num_test": [len(case.test) for case in found],
                               "settings": vars(settings), "real": {}}  # fmt: skip
@@ -145,7 +146,7 @@ def gains(
         cells = [experiment.Cell(case, min(num_real, len(case.train)), seed, settings, models, stages)
                  for case in found for seed in numbers]  # fmt: skip
         run = [(cell, experiment.run_cell(cell, note=note)) for cell in cells]
-        result["real"][str(cells[0].num_real)] = experiment.summary(run)
+        result["real"]["full" if num_real == sys.maxsize else str(cells[0].num_real)] = experiment.summary(run)
     _finish(result, out, as_json=as_json)
 
 
@@ -168,6 +169,7 @@ def ablations(
 ) -> None:
     """What each setting of an alignment is worth: one changed at a time, on masks of no pair. Interrupted runs go on."""
     from saadi.evidence import ablations as experiment
+    from saadi.evidence.cases import is_rendered
     from saadi.evidence.gains import Cell, Models, Settings
     from saadi.evidence.stages import Stages
 
@@ -175,7 +177,7 @@ def ablations(
     (case,) = _cases(name, opened, side=side, test_share=test_share, test_groups=(), each=False)
     settings = Settings(fit_steps=fit_steps, scorer_steps=scorer_steps, align_steps=align_steps, pool_masks=pool,
                         candidates=candidates, rounds=1)  # fmt: skip
-    starts: Literal["shipped", "random"] = "random" if name.startswith("phantom") else "shipped"
+    starts: Literal["shipped", "random"] = "random" if is_rendered(case) else "shipped"
     models = Models.default(num_classes=len(case.class_names), side=side, task=case.task, starts_from=starts)
     stages = Stages(folder or opened.evidence)
     cells = [Cell(case, min(real, len(case.train)), seed, settings, models, stages) for seed in range(seeds)]
@@ -199,7 +201,8 @@ def _cases(
         project = store.project(name)
         if not each:
             return [cases.of_project(store, project, side=side, test_share=test_share, test_groups=test_groups)]
-        groups = sorted({image.group_id for image in store.images(project.id)})
+        every = cases.of_project(store, project, side=side)
+        groups = sorted({example.group for example in (*every.train, *every.test)})
         return [cases.of_project(store, project, side=side, test_groups=[group]) for group in groups]
 
 
@@ -214,7 +217,10 @@ def _recipes(text: str) -> tuple[Any, ...]:
 def _counts(text: str) -> list[int]:
     """Numbers of real images, and 'full'; raises as `_numbers` does."""
     parts = [part.strip() for part in text.split(",")]
-    return [sys.maxsize if part == "full" else int(_numbers(part)[0]) for part in parts]
+    found = [sys.maxsize if part == "full" else int(_numbers(part)[0]) for part in parts]
+    if min(found) < 1:
+        raise BadInputError(f"whole numbers of real images are expected, for example 20,50,full; got {text!r}")
+    return found
 
 
 def _numbers(text: str) -> list[float]:

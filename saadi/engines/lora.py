@@ -67,8 +67,14 @@ def state(wrapped: PeftModel) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in found.items()}
 
 
-def scaled(tensors: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
-    """An adapter whose effect is `scale` times as strong: its B matrices are multiplied, so any program reads it rightly."""
+def scaled(tensors: dict[str, Tensor], scale: float, *, parent: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """An adapter with `scale` times of what it has learnt: its B matrices are multiplied, so any program reads it rightly.
+
+    Args:
+        parent: What it started from: the way back leads there, 0 = the parent, not to the base.
+    """
+    if parent is not None:
+        return {name: torch.lerp(parent[name].to(tensor), tensor, scale) for name, tensor in tensors.items()}
     return {name: tensor * scale if "lora_B" in name else tensor for name, tensor in tensors.items()}
 
 

@@ -17,7 +17,8 @@ from saadi.evidence.stages import Arrays
 from saadi.preferences import MIN_MARGIN
 
 Judged = Literal["scores", "votes"]
-"""Who orders the candidates: the cross-fitted selectors, or the judge in the place of clinicians who are always right."""
+"""Who orders the candidates: the cross-fitted selectors, or, in the place of clinicians, a segmenter that has learnt the test
+patients, which nothing else has seen."""
 FRESH_MASKS = 48
 FIRST_FRESH = 900_000
 FIRST_SEED = 2**41
@@ -108,8 +109,11 @@ def run_variant(cell: Cell, variant: Variant) -> dict[str, Any]:
             "alarm": np.array(alarm),
         }
 
-    key = cell.base | {"generator": cell.generator().key, "variant": asdict(variant), "config": asdict(config)}
-    stage = cell.stages.get("ablation", key | {"pairs": len(pairs), "masks": FRESH_MASKS}, make)
+    upstream = {"pool": cell.pool_key(0), "scorers": [cell.scorer_key(name) for name in ("fold 0", "judge")], "test": cell.test}
+    if variant.judged_by == "votes":
+        upstream["expert"] = cell.scorer_key("expert")
+    key = cell.base | upstream | {"variant": asdict(variant), "config": asdict(config), "masks": FRESH_MASKS}
+    stage = cell.stages.get("ablation", key, make)
     before, after = (reading_from_json(json.loads(str(text))) for text in stage["readings"])
     return _told(before, after, winner_ratio=float(stage["winner_ratio"])) | {
         "num_pairs": len(pairs),
@@ -125,7 +129,7 @@ def chosen_pairs(cell: Cell, variant: Variant) -> list[TrainingPair]:
     if variant.judged_by == "votes":
         flat = [image for row in rows for image in row]
         asked = [label_map for label_map, _ in masks for _ in rows[0]]
-        scores = np.array([one.mean for one in cell.scorer("judge").fidelity(flat, asked)]).reshape(scores.shape)
+        scores = np.array([one.mean for one in cell.scorer("expert").fidelity(flat, asked)]).reshape(scores.shape)
     if variant.candidates is not None:
         rows, scores = [row[: variant.candidates] for row in rows], scores[:, : variant.candidates]
     pairs = cell.pairs(masks, rows, scores, margin=variant.margin)

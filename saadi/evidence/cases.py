@@ -45,6 +45,11 @@ def of_project(
     return Case(project.name, project.class_names, train, test, project.task)
 
 
+def is_rendered(case: Case) -> bool:
+    """Whether these are phantom scenes, as in the demo."""
+    return all(example.group.startswith("phantom-") for example in case.train)
+
+
 def dealt(groups: Collection[str], *, share: float, seed: int = 0) -> set[str]:
     """This share of the patients, at least one and not all of them where there are two."""
     names = sorted(groups)
@@ -80,7 +85,7 @@ def rendered(*, side: int, num_train: int = 200, num_test: int = 200, seed: int 
     def scenes(count: int, *, first_seed: int, first_patient: int) -> tuple[Example, ...]:
         made = (phantom.render(first_seed + index, patient=first_patient + index % 40, size_px=side) for index in range(count))
         return tuple(
-            Example(one.image, asked(one), f"patient {first_patient + index % 40}") for index, one in enumerate(made)
+            Example(one.image, asked(one), one.patient_id) for one in made
         )
 
     def asked(one: phantom.Scene) -> LabelMap:

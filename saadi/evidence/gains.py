@@ -31,7 +31,7 @@ from saadi.downstream.classifier import Classifier, class_of
 from saadi.downstream.metrics import agreement
 from saadi.downstream.models import DownstreamModel
 from saadi.downstream.training import ScorerConfig, train, train_classifier
-from saadi.engines import weights
+from saadi.engines import shipped, weights
 from saadi.engines.compact import CompactEngine
 from saadi.engines.compact import default_architecture as engine_architecture
 from saadi.engines.fitting import FitConfig, TrainingSet, borrow_shipped, fit
@@ -45,6 +45,10 @@ from saadi.records import IGNORE, Image, LabelMap, Task
 
 log = structlog.get_logger()
 GATE_MASKS = 32
+FIRST_GATE = 500_000
+"""Numbers of the gate's moved masks: beyond those of all pools."""
+STAGES_VERSION = 2
+"""A new number when a stage computes something else under the same settings, so that none of an earlier release is taken."""
 FOLDS = 2
 MIN_TO_CALIBRATE = 8
 
@@ -165,9 +169,10 @@ class Cell:
         self.real = choose_real(self.case.train, self.num_real, seed=self.seed)
         self.num_classes = len(self.case.class_names)
         self.side = self.real[0].image.shape[0]
-        pixels = hashlib.sha256(b"".join(part.tobytes() for one in self.real for part in (one.image, one.label_map)))
-        self.test = hashlib.sha256(b"".join(one.image.tobytes() for one in self.case.test)).hexdigest()
-        self.base = {"case": self.case.name, "seed": self.seed, "real": pixels.hexdigest(), "models": asdict(self.models)}
+        self.test = _digest(self.case.test)
+        start = shipped.manifest()["engine"]["sha256"] if self.models.starts_from == "shipped" else None
+        self.base = {"made_by": STAGES_VERSION, "case": self.case.name, "seed": self.seed, "real": _digest(self.real),
+                     "models": asdict(self.models), "start": start}  # fmt: skip
 
     # ---- models
 
@@ -189,7 +194,8 @@ class Cell:
         return CompactEngine(self.models.generator, _to_tensors(self.generator().arrays))
 
     def scorer(self, name: str) -> DownstreamModel:
-        """'judge': all real images; 'fold 0', 'fold 1': selectors that have not seen the images of that fold."""
+        """'judge': all real images; 'fold 0', 'fold 1': selectors that have not seen that fold's images; 'expert': stands for
+        clinicians in simulations, trained on the test patients."""
         stage, architecture = self._scorer_stage(name), self._architecture(name)
         if self.case.task == "classification":
             architecture = architecture | {"temperature": float(stage["_temperature"])}
@@ -200,16 +206,24 @@ class Cell:
 
     def _scorer_stage(self, name: str) -> Stage:
         def make() -> Arrays:
-            seen = [e for index, e in enumerate(self.real) if name == "judge" or self.fold(index) != int(name.split()[1])]
+            fold = int(name[-1]) if name.startswith("fold") else None
+            seen = list(self.case.test) if name == "expert" else [e for i, e in enumerate(self.real) if self.fold(i) != fold]
             config = ScorerConfig(num_steps=self.settings.scorer_steps, seed=self.seed * 10 + len(name))
             model = self.train(seen, architecture=self._architecture(name), config=config)
             arrays = _to_arrays(model.network.state_dict())
             if isinstance(model, Classifier):  # calibrated on what the fold has not seen; of the judge only the order counts
-                rest = [e for index, e in enumerate(self.real) if name != "judge" and self.fold(index) == int(name.split()[1])]
+                rest = [e for index, e in enumerate(self.real) if self.fold(index) == fold]
                 arrays["_temperature"] = np.array(temperature_of(model, rest))
             return arrays
 
-        return self.stages.get("scorer", self.base | {"name": name, "steps": self.settings.scorer_steps}, make)
+        settings = self.base | {"name": name, "steps": self.settings.scorer_steps}
+        return self.stages.get("scorer", settings | ({"test": self.test} if name == "expert" else {}), make)
+
+    def scorer_key(self, name: str) -> str:
+        return self._scorer_stage(name).key
+
+    def pool_key(self, version: int) -> str:
+        return self._pool_stage(version).key
 
     def train(self, examples: Sequence[Example], *, architecture: dict[str, Any], config: ScorerConfig,
               start: dict[str, torch.Tensor] | None = None) -> DownstreamModel:  # fmt: skip
@@ -247,10 +261,7 @@ class Cell:
         stage = self.round(version)
         if "refused" in stage.arrays:
             return self._adapter_file(version - 1)
-        path = self.stages.folder / f"{stage.key}.safetensors"
-        if not path.exists():
-            path.write_bytes(weights.to_bytes(_to_tensors(_only_adapter(stage.arrays))))
-        return path
+        return self.stages.file(f"{stage.key}.safetensors", weights.to_bytes(_to_tensors(_only_adapter(stage.arrays))))
 
     def dice(self, images: Sequence[Image], masks: Sequence[tuple[LabelMap, int]]) -> NDArray[np.float64]:
         """Mean Dice over the asked classes (or the probability of the asked class), by the selector that has not seen the mask's
@@ -285,18 +296,22 @@ class Cell:
             made = self.images(version, many, [self.seed * 1_000_000 + version * 100_000 + i for i in range(len(many))])
             return {"images": np.stack(made), "dice": self.dice(made, many)}
 
-        return self.stages.get("pool", self._upstream(version) | {"masks": settings.pool_masks, "k": settings.candidates}, make)
+        scorers = [self._scorer_stage(f"fold {fold}").key for fold in range(FOLDS)]
+        wanted = {"masks": settings.pool_masks, "k": settings.candidates, "scorers": scorers}
+        return self.stages.get("pool", self._upstream(version) | wanted, make)
 
     def round(self, version: int) -> Stage:
         """Alignment number `version`: pairs of the version before, an adapter that starts from its adapter."""
         config = AlignmentConfig(num_steps=self.settings.align_steps, learning_rate=self.settings.learning_rate, seed=self.seed)
 
+        if version > 1 and "refused" in (before := self.round(version - 1)).arrays:
+            nothing = {"refused": np.array("the round before brought nothing")}
+            return self.stages.get("round", {"after": before.key}, lambda: nothing)
+
         def make() -> Arrays:
-            if version > 1 and "refused" in self.round(version - 1).arrays:
-                return {"refused": np.array("the round before brought nothing")}
             masks, rows, dice = self.pool(version - 1)
             pairs = self.pairs(masks, rows, dice)
-            fresh = [label_map for label_map, _ in self.masks(GATE_MASKS, first=5000 * version)]
+            fresh = [label_map for label_map, _ in self.gate_masks(version)]
             real = [example.image for example in self.real]
             gate = Gate(label_maps=fresh, selector=self.scorer("fold 0"), judge=self.scorer("judge"),
                         num_classes=self.num_classes, real=real, training=real)  # fmt: skip
@@ -315,7 +330,12 @@ class Cell:
                 "_num_pairs": np.array(len(pairs)),
             }
 
-        return self.stages.get("round", self._upstream(version - 1) | {"align": asdict(config), "gate": GATE_MASKS}, make)
+        settings = {"pool": self._pool_stage(version - 1).key, "judge": self._scorer_stage("judge").key, "gate": GATE_MASKS}
+        return self.stages.get("round", self.base | settings | {"align": asdict(config)}, make)
+
+    def gate_masks(self, version: int) -> list[tuple[LabelMap, int]]:
+        """Moved label maps that no pool has."""
+        return self.masks(GATE_MASKS, first=FIRST_GATE + 1000 * version)
 
     def pairs(
         self,
@@ -340,7 +360,7 @@ class Cell:
     def _upstream(self, version: int) -> dict[str, Any]:
         """What the images of a version depend on."""
         if version == 0:
-            return self.base | {"generator": self.generator().key, "scorer_steps": self.settings.scorer_steps}
+            return self.base | {"generator": self.generator().key}
         return {"round": self.round(version).key}
 
     # ---- arms
@@ -363,8 +383,15 @@ class Cell:
                 made = [made[row * k + int(scores[row].argmax())] for row in range(count)]
             return {"images": np.stack(made)}
 
-        settings = self._upstream(arm.version) | {"kind": arm.kind.split()[0], "count": count, "k": k}
-        return self.stages.get("synthetic", settings, make), np.stack([label_map for label_map, _ in masks])
+        label_maps = np.stack([label_map for label_map, _ in masks])
+        return self.stages.get("synthetic", self._source(arm) | {"count": count}, make), label_maps
+
+    def _source(self, arm: Arm) -> dict[str, Any]:
+        """What each of an arm's synthetic images depends on."""
+        if not arm.is_best_of_many:
+            return self._upstream(arm.version) | {"k": 1}
+        scorers = [self._scorer_stage(f"fold {fold}").key for fold in range(FOLDS)]
+        return self._upstream(arm.version) | {"k": self.settings.candidates, "scorers": scorers}
 
     def arm(self, arm: Arm) -> Stage:
         """Train one downstream model and measure it on the test patients.
@@ -374,7 +401,7 @@ class Cell:
             classification: probabilities (N, num_classes), label (N,) and group.
         """
         count = math.ceil(arm.share * self.num_real)
-        source = self._upstream(arm.version) if count else {}
+        source = self._source(arm) if count else {}
 
         def make() -> Arrays:
             images, label_maps = self.synthetic(arm) if count else ((), ())
@@ -419,6 +446,15 @@ class Cell:
         kinds += [f"curated {number}" for number in rounds] if self.settings.curated else []
         how = [(share, recipe) for share in self.settings.shares for recipe in self.settings.recipes]
         return [Arm("plain"), Arm("augmented"), *(Arm(kind, *one) for one in how for kind in kinds)]
+
+
+def _digest(examples: Sequence[Example]) -> str:
+    """Of pixels, label maps and patients."""
+    found = hashlib.sha256()
+    for one in examples:
+        for part in (one.image.tobytes(), one.label_map.tobytes(), one.group.encode()):
+            found.update(hashlib.sha256(part).digest())
+    return found.hexdigest()
 
 
 def choose_real(examples: Sequence[Example], count: int, *, seed: int) -> list[Example]:
@@ -521,7 +557,9 @@ def _only_adapter(arrays: Arrays) -> Arrays:
     return {name: value for name, value in arrays.items() if not name.startswith("_")}
 
 
-def summary(cells: Sequence[tuple[Cell, dict[str, Stage]]]) -> dict[str, Any]:
+def summary(
+    cells: Sequence[tuple[Cell, dict[str, Stage]]], *, report: Callable[[str], None] = lambda message: None
+) -> dict[str, Any]:
     """Per arm: Dice, IoU and HD95 with intervals, overall and per class, paired gains over other arms, and what it cost.
 
     Args:
@@ -530,42 +568,57 @@ def summary(cells: Sequence[tuple[Cell, dict[str, Stage]]]) -> dict[str, Any]:
     case, rows = cells[0][0].case, {}
     for arm in cells[0][0].arms():
         row: dict[str, Any] = {"minutes": round(float(np.mean([cell.seconds(arm) for cell, _ in cells])) / 60, 1)}
+        if arm.version:  # a refused round leaves the version before in use, whose images these then are
+            row["refused"] = sum("refused" in cell.round(arm.version).arrays for cell, _ in cells)
+        report(f"computing ranges: {arm}")
         mine = [found[str(arm)].arrays for _, found in cells]
         others = {other: [found[str(other)].arrays for _, found in cells] for other in _compared_with(arm) if str(other) in rows}
         words = _told_of_classes if case.task == "classification" else _told_of_masks
-        rows[str(arm)] = row | words(case, mine, others)
+        rows[str(arm)] = row | words(case, mine, others, [cell.seed for cell, _ in cells])
     return {"arms": rows, "rarest_class": rarest_class(case), "rounds": [cell.rounds_in_numbers() for cell, _ in cells]}
 
 
-def _told_of_masks(case: Case, mine: Sequence[Arrays], others: dict[Arm, list[Arrays]]) -> dict[str, Any]:
+def _told_of_masks(
+    case: Case, mine: Sequence[Arrays], others: dict[Arm, list[Arrays]], seeds: Sequence[int]
+) -> dict[str, Any]:
     foreground, groups = list(range(1, len(case.class_names))), [arm["group"] for arm in mine]
 
     def over(name: str, arms: Sequence[Arrays], classes: list[int]) -> list[float | None]:
-        return _rounded(mean_with_interval([np.nanmean(arm[name][:, classes], axis=1) for arm in arms], groups))
+        return _rounded(mean_with_interval([np.nanmean(arm[name][:, classes], axis=1) for arm in arms], groups, seeds))
 
     row: dict[str, Any] = {name: over(name, mine, foreground) for name in ("dice", "iou", "hd95")}
     row["dice_per_class"] = {case.class_names[index]: over("dice", mine, [index]) for index in foreground}
     for other, theirs in others.items():
-        changes = [{"dice": one["dice"] - two["dice"]} for one, two in zip(mine, theirs, strict=True)]
+        changes = [{"dice": _change(one["dice"], two["dice"])} for one, two in zip(mine, theirs, strict=True)]
         row[f"gain over {other}"] = over("dice", changes, foreground)
         row[f"relative gain over {other}"] = _relative(row[f"gain over {other}"], over("dice", theirs, foreground))
         row[f"gain per class over {other}"] = {case.class_names[index]: over("dice", changes, [index]) for index in foreground}
     return row
 
 
-def _told_of_classes(case: Case, mine: Sequence[Arrays], others: dict[Arm, list[Arrays]]) -> dict[str, Any]:
+def _change(one: NDArray[np.float64], two: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Paired differences; where only one of both sees a class that is not there, the other one is right (1), not silent."""
+    silent_one, silent_two = np.isnan(one), np.isnan(two)
+    return np.where(silent_one & ~silent_two, 1.0, one) - np.where(silent_two & ~silent_one, 1.0, two)
+
+
+def _told_of_classes(
+    case: Case, mine: Sequence[Arrays], others: dict[Arm, list[Arrays]], seeds: Sequence[int]
+) -> dict[str, Any]:
     names = list(enumerate(case.class_names))
     row: dict[str, Any] = {
-        name: _rounded(classified.with_interval(mine, statistic)) for name, statistic in classified.STATISTICS.items()
+        name: _rounded(classified.with_interval(mine, statistic, seeds)) for name, statistic in classified.STATISTICS.items()
     }
-    row["f1_per_class"] = {name: _rounded(classified.with_interval(mine, classified.f1_of(index))) for index, name in names}
+    row["f1_per_class"] = {
+        name: _rounded(classified.with_interval(mine, classified.f1_of(index), seeds)) for index, name in names
+    }
     for other, theirs in others.items():
-        row[f"gain over {other}"] = _rounded(classified.gain_with_interval(mine, theirs, classified.macro_f1))
+        row[f"gain over {other}"] = _rounded(classified.gain_with_interval(mine, theirs, classified.macro_f1, seeds))
         row[f"relative gain over {other}"] = _relative(
-            row[f"gain over {other}"], _rounded(classified.with_interval(theirs, classified.macro_f1))
+            row[f"gain over {other}"], _rounded(classified.with_interval(theirs, classified.macro_f1, seeds))
         )
         row[f"gain per class over {other}"] = {
-            name: _rounded(classified.gain_with_interval(mine, theirs, classified.f1_of(index))) for index, name in names
+            name: _rounded(classified.gain_with_interval(mine, theirs, classified.f1_of(index), seeds)) for index, name in names
         }
     return row
 

@@ -11,39 +11,60 @@ NUM_DRAWS = 2000
 
 
 def mean_with_interval(
-    values: Sequence[NDArray[np.float64]], groups: Sequence[NDArray[np.str_]], *, seed: int = 0, num_draws: int = NUM_DRAWS
+    values: Sequence[NDArray[np.float64]],
+    groups: Sequence[NDArray[np.str_]],
+    seeds: Sequence[int] | None = None,
+    *,
+    draw_seed: int = 0,
+    num_draws: int = NUM_DRAWS,
 ) -> tuple[float, float, float]:
-    """Mean and 95 % bootstrap interval of per-image numbers, one array per seed.
+    """Mean and 95 % bootstrap interval of per-image numbers, one array per run.
 
-    Seeds are drawn with replacement, and within each of them its patients: images of one patient are not independent.
+    Seeds and patients are crossed: the same patients are tested in the runs of all seeds. Both are drawn with replacement, a
+    patient once for all runs; drawn anew in each run, more seeds would feign more patients.
 
     Args:
-        values: Per seed (N,) float64; NaN = this image says nothing (its class is absent) and is left out.
-        groups: Per seed (N,) the patient of each image.
+        values: Per run (N,) float64; NaN = this image says nothing (its class is absent) and is left out.
+        groups: Per run (N,) the patient of each image.
+        seeds: Of each run; None = each has one of its own.
 
     Returns:
         (mean, low, high); NaNs where there is no number at all.
     """
     sums = [_by_group(value, group) for value, group in zip(values, groups, strict=True)]
-    total = np.concatenate([part[0] for part in sums]).sum()
-    count = np.concatenate([part[1] for part in sums]).sum()
+    total, count = (sum(float(part[index].sum()) for part in sums) for index in (0, 1))
     if not count:
         return float("nan"), float("nan"), float("nan")
-    draw = np.random.default_rng(seed)
-    means = np.empty(num_draws)
-    for index in range(num_draws):
-        top = bottom = 0.0
-        for chosen in draw.integers(len(sums), size=len(sums)):
-            parts, counts = sums[chosen]
-            again = draw.integers(len(parts), size=len(parts))
-            top, bottom = top + parts[again].sum(), bottom + counts[again].sum()
-        means[index] = top / bottom if bottom else np.nan
-    low, high = np.nanpercentile(means, [2.5, 97.5])
+    draws = _Draws(groups, seeds, num_draws=num_draws, seed=draw_seed)
+    top, bottom = np.zeros(num_draws), np.zeros(num_draws)
+    for run, (parts, counts) in enumerate(sums):
+        times = draws.patients(run)
+        top, bottom = top + draws.seeds[:, run] * (times @ parts), bottom + draws.seeds[:, run] * (times @ counts)
+    low, high = np.percentile((top[bottom > 0] / bottom[bottom > 0]), [2.5, 97.5])
     return float(total / count), float(low), float(high)
 
 
+class _Draws:
+    """How often each patient and each seed is taken, draw by draw."""
+
+    def __init__(self, groups: Sequence[NDArray[np.str_]], seeds: Sequence[int] | None, *, num_draws: int, seed: int) -> None:
+        draw = np.random.default_rng(seed)
+        own = [np.unique(names) for names in groups]
+        everybody = np.unique(np.concatenate(own))
+        self._places = [np.searchsorted(everybody, names) for names in own]
+        known, seed_of = np.unique(np.arange(len(groups)) if seeds is None else np.asarray(seeds), return_inverse=True)
+        count = len(everybody)
+        self._patients = draw.multinomial(count, np.full(count, 1 / count), size=num_draws)
+        self.seeds = draw.multinomial(len(known), np.full(len(known), 1 / len(known)), size=num_draws)[:, seed_of]
+        """(num_draws, runs) times that each run's seed is taken."""
+
+    def patients(self, run: int) -> NDArray[np.int64]:
+        """(num_draws, P) times that each patient of a run, by name, is taken."""
+        return np.asarray(self._patients[:, self._places[run]], dtype=np.int64)
+
+
 def _by_group(values: NDArray[np.float64], groups: NDArray[np.str_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Per patient: the sum of the known numbers, and how many there are."""
+    """Per patient, by name: the sum of the known numbers, and how many there are."""
     names, places = np.unique(groups, return_inverse=True)
     known = ~np.isnan(values)
     return (
@@ -55,39 +76,35 @@ def _by_group(values: NDArray[np.float64], groups: NDArray[np.str_]) -> tuple[ND
 def resampled(
     groups: Sequence[NDArray[np.str_]],
     statistic: Callable[[int, NDArray[np.int64]], float],
+    seeds: Sequence[int] | None = None,
     *,
-    seed: int = 0,
+    draw_seed: int = 0,
     num_draws: int = 500,
 ) -> tuple[float, float, float]:
-    """Mean over seeds of any statistic of test images, and its 95 % bootstrap interval; draws as `mean_with_interval` does.
+    """Mean over runs of any statistic of test images, and its 95 % bootstrap interval; draws as `mean_with_interval` does.
 
-    Where a seed has a single patient, its images are drawn instead: the interval then says nothing about other patients.
+    Where all runs together have a single patient, its images are drawn instead: the interval then says nothing about other
+    patients.
 
     Args:
-        groups: Per seed (N,) the patient of each image.
-        statistic: (position of the seed, rows drawn) -> number; NaN = these rows say nothing.
+        groups: Per run (N,) the patient of each image.
+        statistic: (position of the run, (N,) times that each image is taken) -> number; NaN = these say nothing.
+        seeds: As for `mean_with_interval`.
     """
-    blocks = [_blocks(names) for names in groups]
-    whole = [statistic(position, np.arange(len(names))) for position, names in enumerate(groups)]
-    draw = np.random.default_rng(seed)
-    means = np.empty(num_draws)
-    for index in range(num_draws):
-        values = []
-        for position in draw.integers(len(groups), size=len(groups)).tolist():
-            parts = blocks[position]
-            again = draw.integers(len(parts), size=len(parts))
-            values.append(statistic(position, np.concatenate([parts[part] for part in again])))
-        means[index] = _mean(values)
-    low, high = np.nanpercentile(means, [2.5, 97.5])
-    return _mean(whole), float(low), float(high)
-
-
-def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if not np.isnan(value)]
-    return float(np.mean(known)) if known else float("nan")
-
-
-def _blocks(names: NDArray[np.str_]) -> list[NDArray[np.int64]]:
-    """Rows that are drawn together."""
-    known = np.unique(names)
-    return [np.flatnonzero(names == name) for name in known] if len(known) > 1 else [np.array([row]) for row in range(len(names))]
+    if len(np.unique(np.concatenate(groups))) == 1:
+        groups = [np.array([f"{row:09d}" for row in range(len(names))]) for names in groups]
+    draws = _Draws(groups, seeds, num_draws=num_draws, seed=draw_seed)
+    found, weight = np.full((num_draws, len(groups)), np.nan), np.zeros((num_draws, len(groups)))
+    for run, names in enumerate(groups):
+        times = draws.patients(run)[:, np.unique(names, return_inverse=True)[1]]
+        weight[:, run] = draws.seeds[:, run] * times.mean(1)
+        for index in np.flatnonzero(weight[:, run]):
+            found[index, run] = statistic(run, times[index])
+    weight[np.isnan(found)] = 0
+    known = weight.sum(1) > 0
+    means = (np.nan_to_num(found) * weight).sum(1)[known] / weight.sum(1)[known]
+    whole = [value for run, names in enumerate(groups) if not np.isnan(value := statistic(run, np.ones(len(names), np.int64)))]
+    if not whole or not len(means):
+        return float("nan"), float("nan"), float("nan")
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(np.mean(whole)), float(low), float(high)

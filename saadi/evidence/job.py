@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-from saadi import devices
+from saadi import devices, orders
+from saadi.errors import BadInputError, TooFewError
 from saadi.evidence import cases, gains
 from saadi.evidence.stages import Stages
 from saadi.jobs import JobContext, Outcome
@@ -20,6 +21,9 @@ def run_job(context: JobContext) -> Outcome:
     store, order = context.store, context.params
     context.yields = True
     project = store.project(order["project_id"])
+    if order["data"] != orders.EvidenceOrder(**order).fingerprint(store):
+        raise BadInputError("the project's images or masks have changed since this measurement began; measure again: what is "
+                            "unchanged is not computed twice")  # fmt: skip
     case = cases.of_project(store, project, side=min(SIDE_PX, project.resolution), test_share=order["test_share"])
     settings = gains.Settings(
         fit_steps=order["fit_steps"],
@@ -30,8 +34,12 @@ def run_job(context: JobContext) -> Outcome:
         shares=tuple(order["shares"]),
     )
     side = case.train[0].image.shape[0]
-    models = gains.Models.default(num_classes=len(case.class_names), side=side, task=case.task)
-    num_real = min(order["num_real"] or len(case.train), len(case.train))
+    # The shipped generator has seen thousands of rendered scenes.
+    starts_from: Literal["shipped", "random"] = "random" if cases.is_rendered(case) else "shipped"
+    models = gains.Models.default(num_classes=len(case.class_names), side=side, task=case.task, starts_from=starts_from)
+    if order["num_real"] is not None and order["num_real"] > len(case.train):
+        raise TooFewError(f"{order['num_real']} real images wanted, {len(case.train)} are left to train on; choose fewer")
+    num_real = order["num_real"] or len(case.train)
     stages = Stages(store.home.evidence)
     devices.use_all_threads()
     done, run, total = 0, [], 0
@@ -55,7 +63,7 @@ def run_job(context: JobContext) -> Outcome:
         "settings": vars(settings),
         "seconds_computed": round(stages.computed_s, 1),
         "seconds_reused": round(stages.reused_s, 1),
-        **gains.summary(run),
+        **gains.summary(run, report=lambda message: context.report(total, total, message)),
     }
     return Outcome(f"{total} arms measured on {len(case.test)} images of patients that nothing has seen", lambda store: result)
 

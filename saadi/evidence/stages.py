@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import structlog
@@ -72,11 +72,21 @@ class Stages:
         self._met.add(key)
         return stage
 
+    def file(self, name: str, data: bytes) -> Path:
+        """A file beside the stages, for what reads files only; its name says what is in it."""
+        path = self.folder / name
+        if not path.exists():
+            self._publish(path, lambda stream: stream.write(data))
+        return path
+
     def _write(self, path: Path, arrays: Arrays) -> None:
+        self._publish(path, lambda stream: np.savez_compressed(stream, **arrays))  # type: ignore[arg-type]
+
+    def _publish(self, path: Path, write: Callable[[BinaryIO], object]) -> None:
         """Whole or not at all: a killed run leaves no half stage behind."""
-        handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=".tmp-", suffix=".npz")
+        handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=".tmp-", suffix=path.suffix)
         with os.fdopen(handle, "wb") as stream:
-            np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+            write(stream)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)

@@ -165,6 +165,18 @@ def test_a_weaker_version_is_tried_where_none_passed_at_full_strength(tmp_path: 
     assert all((one == other).all() for one, other in zip(again, found.after, strict=True))
 
 
+def test_in_a_second_round_the_way_back_leads_to_the_first_one(tmp_path: Path) -> None:
+    parent = tmp_path / "parent.safetensors"
+    parent.write_bytes(weights.to_bytes(run([OLD, dice(0.7), dice(0.4), dice(0.4)]).state))
+    readings = [OLD, FAR, FAR, FAR, FAR, FAR, dice(0.7)]
+    found = run(readings, parent=parent)
+    assert found.scale == 0.25
+    full = run([OLD, dice(0.6), dice(0.7), dice(0.9)], parent=parent)
+    before = weights.read(parent)
+    for name, tensor in found.state.items():
+        torch.testing.assert_close(tensor, before[name] + 0.25 * (full.state[name] - before[name]), rtol=1e-4, atol=1e-6)
+
+
 def test_nothing_weaker_is_tried_without_a_gain_or_on_request() -> None:
     with pytest.raises(AlignmentStoppedError):
         run([OLD, dice(0.4), dice(0.4), dice(0.4)])  # a fourth reading would be asked for

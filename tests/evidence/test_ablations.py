@@ -33,15 +33,18 @@ def test_variants_choose_pairs_as_they_say(cell: Cell):
     assert sum(pair.is_real for pair in half) * 2 == len(half) > 0
     assert len(chosen_pairs(cell, Variant("few", margin=0.0, num_pairs=5))) == 5
     flipped = chosen_pairs(cell, Variant("wrong", margin=0.0, flipped=0.25))
-    exchanged = sum(one.chosen is two.rejected and one.rejected is two.chosen for one, two in zip(flipped, whole, strict=True))
+    exchanged = sum(
+        (one.chosen == two.rejected).all() and (one.rejected == two.chosen).all()
+        for one, two in zip(flipped, whole, strict=True)
+    )
     assert exchanged == round(0.25 * len(whole))
     assert len(chosen_pairs(cell, Variant("strict", margin=2.0))) == sum(pair.is_real for pair in whole)
 
 
-def test_votes_order_by_the_judge_and_two_candidates_are_two(cell: Cell):
+def test_votes_order_by_the_expert_and_two_candidates_are_two(cell: Cell):
     masks, rows, _ = cell.pool(0)
     flat, asked = [image for row in rows for image in row], [label_map for label_map, _ in masks for _ in rows[0]]
-    judged = np.array([one.mean for one in cell.scorer("judge").fidelity(flat, asked)]).reshape(len(rows), 4)
+    judged = np.array([one.mean for one in cell.scorer("expert").fidelity(flat, asked)]).reshape(len(rows), 4)
     made = [pair for pair in chosen_pairs(cell, Variant("votes", margin=0.0, judged_by="votes")) if not pair.is_real]
     best = {rows[index][int(judged[index].argmax())].tobytes() for index in range(len(rows))}
     assert {pair.chosen.tobytes() for pair in made} <= best

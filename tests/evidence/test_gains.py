@@ -194,3 +194,49 @@ def test_a_rendered_operation_has_a_phase_as_its_class():
     case = cases.rendered(side=64, num_train=6, num_test=4, task="classification")
     assert case.class_names == phantom.PHASES
     assert all(e.label_map.min() == e.label_map.max() < 4 for e in (*case.train, *case.test))
+
+
+def test_more_seeds_of_the_same_patients_do_not_feign_more_patients():
+    """Two patients with stable gains: what is not known is how others would fare, however often it is run."""
+    values, groups = np.array([0.2] * 4 + [-0.05] * 4), np.array(["a"] * 4 + ["b"] * 4)
+    one = mean_with_interval([values], [groups])
+    many = mean_with_interval([values] * 20, [groups] * 20, list(range(20)))
+    assert one[1] == pytest.approx(-0.05) and one[2] == pytest.approx(0.2)
+    assert many == pytest.approx(one, abs=1e-9)
+    apart = mean_with_interval([values[:4], values[4:]], [groups[:4], groups[4:]], [0, 0])  # one operation left out in turn
+    assert apart[0] == pytest.approx(0.075) and apart[1] == pytest.approx(-0.05) and apart[2] == pytest.approx(0.2)
+
+
+def test_a_class_that_only_one_of_two_invents_counts_against_it():
+    """Three images: both right about an absent class, the first invents it, both see it."""
+    one, two = np.array([[np.nan], [0.0], [0.8]]), np.array([[np.nan], [np.nan], [0.6]])
+    found = gains._change(one, two)
+    assert np.isnan(found[0, 0]) and found[1, 0] == -1.0 and found[2, 0] == pytest.approx(0.2)
+    assert (gains._change(two, one)[1:] == -found[1:]).all()
+
+
+def test_a_stage_is_made_anew_when_anything_that_it_depends_on_changes(tmp_path: Path):
+    """Patients, test masks, candidates and pool: each of these once gave back numbers of another run."""
+    plain = cell(tmp_path)
+    moved_patient = replace(CASE.train[0], group="patient 9")
+    others = [
+        replace(CASE, train=(moved_patient, *CASE.train[1:])),
+        replace(CASE, test=(replace(CASE.test[0], label_map=CASE.test[1].label_map), *CASE.test[1:])),
+    ]
+    arms = [plain.arm(Arm("augmented")).key]
+    for case in others:
+        arms.append(Cell(case, 8, 0, QUICK, MODELS, Stages(tmp_path)).arm(Arm("augmented")).key)
+    assert len(set(arms)) == 3
+    more = cell(tmp_path, settings=replace(QUICK, candidates=3))
+    assert more.arm(Arm("rejection", 1.0)).key != plain.arm(Arm("rejection", 1.0)).key
+    assert more.arm(Arm("base", 1.0)).key == plain.arm(Arm("base", 1.0)).key
+    bigger = cell(tmp_path, settings=replace(QUICK, pool_masks=10))
+    assert bigger.round(1).key != plain.round(1).key
+
+
+def test_gates_never_have_a_mask_of_a_pool(tmp_path: Path):
+    run = cell(tmp_path)
+    pools = {mask.tobytes() for version in range(5) for mask, _ in run.pool_masks(version)}
+    gates = [{mask.tobytes() for mask, _ in run.gate_masks(version)} for version in range(1, 6)]
+    own = {example.label_map.tobytes() for example in run.real}
+    assert all(not (gate - own) & pools for gate in gates)

@@ -5,6 +5,7 @@ import { armOf, armWords, headArm, headline, roundWords, sortedArms, verdictOf }
 
 const arm = (mean, gain, other) => ({ dice: [mean, mean - 0.05, mean + 0.05], "gain over plain 0": gain, "gain over augmented 0": other });
 const result = (gain, other) => ({
+  rounds: [[]],
   task: "segmentation",
   num_real: 50,
   arms: {
@@ -13,6 +14,7 @@ const result = (gain, other) => ({
     "base 1": arm(0.7, [0.2, 0.1, 0.3], other),
     "aligned 1 1": arm(0.58, gain, other),
     "aligned 2 0.5": arm(0.6, gain, other),
+    "aligned 1 2": arm(0.9, gain, other),
   },
 });
 
@@ -36,7 +38,7 @@ test("only an interval on one side of zero is a gain or a loss", () => {
 
 test("the sentence is about alignment, with its range, against both baselines", () => {
   const found = headline(result([0.1, 0.05, 0.15], [0.05, 0.01, 0.09]));
-  assert.equal(headArm(result().arms, "dice"), "aligned 2 0.5");
+  assert.equal(headArm(result().arms), "aligned 2 0.5");
   assert.equal(found.kind, "better");
   assert.equal(found.text, "Dice on unseen patients: 0.500 with 50 real images only, 0.600 with aligned, round 2 (\u00d70.5) images added: "
     + "+20 % (+10 to +30 %). Also better than augmented real images: +9 % (+2 to +16 %).");
@@ -48,6 +50,20 @@ test("a gain that augmentation gives too is not called one, and a loss is said",
   assert.match(open.text, /may be chance: \+2 % \(\u22124 to \+7 %\)/);
   assert.equal(headline(result([-0.1, -0.15, -0.05], [-0.2, -0.3, -0.1])).kind, "worse");
   assert.equal(headline({ ...result([0, 0, 0], [0, 0, 0]), arms: { "plain 0": { dice: [1, 1, 1] } } }).kind, "unknown");
+});
+
+test("the arm of the sentence is settled beforehand, not the best one", () => {
+  const names = (...list) => Object.fromEntries(list.map((name) => [name, {}]));
+  assert.equal(headArm(names("plain 0", "base 1", "aligned 1 1", "aligned 2 0.5", "aligned 2 1", "aligned 2 2")), "aligned 2 1");
+  assert.equal(headArm(names("plain 0", "base 0.5", "base 2")), "base 0.5");
+  assert.equal(headArm(names("plain 0")), null);
+});
+
+test("images of a refused round are not called aligned without saying so", () => {
+  const found = result([0.1, 0.05, 0.15], [0.05, 0.01, 0.09]);
+  found.arms["aligned 2 0.5"].refused = 2;
+  found.rounds = [[], [], []];
+  assert.match(headline(found).text, /images added \(round refused in 2 of 3\)/);
 });
 
 test("a round that was refused says why", () => {

@@ -1,5 +1,5 @@
 // Evidence: does it help? The same training with and without synthetic images, tested on patients that nothing has seen.
-import { armOf, armWords, headline, roundWords, sortedArms, TITLES, verdictOf } from "./evidence_words.js";
+import { armOf, armWords, headArm, headline, refusedWords, roundWords, sortedArms, TITLES, verdictOf } from "./evidence_words.js";
 import { intervalChart } from "./intervals.js";
 import { act, duration, fixed, get, h, numberField, on, onShow, order, plural, post, replace, selectField, state, toast, when, withProject } from "./lib.js";
 
@@ -35,7 +35,7 @@ class EvidenceTab {
         "",
       ),
     };
-    for (const field of Object.values(this.fields)) field.input.addEventListener("input", () => this.plan());
+    for (const field of Object.values(this.fields)) field.input.addEventListener("input", () => this.background(this.plan()));
     this.button = h(
       "button",
       { type: "button", class: "sx-button sx-primary sx-big", id: "evidence-now", onclick: () => this.start() },
@@ -73,14 +73,21 @@ class EvidenceTab {
         this.result,
       ),
     );
-    onShow(element, () => state.project && this.load());
-    on("jobs", ({ active }) => this.follow(active.find((job) => job.kind === "evidence" && job.project_id === state.project?.id)));
-    on("job:end", (job) => job.kind === "evidence" && this.load());
+    onShow(element, () => state.project && this.background(this.load()));
+    on("jobs", ({ active }) =>
+      this.background(this.follow(active.find((job) => job.kind === "evidence" && job.project_id === state.project?.id))),
+    );
+    on("job:end", (job) => job.kind === "evidence" && this.background(this.load()));
     withProject(() => {
       this.chosen = null;
-      this.load();
+      this.background(this.load());
     });
     element.dataset.ready = "1";
+  }
+
+  /** What no click waits for: a server that is down is told once, quietly. */
+  background(work) {
+    work.catch((error) => (this.minutes.textContent = error.message));
   }
 
   values() {
@@ -107,10 +114,11 @@ class EvidenceTab {
 
   start() {
     return act(this.button, async () => {
-      await order("evidence", this.values());
-      toast("Measuring begins when nobody waits for anything else.");
+      const { job, is_new } = await order("evidence", this.values());
+      this.chosen = is_new ? this.chosen : job.id;
+      toast(is_new ? "Measuring begins when nobody waits for anything else." : "This was measured already, on the same images; here it is.");
       await this.load();
-    });
+    }).finally(() => this.background(this.plan()));
   }
 
   async load() {
@@ -190,7 +198,7 @@ class EvidenceTab {
       names = sortedArms(Object.keys(result.arms)),
       head = headline(result);
     const chart = (rows, options) => intervalChart(rows, { digits: 3, ...options });
-    const main = names.map((name) => ({ name: armWords(name), value: result.arms[name][measure], kind: KIND(name) }));
+    const main = names.map((name) => ({ name: armWords(name) + refusedWords(result.arms[name], result.rounds.length), value: result.arms[name][measure], kind: KIND(name) }));
     replace(
       this.result,
       h("div", { class: "sx-evidence-head", dataset: { kind: head.kind } }, h("h2", {}, TITLES[head.kind]), h("p", {}, head.text)),
@@ -214,10 +222,9 @@ class EvidenceTab {
     );
   }
 
-  /** Gain of the last aligned arm over real images, class by class. */
+  /** Gain of the arm that the sentence at the top is about, class by class. */
   classes(result, measure) {
-    const aligned = sortedArms(Object.keys(result.arms)).filter((name) => KIND(name) === "aligned"),
-      name = aligned.at(-1),
+    const name = headArm(result.arms),
       gains = result.arms[name]?.["gain per class over plain 0"] ?? {};
     if (Object.keys(gains).length < 2) return null;
     const inOrder = result.class_names.filter((label) => label in gains).map((label) => [label, gains[label]]);

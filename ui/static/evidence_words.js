@@ -37,13 +37,22 @@ export function armWords(name, { showsShare = true } = {}) {
 
 const signed = (value, digits = 0) => `${value > 0 ? "+" : value < 0 ? "\u2212" : ""}${Math.abs(value).toFixed(digits)}`;
 
-/** The best arm of the last round that won, else the best arm with synthetic images. */
-export function headArm(arms, measure) {
-  const made = Object.keys(arms).filter((name) => armOf(name).share > 0);
-  const aligned = made.filter((name) => ["aligned", "curated"].includes(armOf(name).kind));
-  const best = (names) => names.sort((one, two) => arms[two][measure][0] - arms[one][measure][0])[0];
-  return best(aligned) ?? best(made) ?? null;
+/**
+ * The arm that the sentence at the top is about: the last round, as near to one synthetic image per real one as was measured.
+ * Settled before anything is measured: the best of many arms would look better than it is.
+ */
+export function headArm(arms) {
+  const made = sortedArms(Object.keys(arms)).filter((name) => armOf(name).share > 0 && armOf(name).recipe === "mixed");
+  const aligned = made.filter((name) => armOf(name).kind === "aligned"),
+    last = Math.max(...aligned.map((name) => armOf(name).version));
+  const asked = aligned.length ? aligned.filter((name) => armOf(name).version === last) : made;
+  const away = (name) => Math.abs(Math.log(armOf(name).share));
+  return asked.sort((one, two) => away(one) - away(two))[0] ?? null;
 }
+
+/** Where rounds were refused, the arm has images of the version before: said with its name. */
+export const refusedWords = (arm, repeats) =>
+  arm.refused ? ` (round refused${repeats > 1 ? ` in ${arm.refused} of ${repeats}` : ""})` : "";
 
 /** Whether a paired gain is one: its interval lies above 0, below it, or across it. */
 export function verdictOf(gain) {
@@ -55,8 +64,8 @@ export function verdictOf(gain) {
 export function headline(result) {
   const measure = result.task === "classification" ? "f1" : "dice",
     unit = measure === "f1" ? "F1" : "Dice",
-    name = headArm(result.arms, measure);
-  if (!name) return { kind: "unknown", text: "Nothing with synthetic images was measured." };
+    name = headArm(result.arms);
+  if (!name || !result.arms["plain 0"][measure][0] || result.arms[name][measure][0] === null) return { kind: "unknown", text: "Nothing with synthetic images was measured." };
   const arm = result.arms[name],
     plain = result.arms["plain 0"];
   const over = (other) => {
@@ -67,7 +76,7 @@ export function headline(result) {
   const real = over("plain 0"),
     augmented = over("augmented 0");
   const range = ({ percent }) => `${signed(percent[0])} % (${signed(percent[1])} to ${signed(percent[2])} %)`;
-  const first = `${unit} on unseen patients: ${plain[measure][0].toFixed(3)} with ${result.num_real} real images only, ${arm[measure][0].toFixed(3)} with ${armWords(name).replace(/^\+ /, "")} images added: ${range(real)}.`;
+  const first = `${unit} on unseen patients: ${plain[measure][0].toFixed(3)} with ${result.num_real} real images only, ${arm[measure][0].toFixed(3)} with ${armWords(name).replace(/^\+ /, "")} images added${refusedWords(arm, result.rounds.length)}: ${range(real)}.`;
   const then = {
     better: `Also better than augmented real images: ${range(augmented)}.`,
     open: `Against augmented real images the difference may be chance: ${range(augmented)}.`,
