@@ -30,7 +30,7 @@ CASE = Case("tiny", ("tissue", "organ", "bar"), examples(0, 12, groups=4), examp
 SEGMENTER = {"num_classes": 3, "size_px": 32, "channels": [8, 8, 16, 16], "init_filters": 8}
 MODELS = Models(tiny.architecture(), SEGMENTER | {"model": "unet"}, SEGMENTER | {"model": "segresnet"}, "random")
 QUICK = Settings(fit_steps=2, scorer_steps=2, downstream_steps=2, candidates=2, pool_masks=8, align_steps=2, rounds=2,
-                 shares=(0.5, 1.0), recipes=("mixed", "first"), curated=True)  # fmt: skip
+                 shares=(1.0,), recipes=("mixed", "first"), curated=True)  # fmt: skip
 
 
 def cell(folder: Path, *, seed: int = 0, settings: Settings = QUICK) -> Cell:
@@ -77,7 +77,7 @@ def test_all_arms_are_measured_on_the_same_images_and_a_second_run_computes_noth
     found = gains.run_cell(cell(tmp_path), note=said.append)
     names = ["plain 0", "augmented 0"]
     kinds = ("base", "rejection", "aligned 1", "aligned 2", "curated 1", "curated 2")
-    names += [f"{kind} {share}{how}" for share in ("0.5", "1") for how in ("", " first") for kind in kinds]
+    names += [f"{kind} {share}{how}" for share in ("1",) for how in ("", " first") for kind in kinds]
     assert list(found) == names and len(said) == len(names)
     for stage in found.values():
         assert stage["dice"].shape == stage["iou"].shape == stage["hd95"].shape == (6, 3)
@@ -95,10 +95,10 @@ def test_all_arms_are_measured_on_the_same_images_and_a_second_run_computes_noth
     made = cell(tmp_path)
     result = gains.summary([(made, found), (made, found)])
     table = result["arms"]
-    assert set(table["base 0.5"]["dice_per_class"]) == {"organ", "bar"} and result["rarest_class"] == "bar"
-    assert table["aligned 1 0.5"]["gain over plain 0"][0] == pytest.approx(
-        table["aligned 1 0.5"]["dice"][0] - table["plain 0"]["dice"][0], abs=0.02)  # fmt: skip
-    assert "gain over aligned 1 0.5" in table["aligned 2 0.5"] and "gain over base 1 first" in table["curated 2 1 first"]
+    assert set(table["base 1"]["dice_per_class"]) == {"organ", "bar"} and result["rarest_class"] == "bar"
+    assert table["aligned 1 1"]["gain over plain 0"][0] == pytest.approx(
+        table["aligned 1 1"]["dice"][0] - table["plain 0"]["dice"][0], abs=0.02)  # fmt: skip
+    assert "gain over aligned 1 1" in table["aligned 2 1"] and "gain over base 1 first" in table["curated 2 1 first"]
     assert table["aligned 2 1"]["minutes"] >= table["base 1"]["minutes"] and len(result["rounds"][0]) == 2
 
 
@@ -162,7 +162,7 @@ def test_classification_runs_the_same_arms(tmp_path: Path):
         return tuple(replace(e, label_map=cases.whole(index % 2, side=16)) for index, e in enumerate(found))
 
     case = Case("phases", ("early", "late"), labelled(CASE.train), labelled(CASE.test), "classification")
-    run = Cell(case, 8, 0, replace(QUICK, shares=(1.0,), recipes=("mixed",)), made, Stages(tmp_path))
+    run = Cell(case, 8, 0, replace(QUICK, recipes=("mixed",), rounds=1, curated=False), made, Stages(tmp_path))
     found = gains.run_cell(run, note=lambda text: None)
     stage = found["aligned 1 1"]
     assert stage["probabilities"].shape == (6, 2) and stage["label"].tolist() == [0, 1] * 3
