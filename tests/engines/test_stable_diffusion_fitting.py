@@ -12,7 +12,7 @@ import torch
 from saadi import inpainting, orders, pairing
 from saadi.alignment.gate import Gate, Reading
 from saadi.alignment.recipe import align, build_gate
-from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair
+from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair, TrainingSingle
 from saadi.config import Home
 from saadi.engines import lora, weights
 from saadi.engines.base import named_region
@@ -26,6 +26,7 @@ from saadi.jobs import run_worker, silent
 from saadi.masks import fit_to
 from saadi.orders import AlignOrder, FitOrder, GenerateOrder, TrainScorerOrder, order, place
 from saadi.records import Job, Project
+from saadi.singles import settle_singles
 from saadi.store import Store
 from saadi.worker import HANDLERS
 from tests import builders, tiny, tiny_diffusion
@@ -179,6 +180,7 @@ def test_the_whole_loop(
     assert made.state == "done", store.job_traceback(made.id)
     samples = [store.sample(number) for number in made.result["sample_ids"]]
     assert len(samples) == 30 and {sample.engine for sample in samples} == {"stable-diffusion"}
+    assert [usable.sample_id for usable in store.usable_samples(filled.id)] == [sample.id for sample in samples]
     assert {sample.settings["guidance_scale"] for sample in samples} == {5.0}
     for sample in samples[:6]:
         record = store.label_map(sample.label_map_id)
@@ -243,6 +245,31 @@ def test_the_adapter_that_passes_the_gate_makes_the_images_it_was_judged_by(base
     assert not np.array_equal(found.before, found.after)
     second = PairTrainer(fresh, pairs, config, parent=file)  # the next round starts from it and is compared with it
     assert second.train_step()["accuracy"] == 0.5
+
+
+def test_single_images_train_a_generator_that_paints_into_pictures(bases):
+    images, label_maps = tiny.scenes(4, side=SIDE)
+    pairs = [TrainingPair(label_maps[0], images[0], 255 - images[0], 1.0, True, "pair")]
+    singles = [TrainingSingle(label_map, image, index % 2 == 0, 1.0, str(index))
+               for index, (image, label_map) in enumerate(zip(images, label_maps, strict=True))]  # fmt: skip
+    config = AlignmentConfig(batch_size=2, lora_rank=2, sft_weight=0.0)
+    trainer = PairTrainer(tiny_diffusion.engine(bases["inpainting"]), pairs, config, singles=singles)
+    assert trainer.train_step()["loss"] == pytest.approx(np.log(2) + 0.5, abs=1e-3)
+
+
+def test_verdicts_on_images_that_are_painted_into_pictures_count(store: Store, filled: Project):
+    record = next(record for record in store.label_maps(filled.id, splits=["train"]))
+    source = inpainting.source_under(store, record)
+    model = builders.add_engine(store, filled)
+    made = [store.add_sample(
+        filled.id, label_map_id=record.id, label_map_rev=record.rev, label_map_blob=record.blob, seed=seed,
+        engine="stable-diffusion", blob=store.blobs.put_image(np.full((SIDE, SIDE, 3), seed, np.uint8)), model_id=model.id, adapter_id=None, purpose="pool",
+        settings={"inpaint": inpainting.recipe_of(source, class_index=None, dilate_px=8, is_whole=is_whole)},
+        source_blob=source.blob, is_composite=True) for seed, is_whole in enumerate((True, False))]  # fmt: skip
+    for sample in made:
+        store.add_thumb(filled.id, sample_id=sample.id, value="up", voter="ann", request_id=builders.new_request())
+    found, _ = settle_singles(store, filled.id, votes=[], weights={}, reals={})
+    assert [(single.blob, single.is_liked) for single in found] == [(made[0].blob, True)]  # of the other only a part was made
 
 
 def test_masks_alone_do_not_test_a_generator_that_paints_into_pictures(bases):
