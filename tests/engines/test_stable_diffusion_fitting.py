@@ -263,9 +263,10 @@ def test_verdicts_on_images_that_are_painted_into_pictures_count(store: Store, f
     model = builders.add_engine(store, filled)
     made = [store.add_sample(
         filled.id, label_map_id=record.id, label_map_rev=record.rev, label_map_blob=record.blob, seed=seed,
-        engine="stable-diffusion", blob=store.blobs.put_image(np.full((SIDE, SIDE, 3), seed, np.uint8)), model_id=model.id, adapter_id=None, purpose="pool",
+        engine="stable-diffusion", blob=store.blobs.put_image(np.full((SIDE, SIDE, 3), seed, np.uint8)), model_id=model.id,
+        adapter_id=None, purpose="pool", source_blob=source.blob, is_composite=True,
         settings={"inpaint": inpainting.recipe_of(source, class_index=None, dilate_px=8, is_whole=is_whole)},
-        source_blob=source.blob, is_composite=True) for seed, is_whole in enumerate((True, False))]  # fmt: skip
+    ) for seed, is_whole in enumerate((True, False))]  # fmt: skip
     for sample in made:
         store.add_thumb(filled.id, sample_id=sample.id, value="up", voter="ann", request_id=builders.new_request())
     found, _ = settle_singles(store, filled.id, votes=[], weights={}, reals={})
