@@ -98,8 +98,8 @@ def run() -> dict[str, Any]:
 def step_peaks(side: int = 256) -> dict[str, Any]:
     """Memory (GiB) that a step of 8 pairs takes beyond what importing the program takes: models, activations, optimiser.
 
-    'straightforward' = policy and a second frozen U-Net by peft and diffusers alone, each arm in a forward of its own; 'ours' = as
-    `align` does it; 'recomputed' = with `--checkpointing`.
+    'straightforward' = policy and a second frozen U-Net by peft and diffusers alone, each arm in a forward of its own; 'ours' =
+    as `align` does it; 'recomputed' = with `--checkpointing`.
     """
     found = {}
     for form in STEP_FORMS:

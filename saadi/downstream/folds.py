@@ -32,10 +32,10 @@ def assign_folds(groups: Sequence[str], held: NDArray[np.bool_], *, num_folds: i
     """
     table = np.column_stack([np.ones(len(groups)), held]).astype(np.float64)
     names, place = np.unique(np.asarray(groups, dtype=object), return_inverse=True)
-    counts = np.zeros((len(names), table.shape[1]))
-    np.add.at(counts, place, table)
     # Every column weighs the same however rare its class is: a fold without it could not learn it.
-    of_group = dict(zip(names.tolist(), counts / np.maximum(table.sum(0), 1), strict=True))
+    sums = np.zeros((len(names), table.shape[1]))
+    np.add.at(sums, place, table / np.maximum(table.sum(0), 1))
+    of_group = dict(zip(names.tolist(), sums, strict=True))
     size = Counter(groups)
     loads = np.zeros((min(num_folds, len(names)), table.shape[1]))
     found: dict[str, int] = {}

@@ -303,12 +303,16 @@ def test_gate_pictures_are_those_of_their_masks_mirrored_alike(store: Store, hom
 
 def test_a_second_fit_goes_on_from_the_first_and_needs_no_folder(store: Store, home: Home, filled: Project, bases):
     first = fitted(store, home, filled, bases["inpainting"], "inpainting", prompt="a tiny {classes}")
-    again = run(store, home, FitOrder, project_id=filled.id, engine="stable-diffusion", steps=1, batch_size=2, lora_rank=7)
+    again = run(store, home, FitOrder, project_id=filled.id, engine="stable-diffusion", steps=1, batch_size=2)
     assert again.state == "done", store.job_traceback(again.id)
     model = store.active_model(filled.id, "engine")
     assert model.parent_id == first.result["model_id"] and model.architecture["prompt"] == "a tiny {classes}"
     state = weights.read(store.files.path(model.file))
     assert {tensor.shape[0] for name, tensor in state.items() if "lora_A" in name} == {2}  # the rank of the first
+    other = run(store, home, FitOrder, project_id=filled.id, engine="stable-diffusion", steps=1, batch_size=2, lora_rank=7)
+    model = store.model(other.result["model_id"])
+    assert model.parent_id is None
+    assert 7 in {tensor.shape[0] for name, tensor in weights.read(store.files.path(model.file)).items() if "lora_A" in name}
     anew = run(store, home, FitOrder, project_id=filled.id, engine="stable-diffusion", steps=1, batch_size=2, from_scratch=True)
     assert store.model(anew.result["model_id"]).parent_id is None
     assert store.model(anew.result["model_id"]).architecture["prompt"] == orders.PROMPT
@@ -323,11 +327,32 @@ def test_a_users_controlnet_is_where_the_fit_starts(store: Store, home: Home, fi
     with torch.no_grad():
         own.controlnet_mid_block.bias.fill_(7.0)
     own.save_pretrained(tmp_path / "own")
+    fitted(store, home, filled, bases["controlnet"], "controlnet")  # one that there is already does not stand above it
     fitted(store, home, filled, bases["controlnet"], "controlnet", controlnet=str(tmp_path / "own"))
     made = load_engine(store, filled)
     assert 6 < float(made.controlnet.controlnet_mid_block.bias.mean()) < 8
     with pytest.raises(WeightsError, match="holds no ControlNet as safetensors"):
         read_controlnet(tmp_path)
+
+
+def test_a_controlnet_that_cannot_be_used_is_told_before_the_job_is_queued(store: Store, filled: Project, bases, tmp_path: Path):
+    def ordered(mode: str, folder: Path) -> None:
+        wanted = {"project_id": filled.id, "engine": "stable-diffusion", "base": str(bases[mode]), "mode": mode}
+        place(store, order(FitOrder, **wanted, controlnet=str(folder)), actor="ann")
+
+    with pytest.raises(BadInputError, match="belongs to the mode controlnet; choose that mode"):
+        ordered("inpainting", tmp_path)
+    with pytest.raises(WeightsError, match="there is no folder"):
+        ordered("controlnet", tmp_path / "none")
+    with pytest.raises(WeightsError, match=r"config.json is missing or damaged"):
+        ordered("controlnet", tmp_path)
+    (tmp_path / "config.json").write_text('{"conditioning_channels": 1}')
+    with pytest.raises(WeightsError, match="holds no ControlNet as safetensors"):
+        ordered("controlnet", tmp_path)
+    (tmp_path / "diffusion_pytorch_model.safetensors").touch()
+    with pytest.raises(WeightsError, match="takes 1 channels; label maps come as pictures of 3"):
+        ordered("controlnet", tmp_path)
+    assert store.jobs() == []
 
 
 def test_a_label_map_without_a_picture_is_refused_before_anything_is_made(store: Store, home: Home, filled: Project, bases):
