@@ -223,7 +223,9 @@ def fit(
         As `run_steps`.
     """
     engine, config = trainer.engine, trainer.config
-    odds, by_class = rarity(data.stacked, data.num_classes), class_weights(data.stacked, config.class_weight_cap)
+    odds = rarity(data.stacked, data.num_classes)
+    # Inpainting weighs pixels by what is painted alone.
+    by_class = torch.ones(256) if engine.needs_picture else class_weights(data.stacked, config.class_weight_cap)
     strip, pictures = data.label_maps[:4], data.images[:4]
     regions = [named_region(label_map, image, side=engine.resolution) for label_map, image in zip(strip, pictures, strict=True)]
 
