@@ -15,7 +15,7 @@ from saadi.config import Home
 from saadi.curation import describe_images
 from saadi.downstream import scoring
 from saadi.engines.base import SAMPLING_BATCH, SEAM_PX, Engine, PreviewCallback, Region, StepCallback, named_region
-from saadi.engines.loading import kept_engine
+from saadi.engines.loading import full_memory_told, kept_engine
 from saadi.errors import NotFoundError
 from saadi.jobs import JobContext, Outcome, Report, silent
 from saadi.orders import Inpaint
@@ -251,21 +251,22 @@ def run_job(context: JobContext) -> Outcome:
     model = store.model(order["model_id"])
     if model.architecture.get("engine", "compact") != "compact":  # several GB, the first time
         context.report(0, len(records) * order["candidates"], "reading the weights")
-    wanted = plan(
-        store,
-        project,
-        model=model,
-        adapter=chosen_adapter(store, project, order["adapter"], model=model),
-        settings=order["settings"],
-        purpose=order["purpose"],
-        parent_id=order["parent_id"],
-        inpaint=Inpaint(**order["inpaint"]) if order.get("inpaint") else None,
-        record=records[0],
-    )
-    samples = generate_samples(
-        store, wanted, records, candidates=order["candidates"], seed=order["seed"], report=context.report,
-        previews=Previews(context.dir),
-    )  # fmt: skip
+    with full_memory_told("close other programs that use it and try again, or set SAADI_DEVICE=cpu, which is slow"):
+        wanted = plan(
+            store,
+            project,
+            model=model,
+            adapter=chosen_adapter(store, project, order["adapter"], model=model),
+            settings=order["settings"],
+            purpose=order["purpose"],
+            parent_id=order["parent_id"],
+            inpaint=Inpaint(**order["inpaint"]) if order.get("inpaint") else None,
+            record=records[0],
+        )
+        samples = generate_samples(
+            store, wanted, records, candidates=order["candidates"], seed=order["seed"], report=context.report,
+            previews=Previews(context.dir),
+        )  # fmt: skip
     scorers = scoring.load_scorers(store, project)
     if scorers:
         scoring.score_samples(store, project, samples, scorers, context.report)
