@@ -117,7 +117,8 @@ def _part(store: Store, project: Project, engine: Engine, inpaint: Inpaint, reco
 
 
 def _part_of(store: Store, wanted: Plan, record: LabelMapRecord) -> Part | None:
-    """What is made anew under one label map: the plan's part, or all that it names in the picture under it.
+    """What is made anew under one label map: the plan's part, or all that it names in the picture under it, and what it no longer
+    names there.
 
     Raises:
         BadInputError: The engine paints into pictures, and there is none.
@@ -127,7 +128,9 @@ def _part_of(store: Store, wanted: Plan, record: LabelMapRecord) -> Part | None:
     source = inpainting.source_under(store, record)
 
     def region() -> Region:
-        return named_region(store.blobs.label_map(record.blob), store.blobs.image(source.blob), side=wanted.engine.resolution)
+        shown = store.blobs.label_map(source.label_map_blob) if source.label_map_blob is not None else None
+        return named_region(store.blobs.label_map(record.blob), store.blobs.image(source.blob), side=wanted.engine.resolution,
+                            shown=shown)  # fmt: skip
 
     return Part(source, region, inpainting.recipe_of(source, class_index=None, dilate_px=SEAM_PX, is_whole=True))
 

@@ -372,6 +372,27 @@ def test_a_label_map_without_a_picture_is_refused_before_anything_is_made(store:
     assert inpainting.is_part(store.sample(part.result["sample_ids"][0]))
 
 
+def test_what_was_erased_from_the_mask_is_erased_from_the_picture(store: Store, home: Home, filled: Project, bases):
+    fitted(store, home, filled, bases["inpainting"], "inpainting")
+    image = store.images(filled.id)[0]
+    own = store.blobs.label_map(store.label_map(image.label_map_id).blob)
+    drawn = np.where(own == 1, np.uint8(0), own)
+    over = store.add_label_map(filled.id, blob=store.blobs.put_label_map(drawn), name="without", author="ann", origin="drawn",
+                               request_id=builders.new_request(), underlay_id=image.id)  # fmt: skip
+    job = run(store, home, GenerateOrder, project_id=filled.id, label_map_ids=[over.id], candidates=1,
+              settings={"num_inference_steps": 2})  # fmt: skip
+    sample = store.sample(job.result["sample_ids"][0])
+    made, before = store.blobs.image(sample.blob), named_region(own, store.blobs.image(image.blob), side=SIDE)
+    organ = fit_to(own, size=(SIDE, SIDE)) == 1
+    assert organ.sum() > 20 and (made != before.source).any(-1)[organ].mean() > 0.9
+    np.testing.assert_array_equal(made[before.weight == 0], before.source[before.weight == 0])
+    assert sample.settings["inpaint"]["source_label_map_blob"] == store.label_map(image.label_map_id).blob
+    # What the mask calls unknown stays as it is.
+    unknown = np.where(own == 1, np.uint8(255), own)
+    kept = named_region(unknown, before.source, side=SIDE, shown=own).weight
+    np.testing.assert_array_equal(kept, named_region(unknown, before.source, side=SIDE).weight)
+
+
 def test_missing_weights_are_told_before_the_job_is_queued(store: Store, filled: Project, tmp_path: Path, bases):
     wanted = {"project_id": filled.id, "engine": "stable-diffusion"}
     with pytest.raises(WeightsError, match=r"say where the Stable Diffusion weights are: .*hf download stable-diffusion-v1-5/"):
