@@ -15,7 +15,7 @@ from saadi.config import Home
 from saadi.curation import describe_images
 from saadi.downstream import scoring
 from saadi.engines.base import SAMPLING_BATCH, SEAM_PX, Engine, PreviewCallback, Region, StepCallback, named_region
-from saadi.engines.loading import kept_engine
+from saadi.engines.loading import full_memory_told, kept_engine
 from saadi.errors import NotFoundError
 from saadi.jobs import JobContext, Outcome, Report, silent
 from saadi.orders import Inpaint
@@ -117,7 +117,8 @@ def _part(store: Store, project: Project, engine: Engine, inpaint: Inpaint, reco
 
 
 def _part_of(store: Store, wanted: Plan, record: LabelMapRecord) -> Part | None:
-    """What is made anew under one label map: the plan's part, or all that it names in the picture under it.
+    """What is made anew under one label map: the plan's part, or all that it names in the picture under it, and what it no longer
+    names there.
 
     Raises:
         BadInputError: The engine paints into pictures, and there is none.
@@ -127,7 +128,9 @@ def _part_of(store: Store, wanted: Plan, record: LabelMapRecord) -> Part | None:
     source = inpainting.source_under(store, record)
 
     def region() -> Region:
-        return named_region(store.blobs.label_map(record.blob), store.blobs.image(source.blob), side=wanted.engine.resolution)
+        shown = store.blobs.label_map(source.label_map_blob) if source.label_map_blob is not None else None
+        return named_region(store.blobs.label_map(record.blob), store.blobs.image(source.blob), side=wanted.engine.resolution,
+                            shown=shown)  # fmt: skip
 
     return Part(source, region, inpainting.recipe_of(source, class_index=None, dilate_px=SEAM_PX, is_whole=True))
 
@@ -251,21 +254,22 @@ def run_job(context: JobContext) -> Outcome:
     model = store.model(order["model_id"])
     if model.architecture.get("engine", "compact") != "compact":  # several GB, the first time
         context.report(0, len(records) * order["candidates"], "reading the weights")
-    wanted = plan(
-        store,
-        project,
-        model=model,
-        adapter=chosen_adapter(store, project, order["adapter"], model=model),
-        settings=order["settings"],
-        purpose=order["purpose"],
-        parent_id=order["parent_id"],
-        inpaint=Inpaint(**order["inpaint"]) if order.get("inpaint") else None,
-        record=records[0],
-    )
-    samples = generate_samples(
-        store, wanted, records, candidates=order["candidates"], seed=order["seed"], report=context.report,
-        previews=Previews(context.dir),
-    )  # fmt: skip
+    with full_memory_told("close other programs that use it and try again, or set SAADI_DEVICE=cpu, which is slow"):
+        wanted = plan(
+            store,
+            project,
+            model=model,
+            adapter=chosen_adapter(store, project, order["adapter"], model=model),
+            settings=order["settings"],
+            purpose=order["purpose"],
+            parent_id=order["parent_id"],
+            inpaint=Inpaint(**order["inpaint"]) if order.get("inpaint") else None,
+            record=records[0],
+        )
+        samples = generate_samples(
+            store, wanted, records, candidates=order["candidates"], seed=order["seed"], report=context.report,
+            previews=Previews(context.dir),
+        )  # fmt: skip
     scorers = scoring.load_scorers(store, project)
     if scorers:
         scoring.score_samples(store, project, samples, scorers, context.report)

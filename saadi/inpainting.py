@@ -68,7 +68,9 @@ def source_under(store: Store, record: LabelMapRecord) -> Source:
     if image_id is None:
         raise BadInputError(f"the generator in use paints into a picture, and mask {record.id} has none under it; draw over an "
                             "image, or use a generator that makes whole scenes")  # fmt: skip
-    return Source(store.image(image_id).blob, record.blob, image_id, None)
+    image = store.image(image_id)
+    own = record if record.image_id is not None else store.label_map(image.label_map_id) if image.label_map_id else None
+    return Source(image.blob, own.blob if own else None, image_id, None)
 
 
 def real_image_of(sample: Sample) -> int | None:

@@ -7,7 +7,7 @@ import uuid
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from saadi import inpainting
 from saadi.engines import pretrained
@@ -130,20 +130,30 @@ class FitOrder(Order):
     """Paint what a label map names into its picture, or make whole scenes."""
     full: bool = False
     """Train the whole U-Net instead of a LoRA adapter of it."""
-    lora_rank: int = Field(default=16, ge=1, le=256)
+    lora_rank: int | None = Field(default=None, ge=1, le=256)
+    """None = that of the fit it goes on from, or 16; another one than that fit's starts anew."""
     controlnet: str | None = Field(default=None, min_length=1, max_length=1000)
-    """Folder of a ControlNet to start from; None = a copy of the U-Net's first half."""
+    """Folder of a ControlNet to start from, anew; None = that of the fit it goes on from, or a copy of the U-Net's first half."""
     prompt: str | None = Field(default=None, max_length=300)
     """'{classes}' becomes the names of the classes in the label map; None = that of the fit it goes on from, or PROMPT."""
     saves_memory: bool = False
     """Compute activations twice instead of keeping them; alignments on these weights do so, too."""
+
+    @field_validator("base", "controlnet")
+    @classmethod
+    def _full_name(cls, name: str | None) -> str | None:
+        return None if name is None else pretrained.full_name(name)
 
     def check(self, store: Store) -> None:
         need_segmentation(store, self.project_id)
         if self.steps is not None and self.minutes is not None:
             raise BadInputError(f"steps or minutes, not both; got {self.steps} steps and {self.minutes:g} minutes")
         if self.engine == "stable-diffusion":
+            if self.controlnet is not None and self.mode != "controlnet":
+                raise BadInputError("a ControlNet belongs to the mode controlnet; choose that mode, or leave the ControlNet out")
             self.weights_on_disk(store).need_side(store.project(self.project_id).resolution)
+            if self.controlnet is not None:
+                pretrained.check_controlnet(self.controlnet)
         usable = len(store.label_maps(self.project_id, splits=["train"]))
         if usable < MIN_IMAGES_TO_FIT:
             raise TooFewError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,21 @@ from tests.conftest import CLASSES
 def test_a_value_out_of_bounds_is_named(kind: type[orders.Order], values: dict[str, Any], name: str) -> None:
     with pytest.raises(BadInputError, match=rf"^{name}: .*; got "):
         orders.order(kind, project_id=1, **values)
+
+
+def test_folders_are_named_in_full_and_ids_of_the_hub_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sd/own").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def named(name: str) -> tuple[str | None, str | None]:
+        made = orders.order(orders.FitOrder, project_id=1, engine="stable-diffusion", base=name, controlnet=name)
+        return made.base, made.controlnet
+
+    whole = str((tmp_path / "sd/own").resolve())
+    assert named("sd/own") == named("~/sd/own") == named(whole) == (whole, whole)
+    for other in ("org/model", "~nobody-of-this-name/sd", "x" * 1000):
+        assert named(other) == (other, other)
 
 
 def add_images(store: Store, project: Project, num: int) -> None:

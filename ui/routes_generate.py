@@ -9,6 +9,7 @@ from pydantic import Field
 
 from saadi import previews
 from saadi.errors import NotFoundError
+from saadi.inpainting import is_part
 from saadi.records import Job, Sample
 from saadi.store import Store
 from ui.context import Context
@@ -135,5 +136,6 @@ def _small(sample: Sample) -> dict[str, Any]:
         "label_map_blob": sample.label_map_blob,
         "adapter_id": sample.adapter_id,
         "source_blob": sample.source_blob,
+        "is_part": is_part(sample),
         "badge": badge_of(sample),
     }

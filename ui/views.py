@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from saadi import previews
 from saadi.curation import mask_shares
+from saadi.inpainting import is_part
 from saadi.records import Adapter, Job, LabelMapRecord, Model, ModelKind, Project, RealImage, Sample, Score
 from saadi.store import Store
 from saadi.trust import trust_in
@@ -100,6 +101,7 @@ def sample_view(
         "adapter": adapter_names.get(sample.adapter_id or 0, "base"),
         "badge": badge_of(sample),
         "source_blob": sample.source_blob,
+        "is_part": is_part(sample),
         "dice": selector.dice if selector else None,
         "judge_dice": judge.dice if judge else None,
         "words": describe(selector, asked, invented),

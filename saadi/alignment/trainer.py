@@ -312,10 +312,10 @@ class PairTrainer:
         """(B,) errors of the policy on single images; times and noise are those of no pair."""
         chosen = [self.singles[index] for index, _ in keys]
         times, noise = self._draws([(-1 - index, draw) for index, draw in keys])
-        images = self.engine.encode_images([single.image for single in chosen])
-        condition = self.engine.encode_label_maps([single.label_map for single in chosen])
+        images = [single.image for single in chosen]
+        condition = self.engine.encode_label_maps([single.label_map for single in chosen], images)
         with lean_forward(self.policy):
-            return self.engine.errors(images, condition, times, noise)
+            return self.engine.errors(self.engine.encode_images(images), condition, times, noise)
 
     @torch.no_grad()
     def _single_reference_errors(self, keys: Sequence[tuple[int, int]]) -> Tensor:

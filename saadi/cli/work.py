@@ -51,14 +51,9 @@ def fit(name: ProjectArgument, steps: int | None = None, minutes: float | None =
     if steps is not None and minutes is not None:
         raise typer.BadParameter("give --steps or --minutes, not both")
     build = _order(orders.FitOrder, steps=steps, minutes=minutes, from_scratch=from_scratch, batch_size=batch_size,
-                   learning_rate=learning_rate, seed=seed, engine=engine, base=_absolute(base), mode=mode, full=full,
-                   lora_rank=rank, controlnet=_absolute(controlnet), prompt=prompt, saves_memory=saves_memory)
+                   learning_rate=learning_rate, seed=seed, engine=engine, base=base, mode=mode, full=full,
+                   lora_rank=rank, controlnet=controlnet, prompt=prompt, saves_memory=saves_memory)
     run_order(home_of(home), name, build, detach=detach, as_json=as_json)
-
-
-def _absolute(name: str | None) -> str | None:
-    """A folder's full path, because the worker runs elsewhere; an id of the hub as it is."""
-    return str(Path(name).expanduser().resolve()) if name and Path(name).expanduser().exists() else name
 
 
 def train_scorer(name: ProjectArgument, steps: int | None = None, batch_size: int | None = None, seed: int | None = None,

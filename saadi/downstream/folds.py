@@ -31,14 +31,15 @@ def assign_folds(groups: Sequence[str], held: NDArray[np.bool_], *, num_folds: i
         Patient -> fold in 0 .. min(num_folds, number of patients) - 1.
     """
     table = np.column_stack([np.ones(len(groups)), held]).astype(np.float64)
-    names = sorted(set(groups))
+    names, place = np.unique(np.asarray(groups, dtype=object), return_inverse=True)
     # Every column weighs the same however rare its class is: a fold without it could not learn it.
-    share = table / np.maximum(table.sum(0), 1)
-    of_group = {name: share[[group == name for group in groups]].sum(0) for name in names}
+    sums = np.zeros((len(names), table.shape[1]))
+    np.add.at(sums, place, table / np.maximum(table.sum(0), 1))
+    of_group = dict(zip(names.tolist(), sums, strict=True))
     size = Counter(groups)
     loads = np.zeros((min(num_folds, len(names)), table.shape[1]))
     found: dict[str, int] = {}
-    for name in sorted(names, key=lambda name: (-size[name], name)):
+    for name in sorted(of_group, key=lambda name: (-size[name], name)):
         costs = [float(((load + of_group[name]) ** 2 - load**2).sum()) for load in loads]
         # A fold must not stay empty, however rare the classes of the last patients are.
         empty = [index for index in range(len(loads)) if index not in found.values()]

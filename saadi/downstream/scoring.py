@@ -75,7 +75,7 @@ def score_samples(
 
     Where the selector is cross-fitted, the part of it that has not seen the patient of the label map looks.
     """
-    groups = store.sample_groups(project.id)
+    groups = store.sample_groups(project.id, [sample.id for sample in samples])
     total = total or len(samples) * len(scorers)
     step = first_step
     for model, segmenter in scorers:

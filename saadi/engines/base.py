@@ -48,13 +48,20 @@ class Region:
     """(resolution, resolution), share of the new picture, 0-1: where it is 0 the source is kept, bit for bit."""
 
 
-def named_region(label_map: LabelMap, picture: Image, *, side: int) -> Region:
+def named_region(label_map: LabelMap, picture: Image, *, side: int, shown: LabelMap | None = None) -> Region:
     """All that a label map names, to be painted into a picture; background and unknown pixels (255) stay, but for the seam.
 
     The same rule in fitting, sampling and alignment, so that a model is asked for what it has learnt.
+
+    Args:
+        shown: What the picture shows, where the label map may say otherwise: what was erased is painted over, too. None = nothing
+            but what the label map names.
     """
     fitted = fit_to(label_map, size=(side, side))
-    return Region(fit_image_to(picture, side=side), feathered((fitted != 0) & (fitted != IGNORE), width_px=SEAM_PX))
+    is_painted = fitted != 0
+    if shown is not None:
+        is_painted |= fit_to(shown, size=(side, side)) != fitted
+    return Region(fit_image_to(picture, side=side), feathered(is_painted & (fitted != IGNORE), width_px=SEAM_PX))
 
 
 class Engine(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -110,8 +110,25 @@ def is_attached(module: nn.Module) -> bool:
     return any(isinstance(layer, LoraLayer) for layer in module.modules())
 
 
-def merged(wrapped: nn.Module) -> nn.Module:
-    """The plain module with the active adapter folded into its weights; works on wrapped modules and on their bare inside."""
+def target_weights(module: nn.Module) -> dict[str, Tensor]:
+    """Layer name -> float32 copy on the CPU of the weights that an adapter changes; of a module without one."""
+    return {name: layer.weight.detach().float().cpu().clone() for name, layer in module.named_modules()
+            if any(name == target or name.endswith(f".{target}") for target in TARGETS)}  # fmt: skip
+
+
+def merged(wrapped: nn.Module, *, exact: Mapping[str, Tensor] | None = None) -> nn.Module:
+    """The plain module with the active adapter folded into its weights; works on wrapped modules and on their bare inside.
+
+    Args:
+        exact: `target_weights` of the base, where the module holds them rounded to bfloat16: added to rounded weights, a small
+            adapter would be rounded away. The changed layers are float32 then, to be cast once.
+    """
+    if exact:
+        inside = wrapped.get_base_model() if isinstance(wrapped, PeftModel) else wrapped
+        for name, layer in inside.named_modules():
+            if isinstance(layer, LoraLayer):
+                base = cast(nn.Linear, layer.get_base_layer())
+                base.weight.data = exact[name].to(base.weight.device, copy=True)
     if isinstance(wrapped, PeftModel):
         return cast(nn.Module, wrapped.merge_and_unload())
     for name, layer in list(wrapped.named_modules()):

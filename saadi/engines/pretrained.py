@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +25,7 @@ WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", 
 """Parts with weights, and how their files begin."""
 PARTS = (*WEIGHTS, "tokenizer", "scheduler")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+CONTROLNET_FILE = re.compile(r"diffusion_pytorch_model(-\d+-of-\d+)?\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,14 @@ def find(name: str, *, mode: Mode) -> Pretrained:
     Raises:
         WeightsError: They are missing, not safetensors, or of another kind; one sentence with the command that gets them.
     """
-    folder = _folder(name, mode)
+    try:
+        return _found(name, mode, _folder(name, mode))
+    except OSError as error:
+        raise WeightsError(f"the weights {_short(name)} cannot be read ({error.strerror or type(error).__name__}); check the "
+                           "name and who may read the folder") from error  # fmt: skip
+
+
+def _found(name: str, mode: Mode, folder: Path) -> Pretrained:
     if folder.is_file():
         raise WeightsError(f"{name} is a single file; a folder in diffusers layout is needed: {command(name, mode)}")
     if (folder / "text_encoder_2").is_dir():
@@ -75,13 +84,43 @@ def find(name: str, *, mode: Mode) -> Pretrained:
                                f"{command(name, mode)}")  # fmt: skip
     unet, text = _config(folder, "unet"), _config(folder, "text_encoder")
     _check_kind(name, unet, text, mode)
-    halvings = sum(len(config["block_out_channels"]) - 1 for config in (unet, _config(folder, "vae")))
+    halvings = sum(_num_levels(config, part) - 1 for config, part in ((unet, "unet"), (_config(folder, "vae"), "vae")))
     return Pretrained(name, folder, {part: _variant(folder / part, name, mode) for part in WEIGHTS}, 2**halvings)
+
+
+def full_name(name: str) -> str:
+    """A folder's full path, because the worker runs elsewhere; what is no folder here, as an id of the hub, as it is."""
+    folder = _existing(name)
+    return name if folder is None else str(folder.resolve())
+
+
+def is_hub_id(name: str) -> bool:
+    """It has the form of an id, and there is no such folder here."""
+    has_dots = any(part.startswith(".") for part in name.split("/"))  # './model' is a folder, here or elsewhere
+    return HUB_ID.fullmatch(name) is not None and not has_dots and _existing(name) is None
+
+
+def check_controlnet(name: str) -> None:
+    """Look at a folder that holds a ControlNet, without reading its weights.
+
+    Raises:
+        WeightsError: It holds none as safetensors, or one that does not take pictures.
+    """
+    folder = _existing(name)
+    if folder is None or not folder.is_dir():
+        raise WeightsError(f"there is no folder {_short(name)}; name that of a ControlNet, or leave it out to start from the "
+                           "U-Net")  # fmt: skip
+    config = _config(folder, "")
+    if not any(CONTROLNET_FILE.fullmatch(file) for file in _listed(folder)):
+        raise WeightsError(f"{name} holds no ControlNet as safetensors (config.json and diffusion_pytorch_model.safetensors are "
+                           "needed); leave it out to start from the U-Net")  # fmt: skip
+    if (channels := config.get("conditioning_channels", 3)) != 3:
+        raise WeightsError(f"{name} takes {channels} channels; label maps come as pictures of 3")
 
 
 def command(name: str, mode: Mode) -> str:
     """What to type so that the weights are there under this name: into the hub's cache, or into the folder that was named."""
-    is_id = HUB_ID.fullmatch(name) is not None and not Path(name).exists()
+    is_id = is_hub_id(name)
     wanted = name if is_id else EXAMPLES[mode]
     # No safety checker, no second precision, no single-file checkpoints beside the folders.
     parts = [f"hf download {wanted}"]
@@ -94,12 +133,28 @@ def _quoted(name: str) -> str:
     return f'"{name}"' if " " in name else name
 
 
+def _short(name: str) -> str:
+    return name if len(name) <= 120 else f"{name[:120]}..."
+
+
+def _listed(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError as error:
+        raise WeightsError(f"the folder {folder.name} cannot be read ({error.strerror}); check who may read it") from error
+
+
+def _existing(name: str) -> Path | None:
+    """The folder or file of this name, '~' being one's home; None where there is none or can be none."""
+    path = os.path.expanduser(name)  # leaves '~nobody' as it is, where pathlib raises
+    return Path(path) if os.path.exists(path) else None
+
+
 def _folder(name: str, mode: Mode) -> Path:
-    folder = Path(name).expanduser()
-    if folder.exists():
+    if (folder := _existing(name)) is not None:
         return folder
-    if HUB_ID.fullmatch(name) is None:
-        raise WeightsError(f"the folder {name} does not exist; get the weights with: {command(name, mode)}")
+    if not is_hub_id(name):
+        raise WeightsError(f"the folder {_short(name)} does not exist; get the weights with: {command(name, mode)}")
     from huggingface_hub import snapshot_download  # takes half a second to import
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -111,16 +166,26 @@ def _folder(name: str, mode: Mode) -> Path:
 
 def _config(folder: Path, part: str) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads((folder / part / "config.json").read_text())
+        found = json.loads((folder / part / "config.json").read_text())
     except (OSError, ValueError) as error:
-        raise WeightsError(f"{part}/config.json is missing or damaged; download the folder again") from error
+        raise WeightsError(f"{Path(part) / 'config.json'} is missing or damaged; download the folder again") from error
+    if not isinstance(found, dict):
+        raise WeightsError(f"{Path(part) / 'config.json'} is no configuration; download the folder again")
     return found
+
+
+def _num_levels(config: dict[str, Any], part: str) -> int:
+    channels = config.get("block_out_channels")
+    if not isinstance(channels, list) or not channels:
+        raise WeightsError(f"{part}/config.json does not say its block_out_channels; download the folder again")
+    return len(channels)
 
 
 def _check_kind(name: str, unet: dict[str, Any], text: dict[str, Any], mode: Mode) -> None:
     channels = unet.get("in_channels")
     if channels != IN_CHANNELS[mode]:
-        kind = {9: "an inpainting model", 4: "a plain text-to-image model"}.get(channels or 0, "another kind of model")
+        kind = "an inpainting model" if channels == 9 else "a plain text-to-image model" if channels == 4 else \
+            "another kind of model"
         raise WeightsError(f"{name} is {kind} ({channels} input channels); mode {mode} needs {IN_CHANNELS[mode]}, "
                            f"for example {EXAMPLES[mode]}")  # fmt: skip
     if unet.get("addition_embed_type") or unet.get("cross_attention_dim") != text.get("hidden_size"):

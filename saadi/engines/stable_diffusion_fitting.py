@@ -223,7 +223,9 @@ def fit(
         As `run_steps`.
     """
     engine, config = trainer.engine, trainer.config
-    odds, by_class = rarity(data.stacked, data.num_classes), class_weights(data.stacked, config.class_weight_cap)
+    odds = rarity(data.stacked, data.num_classes)
+    # Inpainting weighs pixels by what is painted alone.
+    by_class = torch.ones(256) if engine.needs_picture else class_weights(data.stacked, config.class_weight_cap)
     strip, pictures = data.label_maps[:4], data.images[:4]
     regions = [named_region(label_map, image, side=engine.resolution) for label_map, image in zip(strip, pictures, strict=True)]
 
@@ -266,13 +268,15 @@ def run_job(context: JobContext) -> Outcome:
         "sampler": SAMPLER,
         "saves_memory": order.saves_memory,
     }
-    parent = None if order.from_scratch else _parent(store, project.id, architecture, full=order.full)
+    # A ControlNet or a rank of one's own would be lost on the way from another fit.
+    starts_anew = order.from_scratch or order.controlnet is not None
+    parent = None if starts_anew else _parent(store, project.id, architecture, full=order.full, rank=order.lora_rank)
     state = weights.read(store.files.path(parent.file)) if parent is not None else {}
     if parent is not None and order.prompt is None:
         architecture["prompt"] = parent.architecture["prompt"]
     if parent is not None and "controlnet" in parent.architecture:
         architecture["controlnet"] = parent.architecture["controlnet"]
-    elif parent is None and order.controlnet is not None and order.mode == "controlnet":
+    elif order.controlnet is not None:
         architecture["controlnet"], state = _from_folder(order.controlnet)
     start = {name.removeprefix(LORA): tensor for name, tensor in state.items() if name.startswith(LORA)}
     rest = {name: tensor for name, tensor in state.items() if not name.startswith(LORA)}
@@ -283,7 +287,7 @@ def run_job(context: JobContext) -> Outcome:
         minutes=order.minutes or DEFAULT_MINUTES,
         batch_size=order.batch_size or FitConfig.batch_size,
         learning_rate=order.learning_rate,
-        lora_rank=None if order.full else order.lora_rank,
+        lora_rank=None if order.full else order.lora_rank or FitConfig.lora_rank,
         seed=order.seed,
         base_sha256=architecture["base_sha256"],
     )
@@ -310,14 +314,19 @@ def run_job(context: JobContext) -> Outcome:
     return Outcome(f"fitted on {len(images)} images, {metrics['steps']} steps", publish)
 
 
-def _parent(store: Store, project_id: int, architecture: dict[str, Any], *, full: bool) -> Model | None:
-    """The generator in use, where this fit can go on from it: same base, mode and classes, and the same kind of training."""
+def _parent(
+    store: Store, project_id: int, architecture: dict[str, Any], *, full: bool, rank: int | None
+) -> Model | None:
+    """The generator in use, where this fit can go on from it: same base, mode and classes, the same kind of training and, where
+    one is asked for, the same rank."""
     model = store.active_model(project_id, "engine")
     same = ("engine", "mode", "base_sha256", "num_classes", "resolution")
     if model is None or any(model.architecture.get(key) != architecture[key] for key in same):
         return None
-    was_full = any(name.startswith(UNET) for name in weights.read(store.files.path(model.file)))
-    return model if was_full == full else None
+    state = weights.read(store.files.path(model.file))
+    if any(name.startswith(UNET) for name in state) != full:
+        return None
+    return model if full or rank in (None, lora.rank_of(state)) else None
 
 
 def _from_folder(folder: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -12,7 +12,7 @@ from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from safetensors.torch import save_file
 from torch import Tensor
 
-from saadi.engines import lora, weights
+from saadi.engines import lora, pretrained, weights
 from saadi.errors import BadInputError
 from saadi.records import Adapter, Model
 from saadi.store import Store
@@ -102,9 +102,11 @@ def _describe(adapter: Adapter, model: Model, format: Format, rank: int, out_dir
 
 
 def public_name(base: str) -> str:
-    """A hub id as it is; of a folder, its name."""
-    is_path = Path(base).is_absolute() or Path(base).exists() or base.count("/") != 1
-    return Path(base).name if is_path else base
+    """A hub id as it is; of a folder, its name, but for somebody's home."""
+    if pretrained.is_hub_id(base):
+        return base
+    name = Path(base).name
+    return name if name and not name.startswith(("~", ".")) else "a folder"
 
 
 def _words(facts: dict[str, Any], out_dir: Path) -> str:

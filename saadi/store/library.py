@@ -164,23 +164,31 @@ class LibraryStore(StoreBase):
                                 "(SELECT value FROM json_each(?))", [dump(ids)])
         return set(ids), {row[0] for row in blobs}
 
-    def sample_groups(self, project_id: int) -> dict[int, str]:
+    def sample_groups(self, project_id: int, sample_ids: Iterable[int] | None = None) -> dict[int, str]:
         """Sample id -> the patient whose pixels or mask it was made from: of the real picture of which a part was kept (also
         through other samples), else of the image that its label map belongs to, was drawn over, or has equal pixels with. Samples
-        of free drawings are left out."""
+        of free drawings are left out, and of drawings that equal the masks of several patients.
+
+        Args:
+            sample_ids: These alone; None = all of the project.
+        """
+        values = {"p": project_id, "ids": None if sample_ids is None else dump(list(sample_ids))}
         found = dict(self.db.execute(
             "SELECT s.id, coalesce(own.group_id, same.group_id) AS found FROM samples AS s "
             "JOIN label_maps AS m ON m.id = s.label_map_id "
             "LEFT JOIN images AS own ON own.id = coalesce(m.image_id, m.underlay_id) "
             "LEFT JOIN (SELECT r.blob, min(i.group_id) AS group_id FROM label_map_revisions AS r "
             "JOIN label_maps AS l ON l.id = r.label_map_id JOIN images AS i ON i.id = l.image_id WHERE l.project_id = :p "
-            "GROUP BY r.blob) AS same ON same.blob = s.label_map_blob "
-            "WHERE s.project_id = :p AND found IS NOT NULL", {"p": project_id}))
+            "GROUP BY r.blob HAVING count(DISTINCT i.group_id) = 1) AS same ON same.blob = s.label_map_blob "
+            "WHERE s.project_id = :p AND (:ids IS NULL OR s.id IN (SELECT value FROM json_each(:ids))) AND found IS NOT NULL",
+            values))
+        # CROSS JOIN fixes the order: SQLite's own choice reads all samples again for every step up.
         found |= dict(self.db.execute(
             "WITH RECURSIVE up (id, source) AS (SELECT id, source_blob FROM samples WHERE project_id = :p AND "
-            "source_blob NOT NULL UNION SELECT up.id, before.source_blob FROM up JOIN samples AS before "
+            "source_blob NOT NULL AND (:ids IS NULL OR id IN (SELECT value FROM json_each(:ids))) "
+            "UNION SELECT up.id, before.source_blob FROM up CROSS JOIN samples AS before "
             "ON before.project_id = :p AND before.blob = up.source AND before.source_blob NOT NULL) "
-            "SELECT up.id, i.group_id FROM up JOIN images AS i ON i.project_id = :p AND i.blob = up.source", {"p": project_id}))
+            "SELECT up.id, i.group_id FROM up CROSS JOIN images AS i ON i.project_id = :p AND i.blob = up.source", values))
         return found
 
     def label_map_history(self, label_map_id: int) -> list[dict[str, Any]]:

@@ -246,3 +246,8 @@ def m009_underlay(db: Database) -> None:
 @schema()
 def m010_singles(db: Database) -> None:
     _run(db, "ALTER TABLE pair_sets ADD COLUMN singles TEXT NOT NULL DEFAULT '[]'")
+
+
+@schema()
+def m011_samples_by_blob(db: Database) -> None:
+    _run(db, "CREATE INDEX samples_by_blob ON samples (project_id, blob)")

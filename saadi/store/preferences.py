@@ -32,6 +32,8 @@ IN_FORCE = "is_undo = 0 AND id NOT IN (SELECT supersedes FROM votes WHERE supers
 SAME_KIND: dict[VoteKind, tuple[VoteKind, VoteKind]] = {
     "fresh": ("fresh", "shared"), "shared": ("fresh", "shared"), "repeat": ("repeat", "repeat"), "ruling": ("ruling", "ruling")}
 """What a vote replaces: a repeat stands beside the vote that it repeats, a ruling beside the lead's own blind vote."""
+NO_PART = "(s.source_blob IS NULL OR json_extract(s.settings, '$.inpaint.is_whole'))"
+"""All of it was made, or all that its mask names; the opposite of `saadi.inpainting.is_part`."""
 
 
 class PreferenceStore(CandidateStore):
@@ -129,8 +131,7 @@ class PreferenceStore(CandidateStore):
             "JOIN models AS engine ON engine.id = s.model_id AND engine.kind = 'engine' AND engine.is_active = 1 "
             "JOIN scores ON scores.sample_id = s.id "
             "JOIN models AS selector ON selector.id = scores.model_id AND selector.kind = 'selector' AND selector.is_active = 1 "
-            "WHERE s.project_id = ? AND s.curation <> 'quarantined' "
-            "AND (s.source_blob IS NULL OR json_extract(s.settings, '$.inpaint.is_whole')) ORDER BY s.id", [project_id])
+            f"WHERE s.project_id = ? AND s.curation <> 'quarantined' AND {NO_PART} ORDER BY s.id", [project_id])
         return [ScoredSample(*row) for row in found]
 
     def usable_samples(self, project_id: int) -> list[UsableSample]:
@@ -139,7 +140,7 @@ class PreferenceStore(CandidateStore):
         found = self.db.execute(
             "SELECT s.id, s.label_map_id, s.label_map_blob, s.blob FROM samples AS s JOIN models AS engine ON "
             "engine.id = s.model_id AND engine.kind = 'engine' AND engine.is_active = 1 "
-            "WHERE s.project_id = ? AND s.curation <> 'quarantined' AND s.source_blob IS NULL ORDER BY s.id", [project_id])
+            f"WHERE s.project_id = ? AND s.curation <> 'quarantined' AND {NO_PART} ORDER BY s.id", [project_id])
         return [UsableSample(*row) for row in found]
 
     def add_thumb(self, project_id: int, *, sample_id: int, value: ThumbValue, voter: str, request_id: str) -> Thumb:

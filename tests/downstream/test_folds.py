@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 
+from saadi.config import Home
 from saadi.datasets.real import real_groups, real_pairs
 from saadi.downstream import prediction, scoring, training
 from saadi.downstream.folds import CrossFitted, assign_folds
@@ -18,6 +20,8 @@ from saadi.jobs import JobContext, silent
 from saadi.orders import PredictOrder, TrainScorerOrder, freeze, order, place
 from saadi.records import LabelClass, Project
 from saadi.store import Store
+from saadi.store.connection import connect
+from saadi.store.migrations import schema
 from tests import builders, tiny
 
 
@@ -223,3 +227,40 @@ def test_every_sample_knows_the_patient_it_comes_from(store: Store, patients: Pr
     assert store.sample_groups(patients.id) == {
         first.id: "p0", third.id: "p1", fourth.id: "p3", part.id: "p2", again.id: "p2"}  # fmt: skip
     assert second.id not in store.sample_groups(patients.id)
+    assert store.sample_groups(patients.id, [first.id, second.id, again.id]) == {first.id: "p0", again.id: "p2"}
+
+
+def test_a_drawing_that_equals_the_masks_of_several_patients_is_nobodys(store: Store, patients: Project):
+    images = {image.id: image.group_id for image in store.images(patients.id)}
+    first, other = list({images[record.image_id]: record for record in store.label_maps(patients.id)}.values())[:2]
+    copy = store.add_label_map(patients.id, blob=first.blob, name="copy", author="ann", request_id="copy", origin="drawn")
+    [sample] = builders.add_samples(store, patients, count=1, label_map=copy)
+    assert store.sample_groups(patients.id) == {sample.id: images[first.image_id]}
+    store.save_label_map(other.id, blob=first.blob, rev=1, author="ann", request_id="same")
+    assert store.sample_groups(patients.id) == {}
+
+
+def test_ten_thousand_composites_find_their_patients_at_once(store: Store, patients: Project):
+    image = store.images(patients.id)[0]
+    builders.add_many_samples(store, patients, count=10_000)
+    with store.write() as db:
+        db.execute("UPDATE samples SET source_blob = ?, is_composite = 1", [image.blob])
+    began = time.monotonic()
+    assert set(store.sample_groups(patients.id).values()) == {image.group_id}
+    assert time.monotonic() - began < 2
+
+
+def test_folders_from_before_samples_were_found_by_their_pixels_get_the_index(home: Home):
+    home.path.mkdir()
+    db = connect(home.database)
+    schema.apply(db, stop_before="m011_samples_by_blob")
+    db.conn.close()
+    with Store.open(home) as store:
+        assert store.db.execute("SELECT 1 FROM sqlite_master WHERE name = 'samples_by_blob'").fetchone()
+
+
+def test_thousands_of_patients_are_dealt_out_quickly():
+    groups = [f"p{number % 5_000}" for number in range(20_000)]
+    began = time.monotonic()
+    assert len(assign_folds(groups, np.ones((20_000, 3), bool), num_folds=2)) == 5_000
+    assert time.monotonic() - began < 3

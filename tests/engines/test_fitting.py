@@ -1,10 +1,13 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from saadi.engines import lora, shipped, weights
 from saadi.engines.compact import CompactEngine, default_architecture
-from saadi.engines.fitting import FitConfig, Trainer, TrainingSet, borrow_shipped, draw_batch, fit, sweep_samplers
+from saadi.engines.fitting import FitConfig, Trainer, TrainingSet, borrow_shipped, class_weights, draw_batch, fit, sweep_samplers
 from saadi.errors import CancelledError
 from saadi.jobs import silent
 from tests import tiny
@@ -94,6 +97,31 @@ def test_rare_classes_weigh_more_but_not_beyond_the_cap():
     found = data.class_weights(5.0)
     assert found[1] / found[0] == pytest.approx(5.0)
     assert float(found[data.label_maps.long()].mean()) == pytest.approx(1.0, abs=1e-5)
+
+
+class Largest(TorchDispatchMode):
+    """Bytes of the largest tensor that is made inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, torch.Tensor):
+            self.num_bytes = max(self.num_bytes, found.numel() * found.element_size())
+        return found
+
+
+def test_weights_of_classes_never_hold_more_than_one_label_map_as_integers():
+    label_maps = torch.randint(0, 4, (40, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    label_maps[3:5] = 255
+    with Largest() as largest:
+        found = class_weights(label_maps, 5.0)
+    assert largest.num_bytes <= 8 * 32 * 32
+    counts = torch.tensor([float((label_maps == index).sum()) for index in range(4)])
+    raw = (counts / counts.max()).rsqrt()
+    torch.testing.assert_close(found[:4], raw / ((raw * counts).sum() / counts.sum()))
 
 
 def test_sweep_stores_a_setting_it_tried():

@@ -88,6 +88,34 @@ def test_a_missing_part_is_named(base: Path, part: str) -> None:
         pretrained.find(str(base), mode="inpainting")
 
 
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/x", "x" * 1000, "y/" + "x" * 998, "bad\0name", "./none"])
+def test_a_name_that_can_be_no_folder_is_told_in_one_sentence(name: str) -> None:
+    with pytest.raises(WeightsError) as raised:
+        pretrained.find(name, mode="inpainting")
+    assert "hf download" in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_folder_that_cannot_be_read_is_told_in_one_sentence(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bool:  # root, as which tests may run, may read everything
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    with pytest.raises(WeightsError, match=r"cannot be read \(Permission denied\); check the name and who may read"):
+        pretrained.find(str(base), mode="inpainting")
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+@pytest.mark.parametrize("content", ["[]", "{}", "3", "{"])
+def test_a_configuration_that_is_none_is_told_in_one_sentence(base: Path, part: str, content: str) -> None:
+    (base / part / "config.json").write_text(content)
+    with pytest.raises(WeightsError):
+        pretrained.find(str(base), mode="inpainting")
+    if part == "unet":
+        (base / part / "config.json").write_text('{"in_channels": [9]}')
+        with pytest.raises(WeightsError, match="another kind of model"):
+            pretrained.find(str(base), mode="inpainting")
+
+
 def test_pickles_are_refused_and_never_read(base: Path) -> None:
     weights = base / "unet/diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_suffix(".bin"))

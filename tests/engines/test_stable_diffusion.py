@@ -339,6 +339,26 @@ def test_adapted_layers_compute_what_peft_computes(bases, tmp_path):
             torch.testing.assert_close(engine.errors(*inputs), plain, rtol=1e-2, atol=1e-3)
 
 
+def test_a_small_adapter_is_not_rounded_away_where_weights_are_held_in_bfloat16(bases, tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "fast_dtype", lambda on: torch.bfloat16)
+    [image], [label_map] = scenes(1)
+    file = adapter_of(made(bases), tmp_path / "small", strength=2e-4)
+    whole = made(bases)
+    monkeypatch.setattr(StableDiffusionEngine, "_held_dtype", lambda self: torch.bfloat16)
+    rounded, carrying = made(bases), made(bases)
+    lora.fill(lora.attach(carrying.denoiser, rank=2), weights.read(file))
+    assert next(rounded.denoiser.parameters()).dtype == torch.bfloat16 == whole._sampling_dtype()
+    expected = whole._for_sampling(file, 1.0).unet.state_dict()
+    plain = whole._for_sampling(None, 1.0).unet.state_dict()
+    assert any(not torch.equal(tensor, plain[name]) for name, tensor in expected.items())
+    for engine, adapter in ((rounded, file), (carrying, None)):
+        found = engine._for_sampling(adapter, 1.0).unet.state_dict()
+        assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items()) and found.keys() == expected.keys()
+    part = regions(whole, [image], [label_map])
+    np.testing.assert_array_equal(rounded.generate([label_map], [0], regions=part, adapter=file)[0],
+                                  whole.generate([label_map], [0], regions=part, adapter=file)[0])  # fmt: skip
+
+
 def test_an_adapter_of_half_strength_lies_between_none_and_all_of_it(bases, tmp_path):
     file, engine, (images, label_maps) = adapter_of(made(bases), tmp_path / "a.safetensors"), made(bases), scenes(1)
     part = regions(engine, images, label_maps)

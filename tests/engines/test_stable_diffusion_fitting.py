@@ -12,7 +12,7 @@ import torch
 from saadi import inpainting, orders, pairing
 from saadi.alignment.gate import Gate, Reading
 from saadi.alignment.recipe import align, build_gate
-from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair
+from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair, TrainingSingle
 from saadi.config import Home
 from saadi.engines import lora, weights
 from saadi.engines.base import named_region
@@ -26,6 +26,7 @@ from saadi.jobs import run_worker, silent
 from saadi.masks import fit_to
 from saadi.orders import AlignOrder, FitOrder, GenerateOrder, TrainScorerOrder, order, place
 from saadi.records import Job, Project
+from saadi.singles import settle_singles
 from saadi.store import Store
 from saadi.worker import HANDLERS
 from tests import builders, tiny, tiny_diffusion
@@ -179,6 +180,7 @@ def test_the_whole_loop(
     assert made.state == "done", store.job_traceback(made.id)
     samples = [store.sample(number) for number in made.result["sample_ids"]]
     assert len(samples) == 30 and {sample.engine for sample in samples} == {"stable-diffusion"}
+    assert [usable.sample_id for usable in store.usable_samples(filled.id)] == [sample.id for sample in samples]
     assert {sample.settings["guidance_scale"] for sample in samples} == {5.0}
     for sample in samples[:6]:
         record = store.label_map(sample.label_map_id)
@@ -245,6 +247,32 @@ def test_the_adapter_that_passes_the_gate_makes_the_images_it_was_judged_by(base
     assert second.train_step()["accuracy"] == 0.5
 
 
+def test_single_images_train_a_generator_that_paints_into_pictures(bases):
+    images, label_maps = tiny.scenes(4, side=SIDE)
+    pairs = [TrainingPair(label_maps[0], images[0], 255 - images[0], 1.0, True, "pair")]
+    singles = [TrainingSingle(label_map, image, index % 2 == 0, 1.0, str(index))
+               for index, (image, label_map) in enumerate(zip(images, label_maps, strict=True))]  # fmt: skip
+    config = AlignmentConfig(batch_size=2, lora_rank=2, sft_weight=0.0)
+    trainer = PairTrainer(tiny_diffusion.engine(bases["inpainting"]), pairs, config, singles=singles)
+    assert trainer.train_step()["loss"] == pytest.approx(np.log(2) + 0.5, abs=1e-3)
+
+
+def test_verdicts_on_images_that_are_painted_into_pictures_count(store: Store, filled: Project):
+    record = next(record for record in store.label_maps(filled.id, splits=["train"]))
+    source = inpainting.source_under(store, record)
+    model = builders.add_engine(store, filled)
+    made = [store.add_sample(
+        filled.id, label_map_id=record.id, label_map_rev=record.rev, label_map_blob=record.blob, seed=seed,
+        engine="stable-diffusion", blob=store.blobs.put_image(np.full((SIDE, SIDE, 3), seed, np.uint8)), model_id=model.id,
+        adapter_id=None, purpose="pool", source_blob=source.blob, is_composite=True,
+        settings={"inpaint": inpainting.recipe_of(source, class_index=None, dilate_px=8, is_whole=is_whole)},
+    ) for seed, is_whole in enumerate((True, False))]  # fmt: skip
+    for sample in made:
+        store.add_thumb(filled.id, sample_id=sample.id, value="up", voter="ann", request_id=builders.new_request())
+    found, _ = settle_singles(store, filled.id, votes=[], weights={}, reals={})
+    assert [(single.blob, single.is_liked) for single in found] == [(made[0].blob, True)]  # of the other only a part was made
+
+
 def test_masks_alone_do_not_test_a_generator_that_paints_into_pictures(bases):
     gate = PassingGate(tiny.scenes(4, side=SIDE)[1], None, None, 3, [], [])
     with pytest.raises(BadInputError, match="masks alone cannot test it"):
@@ -275,12 +303,16 @@ def test_gate_pictures_are_those_of_their_masks_mirrored_alike(store: Store, hom
 
 def test_a_second_fit_goes_on_from_the_first_and_needs_no_folder(store: Store, home: Home, filled: Project, bases):
     first = fitted(store, home, filled, bases["inpainting"], "inpainting", prompt="a tiny {classes}")
-    again = run(store, home, FitOrder, project_id=filled.id, engine="stable-diffusion", steps=1, batch_size=2, lora_rank=7)
+    again = run(store, home, FitOrder, project_id=filled.id, engine="stable-diffusion", steps=1, batch_size=2)
     assert again.state == "done", store.job_traceback(again.id)
     model = store.active_model(filled.id, "engine")
     assert model.parent_id == first.result["model_id"] and model.architecture["prompt"] == "a tiny {classes}"
     state = weights.read(store.files.path(model.file))
     assert {tensor.shape[0] for name, tensor in state.items() if "lora_A" in name} == {2}  # the rank of the first
+    other = run(store, home, FitOrder, project_id=filled.id, engine="stable-diffusion", steps=1, batch_size=2, lora_rank=7)
+    model = store.model(other.result["model_id"])
+    assert model.parent_id is None
+    assert 7 in {tensor.shape[0] for name, tensor in weights.read(store.files.path(model.file)).items() if "lora_A" in name}
     anew = run(store, home, FitOrder, project_id=filled.id, engine="stable-diffusion", steps=1, batch_size=2, from_scratch=True)
     assert store.model(anew.result["model_id"]).parent_id is None
     assert store.model(anew.result["model_id"]).architecture["prompt"] == orders.PROMPT
@@ -295,11 +327,32 @@ def test_a_users_controlnet_is_where_the_fit_starts(store: Store, home: Home, fi
     with torch.no_grad():
         own.controlnet_mid_block.bias.fill_(7.0)
     own.save_pretrained(tmp_path / "own")
+    fitted(store, home, filled, bases["controlnet"], "controlnet")  # one that there is already does not stand above it
     fitted(store, home, filled, bases["controlnet"], "controlnet", controlnet=str(tmp_path / "own"))
     made = load_engine(store, filled)
     assert 6 < float(made.controlnet.controlnet_mid_block.bias.mean()) < 8
     with pytest.raises(WeightsError, match="holds no ControlNet as safetensors"):
         read_controlnet(tmp_path)
+
+
+def test_a_controlnet_that_cannot_be_used_is_told_before_the_job_is_queued(store: Store, filled: Project, bases, tmp_path: Path):
+    def ordered(mode: str, folder: Path) -> None:
+        wanted = {"project_id": filled.id, "engine": "stable-diffusion", "base": str(bases[mode]), "mode": mode}
+        place(store, order(FitOrder, **wanted, controlnet=str(folder)), actor="ann")
+
+    with pytest.raises(BadInputError, match="belongs to the mode controlnet; choose that mode"):
+        ordered("inpainting", tmp_path)
+    with pytest.raises(WeightsError, match="there is no folder"):
+        ordered("controlnet", tmp_path / "none")
+    with pytest.raises(WeightsError, match=r"config.json is missing or damaged"):
+        ordered("controlnet", tmp_path)
+    (tmp_path / "config.json").write_text('{"conditioning_channels": 1}')
+    with pytest.raises(WeightsError, match="holds no ControlNet as safetensors"):
+        ordered("controlnet", tmp_path)
+    (tmp_path / "diffusion_pytorch_model.safetensors").touch()
+    with pytest.raises(WeightsError, match="takes 1 channels; label maps come as pictures of 3"):
+        ordered("controlnet", tmp_path)
+    assert store.jobs() == []
 
 
 def test_a_label_map_without_a_picture_is_refused_before_anything_is_made(store: Store, home: Home, filled: Project, bases):
@@ -317,6 +370,27 @@ def test_a_label_map_without_a_picture_is_refused_before_anything_is_made(store:
     part = run(store, home, GenerateOrder, project_id=filled.id, label_map_ids=[over.id], candidates=1, inpaint={
         "source": {"image_id": image.id}}, settings=settings)  # fmt: skip
     assert inpainting.is_part(store.sample(part.result["sample_ids"][0]))
+
+
+def test_what_was_erased_from_the_mask_is_erased_from_the_picture(store: Store, home: Home, filled: Project, bases):
+    fitted(store, home, filled, bases["inpainting"], "inpainting")
+    image = store.images(filled.id)[0]
+    own = store.blobs.label_map(store.label_map(image.label_map_id).blob)
+    drawn = np.where(own == 1, np.uint8(0), own)
+    over = store.add_label_map(filled.id, blob=store.blobs.put_label_map(drawn), name="without", author="ann", origin="drawn",
+                               request_id=builders.new_request(), underlay_id=image.id)  # fmt: skip
+    job = run(store, home, GenerateOrder, project_id=filled.id, label_map_ids=[over.id], candidates=1,
+              settings={"num_inference_steps": 2})  # fmt: skip
+    sample = store.sample(job.result["sample_ids"][0])
+    made, before = store.blobs.image(sample.blob), named_region(own, store.blobs.image(image.blob), side=SIDE)
+    organ = fit_to(own, size=(SIDE, SIDE)) == 1
+    assert organ.sum() > 20 and (made != before.source).any(-1)[organ].mean() > 0.9
+    np.testing.assert_array_equal(made[before.weight == 0], before.source[before.weight == 0])
+    assert sample.settings["inpaint"]["source_label_map_blob"] == store.label_map(image.label_map_id).blob
+    # What the mask calls unknown stays as it is.
+    unknown = np.where(own == 1, np.uint8(255), own)
+    kept = named_region(unknown, before.source, side=SIDE, shown=own).weight
+    np.testing.assert_array_equal(kept, named_region(unknown, before.source, side=SIDE).weight)
 
 
 def test_missing_weights_are_told_before_the_job_is_queued(store: Store, filled: Project, tmp_path: Path, bases):

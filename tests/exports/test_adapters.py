@@ -200,6 +200,18 @@ def test_a_folder_of_this_computer_is_named_by_its_last_part():
     assert public_name("/data/anna/weights/sd15") == "sd15" and public_name("org/model") == "org/model"
 
 
+@pytest.mark.parametrize(("base", "name"), [("~/sd15", "sd15"), ("./sd15", "sd15"), ("../sd15", "sd15"), ("~anna", "a folder"),
+                                            ("weights/anna/sd15", "sd15"), ("a/..", "a folder"), ("sd15", "sd15")])  # fmt: skip
+def test_what_is_no_id_of_the_hub_is_never_named_as_one(base: str, name: str):
+    assert public_name(base) == name
+
+
+def test_a_relative_folder_that_is_there_is_not_named_as_an_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "anna/sd15").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert public_name("anna/sd15") == "sd15"
+
+
 def test_the_command_writes_the_folder(store: Store, project: Project, tmp_path: Path, answer, run):  # noqa: F811
     base = tiny.engine()
     state = {name: tensor.clone() for name, tensor in base.denoiser.state_dict().items()}

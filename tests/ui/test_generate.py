@@ -161,6 +161,18 @@ def test_an_edited_image_says_what_is_real_in_it(client: TestClient, store: Stor
     assert source["title"] == f"Only polyp, in image {made.id}" and source["badge"] == "edited"
 
 
+def test_what_was_painted_as_a_whole_is_no_part(client: TestClient, store: Store, project: Project, image: RealImage):
+    builders.add_engine(store, project)
+    recipe = {"image_id": image.id, "class_index": None, "dilate_px": 8}
+    made = [add(store, project, image, seed, source_blob=image.blob, is_composite=True, settings={"inpaint": recipe | more})
+            for seed, more in enumerate(({"is_whole": True}, {}))]  # fmt: skip
+    made.append(add(store, project, image, 9))
+    made_by_job(store, project, image, made)
+    [item] = client.get(f"/api/projects/{project.id}/generations?label_maps={image.label_map_id}").json()["items"]
+    assert [sample["is_part"] for sample in item["samples"]] == [False, True, False]
+    assert [client.get(f"/api/samples/{sample.id}").json()["is_part"] for sample in made] == [False, True, False]
+
+
 def test_an_old_revision_becomes_a_new_mask(client: TestClient, store: Store, image: RealImage):
     number = image.label_map_id or 0
     first = store.label_map(number)

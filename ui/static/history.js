@@ -40,11 +40,16 @@ export class History {
     if (isOpen) this.render();
   }
 
-  /** The image that the same seed and version gave under the mask before the present one; `null` where there is none. */
+  /** Of a part its source; else the image that the same seed and version gave, in the same picture if any, under the mask before
+   * the present one; `null` where there is none. */
   before(sample) {
-    if (sample.source_blob) return sample.source_blob;
+    if (sample.is_part) return sample.source_blob;
     const isBefore = (other) =>
-      other.seed === sample.seed && other.id < sample.id && other.label_map_blob !== sample.label_map_blob && !other.source_blob;
+      other.seed === sample.seed &&
+      other.id < sample.id &&
+      other.label_map_blob !== sample.label_map_blob &&
+      !other.is_part &&
+      other.source_blob === sample.source_blob;
     const items = this.items.filter((item) => item.version === sample.adapter);
     return items.flatMap((item) => item.samples).find(isBefore)?.blob ?? null;
   }
