@@ -10,6 +10,9 @@ from saadi.records import Job
 
 FIT_S, SCORER_S, JUDGE_S, ARM_S, ALIGN_S = 0.28, 0.20, 0.35, 0.20, 0.95
 """Seconds per step at 128 px on two cores."""
+IMAGE_S = 0.08
+CANDIDATES = 4
+"""Images from which the best is taken, as `saadi.evidence.gains.Settings` has it."""
 ROUND_S = 75.0
 """A round's pool, and what the gate adds to its alignment."""
 FIXED_ARMS, ARMS_PER_SHARE = 2, 2
@@ -30,8 +33,9 @@ def estimated_minutes(order: Mapping[str, Any], done: Sequence[Job]) -> float:
 def _minutes(order: Mapping[str, Any]) -> float:
     arms = FIXED_ARMS + len(order["shares"]) * (ARMS_PER_SHARE + order["rounds"])
     models = order["fit_steps"] * FIT_S + order["scorer_steps"] * (2 * SCORER_S + JUDGE_S)
+    made = (order["num_real"] or 0) * max(order["shares"]) * (1 + CANDIDATES + order["rounds"])
     rounds = order["rounds"] * (order["align_steps"] * ALIGN_S + ROUND_S)
-    return float(order["seeds"] * (arms * order["downstream_steps"] * ARM_S + models + rounds) / 60)
+    return float(order["seeds"] * (arms * order["downstream_steps"] * ARM_S + models + rounds + made * IMAGE_S) / 60)
 
 
 def _ratio(job: Job) -> float | None:
