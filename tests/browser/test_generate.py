@@ -72,9 +72,9 @@ def place(busy: Studio, kind: type[orders.Order], *, actor: str = "ann", **value
         return job
 
 
-def long_pool(busy: Studio, *, actor: str) -> Job:
-    """A pool that lasts until it is stopped."""
-    return place(busy, orders.GenerateOrder, actor=actor, count=500, candidates=8, seed=9, settings={"num_inference_steps": 100})
+def long_drawing(busy: Studio, *, actor: str) -> Job:
+    """Lasts until it is stopped; a pool would make room."""
+    return place(busy, orders.DrawOrder, actor=actor, count=500, candidates=8, seed=9, settings={"num_inference_steps": 100})
 
 
 def stop(busy: Studio, job: Job) -> None:
@@ -164,19 +164,19 @@ def test_escape_stops_within_the_batch_and_leaves_nothing_half_done(draw: Page, 
 
 def test_the_queue_says_whose_turn_it_is_and_survives_a_reload(draw: Page, busy: Studio):
     new_mask(draw, 0)
-    pool = long_pool(busy, actor="bob")
-    until_running(busy, pool)  # a drawing overtakes a pool that only waits
+    pool = long_drawing(busy, actor="bob")
+    until_running(busy, pool)
     draw.keyboard.press("Control+Enter")
     note = draw.locator(".sx-results-column .sx-note[role=status]").first
-    expect(note).to_have_text(re.compile(r"2nd in the queue, after bob's pool of 4000 images"), timeout=30_000)
+    expect(note).to_have_text(re.compile(r"2nd in the queue, after bob's 4000 images of a drawing"), timeout=30_000)
     draw.reload()
-    expect(note).to_have_text(re.compile(r"2nd in the queue, after bob's pool"), timeout=30_000)
+    expect(note).to_have_text(re.compile(r"2nd in the queue, after bob's 4000 images"), timeout=30_000)
     draw.keyboard.press("Control+Enter")  # another four behind them
     expect(note).to_contain_text("1 more of yours waiting", timeout=20_000)
     open_tab(draw, "Generate")
     rows = draw.locator(".sx-job:has(button)")
     expect(rows.nth(0)).to_contain_text("for bob")
-    expect(rows.nth(1)).to_contain_text("2nd in the queue, after bob's pool")
+    expect(rows.nth(1)).to_contain_text("2nd in the queue, after bob's 4000 images")
     expect(draw.locator(".sx-live")).to_contain_text("of 4000", timeout=60_000)
     open_tab(draw, "Draw")
     draw.keyboard.press("Shift+Escape")

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from saadi import orders
+from saadi import orders, worker
 from saadi.errors import BadInputError, TooFewError
-from saadi.evidence import gains, job
+from saadi.evidence import gains
 from saadi.jobs import run_job
 from saadi.records import Project
 from saadi.store import Store
@@ -38,7 +38,7 @@ def order(project: Project, **changes) -> orders.EvidenceOrder:
 
 def run(store: Store, wanted: orders.Order):
     placed, _ = orders.place(store, wanted, actor="x")
-    run_job(store, store.claim_job("me"), {"evidence": job.run_job})
+    run_job(store, store.claim_job("me"), worker.HANDLERS)
     return store.job(placed.id)
 
 
@@ -74,13 +74,13 @@ def test_whoever_waits_goes_first_and_the_measurement_goes_on(store: Store, read
         return original(engine, data, config, report, **more)
 
     monkeypatch.setattr(gains, "fit", fit_while_somebody_orders)
-    run_job(store, claimed, {"evidence": job.run_job})
+    run_job(store, claimed, worker.HANDLERS)
     paused = store.job(placed.id)
     assert paused.state == "queued" and paused.attempt == 0 and paused.message == "paused, somebody waits; goes on by itself"
     urgent = store.claim_job("me")
     assert urgent.kind == "predict"
     store.finish_job(urgent, state="done", message="seen")
-    run_job(store, store.claim_job("me"), {"evidence": job.run_job})
+    run_job(store, store.claim_job("me"), worker.HANDLERS)
     assert store.job(placed.id).state == "done" and len(calls) == 2  # the generator's stage had to begin anew, nothing else
 
 
