@@ -152,8 +152,8 @@ def test_import_asks_what_the_values_mean(run: Run, answer: Answer, home: Home, 
 def test_doctor_is_content_with_a_fresh_folder_and_finds_damage(run: Run, answer: Answer, home: Home) -> None:
     checks = answer("doctor", "--home", home.path)
     assert checks["ok"]
-    names = {"python", "sqlite", "torch", "base weights", "smart click", "disk", "worker", "database", "audit", "blobs", "weights"}
-    assert names | {"jobs"} == {item["name"] for item in checks["checks"]}
+    names = {"python", "sqlite", "torch", "base weights", "smart click", "disk", "worker", "database", "audit", "blobs"}
+    assert names | {"weights", "jobs"} == {item["name"] for item in checks["checks"]}
     answer("project", "create", "p", "--classes", "a,b", "--home", home.path)
     with Store.open(home) as store:
         blob = store.blobs.put_label_map(np.zeros((8, 8), np.uint8))
