@@ -193,13 +193,17 @@ def sample_columns(store: Store, project: Project, *, person: str) -> dict[str, 
 
 
 def _mask_facts(store: Store, project: Project, masks: Sequence[str]) -> list[dict[str, Any]]:
-    """Per label map: the classes it asks for, the rarest of them, and in which share of the training label maps that one is."""
+    """Per label map: the classes it asks for, the rarest of them, and in which share of the training label maps that one is.
+
+    The background counts for none; in classification there is none.
+    """
+    first = 0 if project.task == "classification" else 1
     training = [record.blob for record in store.label_maps(project.id, splits=["train"])]
     shares = mask_shares(store, [*masks, *training])
     frequency = np.mean([shares[blob] > 0 for blob in training], axis=0) if training else None
     facts = []
     for blob in masks:
-        asked = [int(index) for index in np.flatnonzero(shares[blob][: len(project.classes)]) if index]
+        asked = [int(index) for index in np.flatnonzero(shares[blob][: len(project.classes)]) if index >= first]
         rarest = min(asked, key=lambda index: frequency[index]) if asked and frequency is not None else None
         rarity = None if rarest is None or frequency is None else round(float(frequency[rarest]), 4)
         facts.append({"blob": blob, "classes": asked, "rarest": rarest, "rarity": rarity})
@@ -207,22 +211,34 @@ def _mask_facts(store: Store, project: Project, masks: Sequence[str]) -> list[di
 
 
 def _score_columns(store: Store, project: Project, rows: Sequence[SampleRow]) -> dict[str, Any]:
-    """Dice by selector and judge, how far they are apart, and the selector's Dice of each class of the project."""
+    """Dice by selector and judge, how far they are apart, and the selector's Dice of each class of the project.
+
+    In classification the probability of the asked class, and the selector's of each class, the first one included; and the class
+    that is likeliest in its eyes.
+    """
+    is_classification = project.task == "classification"
+    seen: list[int | None] = [None] * len(rows)
     at = {row.id: index for index, row in enumerate(rows)}
     dice: dict[str, list[float | None]] = {kind: [None] * len(rows) for kind in ("selector", "judge")}
-    parts: dict[str, list[float | None]] = {name: [None] * len(rows) for name in project.class_names[1:]}
+    names, measure = (project.class_names, "probability") if is_classification else (project.class_names[1:], "dice")
+    parts: dict[str, list[float | None]] = {name: [None] * len(rows) for name in names}
     for score in store.score_rows(project.id):
         if (index := at.get(score.sample_id)) is None:
             continue  # made and scored since the samples were read
         dice[score.kind][index] = score.dice
-        for name, values in json.loads(score.per_class).items():
+        per_class = json.loads(score.per_class)
+        for name, values in per_class.items():
             if name in parts:
-                parts[name][index] = values["dice"]
+                parts[name][index] = values[measure]
+        if is_classification and per_class:
+            likeliest = max(per_class, key=lambda name: float(per_class[name][measure]))
+            seen[index] = project.class_names.index(likeliest)
     apart = [
         None if first is None or second is None else round(abs(first - second), 4)
         for first, second in zip(dice["selector"], dice["judge"], strict=True)
     ]
-    return {"selector": dice["selector"], "judge": dice["judge"], "disagreement": apart, "class_dice": list(parts.values())}
+    found = {"selector": dice["selector"], "judge": dice["judge"], "disagreement": apart, "class_dice": list(parts.values())}
+    return found | ({"seen": seen} if is_classification else {})
 
 
 def _vote_columns(votes: Sequence[Vote], rows: Sequence[SampleRow]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from saadi.errors import SizeMismatchError, UnknownClassError
+from saadi.errors import BadInputError, SizeMismatchError, UnknownClassError
 from saadi.records import IGNORE, Image, LabelClass, LabelMap
 
 BACKGROUND = 0
@@ -76,6 +76,23 @@ def validate(label_map: LabelMap, *, num_classes: int, size: tuple[int, int]) ->
             f"allowed are 0 to {num_classes - 1} and {IGNORE} (ignore)"
         )
     return label_map
+
+
+def whole(index: int, *, side: int) -> LabelMap:
+    """The label map that asks for one class of the whole image: what stands for a class in a classification project."""
+    return np.full((side, side), index, np.uint8)
+
+
+def class_of(label_map: LabelMap) -> int:
+    """The class that a label map asks of the whole image.
+
+    Raises:
+        BadInputError: It holds several classes.
+    """
+    if label_map.min() != label_map.max():
+        found = np.unique(label_map).tolist()
+        raise BadInputError(f"one class for the whole image is expected, this label map holds {found}; choose one of them")
+    return int(label_map.flat[0])
 
 
 def class_statistics(label_map: LabelMap, classes: Sequence[LabelClass]) -> list[ClassStatistic]:

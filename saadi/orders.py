@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -28,10 +29,17 @@ Share = Annotated[float, Field(gt=0, le=20, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
-def need_segmentation(store: Store, project_id: int) -> None:
-    """Raises: BadInputError: the project has no label maps to work with by its task."""
-    if store.project(project_id).task != "segmentation":
-        raise BadInputError("this needs a segmentation project; generators and scorers for classification are not there yet")
+def is_classification(store: Store, project_id: int) -> bool:
+    """Whether the images of a project have a class each in place of a mask."""
+    return store.project(project_id).task == "classification"
+
+
+def _need_labelled(store: Store, project_id: int, *, needed: int, purpose: str) -> None:
+    """Raises: TooFewError: fewer training images say what they show."""
+    usable = store.count_labelled(project_id)["train"]
+    if usable < needed:
+        has, way = ("a class", "import") if is_classification(store, project_id) else ("a label map", "import or draw")
+        raise TooFewError(f"{usable} training images with {has}, {needed} needed to {purpose}; {way} {needed - usable} more")
 
 
 class SamplingSettings(BaseModel):
@@ -145,7 +153,9 @@ class FitOrder(Order):
         return None if name is None else pretrained.full_name(name)
 
     def check(self, store: Store) -> None:
-        need_segmentation(store, self.project_id)
+        if self.engine == "stable-diffusion" and is_classification(store, self.project_id):
+            raise BadInputError("Stable Diffusion paints what masks name, and this project has classes of whole images; choose "
+                                "the engine compact")
         if self.steps is not None and self.minutes is not None:
             raise BadInputError(f"steps or minutes, not both; got {self.steps} steps and {self.minutes:g} minutes")
         if self.engine == "stable-diffusion":
@@ -154,12 +164,7 @@ class FitOrder(Order):
             self.weights_on_disk(store).need_side(store.project(self.project_id).resolution)
             if self.controlnet is not None:
                 pretrained.check_controlnet(self.controlnet)
-        usable = len(store.label_maps(self.project_id, splits=["train"]))
-        if usable < MIN_IMAGES_TO_FIT:
-            raise TooFewError(
-                f"{usable} training images with a label map, {MIN_IMAGES_TO_FIT} needed to fit; "
-                f"import or draw {MIN_IMAGES_TO_FIT - usable} more"
-            )
+        _need_labelled(store, self.project_id, needed=MIN_IMAGES_TO_FIT, purpose="fit")
 
     def weights_on_disk(self, store: Store) -> pretrained.Pretrained:
         """The weights to start from.
@@ -182,6 +187,8 @@ class GenerateOrder(Order):
     kind: ClassVar[str] = "generate"
     label_map_ids: Annotated[tuple[int, ...], Field(min_length=1, max_length=100_000)] | None = None
     """None = `count` label maps drawn from the training split by `seed`."""
+    classes: Annotated[tuple[Annotated[int, Field(ge=0, le=99)], ...], Field(min_length=1, max_length=100)] | None = None
+    """In classification: class indices among which `count` is dealt out evenly; None = all that training images show."""
     count: int = Field(default=8, ge=1, le=100_000)
     candidates: int = Field(default=4, ge=1, le=64)
     seed: Seed = 0
@@ -198,9 +205,12 @@ class GenerateOrder(Order):
     """The rounds that this pool is made for; None = it stands alone."""
 
     def check(self, store: Store) -> None:
-        need_segmentation(store, self.project_id)
         if store.active_model(self.project_id, "engine") is None:
             raise TooFewError("this project has no generator yet; run `fit` first")
+        if is_classification(store, self.project_id):
+            self._check_classes(store)
+        elif self.classes is not None:
+            raise BadInputError("classes are chosen in classification projects; this one makes images for masks, leave them out")
         if self.model_id is not None:
             model = store.model(self.model_id)
             if model.project_id != self.project_id or model.kind != "engine":
@@ -218,6 +228,21 @@ class GenerateOrder(Order):
             raise TooFewError("this project has no label maps in its training split; import images with masks or draw one first")
         if self.inpaint is not None:
             self._check_part(store, self.inpaint)
+
+    def _check_classes(self, store: Store) -> None:
+        if self.classes is not None and self.label_map_ids is not None:
+            raise BadInputError("classes or label maps, not both; leave the label maps out")
+        if self.inpaint is not None:
+            raise BadInputError("a part is made anew under a mask, and this project has none; make whole images of a class")
+        names, shown = store.project(self.project_id).class_names, store.count_classes(self.project_id, splits=["train"])
+        if not shown:
+            raise TooFewError("this project has no training image with a class; import images with their classes first")
+        for index in self.classes or ():
+            if index >= len(names):
+                raise BadInputError(f"class {index} is not in this project; it has classes 0 to {len(names) - 1}")
+            if names[index] not in shown:
+                raise TooFewError(f"no training image shows {names[index]}, so the generator has never seen one; import some, or "
+                                  f"choose among {', '.join(name for name in names if name in shown)}")
 
     def _check_part(self, store: Store, part: Inpaint) -> None:
         project = store.project(self.project_id)
@@ -247,13 +272,28 @@ class GenerateOrder(Order):
         return model is not None and inpainting.needs_picture(model)
 
     def _drawn(self, store: Store) -> tuple[int, ...]:
-        """`count` label maps of the training split drawn by seed, each once before any comes twice."""
-        pool = store.label_maps(self.project_id, splits=["train"])
+        """`count` label maps of the training split drawn by seed, each once before any comes twice; in classification as many of
+        each class, one class after the other, so that rare classes are not rare in a pool."""
         generator = np.random.default_rng(self.seed)
-        order: list[int] = []
-        while len(order) < self.count:
-            order += generator.permutation(len(pool)).tolist()
-        return tuple(pool[index].id for index in order[: self.count])
+        records = store.label_maps(self.project_id, splits=["train"])
+        if not is_classification(store, self.project_id):
+            return tuple(_in_turns(generator, [record.id for record in records], self.count))
+        names = store.project(self.project_id).class_names
+        labels = {image.id: image.label for image in store.images(self.project_id, splits=["train"])}
+        pools = {index: [record.id for record in records if labels.get(record.image_id or 0) == name]
+                 for index, name in enumerate(names) if self.classes is None or index in self.classes}  # fmt: skip
+        pools = {index: pool for index, pool in pools.items() if pool}
+        each = -(-self.count // len(pools))
+        drawn = [_in_turns(generator, pool, each) for pool in pools.values()]
+        return tuple(row[place] for place in range(each) for row in drawn)[: self.count]
+
+
+def _in_turns(generator: np.random.Generator, pool: Sequence[int], count: int) -> list[int]:
+    """`count` entries in random order, each once before any comes twice."""
+    order: list[int] = []
+    while len(order) < count:
+        order += generator.permutation(len(pool)).tolist()
+    return [pool[index] for index in order[:count]]
 
 
 class DrawOrder(GenerateOrder):
@@ -275,13 +315,10 @@ class TrainScorerOrder(Order):
     seed: Seed = 0
 
     def check(self, store: Store) -> None:
-        need_segmentation(store, self.project_id)
-        usable = len(store.label_maps(self.project_id, splits=["train"]))
-        if usable < MIN_IMAGES_TO_TRAIN_SCORER:
-            raise TooFewError(
-                f"{usable} training images with a label map, {MIN_IMAGES_TO_TRAIN_SCORER} needed to train the scorers; "
-                f"import or draw {MIN_IMAGES_TO_TRAIN_SCORER - usable} more"
-            )
+        _need_labelled(store, self.project_id, needed=MIN_IMAGES_TO_TRAIN_SCORER, purpose="train the scorers")
+        if is_classification(store, self.project_id) and len(shown := store.count_classes(self.project_id, splits=["train"])) < 2:
+            raise TooFewError(f"all training images show {next(iter(shown))}, and a classifier needs two classes to tell apart; "
+                              "import images of another class")
 
 
 class ScoreOrder(Order):
@@ -307,7 +344,8 @@ class PredictOrder(Order):
         if store.image(self.image_id).project_id != self.project_id:
             raise BadInputError(f"image {self.image_id} belongs to another project; reload the page")
         if store.active_model(self.project_id, "selector") is None:
-            raise TooFewError("this project has no segmenter yet; train the scorers first (tab Data)")
+            what = "classifier" if is_classification(store, self.project_id) else "segmenter"
+            raise TooFewError(f"this project has no {what} yet; train the scorers first (tab Data)")
         if self.model_id is not None:
             _need_own_model(store, self.project_id, self.model_id, "selector")
 
@@ -431,7 +469,9 @@ class EvidenceOrder(Order):
 
     def fingerprint(self, store: Store) -> str:
         """Of the project's real images, their patients, splits and labels."""
-        maps = {record.image_id: record.blob for record in store.label_maps(self.project_id)}
+        # In classification the label says it all; label maps of classes may come later.
+        records = [] if is_classification(store, self.project_id) else store.label_maps(self.project_id)
+        maps = {record.image_id: record.blob for record in records}
         images = store.images(self.project_id)
         data = [[image.blob, image.split, image.group_id, image.label, maps.get(image.id)] for image in images]
         return hashlib.sha256(dump(data).encode()).hexdigest()
@@ -451,7 +491,8 @@ class EvidenceOrder(Order):
 
 
 class ImportOrder(Order):
-    """Take a folder of images and masks into the project; goes before waiting training."""
+    """Take a folder of images and masks (in classification of images in folders by class) into the project; goes before waiting
+    training."""
 
     kind: ClassVar[str] = "import"
     priority: ClassVar[int] = 5
@@ -461,6 +502,8 @@ class ImportOrder(Order):
     group_pattern: str | None = None
     group_column: str | None = None
     split_column: str | None = None
+    label_column: str | None = None
+    """CSV column with the class of the image; None = a column called label or class, or the folder that the image lies in."""
     values: dict[int, Annotated[int, Field(ge=0, le=255)]] = {}
     """Value in the mask files -> class index of the project (255 = ignore)."""
 
@@ -481,6 +524,8 @@ class ExportOrder(Order):
     include_real: bool = True
 
     def check(self, store: Store) -> None:
+        if self.format == "nnunet" and is_classification(store, self.project_id):
+            raise BadInputError("nnU-Net holds masks and this project classifies whole images; choose the format imagefolder")
         if not store.samples(self.project_id, curation="accepted", limit=1):
             raise TooFewError("no accepted images to export; accept some in Curate first")
 
@@ -505,6 +550,7 @@ def place(store: Store, wanted: Order, *, actor: str, request_id: str | None = N
     Returns:
         The job, and True where it is new; a second click gets the job of the first.
     """
+    store.complete_class_maps(wanted.project_id, actor=actor)
     wanted.check(store)
     return store.add_job(
         wanted.kind,

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saadi import agreement, asking, preferences
+from saadi.conditions import asked_blob, condition_of
 from saadi.curation import mask_shares
 from saadi.errors import TooFewError
 from saadi.preferences import MIN_MARGIN, Candidate, Merged, merge, strengths, to_pairs, undecidedness
-from saadi.records import Pair, PairSet, Single, Vote
+from saadi.records import Pair, PairSet, Project, Single, Vote
 from saadi.singles import settle_singles
 from saadi.store import Store
 from saadi.trust import Trust, doubt, trust_in
@@ -33,11 +34,11 @@ class Settled:
     pairs: list[Pair]
     summary: dict[str, Any]
     groups: dict[str, list[Candidate]]
-    """Label map blob -> its usable candidates."""
+    """Condition (`saadi.conditions`; in segmentation a label map's blob) -> its usable candidates."""
     votes: dict[str, list[Vote]]
-    """Label map blob -> votes in force, those on candidates that are not usable included."""
+    """Condition -> votes in force; those on candidates that are not usable under their label map's blob."""
     merged: dict[str, Merged]
-    """Label map blob -> what was decided about its candidates, and what was not."""
+    """Condition -> what was decided about its candidates, and what was not."""
     trust: Trust = field(default_factory=Trust)
     """What is known of the selector."""
     singles: list[Single] = field(default_factory=list)
@@ -53,23 +54,24 @@ def build_pairs(store: Store, project_id: int, *, actor: str, real_winners: bool
 def settle(store: Store, project_id: int, *, real_winners: bool = True) -> Settled:
     """Settle all pairs of a project; changes nothing.
 
-    Under each label map with scored candidates: merged votes and scores decide chosen and rejected; and where the label map
-    belongs to a real training image, that image is the winner against the worst candidate (the strongest lever in both
-    trials, DESIGN section 6). Beside the pairs, images that people like or not by themselves (`saadi.singles`).
+    Under each label map with scored candidates (in classification: in each place of a class, see `saadi.conditions`) merged
+    votes and scores decide chosen and rejected; and where the label map belongs to a real training image, that image is the
+    winner against the worst candidate (the strongest lever in both trials, DESIGN section 6). Beside the pairs, images that
+    people like or not by themselves (`saadi.singles`).
 
     Raises:
         TooFewError: No scored candidates yet.
     """
-    names = store.project(project_id).class_names
-    groups = _candidates(store, project_id, names=names)
+    project = store.project(project_id)
+    groups = _candidates(store, project_id, names=project.class_names)
     if not groups:
         raise TooFewError("no scored candidates yet; generate some and let the scorers look at them first")
     trust = selector_trust(store, project_id)
-    rare = rarest_classes(_held_classes(store, groups))
+    rare = rarest_classes(_held_classes(store, project, groups))
     everything, repeats = store.votes_and_repeats(project_id)
-    votes = _votes_by_label_map(everything)
+    votes = _votes_by_condition(everything, groups)
     weights = agreement.weights(everything, repeats)
-    trainable = _real_images(store, project_id)
+    trainable = _real_images(store, project)
     reals = trainable if real_winners else {}
     pairs, conflicts, undecided, outcomes = _settle(groups, votes, weights, reals, rare=rare, trust=trust)
     singles, num_disputed = settle_singles(store, project_id, votes=everything, weights=weights, reals=trainable)
@@ -104,7 +106,7 @@ def _settle(
     rare: Collection[int],
     trust: Trust,
 ) -> tuple[list[Pair], int, int, dict[str, Merged]]:
-    """Training pairs by label map, the numbers of conflicts and of undecided label maps, and what each label map came to."""
+    """Training pairs by condition, the numbers of conflicts and of undecided conditions, and what each condition came to."""
     outcomes = {blob: merge(group, votes.get(blob, []), weights, trust=trust) for blob, group in sorted(groups.items())}
     if rare:
         options = {
@@ -115,18 +117,18 @@ def _settle(
         outcomes = preferences.with_rare_quota(outcomes, {blob: item for blob, item in options.items() if item}, rare)
     pairs: list[Pair] = []
     conflicts = undecided = 0
-    for label_map_blob, merged in outcomes.items():
-        candidates, own_votes = groups[label_map_blob], votes.get(label_map_blob, [])
+    for condition, merged in outcomes.items():
+        candidates, own_votes = groups[condition], votes.get(condition, [])
         conflicts += len(merged.conflicts)
         undecided += merged.num_undecided
-        pairs += to_pairs(merged.decisions, label_map_blob=label_map_blob)
-        if label_map_blob in reals and candidates:
+        pairs += to_pairs(merged.decisions, label_map_blob=asked_blob(condition))
+        if condition in reals and candidates:
             strength = strengths(candidates, own_votes, weights)
             worst = min(candidates, key=lambda candidate: (strength[candidate.sample_id], candidate.sample_id))
             pairs.append(
                 Pair(
-                    label_map_blob=label_map_blob,
-                    chosen_blob=reals[label_map_blob],
+                    label_map_blob=asked_blob(condition),
+                    chosen_blob=reals[condition],
                     rejected_blob=worst.blob,
                     source="real",
                     weight=1.0,
@@ -145,19 +147,21 @@ def num_changed_pairs(store: Store, project_id: int, *, voter: str, block: str) 
     """
     votes, repeats = store.votes_and_repeats(project_id)
     cast = {vote.id for vote in votes if vote.voter == voter and vote.block == block}
-    touched = {vote.label_map_blob for vote in votes if vote.id in cast}
-    names = store.project(project_id).class_names
-    groups = {blob: group for blob, group in _candidates(store, project_id, names=names).items() if blob in touched}
+    project = store.project(project_id)
+    everything = _candidates(store, project_id, names=project.class_names)
+    touched = set(_votes_by_condition([vote for vote in votes if vote.id in cast], everything)) & everything.keys()
     weights = agreement.weights(votes, repeats)
-    reals, trust = _real_images(store, project_id), selector_trust(store, project_id)
+    reals, trust = _real_images(store, project), selector_trust(store, project_id)
     found = []
     for kept in (votes, [vote for vote in votes if vote.id not in cast]):
-        by_label_map: dict[str, set[tuple[str, str, float]]] = defaultdict(set)
-        for pair in _settle(groups, _votes_by_label_map(kept), weights, reals, rare=(), trust=trust)[0]:
-            by_label_map[pair.label_map_blob].add((pair.chosen_blob, pair.rejected_blob, pair.weight))
-        found.append(by_label_map)
+        by_condition: dict[str, set[tuple[str, str, float]]] = {}
+        own = _votes_by_condition(kept, everything)
+        for condition in touched:
+            pairs = _settle({condition: everything[condition]}, own, weights, reals, rare=(), trust=trust)[0]
+            by_condition[condition] = {(pair.chosen_blob, pair.rejected_blob, pair.weight) for pair in pairs}
+        found.append(by_condition)
     now, before = found
-    return sum(max(len(now[blob] - before[blob]), len(before[blob] - now[blob])) for blob in touched)
+    return sum(max(len(now[name] - before[name]), len(before[name] - now[name])) for name in touched)
 
 
 def next_vote_pairs(
@@ -172,7 +176,6 @@ def next_vote_pairs(
         At most `count`; `asking` has the shares.
     """
     votes, repeats = store.votes_and_repeats(project_id)
-    by_label_map = _votes_by_label_map(votes)
     own = [vote for vote in votes + [repeat for repeat, _ in repeats] if vote.voter == voter]
     own.sort(key=lambda vote: vote.id)
     closed = {vote.pair for vote in own} | {vote.pair for vote in votes if vote.kind == "ruling"} | exclude
@@ -180,12 +183,13 @@ def next_vote_pairs(
     weights = agreement.weights(votes, repeats)
     trust = selector_trust(store, project_id)
     # The scores of single classes are read only where they matter: that costs a third of the time to the next pair.
-    names = store.project(project_id).class_names if trust.weak else ()
-    groups = _candidates(store, project_id, names=names)
-    rare = _rare_label_maps(store, groups)
+    project = store.project(project_id)
+    groups = _candidates(store, project_id, names=project.class_names if trust.weak else ())
+    by_condition = _votes_by_condition(votes, groups)
+    rare = _rare_conditions(store, project, groups)
     found: list[asking.OpenPair] = []
     for blob, candidates in groups.items():
-        merged = strengths(candidates, by_label_map.get(blob, []), weights)
+        merged = strengths(candidates, by_condition.get(blob, []), weights)
         by_id = {candidate.sample_id: candidate for candidate in candidates}
         ids = sorted(merged)
         for index, first in enumerate(ids):
@@ -194,7 +198,8 @@ def next_vote_pairs(
                     is_doubted = doubt(by_id[first], by_id[second], trust) is not None
                     found.append(asking.OpenPair(first, second, blob, undecidedness(merged, first, second), blob in rare,
                                                  (first, second) in met, is_doubted))  # fmt: skip
-    repeatable = [vote for vote in asking.repeatable_votes(own, exclude=exclude) if vote.label_map_blob in groups]
+    known = {candidate.sample_id for candidates in groups.values() for candidate in candidates}
+    repeatable = [vote for vote in asking.repeatable_votes(own, exclude=exclude) if set(vote.pair) <= known]
     return asking.choose(found, repeatable, voter=voter, first_slot=len(own) + len(exclude), count=count)
 
 
@@ -202,13 +207,13 @@ def doubted_votes(store: Store, project_id: int, votes: Iterable[Vote]) -> list[
     """On how many of these votes the images differ most in a class on which the selector is weak.
 
     Returns:
-        (class index, number of votes, the selector's Dice for it on held-out real images), most votes first.
+        (class index, number of votes, the selector's Dice or F1 for it on held-out real images), most votes first.
     """
     trust = selector_trust(store, project_id)
     if not trust.weak:
         return []
-    names = store.project(project_id).class_names
-    by_id = {item.sample_id: item for group in _candidates(store, project_id, names=names).values() for item in group}
+    groups = _candidates(store, project_id, names=store.project(project_id).class_names)
+    by_id = {item.sample_id: item for group in groups.values() for item in group}
     pairs = [vote.pair for vote in votes if vote.answer != "skip" and set(vote.pair) <= by_id.keys()]
     doubts = [doubt(by_id[first], by_id[second], trust) for first, second in pairs]
     found = Counter(item.class_index for item in doubts if item is not None and item.class_index is not None)
@@ -217,7 +222,8 @@ def doubted_votes(store: Store, project_id: int, votes: Iterable[Vote]) -> list[
 
 def contests(store: Store, project_id: int) -> list[agreement.Contest]:
     """Pairs of the present generator that wait for a word of the lead, most contested first."""
-    scores = {item.sample_id: item.score for group in _candidates(store, project_id).values() for item in group}
+    groups = _candidates(store, project_id)
+    scores = {item.sample_id: item.score for group in groups.values() for item in group}
     return agreement.contested(store.votes(project_id), scores, min_gap=MIN_MARGIN)
 
 
@@ -242,48 +248,66 @@ def next_thumbs(store: Store, project_id: int, *, voter: str, count: int, exclud
 def _candidates(
     store: Store, project_id: int, *, at_least: int = 2, names: tuple[str, ...] = ()
 ) -> dict[str, list[Candidate]]:
-    """Label map blob -> its candidates that the active selector has scored, where there are `at_least` so many.
+    """Condition -> its candidates that the active selector has scored, where there are `at_least` so many.
 
     Only images of the present generator, only label maps that belong to no validation or test patient (those measure), none
     that somebody has quarantined, and none of which only a part was made: most of its pixels are another picture's. A rejected
     image stays, as a loser it teaches.
 
     Args:
-        names: Classes whose Dice is read, too.
+        names: Classes whose scores are read, too.
     """
+    task = store.project(project_id).task
     held_ids, held_blobs = store.held_out_label_maps(project_id)
+    samples = [sample for sample in store.scored_samples(project_id)
+               if sample.label_map_id not in held_ids and sample.label_map_blob not in held_blobs]  # fmt: skip
+    asked = _asked_classes(store, {sample.label_map_blob for sample in samples}) if task == "classification" else {}
     groups: dict[str, list[Candidate]] = defaultdict(list)
-    for sample in store.scored_samples(project_id):
-        if sample.label_map_id not in held_ids and sample.label_map_blob not in held_blobs:
-            parts = _class_dice(sample.per_class, names) if names else ()
-            groups[sample.label_map_blob].append(
-                Candidate(sample.sample_id, sample.blob, sample.dice, sample.confidence, parts)
+    for sample in samples:
+        condition = condition_of(task, sample.label_map_blob, sample.label_map_id)
+        parts: tuple[float | None, ...] = ()
+        if names:
+            wanted = asked.get(sample.label_map_blob)
+            parts = (
+                _class_dice(sample.per_class, names)
+                if wanted is None
+                else tuple(sample.dice if index == wanted else None for index in range(len(names)))
             )
-    return {blob: group for blob, group in groups.items() if len(group) >= at_least}
+        groups[condition].append(Candidate(sample.sample_id, sample.blob, sample.dice, sample.confidence, parts))
+    return {condition: group for condition, group in groups.items() if len(group) >= at_least}
 
 
-def _votes_by_label_map(votes: list[Vote]) -> dict[str, list[Vote]]:
-    groups: dict[str, list[Vote]] = defaultdict(list)
+def _asked_classes(store: Store, blobs: Iterable[str]) -> dict[str, int]:
+    """Label map blob -> the class that it asks of the whole image."""
+    return {blob: int(shares.argmax()) for blob, shares in mask_shares(store, list(blobs)).items()}
+
+
+def _votes_by_condition(votes: list[Vote], groups: Mapping[str, list[Candidate]]) -> dict[str, list[Vote]]:
+    """Votes by the condition in which both images are usable, else by the label map, which in classification is no condition."""
+    places = {candidate.sample_id: condition for condition, group in groups.items() for candidate in group}
+    found: dict[str, list[Vote]] = defaultdict(list)
     for vote in votes:
-        groups[vote.label_map_blob].append(vote)
-    return groups
+        place = places.get(vote.left_id)
+        found[place if place is not None and place == places.get(vote.right_id) else vote.label_map_blob].append(vote)
+    return found
 
 
-def _real_images(store: Store, project_id: int) -> dict[str, str]:
-    """Label map blob -> blob of the real training image it belongs to."""
-    images = {record.id: record.blob for record in store.images(project_id, splits=["train"])}
+def _real_images(store: Store, project: Project) -> dict[str, str]:
+    """Condition -> blob of the real training image it belongs to."""
+    images = {record.id: record.blob for record in store.images(project.id, splits=["train"])}
     return {
-        record.blob: images[record.image_id]
-        for record in store.label_maps(project_id, splits=["train"])
+        condition_of(project.task, record.blob, record.id): images[record.image_id]
+        for record in store.label_maps(project.id, splits=["train"])
         if record.image_id in images
     }
 
 
 @lru_cache(maxsize=65_536)
 def _class_dice(per_class: str, names: tuple[str, ...]) -> tuple[float | None, ...]:
-    """Dice by class index, out of a score's JSON; a score never changes, and 10,000 of them take 0.1 s to read."""
+    """Dice by class index, None for the background, out of a score's JSON; a score never changes, and 10,000 of them take 0.1 s
+    to read."""
     found = json.loads(per_class)
-    return tuple(found[name]["dice"] if name in found else None for name in names)
+    return tuple(found[name]["dice"] if index and name in found else None for index, name in enumerate(names))
 
 
 def selector_trust(store: Store, project_id: int) -> Trust:
@@ -292,28 +316,33 @@ def selector_trust(store: Store, project_id: int) -> Trust:
     return trust_in(selector.metrics, store.project(project_id).class_names) if selector else Trust()
 
 
-def _held_classes(store: Store, blobs: Iterable[str]) -> dict[str, NDArray[np.bool_]]:
-    """Label map blob -> (100,) which classes it holds; from the label maps themselves: a class that every model misses leaves no
-    trace in the scores."""
-    return {blob: shares > 0 for blob, shares in mask_shares(store, list(blobs)).items()}
+def _held_classes(store: Store, project: Project, conditions: Iterable[str]) -> dict[str, NDArray[np.bool_]]:
+    """Condition -> (100,) which classes it asks for, the background not among them; from the label maps themselves: a class that
+    every model misses leaves no trace in the scores."""
+    asked = {condition: asked_blob(condition) for condition in conditions}
+    held = {blob: shares > 0 for blob, shares in mask_shares(store, list(dict.fromkeys(asked.values()))).items()}
+    if project.task == "segmentation":
+        for row in held.values():
+            row[0] = False
+    return {condition: held[blob] for condition, blob in asked.items()}
 
 
 def rarest_classes(held: Mapping[str, NDArray[np.bool_]]) -> tuple[int, ...]:
-    """The rarest quarter of the classes that any label map holds, as far as at most half hold it; rarest first, no background."""
+    """The rarest quarter of the classes that any condition asks for, as far as at most half do; rarest first."""
     if not held:
         return ()
     num_holders = np.stack(list(held.values())).sum(axis=0)
-    present = [index for index in np.flatnonzero(num_holders).tolist() if index]
+    present = np.flatnonzero(num_holders).tolist()
     chosen = sorted(present, key=lambda index: (num_holders[index], index))[: math.ceil(RAREST * len(present))]
     return tuple(index for index in chosen if 2 * num_holders[index] <= len(held))
 
 
-def _rare_label_maps(store: Store, blobs: Iterable[str]) -> set[str]:
-    """Label maps that hold the class which the fewest of them hold."""
-    held = _held_classes(store, blobs)
+def _rare_conditions(store: Store, project: Project, conditions: Iterable[str]) -> set[str]:
+    """Conditions that ask for the class which the fewest of them ask for."""
+    held = _held_classes(store, project, conditions)
     if not held:
         return set()
-    table = np.stack(list(held.values()))[:, 1:]
+    table = np.stack(list(held.values()))
     num_holders = table.sum(axis=0)
     if not num_holders.any():
         return set()

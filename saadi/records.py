@@ -72,6 +72,7 @@ class RealImage:
     """Class of the whole image in a classification project, else None."""
     source_name: str
     label_map_id: int | None
+    """In classification that of its class: a label map whose pixels all hold it."""
     created_at: str
 
 
@@ -160,12 +161,15 @@ class Score:
     model_id: int
     kind: ModelKind
     dice: float
-    """Mean over the classes present in the asked label map, background left out."""
+    """Mean over the classes present in the asked label map, background left out; in classification the calibrated probability of
+    the asked class."""
     iou: float
+    """As `dice`; in classification 1 where the asked class is the likeliest one, else 0."""
     confidence: float
     """Mean probability of the predicted class over all pixels, 0-1."""
     per_class: dict[str, dict[str, float]]
-    """Class name -> {'dice': , 'iou': , 'recall': }, only classes present in the asked label map or predicted."""
+    """Class name -> {'dice': , 'iou': , 'recall': }, only classes present in the asked label map or predicted; in classification
+    every class -> {'probability': }."""
     prediction_blob: str
     """The model's label map, so that disagreement can be drawn."""
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from saadi import preferences
+from saadi.conditions import asked_blob
 from saadi.curation import mask_shares
 from saadi.errors import BadInputError, TooFewError
 from saadi.pairing import Settled, settle
@@ -33,7 +34,7 @@ class Picture:
     sample_id: int | None
     """None = a real image."""
     dice: float | None
-    """By the selector; None = a real image, which is not scored."""
+    """By the selector (in classification its probability of the asked class); None = a real image, which is not scored."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def rows(settled: Settled) -> list[Row]:
         found += [_decided(item, blob, settled) for item in merged.decisions]
         left = preferences.left_out(settled.groups[blob], settled.votes.get(blob, []), merged)
         found += [_left_out(item, blob, group, settled) for item in left]
-    by_blob = {(blob, item.blob): item for blob, group in settled.groups.items() for item in group}
+    by_blob = {(asked_blob(name), item.blob): item for name, group in settled.groups.items() for item in group}
     found += [_real(pair, by_blob[pair.label_map_blob, pair.rejected_blob]) for pair in settled.pairs if pair.source == "real"]
     order: dict[str | None, int] = {name: index for index, name in enumerate((*DECIDERS, *REASONS))}
     return sorted(found, key=lambda row: (order[row.decider or row.reason], row.weight, row.label_map_blob))
@@ -119,7 +120,7 @@ def page(store: Store, project: Project, *, who: str = "all", first: int = 0, co
         "num_singles": len(settled.singles),
         "total": len(chosen),
         "first": first,
-        "rows": _with_classes(store, shown),
+        "rows": _with_classes(store, project, shown),
     }
 
 
@@ -138,9 +139,10 @@ def single_rows(store: Store, project: Project, singles: Sequence[Single]) -> li
     return found
 
 
-def _with_classes(store: Store, chosen: Sequence[Row | SingleRow]) -> list[dict[str, Any]]:
+def _with_classes(store: Store, project: Project, chosen: Sequence[Row | SingleRow]) -> list[dict[str, Any]]:
     shares = mask_shares(store, [row.label_map_blob for row in chosen])
-    classes = {blob: [index for index in np.flatnonzero(found).tolist() if index] for blob, found in shares.items()}
+    first = 0 if project.task == "classification" else 1  # without the background
+    classes = {blob: [index for index in np.flatnonzero(found).tolist() if index >= first] for blob, found in shares.items()}
     return [asdict(row) | {"classes": classes[row.label_map_blob]} for row in chosen]
 
 
@@ -148,9 +150,9 @@ def _picture(candidate: Candidate) -> Picture:
     return Picture(candidate.blob, candidate.sample_id, candidate.score)
 
 
-def _decided(item: Decision, blob: str, settled: Settled) -> Row:
+def _decided(item: Decision, condition: str, settled: Settled) -> Row:
     return Row(
-        label_map_blob=blob,
+        label_map_blob=asked_blob(condition),
         first=_picture(item.chosen),
         second=_picture(item.rejected),
         decider="ruling" if item.is_ruled else item.source,
@@ -177,7 +179,7 @@ def _real(pair: Pair, worst: Candidate) -> Row:
                pair.margin, None, None, None)  # fmt: skip
 
 
-def _left_out(item: LeftOut, blob: str, group: dict[int, Candidate], settled: Settled) -> Row:
+def _left_out(item: LeftOut, condition: str, group: dict[int, Candidate], settled: Settled) -> Row:
     first, second = group[item.first_id], group[item.second_id]
-    return Row(blob, _picture(first), _picture(second), None, item.reason, 0, 0, 0.0, 0.0, separating_class(first, second),
-               **_doubt(doubt(first, second, settled.trust), settled))  # fmt: skip
+    return Row(asked_blob(condition), _picture(first), _picture(second), None, item.reason, 0, 0, 0.0, 0.0,
+               separating_class(first, second), **_doubt(doubt(first, second, settled.trust), settled))  # fmt: skip

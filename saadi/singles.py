@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from saadi.conditions import asked_blob
 from saadi.preferences import as_they_count
 from saadi.records import Single, Thumb, Vote
 from saadi.store import Store
@@ -76,7 +77,7 @@ def settle_singles(
     liked, real training images stand for liked ones, as many as are missing and as there are.
 
     Args:
-        reals: Label map blob -> blob of the real training image it belongs to.
+        reals: Condition (`saadi.conditions`) -> blob of the real training image it belongs to.
     """
     held_ids, held_blobs = store.held_out_label_maps(project_id)
     found, disputed = verdicts(votes, store.thumbs(project_id), weights)
@@ -91,4 +92,4 @@ def settle_singles(
                                   verdict.weight))  # fmt: skip
     lacking = sum(1 if not single.is_liked else -1 for single in singles)
     stand_ins = sorted(reals.items())[: max(0, lacking)]  # by hash: as good as by lot, and the same again
-    return singles + [Single(label_map, blob, True, "real", 0, 1.0) for label_map, blob in stand_ins], num_disputed
+    return singles + [Single(asked_blob(name), blob, True, "real", 0, 1.0) for name, blob in stand_ins], num_disputed

@@ -29,7 +29,7 @@ class Question:
 
 
 def questions(metrics: Mapping[str, Any], class_names: Sequence[str], people: Mapping[str, Any] | None = None) -> list[Question]:
-    """Is it preferred, faithful to the masks, like real surgery, and more than a copy?
+    """Is it preferred, faithful to the masks (or classes), like real surgery, and more than a copy?
 
     Args:
         metrics: As stored with the adapter (`saadi.alignment.gate.metrics_of`, and `classes`).
@@ -55,7 +55,8 @@ def _preferred(metrics: Mapping[str, Any], people: Mapping[str, Any] | None) -> 
     if rate is None:
         return Question("preferred", title, "unknown", "The judge has not compared it.")
     low, high = metrics.get("win_rate_interval") or (rate, rate)
-    words = f"The judge prefers the new image in {_percent(rate)} of {metrics.get('num_masks', 'the')} masks"
+    cases = "test images" if _is_classification(metrics) else "masks"
+    words = f"The judge prefers the new image in {_percent(rate)} of {metrics.get('num_masks', 'the')} {cases}"
     words += f" ({_percent(low)} to {_percent(high)})." if low != high else "."
     is_better = low > MIN_WIN_RATE if low != high else rate > MIN_WIN_RATE
     if not is_better:
@@ -66,14 +67,16 @@ def _preferred(metrics: Mapping[str, Any], people: Mapping[str, Any] | None) -> 
 
 
 def _faithful(metrics: Mapping[str, Any], class_names: Sequence[str]) -> Question:
-    title = "Does it draw what the mask asks for?"
+    title, measure = "Does it draw what the mask asks for?", "overlap with the masks"
+    if _is_classification(metrics):
+        title, measure = "Does it show the class that was asked for?", "probability of the asked class"
     before, after = metrics.get("dice_before"), metrics.get("dice_after")
     if before is None or after is None:
-        return Question("faithful", title, "unknown", "Its overlap with the masks was not measured.")
+        return Question("faithful", title, "unknown", f"Its {measure} was not measured.")
     if _percent(before) == _percent(after):
-        words = f"Overlap with the masks stayed at {_percent(after)}."
+        words = f"{measure.capitalize()} stayed at {_percent(after)}."
     else:
-        words = f"Overlap with the masks {'rose' if after > before else 'fell'} from {_percent(before)} to {_percent(after)}."
+        words = f"{measure.capitalize()} {'rose' if after > before else 'fell'} from {_percent(before)} to {_percent(after)}."
     rows = [row for row in metrics.get("classes", []) if row["class"] < len(class_names)]
     worst = min(rows, key=lambda row: row["change"][0], default=None)
     fell = [class_names[row["class"]] for row in rows if row["change"][2] < 0]
@@ -121,6 +124,10 @@ def _own(metrics: Mapping[str, Any]) -> Question:
         words = f"The images came closer to single training images: {_percent(now / before)} of the old distance."
         return Question("own", title, "no", words)
     return Question("own", title, "yes", f"As far from the nearest training image as before ({_percent(now / before)}).")
+
+
+def _is_classification(metrics: Mapping[str, Any]) -> bool:
+    return metrics.get("task") == "classification"
 
 
 def _percent(value: float) -> str:

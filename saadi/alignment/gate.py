@@ -18,10 +18,11 @@ from saadi.alignment.limits import (
     MIN_WIN_RATE,
     covers_less,
 )
+from saadi.downstream.classifier import Classifier
 from saadi.downstream.models import DownstreamModel, Scorer
 from saadi.engines.base import Engine, Region, named_region
 from saadi.errors import BadInputError
-from saadi.records import Image, LabelMap
+from saadi.records import Image, LabelMap, Task
 
 Make = Callable[[], list[Image]]
 
@@ -94,6 +95,11 @@ class Gate:
         self._raw_appearance = quality.appearance(self.real)
         self._real_appearance = quality.standardised(self._raw_appearance, self._raw_appearance)
 
+    @property
+    def task(self) -> Task:
+        """What the judge tells: masks, or classes of whole images."""
+        return "classification" if isinstance(self.judge, Classifier) else "segmentation"
+
     def regions(self, engine: Engine) -> list[Region] | None:
         """What an engine makes anew under each label map; None = whole images.
 
@@ -134,16 +140,23 @@ class Gate:
         return tuple(one.mean for one in found), rows
 
 
-def compare(present: Reading, reference: Reading, *, winner_ratio: float) -> Verdict:
-    """Judge a checkpoint against its reference on the same label maps and seeds."""
+def compare(present: Reading, reference: Reading, *, winner_ratio: float, task: Task = "segmentation") -> Verdict:
+    """Judge a checkpoint against its reference on the same label maps and seeds.
+
+    Args:
+        task: Chooses the words of the reasons.
+    """
+    is_classification = task == "classification"
     gains = [after - before for after, before in zip(present.dice, reference.dice, strict=True)]
     wins = [1.0 if gain > 1e-6 else 0.0 if gain < -1e-6 else 0.5 for gain in gains]
     win_rate, win_low, win_high = quality.paired_interval(wins)
     gain = quality.paired_interval(gains)
     reasons: list[str] = []
     if win_rate <= MIN_WIN_RATE:
-        reasons.append(f"the judge prefers the new images in only {win_rate:.0%} of the masks")
-    if gain[0] < 0:
+        reasons.append(f"the judge prefers the new images in only {win_rate:.0%} of the {_cases(task)}")
+    if gain[0] < 0 and is_classification:
+        reasons.append(f"the probability of the asked class fell by {-gain[0]:.3f}")
+    elif gain[0] < 0:
         reasons.append(f"mask fidelity fell by {-gain[0]:.3f} Dice")
     for name, now, before, now_left_out, before_left_out in (
         ("features", present.feature_distance, reference.feature_distance, present.feature_left_out, reference.feature_left_out),
@@ -185,13 +198,23 @@ def moved_away(now: float, before: float, now_left_out: Sequence[float], before_
     return gap > DISTANCE_SLACK + 1.645 * error
 
 
-def metrics_of(present: Reading, reference: Reading, verdict: Verdict) -> dict[str, Any]:
-    """The numbers that a lead sees before accepting an adapter, JSON; 'accept' needs a win rate that chance does not explain."""
+def _cases(task: Task) -> str:
+    """What a new version is tested on, in words."""
+    return "test images" if task == "classification" else "masks"
+
+
+def metrics_of(present: Reading, reference: Reading, verdict: Verdict, *, task: Task = "segmentation") -> dict[str, Any]:
+    """The numbers that a lead sees before accepting an adapter, JSON; 'accept' needs a win rate that chance does not explain.
+
+    Args:
+        task: Told along with them in classification, where 'dice' stands for the probability of the asked class.
+    """
     low, high = verdict.win_rate_interval
     reasons = list(verdict.reasons)
     if verdict.passed and low <= MIN_WIN_RATE:
-        reasons.append(f"the gain may be chance: the judge prefers the new images in {low:.0%} to {high:.0%} of the masks")
-    return {
+        named = f"{low:.0%} to {high:.0%} of the {_cases(task)}"
+        reasons.append(f"the gain may be chance: the judge prefers the new images in {named}")
+    return ({"task": task} if task == "classification" else {}) | {
         "win_rate": round(verdict.win_rate, 4),
         "win_rate_interval": [round(value, 4) for value in verdict.win_rate_interval],
         "dice_before": round(float(np.mean(reference.dice)), 4),

@@ -13,6 +13,7 @@ import numpy as np
 
 from saadi import preferences
 from saadi.alignment import limits
+from saadi.conditions import asked_blob, condition_of
 from saadi.curation import mask_shares
 from saadi.errors import TooFewError
 from saadi.inpainting import is_part
@@ -94,6 +95,7 @@ def images_left_out(store: Store, project_id: int) -> dict[str, int]:
     engine = store.active_model(project_id, "engine")
     scored = {score.sample_id for score in store.score_rows(project_id) if score.kind == "selector"}
     held_ids, held_blobs = store.held_out_label_maps(project_id)
+    task = store.project(project_id).task
     found: Counter[str] = Counter()
     usable: Counter[str] = Counter()
     for sample in store.samples(project_id):
@@ -108,26 +110,28 @@ def images_left_out(store: Store, project_id: int) -> dict[str, int]:
         elif sample.id not in scored:
             found["unscored"] += 1
         else:
-            usable[sample.label_map_blob] += 1
+            usable[condition_of(task, sample.label_map_blob, sample.label_map_id)] += 1
     found["alone"] = sum(1 for count in usable.values() if count == 1)
     return dict(+found)
 
 
 def classes(store: Store, project: Project, settled: Settled) -> list[dict[str, Any]]:
-    """Per class: pairs and label maps that hold it; where it is thin, how many votes would help, or that images must be made."""
+    """Per class: pairs and label maps that hold it (in classification places of its pool); where it is thin, how many votes would
+    help, or that images must be made."""
     pace_s = seconds_per_vote([vote for group in settled.votes.values() for vote in group])
-    shares = mask_shares(store, [*settled.groups, *(pair.label_map_blob for pair in settled.pairs)])
+    blobs = [*map(asked_blob, settled.groups), *(pair.label_map_blob for pair in settled.pairs)]
+    shares = mask_shares(store, list(dict.fromkeys(blobs)))
     held = {blob: np.flatnonzero(found).tolist() for blob, found in shares.items()}
     pairs = Counter(index for pair in settled.pairs for index in held[pair.label_map_blob])
     masks: Counter[int] = Counter()
     room: Counter[int] = Counter()
-    for blob, candidates in settled.groups.items():
-        open_votes = _room(candidates, settled.votes.get(blob, []), settled.merged[blob])
-        for index in held[blob]:
+    for condition, candidates in settled.groups.items():
+        open_votes = _room(candidates, settled.votes.get(condition, []), settled.merged[condition])
+        for index in held[asked_blob(condition)]:
             masks[index] += 1
             room[index] += open_votes
     rows = []
-    for label in project.classes[1:]:
+    for label in project.classes if project.task == "classification" else project.classes[1:]:
         lacking = max(0, MIN_PAIRS_PER_CLASS - pairs[label.index])
         count = min(lacking, room[label.index])
         rows.append(
@@ -183,21 +187,24 @@ def votes(settled: Settled) -> dict[str, int]:
 
 def missing(store: Store, project: Project, settled: Settled) -> dict[str, str] | None:
     """Why an alignment cannot start: one sentence, and the tab where it is put right; None = it can."""
-    if project.task != "segmentation":
-        return {"text": "Alignment needs a segmentation project.", "tab": "data"}
+    is_classification = project.task == "classification"
+    more = "more images" if is_classification else "images for more masks"
     if store.active_model(project.id, "engine") is None:
         return {"text": "This project has no generator yet. Fit one to your images.", "tab": "generate"}
     if any(store.active_model(project.id, kind) is None for kind in ("selector", "judge")):
         return {"text": "This project has no selector and judge yet. Train the scorers.", "tab": "generate"}
     if not store.samples(project.id, limit=1):
-        return {"text": "There are no synthetic images yet. Generate some: two or more of each mask.", "tab": "generate"}
+        enough = "two or more in a set" if is_classification else "two or more of each mask"
+        return {"text": f"There are no synthetic images yet. Generate some: {enough}.", "tab": "generate"}
     if (num_pairs := len(settled.pairs)) < MIN_PAIRS_TO_ALIGN:
         lacking = MIN_PAIRS_TO_ALIGN - num_pairs
         return {
             "text": f"{num_pairs} usable pair{'' if num_pairs == 1 else 's'}, {MIN_PAIRS_TO_ALIGN} needed: {lacking} missing. "
-            "Vote on pairs that are too close to call, or generate images for more masks.",
+            f"Vote on pairs that are too close to call, or generate {more}.",
             "tab": "generate" if num_pairs == 0 else "vote",
         }
+    if is_classification:
+        return None  # a class is tested on fresh seeds
     # As `saadi.alignment.recipe.gate_label_maps` chooses them: those that nothing is learnt on, then mirrored ones.
     learnt = {pair.label_map_blob for pair in settled.pairs} | {single.label_map_blob for single in settled.singles}
     training = {record.blob for record in store.label_maps(project.id, splits=["train"])}

@@ -39,8 +39,8 @@ from saadi.engines.base import Region, TrainableEngine
 from saadi.engines.fitting import load_engine
 from saadi.errors import AlignmentStoppedError, CancelledError, TooFewError
 from saadi.jobs import JobContext, Outcome, Report
-from saadi.masks import fit_image_to, fit_to
-from saadi.records import Adapter, Image, LabelMap, PairSet, Project
+from saadi.masks import fit_image_to, fit_to, whole
+from saadi.records import Adapter, Image, LabelMap, PairSet, Project, Task
 from saadi.store import Store
 
 GATE_FIRST_SEED = 2**40
@@ -51,6 +51,8 @@ STRIP = 6
 """Images in the before/after strip."""
 LIVE = ("loss", "winner_error", "loser_error", "gradient_norm", "gradient_ratio")
 """Of the trainer's numbers, those that become curves."""
+MIN_HELD = 8
+"""Held-out real images below which training images take their place."""
 MAX_REAL = 200
 """Real images used for distances."""
 MAX_ANCHORS = 128
@@ -234,12 +236,12 @@ def _check(
     )
     held = trainer.measure_held_out()
     present = gate.read(after)
-    verdict = compare(present, reference, winner_ratio=held["winner_ratio"])
+    verdict = compare(present, reference, winner_ratio=held["winner_ratio"], task=gate.task)
     row = {
         "step": trainer.step,
         "train_accuracy": round(train_accuracy, 4),
         "held_accuracy": round(held["held_accuracy"], 4),
-        **metrics_of(present, reference, verdict),
+        **metrics_of(present, reference, verdict, task=gate.task),
     }
     report(
         trainer.step,
@@ -324,6 +326,7 @@ def _best_from(
 
 def training_pairs(store: Store, pair_set: PairSet, *, side: int) -> list[TrainingPair]:
     """Pairs with their pixels, from the blob store, scaled to the engine's side; a blob that several pairs share is held once."""
+    groups = pair_groups(pair_set, store.project(pair_set.project_id).task)
 
     @cache
     def image(blob: str) -> Image:
@@ -340,21 +343,39 @@ def training_pairs(store: Store, pair_set: PairSet, *, side: int) -> list[Traini
             rejected=image(pair.rejected_blob),
             weight=pair.weight,
             is_real=pair.source == "real",
-            group=pair.label_map_blob,
+            group=group,
         )
-        for pair in pair_set.pairs
+        for pair, group in zip(pair_set.pairs, groups, strict=True)
     ]
+
+
+def pair_groups(pair_set: PairSet, task: Task) -> list[str]:
+    """What falls on one side of the held-out split, per pair: the pairs of a label map; in classification, where all pairs of a
+    class have the same one, those that share an image."""
+    if task == "segmentation":
+        return [pair.label_map_blob for pair in pair_set.pairs]
+    leader: dict[str, str] = {}
+
+    def find(blob: str) -> str:
+        while (above := leader.setdefault(blob, blob)) != blob:
+            blob = above
+        return blob
+
+    for pair in pair_set.pairs:
+        leader[find(pair.chosen_blob)] = find(pair.rejected_blob)
+    return [find(pair.chosen_blob) for pair in pair_set.pairs]
 
 
 def training_singles(store: Store, pair_set: PairSet, *, side: int) -> list[TrainingSingle]:
     """Single images with their pixels, scaled to the engine's side."""
+    task = store.project(pair_set.project_id).task
     return [
         TrainingSingle(
             label_map=fit_to(store.blobs.label_map(single.label_map_blob), size=(side, side)),
             image=fit_image_to(store.blobs.image(single.blob), side=side),
             is_liked=single.is_liked,
             weight=single.weight,
-            group=single.label_map_blob,
+            group=single.blob if task == "classification" else single.label_map_blob,
         )
         for single in pair_set.singles
     ]
@@ -384,6 +405,27 @@ def gate_label_maps(store: Store, project: Project, *, count: int, exclude: set[
     return chosen
 
 
+def gate_classes(store: Store, project: Project, *, count: int) -> list[int]:
+    """The classes on which a new version of a classification project is tested, on seeds of their own.
+
+    Each class that real images show comes twice, then as often as the held-out real images (the training images, where there are
+    few) show it, so that both sets are mixed alike when their distance is measured.
+
+    Raises:
+        TooFewError: No training image has a class.
+    """
+    shown = store.count_classes(project.id, splits=["train"])
+    if not shown:
+        raise TooFewError("no training image has a class to check the new model on; import images with their classes")
+    held = store.count_classes(project.id, splits=["val"])
+    like = held if sum(held.values()) >= MIN_HELD else shown
+    shares = {project.class_names.index(name): like.get(name, 0) for name in shown if name in project.class_names}
+    chosen = sorted(shares) * 2
+    while len(chosen) < count:  # the highest averages, as seats are dealt out
+        chosen.append(max(shares, key=lambda index: (shares[index] / (chosen.count(index) + 1), -index)))
+    return chosen[: max(count, len(shares))]
+
+
 def _turned(pixels: np.ndarray, is_mirrored: bool) -> np.ndarray:
     return np.ascontiguousarray(pixels[:, ::-1]) if is_mirrored else pixels
 
@@ -408,7 +450,10 @@ def build_gate(store: Store, project: Project, *, count: int, exclude: set[str],
     side = project.resolution  # real images are compared at the size at which images are made
     training = real_pairs(store, project, "train", limit=MAX_REAL, side=side)[0]
     real = real_pairs(store, project, "val", limit=MAX_REAL, side=side)[0]
-    scaled = {"training": training, "real": real if len(real) >= 8 else training}
+    scaled = {"training": training, "real": real if len(real) >= MIN_HELD else training}
+    if project.task == "classification":
+        label_maps = [whole(index, side=side) for index in gate_classes(store, project, count=count)]
+        return Gate(label_maps=label_maps, selector=scorers[0], judge=scorers[1], num_classes=len(project.classes), **scaled)
     chosen = gate_label_maps(store, project, count=count, exclude=exclude)
     return Gate(
         label_maps=[_turned(store.blobs.label_map(blob), mirrored) for blob, mirrored in chosen],
@@ -485,7 +530,7 @@ def run_job(context: JobContext) -> Outcome:
     )
     old = [store.blobs.put_image(image) for image in found.before[:TRIAL_PAIRS]]
     new = [store.blobs.put_image(image) for image in after[:TRIAL_PAIRS]]
-    metrics = metrics_of(found.reading, found.reference, found.verdict) | {
+    metrics = metrics_of(found.reading, found.reference, found.verdict, task=project.task) | {
         "step": found.step,
         "strength": found.scale,
         "classes": class_changes(found.reading, found.reference),
@@ -524,5 +569,6 @@ def run_job(context: JobContext) -> Outcome:
         }
 
     return Outcome(
-        f"a new version waits for acceptance: the judge prefers it in {found.verdict.win_rate:.0%} of the masks", publish
-    )
+        f"a new version waits for acceptance: the judge prefers it in {found.verdict.win_rate:.0%} of the "
+        f"{'test images' if project.task == 'classification' else 'masks'}", publish
+    )  # fmt: skip

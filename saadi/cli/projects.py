@@ -40,7 +40,8 @@ def demo(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 @project_app.command("create")
 def create(name: ProjectArgument,
-           classes: Annotated[str, typer.Option(help="Names from index 0: background,polyp")],
+           classes: Annotated[str, typer.Option(help="Names from index 0: background,polyp; in classification of whole images "
+                                                     "dissection,clipping")],
            task: Annotated[str, typer.Option(help="segmentation or classification")] = "segmentation",
            resolution: Annotated[int, typer.Option(help="Side in pixels of generated images, a multiple of 32.")] = 128,
            colors: Annotated[str | None, typer.Option(help="#rrggbb per class; default: chosen for you.")] = None,
@@ -51,7 +52,7 @@ def create(name: ProjectArgument,
     if resolution % 32:
         nearest = max(32, round(resolution / 32) * 32)
         raise BadInputError(f"--resolution must be a multiple of 32, got {resolution}; take {nearest}")
-    labels = _classes(_parts(classes), _parts(colors) if colors else None)
+    labels = _classes(_parts(classes), _parts(colors) if colors else None, has_background=task == "segmentation")
     with Store.open(home_of(home)) as store:
         made = store.create_project(name, task=cast(Task, task), classes=labels, resolution=resolution, actor=config.user_name())
         summary = _summary(store, made)
@@ -78,7 +79,7 @@ def import_images(name: ProjectArgument,
                   label_column: Annotated[str | None, typer.Option(help="CSV column: class of the image.")] = None,
                   limit: Annotated[int | None, typer.Option(min=1, help="Take only so many images.")] = None,
                   home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Import a folder of images and masks, split by patient."""
+    """Import a folder of images and masks, split by patient; in classification images in a folder per class, or with a CSV."""
     from saadi.datasets import folder
 
     with Store.open(home_of(home)) as store, Bar("import") as bar:
@@ -117,10 +118,11 @@ def _parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",")]
 
 
-def _classes(names: list[str], colors: list[str] | None) -> list[LabelClass]:
+def _classes(names: list[str], colors: list[str] | None, *, has_background: bool) -> list[LabelClass]:
     if any(not name for name in names) or len(set(names)) != len(names):
         raise BadInputError(f"--classes needs different names, from index 0, comma-separated; got {','.join(names)!r}")
-    chosen = colors if colors is not None else [_color(index) for index in range(len(names))]
+    first = 0 if has_background else 1
+    chosen = colors if colors is not None else [_color(first + index) for index in range(len(names))]
     if len(chosen) != len(names) or any(not _is_color(color) for color in chosen):
         raise BadInputError(f"--colors needs {len(names)} colours like #e05263, comma-separated; got {','.join(chosen)!r}")
     return [LabelClass(index, name, color.lower()) for index, (name, color) in enumerate(zip(names, chosen, strict=True))]

@@ -66,17 +66,37 @@ def train_scorer(name: ProjectArgument, steps: int | None = None, batch_size: in
 
 
 def generate(name: ProjectArgument,
-             count: Annotated[int | None, typer.Option(help="Number of label maps, drawn from the training split.")] = None,
-             candidates: Annotated[int | None, typer.Option(help="Images per label map.")] = None, seed: int | None = None,
+             count: Annotated[int | None, typer.Option(help="Number of label maps, drawn from the training split; in "
+                                                            "classification of sets, dealt out evenly to the classes.")] = None,
+             candidates: Annotated[int | None, typer.Option(help="Images per label map or set.")] = None, seed: int | None = None,
+             classes: Annotated[str | None, typer.Option(help="Classification: names with commas; default: all that training "
+                                                              "images show.")] = None,
              steps: Annotated[int | None, typer.Option(help="Sampling steps; default: stored with the weights.")] = None,
              guidance: Annotated[float | None, typer.Option(help="Guidance scale; 1 = off.")] = None,
              adapter: Annotated[str | None, typer.Option(help="accepted, none, or the number of an adapter.")] = None,
              detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Generate candidates for label maps of the project, and score them where there are scorers."""
+    """Generate candidates for label maps (or classes) of the project, and score them where there are scorers."""
     settings = {key: value for key, value in (("num_inference_steps", steps), ("guidance_scale", guidance)) if value is not None}
     wanted = int(adapter) if adapter is not None and adapter.isdecimal() else adapter
-    build = _order(orders.GenerateOrder, count=count, candidates=candidates, seed=seed, settings=settings or None, adapter=wanted)
+
+    def build(store: Store, project: Project) -> orders.Order:
+        indices = _class_indices(project, classes) if classes is not None else None
+        return _order(orders.GenerateOrder, count=count, candidates=candidates, seed=seed, settings=settings or None,
+                      adapter=wanted, classes=indices)(store, project)
+
     run_order(home_of(home), name, build, detach=detach, as_json=as_json)
+
+
+def _class_indices(project: Project, names: str) -> tuple[int, ...]:
+    """Raises: BadInputError: The project has no such class."""
+    known = {label.name.casefold(): label.index for label in project.classes}
+    wanted = [part.strip() for part in names.split(",") if part.strip()]
+    if unknown := [part for part in wanted if part.casefold() not in known]:
+        there = ", ".join(project.class_names)
+        raise BadInputError(f"there is no class {unknown[0][:30]!r} in {project.name}; classes are {there}")
+    if not wanted:
+        raise BadInputError(f"--classes names classes with commas, for example {','.join(project.class_names[:2])}; got nothing")
+    return tuple(dict.fromkeys(known[part.casefold()] for part in wanted))
 
 
 def score(name: ProjectArgument, detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
@@ -136,8 +156,8 @@ def align(name: ProjectArgument, steps: int | None = None, batch_size: int | Non
           checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Less memory, about a third more time.")] = False,
           rounds: Annotated[int | None, typer.Option(help="Generate, score, pair, align and accept so many times; a round starts "
                                                           "only if the last one won.", min=1, max=10)] = None,
-          masks: Annotated[int, typer.Option(help="Masks of each round's pool.", min=1)] = 64,
-          candidates: Annotated[int, typer.Option(help="Images per mask of each round's pool.", min=2)] = 4,
+          masks: Annotated[int, typer.Option(help="Masks (or sets of a class) of each round's pool.", min=1)] = 64,
+          candidates: Annotated[int, typer.Option(help="Images per mask or set of each round's pool.", min=2)] = 4,
           detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Learn from pairs, as an adapter, which images are preferred; the adapter is a candidate until accepted."""
     def build(store: Store, project: Project) -> orders.Order:
@@ -236,7 +256,9 @@ def _own_adapter(store: Store, project: Project, adapter_id: int) -> Adapter:
 
 
 def curate(name: ProjectArgument,
-           accept_above: Annotated[float, typer.Option(min=0.0, max=1.0, metavar="DICE", help="Lowest Dice that both give.")],
+           accept_above: Annotated[float, typer.Option(min=0.0, max=1.0, metavar="SCORE",
+                                                       help="Lowest score that both give: Dice, in classification the "
+                                                            "probability of the asked class.")],
            home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Accept the pending images that selector and judge both find at least this good."""
     with Store.open(home_of(home)) as store:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -118,6 +118,7 @@ def run_job(context: JobContext) -> Outcome:
         group_pattern=order["group_pattern"],
         group_column=order["group_column"],
         split_column=order["split_column"],
+        label_column=order.get("label_column"),
         report=context.report,
     )
     values = {int(value): index for value, index in order["values"].items()}
@@ -307,18 +308,29 @@ def _sides(ready: Sequence[tuple[FolderPair, _Stored]], given: Mapping[str, Spli
 def _add_rows(store: Store, project: Project, ready: Sequence[tuple[FolderPair, _Stored]], sides: Mapping[str, Split],
               labels: Mapping[str, str], actor: str) -> list[RealImage]:
     added: list[RealImage] = []
+    shown = {label for label in map(_label_in(project, labels), (pair for pair, _ in ready)) if label is not None}
+    class_maps = {label: store.class_map(project, label) for label in sorted(shown)}
     for start in range(0, len(ready), ROWS_PER_WRITE):
         with store.write() as db:
             before = len(added)
             for pair, stored in ready[start:start + ROWS_PER_WRITE]:
-                label = labels[normal(pair.label)] if project.task == "classification" and pair.label is not None else None
+                label = _label_in(project, labels)(pair)
+                label_map_blob = stored.label_map_blob if label is None else class_maps[label]
                 image = store.add_image(project.id, blob=stored.blob, size=pair.size, group_id=stored.group,
                                         split=sides[stored.group], label=label, source_name=_text(pair.name),
-                                        label_map_blob=stored.label_map_blob, actor=actor)
+                                        label_map_blob=label_map_blob, actor=actor)
                 added += [image] if image is not None else []
             audit.append(db, actor=actor, action="images.import", subject=f"project:{project.id}",
                          details={"num_added": len(added) - before})
     return added
+
+
+def _label_in(project: Project, labels: Mapping[str, str]) -> Callable[[FolderPair], str | None]:
+    """How a pair's class is called in a project; None where that has none."""
+    def label(pair: FolderPair) -> str | None:
+        return labels[normal(pair.label)] if project.task == "classification" and pair.label is not None else None
+
+    return label
 
 
 def _text(name: str) -> str:

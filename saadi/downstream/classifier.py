@@ -21,7 +21,7 @@ from saadi import devices
 from saadi.downstream.metrics import Fidelity
 from saadi.downstream.segmenter import BATCH, SIZE_PX, Prediction
 from saadi.engines import weights
-from saadi.errors import BadInputError
+from saadi.masks import class_of as class_of
 from saadi.masks import fit_image_to
 from saadi.records import Image, LabelMap
 
@@ -33,18 +33,6 @@ def default_architecture(kind: Literal["selector", "judge"], *, num_classes: int
     if kind == "selector":
         return {"model": "resnet", "num_classes": num_classes, "size_px": SIZE_PX, "widths": [32, 64, 128, 256]}
     return {"model": "densenet", "num_classes": num_classes, "size_px": SIZE_PX, "growth_rate": 16, "blocks": [2, 4, 4, 3]}
-
-
-def class_of(label_map: LabelMap) -> int:
-    """The class that a label map asks of the whole image.
-
-    Raises:
-        BadInputError: It holds several classes.
-    """
-    if label_map.min() != label_map.max():
-        found = np.unique(label_map).tolist()
-        raise BadInputError(f"one class for the whole image is expected, this label map holds {found}; choose one of them")
-    return int(label_map.flat[0])
 
 
 def build(architecture: dict[str, Any]) -> nn.Module:
@@ -93,18 +81,11 @@ class Classifier:
 
     def predict(self, images: Sequence[Image]) -> list[Prediction]:
         """The likeliest class of each image, as a label map of its size."""
-        return [
-            Prediction(np.full(image.shape[:2], row.argmax(), np.uint8), float(row.max()))
-            for image, row in zip(images, self.probabilities(images), strict=True)
-        ]
+        return predictions_of(images, self.probabilities(images))
 
     def fidelity(self, images: Sequence[Image], asked: Sequence[LabelMap]) -> list[Fidelity]:
         """The probability of the asked class."""
-        found = []
-        for label_map, row in zip(asked, self.probabilities(images), strict=True):
-            index = class_of(label_map)
-            found.append(Fidelity(float(row[index]), {index: float(row[index])}))
-        return found
+        return fidelities_of(self.probabilities(images), asked)
 
     @torch.no_grad()
     def features(self, images: Sequence[Image]) -> NDArray[np.float32]:
@@ -119,6 +100,28 @@ class Classifier:
         stacked = torch.from_numpy(np.stack([fit_image_to(image, side=side) for image in images]))
         pixels = stacked.permute(0, 3, 1, 2).to(self.device).float() / 127.5 - 1
         return pixels.contiguous(memory_format=torch.channels_last)
+
+
+def predictions_of(images: Sequence[Image], probabilities: NDArray[np.float64]) -> list[Prediction]:
+    """The likeliest class of each image, as a label map of its size.
+
+    Args:
+        probabilities: (N, num_classes).
+    """
+    return [
+        Prediction(np.full(image.shape[:2], row.argmax(), np.uint8), float(row.max()))
+        for image, row in zip(images, probabilities, strict=True)
+    ]
+
+
+def fidelities_of(probabilities: NDArray[np.float64], asked: Sequence[LabelMap]) -> list[Fidelity]:
+    """The probability of the asked class of each image.
+
+    Args:
+        probabilities: (N, num_classes).
+    """
+    indices = [class_of(label_map) for label_map in asked]
+    return [Fidelity(float(row[index]), {index: float(row[index])}) for row, index in zip(probabilities, indices, strict=True)]
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +54,15 @@ def agreement(predicted: LabelMap, asked: LabelMap, *, num_classes: int) -> dict
         )
         for index in range(num_classes)
         if wanted[index] + found[index] > 0
+    }
+
+
+def f1_per_class(predicted: Sequence[int], actual: Sequence[int]) -> dict[int, float]:
+    """F1 of each class that occurs among the actual ones: what an image shows or does not show as a whole."""
+    said, is_it = np.asarray(predicted), np.asarray(actual)
+    return {
+        int(index): float(2 * ((said == index) & (is_it == index)).sum() / ((said == index).sum() + (is_it == index).sum()))
+        for index in np.unique(is_it)
     }
 
 

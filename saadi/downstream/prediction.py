@@ -1,11 +1,11 @@
-"""What the project's segmenter sees in one real image, for the layer beside a person's mask."""
+"""What the project's segmenter or classifier sees in one real image, for the layer beside a person's mask."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from saadi import devices
-from saadi.downstream.folds import CrossFitted
+from saadi.downstream.folds import selector_from_file
 from saadi.jobs import JobContext, Outcome
 from saadi.store import Store
 
@@ -17,7 +17,7 @@ def run_job(context: JobContext) -> Outcome:
     store, order = context.store, context.params
     model = store.model(order["model_id"])
     image = store.image(order["image_id"])
-    selector = CrossFitted.from_file(model.architecture, store.files.path(model.file))
+    selector = selector_from_file(model.architecture, store.files.path(model.file))
     [found] = selector.predict([store.blobs.image(image.blob)], [image.group_id])
     blob = store.blobs.put_label_map(found.label_map)
     context.report(1, 1, "the segmenter has looked", images={"prediction": blob})

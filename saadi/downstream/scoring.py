@@ -1,41 +1,52 @@
-"""Let selector and judge look at synthetic images: do they see the label map that was asked for?"""
+"""Let selector and judge look at synthetic images: do they see the label map, or the class, that was asked for?"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from saadi import devices
 from saadi.curation import describe_project, selector_space
-from saadi.downstream.folds import CrossFitted
+from saadi.downstream import models
+from saadi.downstream.classifier import Classifier
+from saadi.downstream.folds import CrossFitted, CrossFittedClassifiers, selector_from_file
 from saadi.downstream.metrics import agreement, mean_over_asked
-from saadi.downstream.segmenter import Prediction, Segmenter
+from saadi.downstream.models import DownstreamModel
+from saadi.downstream.segmenter import Prediction
 from saadi.errors import TooFewError
 from saadi.jobs import JobContext, Outcome, Report
-from saadi.masks import fit_to
+from saadi.masks import class_of, fit_to, whole
 from saadi.records import LabelMap, Model, ModelKind, Project, Sample, Score
 from saadi.store import Store
 
 CHUNK = 16
 KINDS: tuple[ModelKind, ModelKind] = ("selector", "judge")
+Looking = DownstreamModel | CrossFitted | CrossFittedClassifiers
 
 
-def load_scorers(store: Store, project: Project) -> list[tuple[Model, Segmenter | CrossFitted]]:
+def load_scorers(store: Store, project: Project) -> list[tuple[Model, Looking]]:
     """The active selector, as cross-fitted as it was trained, and the judge; those that there are."""
     found = [store.active_model(project.id, kind) for kind in KINDS]
     return [(model, load_scorer(store, model)) for model in found if model is not None]
 
 
-def selector_and_judge(store: Store, project: Project) -> tuple[CrossFitted, Segmenter] | None:
+def selector_and_judge(
+    store: Store, project: Project
+) -> tuple[CrossFitted | CrossFittedClassifiers, DownstreamModel] | None:
     """What a gate is made of; None unless there are both."""
-    found = {model.kind: scorer for model, scorer in load_scorers(store, project)}
-    selector, judge = found.get("selector"), found.get("judge")
-    return (selector, judge) if isinstance(selector, CrossFitted) and isinstance(judge, Segmenter) else None
+    selector, judge = (store.active_model(project.id, kind) for kind in KINDS)
+    if selector is None or judge is None:
+        return None
+    return (selector_from_file(selector.architecture, store.files.path(selector.file)),
+            models.from_file(judge.architecture, store.files.path(judge.file)))  # fmt: skip
 
 
-def load_scorer(store: Store, model: Model) -> Segmenter | CrossFitted:
-    kind = CrossFitted if model.kind == "selector" else Segmenter
-    return kind.from_file(model.architecture, store.files.path(model.file))
+def load_scorer(store: Store, model: Model) -> Looking:
+    read = selector_from_file if model.kind == "selector" else models.from_file
+    return read(model.architecture, store.files.path(model.file))
 
 
 def score_of(
@@ -61,11 +72,35 @@ def score_of(
     )
 
 
+def class_score_of(
+    probabilities: NDArray[np.float64], asked: LabelMap, *, sample_id: int, model: Model, project: Project, prediction_blob: str
+) -> Score:
+    """One classifier's opinion: its probability of the asked class, and that of each class.
+
+    Args:
+        probabilities: (num_classes,).
+    """
+    wanted, likeliest = class_of(asked), int(probabilities.argmax())
+    return Score(
+        sample_id=sample_id,
+        model_id=model.id,
+        kind=model.kind,
+        dice=round(float(probabilities[wanted]), 4),
+        iou=float(wanted == likeliest),
+        confidence=round(float(probabilities[likeliest]), 4),
+        per_class={
+            name: {"probability": round(float(value), 4)}
+            for name, value in zip(project.class_names, probabilities, strict=True)
+        },
+        prediction_blob=prediction_blob,
+    )
+
+
 def score_samples(
     store: Store,
     project: Project,
     samples: Sequence[Sample],
-    scorers: Sequence[tuple[Model, Segmenter | CrossFitted]],
+    scorers: Sequence[tuple[Model, Looking]],
     report: Report,
     *,
     first_step: int = 0,
@@ -73,55 +108,66 @@ def score_samples(
 ) -> None:
     """Score samples and store the scores, chunk by chunk; a sample already scored by a model is skipped.
 
-    Where the selector is cross-fitted, the part of it that has not seen the patient of the label map looks.
+    Where the selector is cross-fitted, the part of it that has not seen the patient of the label map looks; all of them where
+    the label map is a class.
     """
     groups = store.sample_groups(project.id, [sample.id for sample in samples])
     total = total or len(samples) * len(scorers)
     step = first_step
-    for model, segmenter in scorers:
+    for model, scorer in scorers:
         unscored = {sample.id for sample in store.unscored_samples(project.id, model.id)}
         for first in range(0, len(samples), CHUNK):
             chunk = [sample for sample in samples[first : first + CHUNK] if sample.id in unscored]
-            predictions = _looked_at(store, model, segmenter, chunk, groups) if chunk else []
-            scores = [
-                score_of(
-                    prediction,
-                    store.blobs.label_map(sample.label_map_blob),
-                    sample_id=sample.id,
-                    model=model,
-                    project=project,
-                    prediction_blob=store.blobs.put_label_map(prediction.label_map),
-                )
-                for sample, prediction in zip(chunk, predictions, strict=True)
-            ]
-            store.add_scores(scores)
+            if chunk:
+                store.add_scores(_looked_at(store, project, model, scorer, chunk, groups))
             step += len(samples[first : first + CHUNK])
             report(step, total, f"the {model.kind} looks at the images")
 
 
 def _looked_at(
-    store: Store, model: Model, segmenter: Segmenter | CrossFitted, samples: Sequence[Sample], groups: Mapping[int, str]
-) -> list[Prediction]:
-    """A model's predictions; of the selector also what it makes of each image inside, for "the nearest in its eyes"."""
+    store: Store, project: Project, model: Model, scorer: Looking, samples: Sequence[Sample], groups: Mapping[int, str]
+) -> list[Score]:
+    """A model's scores; of the selector also what it makes of each image inside, for "the nearest in its eyes"."""
     images = [store.blobs.image(sample.blob) for sample in samples]
-    if not isinstance(segmenter, CrossFitted):
-        return segmenter.predict(images)
-    predictions, features = segmenter.predict_with_features(images, [groups.get(sample.id) for sample in samples])
-    store.put_descriptors(selector_space(model.id), dict(zip([sample.blob for sample in samples], features, strict=True)))
-    return predictions
+    places = [groups.get(sample.id) for sample in samples]
+    asked = [store.blobs.label_map(sample.label_map_blob) for sample in samples]
+    common: dict[str, Any] = {"model": model, "project": project}
+    features: NDArray[np.float32] | None = None
+    if isinstance(scorer, Classifier | CrossFittedClassifiers):
+        rows = scorer.probabilities(images) if isinstance(scorer, Classifier) else scorer.probabilities(images, places)
+        features = None if isinstance(scorer, Classifier) else scorer.features(images)
+        seen = {int(index): store.blobs.put_label_map(whole(int(index), side=project.resolution)) for index in rows.argmax(1)}
+        scores = [
+            class_score_of(row, wanted, sample_id=sample.id, prediction_blob=seen[int(row.argmax())], **common)
+            for sample, row, wanted in zip(samples, rows, asked, strict=True)
+        ]
+    else:
+        predictions: list[Prediction]
+        if isinstance(scorer, CrossFitted):
+            predictions, features = scorer.predict_with_features(images, places)
+        else:
+            predictions = scorer.predict(images)
+        scores = [
+            score_of(prediction, wanted, sample_id=sample.id, prediction_blob=store.blobs.put_label_map(prediction.label_map),
+                     **common)
+            for sample, prediction, wanted in zip(samples, predictions, asked, strict=True)
+        ]  # fmt: skip
+    if features is not None:
+        store.put_descriptors(selector_space(model.id), dict(zip([sample.blob for sample in samples], features, strict=True)))
+    return scores
 
 
 def look_at_project(
-    store: Store, project: Project, scorers: Sequence[tuple[Model, Segmenter | CrossFitted]], report: Report
+    store: Store, project: Project, scorers: Sequence[tuple[Model, Looking]], report: Report
 ) -> None:
     """Look once at every image: colours and layout; and, of real ones, what the selector makes of them, for comparison."""
     describe_project(store, project, report)
-    for model, segmenter in scorers:
+    for model, scorer in scorers:
         if model.kind == "selector":
             missing = store.undescribed(selector_space(model.id), [image.blob for image in store.images(project.id)])
             for first in range(0, len(missing), CHUNK):
                 chunk = missing[first : first + CHUNK]
-                features = segmenter.features([store.blobs.image(blob) for blob in chunk])
+                features = scorer.features([store.blobs.image(blob) for blob in chunk])
                 store.put_descriptors(selector_space(model.id), dict(zip(chunk, features, strict=True)))
                 report(min(first + CHUNK, len(missing)), len(missing), "the selector looks at the real images")
 

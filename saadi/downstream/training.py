@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from saadi import devices
 from saadi.datasets.real import real_groups, real_pairs
+from saadi.downstream import models
 from saadi.downstream.calibration import MAX_PIXELS, Calibration, Logits, Targets, calibrate
 from saadi.downstream.classifier import Classifier, class_of
-from saadi.downstream.folds import CrossFitted, assign_folds
-from saadi.downstream.metrics import agreement
-from saadi.downstream.segmenter import SIZE_PX, Prediction, Segmenter, default_architecture
+from saadi.downstream.folds import CrossFitted, CrossFittedClassifiers, assign_folds
+from saadi.downstream.metrics import agreement, f1_per_class
+from saadi.downstream.segmenter import SIZE_PX, Prediction, Segmenter
 from saadi.engines import checkpoints, weights
 from saadi.jobs import JobContext, Outcome, Report
 from saadi.records import IGNORE, Image, LabelMap, ModelKind, Project
@@ -268,16 +269,50 @@ def calibrated(segmenter: Segmenter, images: Sequence[Image], label_maps: Sequen
     return made
 
 
+def evaluate_classifier(
+    classifier: Classifier, images: Sequence[Image], label_maps: Sequence[LabelMap], project: Project
+) -> dict[str, Any]:
+    """Accuracy, F1 of each class that the images show, its mean (macro F1), and the confidence that nineteen of twenty reach."""
+    if not images:
+        return {"accuracy": None, "macro_f1": None, "f1_per_class": {}, "num_images": 0, "low_confidence": None}
+    rows = np.concatenate([classifier.probabilities([image]) for image in images])  # one by one: frames may be large
+    labels = [class_of(label_map) for label_map in label_maps]
+    found = f1_per_class(rows.argmax(1).tolist(), labels)
+    return {
+        "accuracy": round(float((rows.argmax(1) == np.array(labels)).mean()), 4),
+        "macro_f1": round(float(np.mean(list(found.values()))), 4),
+        "f1_per_class": {project.classes[index].name: round(value, 4) for index, value in found.items()},
+        "num_images": len(images),
+        "low_confidence": round(float(np.quantile(rows.max(1), 0.05)), 4),
+    }
+
+
+def calibrated_classifier(
+    classifier: Classifier, images: Sequence[Image], label_maps: Sequence[LabelMap]
+) -> Calibration | None:
+    """Set a classifier's temperature by images that it has not seen; None without any."""
+    made = None
+    if images:
+        logits = np.concatenate([classifier.logits([image]).numpy() for image in images])
+        made = calibrate(logits, np.array([class_of(label_map) for label_map in label_maps], np.int64))
+    classifier.temperature = made.temperature if made else 1.0
+    return made
+
+
 def mean_of(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Evaluations of several selectors on the same images, averaged: what one of them reaches."""
     def mean(values: Sequence[float | None]) -> float | None:
         known = [value for value in values if value is not None]
         return round(float(np.mean(known)), 4) if known else None
 
-    names = list(dict.fromkeys(name for part in parts for name in part["dice_per_class"]))
-    per_class = {name: mean([part["dice_per_class"].get(name) for part in parts]) for name in names}
-    averages = {key: mean([part[key] for part in parts]) for key in ("dice", "low_confidence")}
-    return parts[0] | averages | {"dice_per_class": per_class}
+    found = dict(parts[0])
+    for key, first in parts[0].items():
+        if isinstance(first, dict):
+            names = list(dict.fromkeys(name for part in parts for name in part[key]))
+            found[key] = {name: mean([part[key].get(name) for part in parts]) for name in names}
+        elif key != "num_images":
+            found[key] = mean([part[key] for part in parts])
+    return found
 
 
 def steps_of(kind: ModelKind, *, steps: int, folds: int) -> int:
@@ -295,18 +330,25 @@ def run_job(context: JobContext) -> Outcome:
     images, label_maps = real_pairs(store, project, "train", side=SIZE_PX)
     groups = real_groups(store, project, "train")
     held_images, held_maps = real_pairs(store, project, "val")
-    fold_of = assign_folds(groups, _held(label_maps, num_classes), num_folds=order.get("folds", 1))
+    is_classifier = project.task == "classification"
+    held = _held(label_maps, num_classes)
+    fold_of = assign_folds(groups, held, num_folds=order.get("folds", 1))
+    if is_classifier and _misses_a_class(groups, held, fold_of):
+        fold_of = dict.fromkeys(fold_of, 0)
     folds = max(fold_of.values()) + 1
     lengths = {kind: steps_of(kind, steps=order["steps"], folds=folds) for kind in ("selector", "judge")}
     total, done = folds * lengths["selector"] + lengths["judge"], 0
 
-    def trained(kind: ModelKind, fold: int | None, seed: int, name: str) -> tuple[Segmenter, Calibration | None, dict[str, Any]]:
+    def trained(
+        kind: ModelKind, fold: int | None, seed: int, name: str
+    ) -> tuple[Segmenter | Classifier, Calibration | None, dict[str, Any]]:
         nonlocal done
         chosen = [index for index, group in enumerate(groups) if fold is None or fold_of[group] != fold]
-        segmenter = train(
+        learn = train_classifier if is_classifier else train
+        model = learn(
             [images[index] for index in chosen],
             [label_maps[index] for index in chosen],
-            architecture=default_architecture(kind, num_classes=num_classes),  # type: ignore[arg-type]
+            architecture=models.default_architecture(project.task, kind, num_classes=num_classes),  # type: ignore[arg-type]
             config=ScorerConfig(num_steps=lengths[kind], batch_size=order["batch_size"], seed=seed),
             report=context.report,
             first_step=done,
@@ -315,15 +357,20 @@ def run_job(context: JobContext) -> Outcome:
             folder=context.dir / name.replace(" ", "-"),
         )
         done += lengths[kind]
-        made = calibrated(segmenter, held_images, held_maps)
-        return segmenter, made, evaluate(segmenter, held_images, held_maps, project)
+        if isinstance(model, Segmenter):
+            return model, calibrated(model, held_images, held_maps), evaluate(model, held_images, held_maps, project)
+        # An image is one number for its temperature, where it is 16,384 pixels for a segmenter's: the unseen fold helps.
+        unseen = [index for index, group in enumerate(groups) if fold is not None and fold_of[group] == fold]
+        made = calibrated_classifier(model, [*held_images, *(images[index] for index in unseen)],
+                                     [*held_maps, *(label_maps[index] for index in unseen)])  # fmt: skip
+        return model, made, evaluate_classifier(model, held_images, held_maps, project)
 
     seed = order["seed"] * 2
     if folds == 1:
         parts = [trained("selector", None, seed, "selector")]
     else:
         parts = [trained("selector", fold, seed + fold * FOLD_SEEDS, f"selector {fold + 1}") for fold in range(folds)]
-    selector = CrossFitted([part[0] for part in parts], fold_of if folds > 1 else {})
+    state = _state_of([part[0] for part in parts], fold_of if folds > 1 else {})
     judge, judged, judge_numbers = trained("judge", None, seed + 1, "judge")
     common = {"num_training_images": len(images), "steps": order["steps"]}
     made: list[tuple[ModelKind, dict[str, Any], str, dict[str, Any]]] = []
@@ -331,14 +378,14 @@ def run_job(context: JobContext) -> Outcome:
     if folds > 1:
         own = {"folds": folds, "temperatures": [part[0].temperature for part in parts], "fold_of": fold_of}
     sizes = [sum(fold_of[group] == fold for group in groups) for fold in range(folds)]
-    for kind, architecture, state, numbers in (
-        ("selector", own, selector.state(), {"val": mean_of([part[2] for part in parts]), "folds": sizes,
+    for kind, architecture, tensors, numbers in (
+        ("selector", own, state, {"val": mean_of([part[2] for part in parts]), "folds": sizes,
                                              "calibration": [_calibration(part[1]) for part in parts]}),
         ("judge", {"temperature": judge.temperature}, judge.network.state_dict(),
          {"val": judge_numbers, "calibration": [_calibration(judged)]}),
     ):  # fmt: skip
-        file = store.files.put(weights.to_bytes(state, dtype=torch.float16))
-        base = default_architecture(kind, num_classes=num_classes)  # type: ignore[arg-type]
+        file = store.files.put(weights.to_bytes(tensors, dtype=torch.float16))
+        base = models.default_architecture(project.task, kind, num_classes=num_classes)  # type: ignore[arg-type]
         made.append((kind, base | architecture, file, common | numbers))  # type: ignore[arg-type]
 
     def publish(store: Store) -> dict[str, Any]:
@@ -352,6 +399,21 @@ def run_job(context: JobContext) -> Outcome:
 
     what = "selector" if folds == 1 else f"{folds} selectors"
     return Outcome(f"{what} and judge trained on {len(images)} real images", publish)
+
+
+def _state_of(folds: Sequence[Segmenter | Classifier], fold_of: dict[str, int]) -> dict[str, Tensor]:
+    """All weights of the selectors, for one file."""
+    if segmenters := [one for one in folds if isinstance(one, Segmenter)]:
+        return CrossFitted(segmenters, fold_of).state()
+    return CrossFittedClassifiers([one for one in folds if isinstance(one, Classifier)], fold_of).state()
+
+
+def _misses_a_class(groups: Sequence[str], held: NDArray[np.bool_], fold_of: dict[str, int]) -> bool:
+    """Whether a selector would never see some class, because all patients who show it are in the fold that it must not see: its
+    word on that class would be worth nothing."""
+    folds = np.array([fold_of[group] for group in groups])
+    shown = held.any(0)
+    return any((shown & ~held[folds != fold].any(0)).any() for fold in np.unique(folds)) if len(set(folds)) > 1 else False
 
 
 def _held(label_maps: Sequence[LabelMap], num_classes: int) -> NDArray[np.bool_]:

@@ -10,6 +10,7 @@ from saadi.datasets import phantom
 from saadi.errors import NotFoundError, TooFewError
 from saadi.evidence.gains import Case, Example
 from saadi.masks import fit_image_to, fit_to
+from saadi.masks import whole as whole
 from saadi.records import LabelMap, Project, RealImage, Split, Task
 from saadi.store import Store
 
@@ -72,11 +73,6 @@ def _examples(store: Store, project: Project, split: Split, *, side: int) -> tup
         for image, found in labelled
         if found is not None
     )
-
-
-def whole(index: int, *, side: int) -> LabelMap:
-    """The label map that asks for one class of the whole image."""
-    return np.full((side, side), index, np.uint8)
 
 
 def rendered(*, side: int, num_train: int = 200, num_test: int = 200, seed: int = 0, task: Task = "segmentation") -> Case:

@@ -48,12 +48,12 @@ def measure_adapter(store: Store, project: Project, adapter: Adapter, *, num_mas
         1.0, regions=regions)  # fmt: skip
     after = engine.generate(wanted, seeds, adapter=store.files.path(adapter.file), adapter_scale=adapter.scale, regions=regions)
     reference, present = gate.read(before), gate.read(after)
-    verdict = compare(present, reference, winner_ratio=adapter.metrics.get("winner_ratio", 1.0))
+    verdict = compare(present, reference, winner_ratio=adapter.metrics.get("winner_ratio", 1.0), task=project.task)
     ceiling = real_ceiling(gate, project, store)
-    return metrics_of(present, reference, verdict) | {
+    return metrics_of(present, reference, verdict, task=project.task) | {
         "adapter": adapter.name,
         "real_images": ceiling,
-        "label_maps": "test split, mirrored when needed",
+        "label_maps": "classes of the test split" if project.task == "classification" else "test split, mirrored when needed",
     }
 
 

@@ -1,4 +1,5 @@
-"""Hugging Face imagefolder: <split>/images, <split>/masks and a metadata.jsonl per split.
+"""Hugging Face imagefolder: <split>/images, <split>/masks and a metadata.jsonl per split; in classification <split>/<class>, as
+torchvision's ImageFolder reads it, too.
 
 Rules of `datasets` 5.2 (folder_based_builder): metadata.jsonl lies in the folder of its split; `file_name` is relative to it;
 each column that ends in `_file_name` becomes an image column; all metadata files have the same columns of the same types, so no
@@ -8,6 +9,7 @@ value may be null in one split and text in another.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -33,8 +35,18 @@ def scheme(classes: Sequence[LabelClass], *, has_ignore: bool) -> LabelScheme:
 
 def paths(project: Project, item: Item) -> tuple[PurePosixPath, PurePosixPath | None]:
     """Where image and mask go."""
+    if item.label is not None:
+        return PurePosixPath(item.split, class_folders(project)[item.label], f"{item.name}.png"), None
     mask = PurePosixPath(item.split, "masks", f"{item.name}.png") if item.label_map_blob is not None else None
     return PurePosixPath(item.split, "images", f"{item.name}.png"), mask
+
+
+def class_folders(project: Project) -> dict[str, str]:
+    """Class name -> name of its folder: without characters that file systems refuse, with its number where two would be equal."""
+    plain = {name: re.sub(r"[^\w-]+", "-", name).strip("-") for name in project.class_names}
+    if "" in plain.values() or len({folder.casefold() for folder in plain.values()}) < len(plain):
+        return {name: f"{index:02d}-{folder}".rstrip("-") for index, (name, folder) in enumerate(plain.items())}
+    return plain
 
 
 def index_files(project: Project, rows: Sequence[Mapping[str, Any]], scheme: LabelScheme) -> dict[str, bytes]:
@@ -73,10 +85,10 @@ def check(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mapping[str,
 
 
 def _metadata(rows: Sequence[Mapping[str, Any]], *, has_labels: bool) -> bytes:
-    # A drawing has no label of its own; one empty text keeps the columns of all lines and splits alike.
+    # One empty text keeps the columns of all lines and splits alike.
     lines = []
     for row in rows:
-        entry = {"file_name": f"images/{row['name']}.png"}
+        entry = {"file_name": PurePosixPath(row["image"]).relative_to(row["split"]).as_posix()}
         entry |= {"mask_file_name": f"masks/{row['name']}.png"} if row["mask"] else {}
         entry |= {"label": row["label"] or ""} if has_labels else {}
         lines.append(dump(entry | {"kind": row["kind"], "synthetic": row["kind"] == "synthetic", "group": row["group"],

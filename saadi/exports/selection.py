@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from saadi.errors import TooFewError
 from saadi.inpainting import real_image_of
+from saadi.masks import class_of
 from saadi.records import LabelMapRecord, Project, RealImage, Sample, Score, Split
 from saadi.store import Store
 
@@ -85,7 +86,7 @@ def _add_real(store: Store, project: Project, images: list[RealImage], selection
         elif project.task == "classification" and image.label is None:
             selection.left_out["real, without label"] += 1
         else:
-            with_mask = record if project.task == "segmentation" else None
+            with_mask = record if project.task == "segmentation" else None  # a class is in `label`
             selection.items.append(Item(
                 name=f"real-{image.id:06d}", kind="real", split=image.split, group=names[image.group_id], blob=image.blob,
                 label_map_blob=with_mask.blob if with_mask else None, label=image.label,
@@ -114,16 +115,23 @@ def _add_synthetic(store: Store, project: Project, images: list[RealImage], acce
             selection.left_out["synthetic, copied label map of a validation or test patient"] += 1
         elif sample.blob in real_blobs:
             selection.left_out["synthetic, exact copy of a real image"] += 1
-        elif project.task == "classification" and (source is None or source.label is None):
-            selection.left_out["synthetic, without label"] += 1
+        elif project.task == "classification":
+            selection.items.append(_of_class(store, project, sample, record, scores.get(sample.id, [])))
         else:
             source = real or source
             selection.items.append(Item(
                 name=f"{kind}-{sample.id:06d}", kind=kind, split="train",
                 group=names[source.group_id] if source else f"drawing-{record.id:06d}", blob=sample.blob,
-                label_map_blob=sample.label_map_blob if project.task == "segmentation" else None,
-                label=source.label if source else None,
+                label_map_blob=sample.label_map_blob, label=None,
                 lineage=_sample_lineage(store, sample, record, scores.get(sample.id, []))))
+
+
+def _of_class(store: Store, project: Project, sample: Sample, record: LabelMapRecord, scores: list[Score]) -> Item:
+    """A synthetic image of a class: it comes from no patient's mask, so the class is its group."""
+    index = class_of(store.blobs.label_map(sample.label_map_blob))
+    return Item(name=f"synthetic-{sample.id:06d}", kind="synthetic", split="train", group=f"synthetic-class-{index:02d}",
+                blob=sample.blob, label_map_blob=None, label=project.class_names[index],
+                lineage=_sample_lineage(store, sample, record, scores) | {"asked_class": project.class_names[index]})
 
 
 def _label_map_lineage(record: LabelMapRecord | None) -> dict[str, Any] | None:
@@ -131,7 +139,7 @@ def _label_map_lineage(record: LabelMapRecord | None) -> dict[str, Any] | None:
 
 
 def _sample_lineage(store: Store, sample: Sample, record: LabelMapRecord, scores: list[Score]) -> dict[str, Any]:
-    model = store.model(sample.model_id)
+    model, project = store.model(sample.model_id), store.project(sample.project_id)
     adapter = store.adapter(sample.adapter_id) if sample.adapter_id is not None else None
     scorers = {score.model_id: store.model(score.model_id) for score in scores}
     return {
@@ -141,6 +149,12 @@ def _sample_lineage(store: Store, sample: Sample, record: LabelMapRecord, scores
         "seed": sample.seed, "engine": sample.engine, "settings": sample.settings,
         "model": {"id": model.id, "sha256": model.file},
         "adapter": {"id": adapter.id, "name": adapter.name, "sha256": adapter.file, "scale": adapter.scale} if adapter else None,
-        "scores": [{"kind": score.kind, "model_sha256": scorers[score.model_id].file, "dice": score.dice, "iou": score.iou,
-                    "confidence": score.confidence, "per_class": score.per_class} for score in scores],
+        "scores": [_told(score, project) | {"model_sha256": scorers[score.model_id].file} for score in scores],
     }
+
+
+def _told(score: Score, project: Project) -> dict[str, Any]:
+    common = {"kind": score.kind, "confidence": score.confidence, "per_class": score.per_class}
+    if project.task == "classification":
+        return common | {"probability": score.dice, "is_likeliest": bool(score.iou)}
+    return common | {"dice": score.dice, "iou": score.iou}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 from saadi.errors import BadInputError, ConflictError, NotFoundError
+from saadi.masks import whole
 from saadi.records import LabelClass, LabelMap, LabelMapRecord, Project, RealImage, Split, Task
 from saadi.store import audit
 from saadi.store.base import StoreBase
@@ -98,6 +100,30 @@ class LibraryStore(StoreBase):
         found = dict(self.db.execute(sql, [project_id]).fetchall())
         return {split: found.get(split, 0) for split in ("train", "val", "test")}
 
+    def count_classes(self, project_id: int, *, splits: Sequence[Split] | None = None) -> dict[str, int]:
+        """Class -> number of images in a classification project, most frequent first; `splits` None = all."""
+        found = Counter(image.label for image in self.images(project_id, splits=splits) if image.label is not None)
+        return dict(found.most_common())
+
+    def class_map(self, project: Project, label: str) -> str:
+        """The blob of the label map that asks for one class of the whole image; the same one each time."""
+        return self.blobs.put_label_map(whole(project.class_names.index(label), side=project.resolution))
+
+    def complete_class_maps(self, project_id: int, *, actor: str) -> int:
+        """Give each labelled image of a classification project the label map of its class, where it lacks one (imports of earlier
+        programs do); returns how many. Does nothing in a segmentation project."""
+        project = self.project(project_id)
+        if project.task != "classification":
+            return 0
+        known = set(project.class_names)
+        lacking = [image for image in self.images(project_id) if image.label_map_id is None and image.label in known]
+        blobs = {label: self.class_map(project, label) for label in dict.fromkeys(str(image.label) for image in lacking)}
+        with self.write():
+            for image in lacking:
+                self.add_label_map(project_id, blob=blobs[str(image.label)], name=image.source_name, author=actor,
+                                   request_id=f"import-{image.id}", origin="imported", image_id=image.id)
+        return len(lacking)
+
     def add_label_map(self, project_id: int, *, blob: str, name: str, author: str, request_id: str,
                       origin: Literal["imported", "drawn", "edited", "sampled"], image_id: int | None = None,
                       underlay_id: int | None = None) -> LabelMapRecord:
@@ -156,10 +182,12 @@ class LibraryStore(StoreBase):
 
     def held_out_label_maps(self, project_id: int) -> tuple[set[int], set[str]]:
         """What may never train: ids of the label maps of validation and test images, of drawings over them, and the blobs of all
-        their revisions."""
+        their revisions; in classification no blobs, since a class is nobody's."""
         ids = [row[0] for row in self.db.execute(
             "SELECT m.id FROM label_maps AS m JOIN images AS i ON i.id = coalesce(m.image_id, m.underlay_id) "
             "WHERE m.project_id = ? AND i.split IN ('val', 'test')", [project_id])]
+        if self.project(project_id).task == "classification":
+            return set(ids), set()
         blobs = self.db.execute("SELECT DISTINCT blob FROM label_map_revisions WHERE label_map_id IN "
                                 "(SELECT value FROM json_each(?))", [dump(ids)])
         return set(ids), {row[0] for row in blobs}
@@ -167,11 +195,14 @@ class LibraryStore(StoreBase):
     def sample_groups(self, project_id: int, sample_ids: Iterable[int] | None = None) -> dict[int, str]:
         """Sample id -> the patient whose pixels or mask it was made from: of the real picture of which a part was kept (also
         through other samples), else of the image that its label map belongs to, was drawn over, or has equal pixels with. Samples
-        of free drawings are left out, and of drawings that equal the masks of several patients.
+        of free drawings are left out, and of drawings that equal the masks of several patients. In classification none has one: a
+        class is nobody's.
 
         Args:
             sample_ids: These alone; None = all of the project.
         """
+        if self.project(project_id).task == "classification":
+            return {}
         values = {"p": project_id, "ids": None if sample_ids is None else dump(list(sample_ids))}
         found = dict(self.db.execute(
             "SELECT s.id, coalesce(own.group_id, same.group_id) AS found FROM samples AS s "

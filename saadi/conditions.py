@@ -1,0 +1,23 @@
+"""What images are compared under: the same label map; in classification the same class, and there a place of its pool.
+
+A class is one label map for all its images. Best against worst of them all would be one pair, so the candidates of a class are
+compared in the small groups in which they were made: K images for each place that an order gave to the class. The place is that
+of a real training image of the class, which can be the winner there.
+"""
+
+from __future__ import annotations
+
+from saadi.records import Task
+
+MARK = "#"
+"""Occurs in no hash."""
+
+
+def condition_of(task: Task, label_map_blob: str, label_map_id: int) -> str:
+    """The condition under which an image was made."""
+    return f"{label_map_blob}{MARK}{label_map_id}" if task == "classification" else label_map_blob
+
+
+def asked_blob(condition: str) -> str:
+    """The blob of the label map that a condition asks for."""
+    return condition.partition(MARK)[0]
