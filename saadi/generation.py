@@ -281,6 +281,9 @@ def run_job(context: JobContext) -> Outcome:
     def publish(store: Store) -> dict[str, Any]:
         return {"sample_ids": [sample.id for sample in samples]}
 
+    if project.task == "classification":
+        count = len({record.blob for record in records})
+        return Outcome(f"{len(samples)} images of {count} class{'' if count == 1 else 'es'}", publish)
     return Outcome(f"{len(samples)} images for {len(records)} label map{'' if len(records) == 1 else 's'}", publish)
 
 

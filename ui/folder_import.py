@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from saadi.datasets.folder_pairs import normal
 from saadi.decoding import value_name
 from saadi.errors import BadInputError
 from saadi.orders import ImportOrder
@@ -15,21 +16,31 @@ MAX_PROBLEMS_SHOWN = 20
 
 
 def preview(project: Project, body: ScanFolder) -> dict[str, Any]:
-    """Return number of pairs, groups, splits, the values in the masks with a proposed class each, notes and problems."""
+    """Return number of pairs, groups, splits, the values in the masks with a proposed class each, notes and problems.
+
+    In classification also the labels that were found, each with the class of the project that it names (None = no such class),
+    and no values: masks are left out there.
+    """
     from saadi.datasets import folder  # here, because the page comes up faster without it
 
     found = _scan(body)
+    classes = {normal(label.name): label.index for label in project.classes}
+    is_classification = project.task == "classification"
     proposed = folder.suggested_values(found, project.classes)
     values = [
         {"value": value, "name": value_name(value), "pixels": pixels, "masks": masks, "class": proposed.get(value, 0)}
         for value, (pixels, masks) in sorted(found.values.items())
+        if not is_classification
     ]
+    labels = [{"name": name, "images": count, "class": classes.get(normal(name))} for name, count in found.labels.items()]
     return {
         "num_pairs": len(found.pairs),
         "has_masks": found.has_masks,
         "num_groups": len(found.groups),
         "splits": found.splits,
         "values": values,
+        "labels": labels if is_classification else [],
+        "num_unlabelled": sum(pair.label is None for pair in found.pairs) if is_classification else 0,
         "notes": list(found.notes),
         "num_problems": len(found.problems),
         "problems": [str(problem) for problem in found.problems[:MAX_PROBLEMS_SHOWN]],
@@ -51,6 +62,7 @@ def wanted(body: ImportFolder) -> ImportOrder:
         group_pattern=body.group_pattern or None,
         group_column=body.group_column or None,
         split_column=body.split_column or None,
+        label_column=body.label_column or None,
         values=dict(body.values),
     )
 
@@ -65,6 +77,7 @@ def _scan(body: ScanFolder) -> Any:
         group_pattern=body.group_pattern or None,
         group_column=body.group_column or None,
         split_column=body.split_column or None,
+        label_column=body.label_column or None,
     )
 
 

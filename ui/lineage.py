@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from saadi.inpainting import real_image_of
+from saadi.masks import class_of
 from saadi.records import Adapter, Model, Sample
 from saadi.store import Store
 
@@ -59,6 +60,10 @@ def _badge_of_source(store: Store, sample: Sample) -> str:
 
 
 def _mask(store: Store, sample: Sample) -> dict[str, Any]:
+    project = store.project(sample.project_id)
+    if project.task == "classification":
+        index = class_of(store.label_map_pixels(sample.label_map_blob))
+        return {"kind": "class", "title": f"Class {project.class_names[index]}", "text": "of the whole image", "class": index}
     record = store.label_map(sample.label_map_id)
     revision = next(row for row in store.label_map_history(record.id) if row["rev"] == sample.label_map_rev)
     return {"kind": "mask", "title": f"Mask \u201c{record.name}\u201d, revision {sample.label_map_rev} of {record.rev}",

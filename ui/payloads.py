@@ -28,7 +28,7 @@ class NewProject(Body):
     name: str = Field(min_length=1, max_length=80, pattern=r"^[\w][\w .()-]*$")
     task: Task = "segmentation"
     classes: list[Annotated[str, Field(min_length=1, max_length=60)]] = Field(min_length=1, max_length=99)
-    """Names without the background, which is class 0 and added by the server."""
+    """In segmentation names without the background, which is class 0 and added by the server; in classification all of them."""
     resolution: Literal[64, 128, 192, 256, 512] = 256
 
 
@@ -42,6 +42,8 @@ class ScanFolder(Body):
     group_pattern: str | None = Field(default=None, max_length=200)
     group_column: str | None = Field(default=None, max_length=100)
     split_column: str | None = Field(default=None, max_length=100)
+    label_column: str | None = Field(default=None, max_length=100)
+    """Classification: the class of each image."""
 
 
 class ImportFolder(ScanFolder):

@@ -48,8 +48,22 @@ def what(store: Store, job: Job) -> str | None:
     part = "a part of one image, " if params.get("inpaint") else ""
     if series := params.get("series"):
         part = f"round {series['round']} of {series['of']}, "
-    named = f"{masks} mask{'' if masks == 1 else 's'} \u00d7 {candidates}"
+    named = f"{masks} {_asked(store, job)}{'' if masks == 1 else 's'} \u00d7 {candidates}"
+    if classes := params.get("classes"):
+        named += f" of {_names(store, job, classes)}"
     return f"{part}{named} \u00b7 {version} \u00b7 seed {params.get('seed', 0)}"
+
+
+def _asked(store: Store, job: Job) -> str:
+    """What images are made for: masks, or sets of a class."""
+    is_classification = job.project_id is not None and store.project(job.project_id).task == "classification"
+    return "set" if is_classification else "mask"
+
+
+def _names(store: Store, job: Job, classes: Sequence[int]) -> str:
+    names = store.project(job.project_id).class_names if job.project_id is not None else ()
+    listed = [names[index] for index in classes if index < len(names)]
+    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
 
 
 def turn(before: Sequence[Job], *, viewer: str | None) -> str:

@@ -14,7 +14,7 @@ from saadi.records import Adapter, AuditRow, Project, Trial
 from saadi.store import Store
 from ui.context import Context
 from ui.payloads import AnswerTrial, ContinueJob
-from ui.views import adapter_view, job_view
+from ui.views import adapter_view, asked_classes, job_view
 
 MAX_POINTS = 300
 """Of one curve sent to the page; a chart is 300 pixels wide."""
@@ -88,6 +88,7 @@ def build_router(context: Context) -> APIRouter:
             mine = store.trials(adapter.project_id, adapter_id=adapter_id, voter=context.actor)
             answered = {(item.old_blob, item.new_blob) for item in mine}
             pairs = trial.pairs_for(adapter, context.actor)
+            asked = asked_classes(store, adapter.project_id, [pair.label_map_blob for pair in pairs])
             return {
                 "total": len(pairs),
                 "pairs": [
@@ -96,6 +97,7 @@ def build_router(context: Context) -> APIRouter:
                         "left": pair.new_blob if pair.new_is_left else pair.old_blob,
                         "right": pair.old_blob if pair.new_is_left else pair.new_blob,
                         "label_map_blob": pair.label_map_blob,
+                        "class": asked.get(pair.label_map_blob),
                     }
                     for pair in pairs
                     if (pair.old_blob, pair.new_blob) not in answered

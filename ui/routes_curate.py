@@ -60,6 +60,7 @@ def build_router(context: Context) -> APIRouter:
             found = {name: _neighbour_view(store, project, sample, space) for name, space in spaces.items()}
             return {
                 "nearest": {name: view for name, view in found.items() if view},
+                # Of a classifier there is its F1 only, which is not what the bars show.
                 "average": (selector.metrics.get("val") or {}).get("dice_per_class", {}) if selector else {},
                 "marks": [
                     {"kind": mark.kind, "person": mark.person, "is_mine": mark.person == context.actor, "note": mark.note}
@@ -85,7 +86,10 @@ def _neighbour_view(store: Store, project: Project, sample: Sample, space: str) 
     image = found.image
     own_map = store.image(image.id).label_map_id
     label_map = store.label_map(own_map).blob if own_map else None
-    has_its_mask = label_map == sample.label_map_blob or (own_map is not None and own_map == sample.label_map_id)
+    # That both have the same class explains no likeness.
+    has_its_mask = project.task == "segmentation" and (
+        label_map == sample.label_map_blob or (own_map is not None and own_map == sample.label_map_id)
+    )
     return {
         "blob": image.blob,
         "label_map_blob": label_map,

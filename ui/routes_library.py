@@ -43,10 +43,15 @@ def build_router(context: Context) -> APIRouter:
 
     @router.post("/projects")
     def create_project(body: NewProject) -> dict[str, Any]:
-        names = ["background", *body.classes]
+        is_classification = body.task == "classification"
+        names = [*([] if is_classification else ["background"]), *body.classes]
         if len(set(names)) != len(names):
-            raise BadInputError("two classes have the same name; give each class its own (background is there already)")
-        colors = ["#000000", *(CLASS_COLORS[index % len(CLASS_COLORS)] for index in range(len(body.classes)))]
+            there = "" if is_classification else " (background is there already)"
+            raise BadInputError(f"two classes have the same name; give each class its own{there}")
+        if len(names) < 2:
+            raise BadInputError(f"a classifier needs two classes to tell apart, got {len(names)}; name another one")
+        hues = [CLASS_COLORS[index % len(CLASS_COLORS)] for index in range(len(body.classes))]
+        colors = hues if is_classification else ["#000000", *hues]
         classes = [LabelClass(index, name, color) for index, (name, color) in enumerate(zip(names, colors, strict=True))]
         with context.open() as store:
             made = store.create_project(
@@ -96,6 +101,7 @@ def build_router(context: Context) -> APIRouter:
     def new_label_map(body: NewLabelMap) -> dict[str, Any]:
         with context.open() as store:
             project = store.project(body.project_id)
+            _need_masks(project)
             size = _size_for(store, project, image_id=body.image_id, copy_of=body.copy_of)
             if body.attach and body.image_id is None:
                 raise BadInputError("a mask can only be attached to a real image; name the image")
@@ -117,9 +123,11 @@ def build_router(context: Context) -> APIRouter:
     def save_label_map(body: SaveLabelMap) -> Any:
         with context.open() as store:
             record = store.label_map(body.label_map_id)
+            project = store.project(record.project_id)
+            _need_masks(project)
             size = store.label_map_pixels(record.blob).shape
             drawn = unpack(body.labels, size=size)
-            num_classes = len(store.project(record.project_id).classes)
+            num_classes = len(project.classes)
             blob = store.blobs.put_label_map(masks.validate(drawn, num_classes=num_classes, size=size))
             try:
                 saved = store.save_label_map(record.id, blob=blob, rev=body.rev, author=context.actor, request_id=body.request_id)
@@ -141,6 +149,12 @@ def build_router(context: Context) -> APIRouter:
             return {"job": job_view(store, job)}
 
     return router
+
+
+def _need_masks(project: Project) -> None:
+    """Raises: BadInputError: The images of this project have a class each, and no masks."""
+    if project.task == "classification":
+        raise BadInputError(f"{project.name} has classes of whole images and nothing to draw; choose a class in Generate")
 
 
 def _with_pixels(store: Store, label_map_id: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from saadi.records import Curation
 from ui.context import Context
 from ui.payloads import CastVote, Curate, NextPairs, UndoVote
-from ui.views import sample_detail, sample_views
+from ui.views import asked_classes, sample_detail, sample_views
 
 
 def build_router(context: Context) -> APIRouter:
@@ -65,6 +65,7 @@ def build_router(context: Context) -> APIRouter:
             exclude = {(min(pair), max(pair)) for pair in body.exclude}
             chosen = next_vote_pairs(store, body.project_id, voter=context.actor, count=body.count, exclude=exclude)
             pairs = [(store.sample(item.left_id), store.sample(item.right_id), item.kind) for item in chosen]
+            asked = asked_classes(store, body.project_id, [left.label_map_blob for left, _, _ in pairs])
             # Blind: no score, no adapter and no seed leaves the server before the vote is stored.
             return {
                 "pairs": [
@@ -74,6 +75,7 @@ def build_router(context: Context) -> APIRouter:
                         "left": left.blob,
                         "right": right.blob,
                         "label_map_blob": left.label_map_blob,
+                        "class": asked.get(left.label_map_blob),
                         "kind": kind,
                     }
                     for left, right, kind in pairs

@@ -11,6 +11,7 @@ from saadi.records import Vote
 from saadi.store import Store
 from ui.context import Context
 from ui.payloads import GiveThumb, NextThumbs
+from ui.views import asked_classes
 
 if TYPE_CHECKING:
     from saadi.agreement import Contest
@@ -88,9 +89,13 @@ def build_router(context: Context) -> APIRouter:
                 store, body.project_id, voter=context.actor, count=body.count, exclude=set(body.exclude)
             )
             samples = [store.sample(sample_id) for sample_id in chosen]
+            asked = asked_classes(store, body.project_id, [sample.label_map_blob for sample in samples])
             mine = sum(thumb.voter == context.actor for thumb in store.thumbs(body.project_id))
         # Blind, as the pairs are: the image and its mask, nothing else.
-        items = [{"id": sample.id, "blob": sample.blob, "label_map_blob": sample.label_map_blob} for sample in samples]
+        items = [
+            {"id": sample.id, "blob": sample.blob, "label_map_blob": sample.label_map_blob,
+             "class": asked.get(sample.label_map_blob)} for sample in samples
+        ]  # fmt: skip
         return {"items": items, "mine": mine}
 
     @router.post("/thumbs")

@@ -17,7 +17,7 @@ from saadi.store import Store
 from saadi.trust import trust_in
 from ui.lineage import badge_of, lineage
 from ui.queue_words import num_images, turn, what
-from ui.words import describe, sureness
+from ui.words import describe, describe_class, sureness
 
 SPECK = 0.004
 """Share of the image below which an invented class is not worth a word (16 x 16 pixels of 256 x 256)."""
@@ -85,7 +85,7 @@ def score_view(score: Score) -> dict[str, Any]:
 
 
 def sample_view(
-    sample: Sample, scores: dict[str, Score], adapter_names: dict[int, str], *, asked: tuple[str, ...], invented: tuple[str, ...]
+    sample: Sample, scores: dict[str, Score], adapter_names: dict[int, str], *, asked: tuple[str, ...], words: str
 ) -> dict[str, Any]:
     """What the grid and the draw results show of a sample; `scores` by model kind."""
     selector, judge = scores.get("selector"), scores.get("judge")
@@ -94,6 +94,7 @@ def sample_view(
         "blob": sample.blob,
         "label_map_blob": sample.label_map_blob,
         "label_map_id": sample.label_map_id,
+        "asked": list(asked),
         "seed": str(sample.seed),
         "curation": sample.curation,
         "purpose": sample.purpose,
@@ -104,7 +105,7 @@ def sample_view(
         "is_part": is_part(sample),
         "dice": selector.dice if selector else None,
         "judge_dice": judge.dice if judge else None,
-        "words": describe(selector, asked, invented),
+        "words": words,
     }
 
 
@@ -112,15 +113,17 @@ def sample_detail(store: Store, sample: Sample) -> dict[str, Any]:
     """Everything about one sample: both models' scores, the recipe, where it comes from."""
     view = sample_views(store, [sample])[0]
     scores = {score.kind: score_view(score) for score in store.scores(sample.project_id, sample_id=sample.id)}
-    record, names = store.label_map(sample.label_map_id), store.project(sample.project_id).class_names
-    seen = [scores["selector"]["prediction_blob"]] if "selector" in scores else []
+    record, project = store.label_map(sample.label_map_id), store.project(sample.project_id)
+    is_classification = project.task == "classification"
+    seen = [scores["selector"]["prediction_blob"]] if "selector" in scores and not is_classification else []
     shares = mask_shares(store, [sample.label_map_blob, *seen])
-    asked = _named(names, shares[sample.label_map_blob])
+    asked = _asked(project, shares[sample.label_map_blob])
+    shown = ("class", asked[0]) if is_classification else ("mask", f"{record.name}, revision {sample.label_map_rev}")
     facts = {
         "seed": str(sample.seed),
         "generator": f"{sample.engine} (weights {sample.model_id})",
         "adapter": view["adapter"],
-        "mask": f"{record.name}, revision {sample.label_map_rev}",
+        shown[0]: shown[1],
         "made for": "drawing" if sample.purpose == "draw" else "pool",
         "created": sample.created_at[:19].replace("T", " ") + " UTC",
     }
@@ -135,9 +138,8 @@ def sample_detail(store: Store, sample: Sample) -> dict[str, Any]:
         "scores": scores,
         "facts": facts,
         "lineage": lineage(store, sample),
-        "asked": list(asked),
         "sureness": _sureness(store, sample, scores, asked),
-        "invented": [name for blob in seen for name in _invented(names, shares[blob], asked)],
+        "invented": [name for blob in seen for name in _invented(project.class_names, shares[blob], asked)],
     }
 
 
@@ -146,10 +148,12 @@ def _sureness(store: Store, sample: Sample, scores: Mapping[ModelKind, dict[str,
     selector = store.active_model(sample.project_id, "selector")
     if selector is None or "selector" not in scores:
         return None
-    names = store.project(sample.project_id).class_names
+    project = store.project(sample.project_id)
+    names, is_classifier = project.class_names, project.task == "classification"
     trust = trust_in(selector.metrics, names)
     weak = {names[index]: dice for index, dice in trust.weak.items() if names[index] in asked}
-    return sureness(scores["selector"]["confidence"], unsure_below=trust.unsure_below, weak=weak)
+    confidence = scores["selector"]["confidence"]
+    return sureness(confidence, unsure_below=trust.unsure_below, weak=weak, is_classifier=is_classifier)
 
 
 def sample_views(store: Store, samples: list[Sample]) -> list[dict[str, Any]]:
@@ -166,19 +170,38 @@ def sample_views(store: Store, samples: list[Sample]) -> list[dict[str, Any]]:
     for score in found:
         scores.setdefault(score.sample_id, {})[score.kind] = score
     names = {adapter.id: adapter.name for adapter in store.adapters(project_id)}
-    classes = store.project(project_id).class_names
+    project = store.project(project_id)
+    is_close = len(samples) <= CLOSE_LOOK and project.task == "segmentation"
     seen = {
         sample.id: scores[sample.id]["selector"].prediction_blob
         for sample in samples
-        if len(samples) <= CLOSE_LOOK and "selector" in scores.get(sample.id, {})
+        if is_close and "selector" in scores.get(sample.id, {})
     }
     shares = mask_shares(store, [*(sample.label_map_blob for sample in samples), *seen.values()])
     views = []
     for sample in samples:
-        asked, own = _named(classes, shares[sample.label_map_blob]), scores.get(sample.id, {})
-        invented = _invented(classes, shares[seen[sample.id]], asked) if sample.id in seen else ()
-        views.append(sample_view(sample, own, names, asked=asked, invented=invented))
+        asked, own = _asked(project, shares[sample.label_map_blob]), scores.get(sample.id, {})
+        if project.task == "classification":
+            words = describe_class(own.get("selector"), asked[0])
+        else:
+            invented = _invented(project.class_names, shares[seen[sample.id]], asked) if sample.id in seen else ()
+            words = describe(own.get("selector"), asked, invented)
+        views.append(sample_view(sample, own, names, asked=asked, words=words))
     return views
+
+
+def asked_classes(store: Store, project_id: int, blobs: Sequence[str]) -> dict[str, int]:
+    """Label map -> the class that it asks of the whole image; {} in a segmentation project, where that is a mask."""
+    if store.project(project_id).task != "classification":
+        return {}
+    return {blob: int(shares.argmax()) for blob, shares in mask_shares(store, list(dict.fromkeys(blobs))).items()}
+
+
+def _asked(project: Project, shares: NDArray[np.float32]) -> tuple[str, ...]:
+    """Names of the classes that a label map asks for; in classification the one of the whole image."""
+    if project.task == "classification":
+        return (project.class_names[int(shares[: len(project.classes)].argmax())],)
+    return _named(project.class_names, shares)
 
 
 def _named(names: tuple[str, ...], shares: NDArray[np.float32], *, min_share: float = 0.0) -> tuple[str, ...]:
@@ -290,6 +313,7 @@ def overview(store: Store, project: Project, voter: str) -> dict[str, Any]:
     return {
         "images": len(images),
         "with_mask": sum(image.label_map_id is not None for image in images),
+        "shown": store.count_classes(project.id, splits=["train"]) if project.task == "classification" else {},
         "splits": store.count_images(project.id),
         "groups": len({image.group_id for image in images}),
         "samples": sum(curation.values()),

@@ -61,16 +61,36 @@ def describe(score: Score | None, asked: Collection[str], invented: Collection[s
     return text + (f" It also sees {' and '.join(list(invented)[:2])} that nobody drew." if invented else "")
 
 
-def sureness(confidence: float, *, unsure_below: float, weak: Mapping[str, float]) -> str:
-    """Return a sentence on how far the segmenter is to be trusted on an image.
+def describe_class(score: Score | None, asked: str) -> str:
+    """Return a sentence on which class the classifier sees, in a classification project.
+
+    Args:
+        score: By the selector; None = not scored yet.
+        asked: Name of the class that was asked for.
+    """
+    if score is None:
+        return "Not scored yet."
+    chances = {name: values["probability"] for name, values in score.per_class.items()}
+    likeliest = max(chances, key=lambda name: chances[name])
+    if likeliest != asked:
+        other = f"{likeliest} ({percent(chances[likeliest])})"
+        return f"The classifier takes it for {other}, not for {asked} ({percent(score.dice)})."
+    if score.dice >= FOUND:
+        return f"The classifier sees {asked} ({percent(score.dice)})."
+    return f"The classifier sees {asked}, but is only {percent(score.dice)} sure."
+
+
+def sureness(confidence: float, *, unsure_below: float, weak: Mapping[str, float], is_classifier: bool = False) -> str:
+    """Return a sentence on how far the segmenter (or classifier) is to be trusted on an image.
 
     Args:
         confidence: Its own, 0-1.
         unsure_below: Confidence that nearly all real images reach.
-        weak: Name of each asked class on which it is weak -> its mean Dice on real images.
+        weak: Name of each asked class on which it is weak -> its mean Dice (its F1) on real images.
     """
-    text = f"The segmenter is {'only ' if confidence < unsure_below else ''}{percent(confidence)} sure"
-    listed = [f"{name} ({percent(dice)} on real images)" for name, dice in weak.items()]
+    model, measure = ("classifier", "F1 ") if is_classifier else ("segmenter", "")
+    text = f"The {model} is {'only ' if confidence < unsure_below else ''}{percent(confidence)} sure"
+    listed = [f"{name} ({measure}{percent(value)} on real images)" for name, value in weak.items()]
     return f"{text}; it is weak on {' and '.join(listed)}." if listed else f"{text}."
 
 

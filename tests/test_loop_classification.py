@@ -1,0 +1,238 @@
+"""The main job of a classification project without a page: import, train, fit, generate, vote, pair, align, export."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from saadi import orders, pairing, settled
+from saadi.alignment import plan, recipe
+from saadi.alignment.rounds import first_order
+from saadi.conditions import asked_blob
+from saadi.config import Home
+from saadi.datasets.folder import import_folder, scan
+from saadi.downstream import classifier
+from saadi.downstream.folds import CrossFittedClassifiers, selector_from_file
+from saadi.engines import weights
+from saadi.errors import BadInputError, TooFewError
+from saadi.exports.verify import verify_export
+from saadi.jobs import run_worker
+from saadi.masks import class_of
+from saadi.orders import (
+    AlignOrder,
+    ExportOrder,
+    FitOrder,
+    GenerateOrder,
+    Inpaint,
+    PredictOrder,
+    TrainScorerOrder,
+    order,
+    place,
+)
+from saadi.records import Job, LabelClass, Project
+from saadi.store import Store
+from saadi.worker import HANDLERS
+from tests import tiny
+
+NAMES = ("dissection", "clipping", "bleeding")
+SMALL = {"selector": {"widths": [8, 8, 16, 16]}, "judge": {"growth_rate": 4, "blocks": [1, 1, 1, 1]}}
+
+
+def coloured(index: int, seed: int) -> np.ndarray:
+    """A noisy picture whose colour tells its class: red, green or blue."""
+    image = np.random.default_rng(seed).integers(0, 90, (24, 24, 3))
+    image[..., index] += 140
+    return image.astype(np.uint8)
+
+
+def write_folders(root: Path) -> Path:
+    """27 pictures of nine patients in a folder per class, twelve, nine and six of each; and one that is no class."""
+    for index, (name, count) in enumerate(zip(NAMES, (12, 9, 6), strict=True)):
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            picture = cv2.cvtColor(coloured(index, 100 * index + number), cv2.COLOR_RGB2BGR)
+            cv2.imwrite(str(root / name / f"p{number % 9}_{number}.png"), picture)
+    (root / "Suture").mkdir()
+    cv2.imwrite(str(root / "Suture" / "p0_x.png"), coloured(0, 999))
+    return root
+
+
+@pytest.fixture
+def phases(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project of imported pictures with a class each, with a tiny random generator; its classifiers are small ones."""
+    usual = classifier.default_architecture
+    monkeypatch.setattr(classifier, "default_architecture", lambda kind, *, num_classes: usual(kind, num_classes=num_classes)
+                        | SMALL[kind] | {"size_px": 32})  # fmt: skip
+    labels = [LabelClass(index, name, "#009e73") for index, name in enumerate(NAMES)]
+    project = store.create_project("phases", task="classification", classes=labels, resolution=16, actor="test")
+    found = scan(write_folders(tmp_path / "pictures"), group_pattern=r"^(p\d)_")
+    sides = {f"p{number}": "train" if number < 5 else "val" if number < 7 else "test" for number in range(9)}
+    result = import_folder(store, project, found, actor="test", split=sides)
+    assert result.num_added == 27
+    assert [str(problem) for problem in result.refused] == [
+        "'p0_x.png': the label 'Suture' is no class of this project; classes are dissection, clipping, bleeding"]  # fmt: skip
+    made = tiny.engine()
+    file = store.files.put(weights.to_bytes(made.denoiser.state_dict()))
+    store.add_model(project.id, kind="engine", architecture=made.architecture, file=file, metrics={}, actor="test")
+    return project
+
+
+def run(store: Store, home: Home, kind: type[orders.Order], **values) -> Job:
+    job, _ = place(store, order(kind, **values), actor="test")
+    assert run_worker(home, HANDLERS, exit_when_idle=True)
+    job = store.job(job.id)
+    assert job.state == "done", (job.error, store.job_traceback(job.id))
+    return job
+
+
+def label_maps(store: Store, project: Project) -> dict[str, int]:
+    """Label map blob -> class."""
+    return {record.blob: class_of(store.label_map_pixels(record.blob)) for record in store.label_maps(project.id)}
+
+
+def test_the_whole_loop(store: Store, home: Home, phases: Project, tmp_path: Path):
+    # Import: a class is one label map for all its images.
+    assert store.count_labelled(phases.id) == {"train": 18, "val": 5, "test": 4}
+    assert sorted(label_maps(store, phases).values()) == [0, 1, 2]
+
+    # Scorers: cross-fitted, calibrated, told as a classifier is.
+    run(store, home, TrainScorerOrder, project_id=phases.id, steps=20, batch_size=8)
+    selector, judge = (store.active_model(phases.id, kind) for kind in ("selector", "judge"))
+    assert selector.architecture["folds"] == 2 and len(selector.architecture["temperatures"]) == 2
+    for model in (selector, judge):
+        told = model.metrics["val"]
+        assert told["num_images"] == 5 and 0 <= told["accuracy"] <= 1 and 0 <= told["macro_f1"] <= 1
+        assert set(told["f1_per_class"]) <= set(NAMES) and "dice" not in told
+
+    # Generator.
+    fitted = run(store, home, FitOrder, project_id=phases.id, steps=2, batch_size=4)
+    assert fitted.result["num_images"] == 18
+
+    # Images of two classes: six sets of three, dealt out evenly, with the asked class's probability as their score.
+    made = run(store, home, GenerateOrder, project_id=phases.id, classes=(0, 2), count=6, candidates=3, seed=5)
+    assert made.message == "18 images of 2 classes"
+    asked = label_maps(store, phases)
+    samples = store.samples(phases.id)
+    assert Counter(asked[sample.label_map_blob] for sample in samples) == {0: 9, 2: 9}
+    assert len({sample.label_map_id for sample in samples}) == 6
+    again = run(store, home, GenerateOrder, project_id=phases.id, classes=(0, 2), count=6, candidates=3, seed=5)
+    assert again.result == made.result
+    opinions = selector_from_file(selector.architecture, store.files.path(selector.file))
+    assert isinstance(opinions, CrossFittedClassifiers)
+    for sample in samples[:4]:
+        [score] = [item for item in store.scores(phases.id, sample_id=sample.id) if item.kind == "selector"]
+        [row] = opinions.probabilities([store.blobs.image(sample.blob)])
+        assert score.dice == round(row[asked[sample.label_map_blob]], 4)
+        assert score.per_class == {name: {"probability": round(value, 4)} for name, value in zip(NAMES, row, strict=True)}
+        assert (score.iou, class_of(store.label_map_pixels(score.prediction_blob))) == (
+            float(row.argmax() == asked[sample.label_map_blob]), row.argmax())  # fmt: skip
+
+    # Votes within a set; pairs of every set, two at most, and the real image of its place against the worst.
+    run(store, home, GenerateOrder, project_id=phases.id, count=12, candidates=3, seed=77)
+    question = pairing.next_vote_pairs(store, phases.id, voter="ann", count=1, exclude=set())[0]
+    left, right = store.sample(question.left_id), store.sample(question.right_id)
+    assert left.label_map_id == right.label_map_id
+    store.add_vote(phases.id, left_id=left.id, right_id=right.id, answer="left", voter="ann", request_id="vote-0001")
+    store.add_thumb(phases.id, sample_id=samples[0].id, value="down", voter="ann", request_id="thumb-001")
+    found = pairing.settle(store, phases.id)
+    pair_set = pairing.build_pairs(store, phases.id, actor="test")
+    by_source = pair_set.summary["by_source"]
+    assert by_source["real"] == len(found.groups) >= 10 and len({asked_blob(name) for name in found.groups}) == 3
+    for group in found.groups.values():
+        assert len({store.sample(item.sample_id).label_map_id for item in group}) == 1
+    assert max(len(merged.decisions) for merged in found.merged.values()) <= 2
+    assert pair_set.summary["num_votes"] == 1 and [single.source for single in pair_set.singles] == ["people", "real"]
+    rows = settled.page(store, phases, count=100)["rows"]
+    assert len(rows) == len(pair_set.pairs) and all(len(row["classes"]) == 1 for row in rows)
+    ready = plan.plan(store, phases)
+    assert ready["missing"] is None and [row["class"] for row in ready["classes"]] == [0, 1, 2]
+
+    # Align, gate, accept.
+    job, _ = place(store, order(AlignOrder, project_id=phases.id, pair_set_id=pair_set.id, steps=4, batch_size=4, gate_masks=8,
+                                gate_every=2, learning_rate=3e-3), actor="test")  # fmt: skip
+    run_worker(home, HANDLERS, exit_when_idle=True)
+    job = store.job(job.id)
+    assert job.state in ("done", "failed"), store.job_traceback(job.id)
+    if job.state == "failed":
+        assert "no checkpoint was better than the old model" in job.error and "Dice" not in job.error
+    else:
+        adapter = store.adapter(job.result["adapter_id"])
+        assert adapter.metrics["task"] == "classification" and adapter.metrics["num_masks"] == 8
+        store.accept_adapter(adapter.id, project_id=phases.id, actor="lead")
+        latest = run(store, home, GenerateOrder, project_id=phases.id, classes=(1,), count=1, candidates=1)
+        assert store.sample(latest.result["sample_ids"][0]).adapter_id == adapter.id
+
+    # Export: a folder per class, as the field's loaders read it.
+    store.curate([sample.id for sample in samples[:6]], "accepted", actor="test")
+    out = tmp_path / "out"
+    done = run(store, home, ExportOrder, project_id=phases.id, format="imagefolder", out_dir=str(out))
+    assert done.result["num_items"] == 33 and verify_export(out, store=store) == []
+    assert {path.name for path in (out / "train").iterdir() if path.is_dir()} == set(NAMES)
+    lines = [json.loads(line) for line in (out / "train" / "metadata.jsonl").read_text().splitlines()]
+    synthetic = [line for line in lines if line["synthetic"]]
+    assert len(synthetic) == 6 and all(line["file_name"].startswith(f"{line['label']}/") for line in lines)
+    for line in synthetic:
+        lineage = json.loads(line["lineage"])
+        assert lineage["asked_class"] == line["label"]
+        assert all("probability" in score and "dice" not in score for score in lineage["scores"])
+
+
+def test_a_generator_is_asked_for_classes_that_it_knows(store: Store, phases: Project):
+    def refused(kind: type[orders.Order], reason: type[Exception], match: str, **values) -> None:
+        with pytest.raises(reason, match=match):
+            place(store, order(kind, project_id=phases.id, **values), actor="test")
+
+    refused(GenerateOrder, BadInputError, "class 7 is not in this project; it has classes 0 to 2", classes=(7,))
+    refused(GenerateOrder, BadInputError, "classes or label maps, not both", classes=(0,), label_map_ids=(1,))
+    part = Inpaint(source={"image_id": 1}).model_dump()
+    refused(GenerateOrder, BadInputError, "a part is made anew under a mask", inpaint=part, label_map_ids=(1,))
+    refused(FitOrder, BadInputError, "Stable Diffusion paints what masks name", engine="stable-diffusion")
+    refused(ExportOrder, BadInputError, "nnU-Net holds masks and this project classifies whole images", format="nnunet")
+    refused(PredictOrder, TooFewError, "this project has no classifier yet", image_id=store.images(phases.id)[0].id)
+    rare = [*phases.classes, LabelClass(3, "suturing", "#000000")]
+    other = store.create_project("unseen", task="classification", classes=rare, resolution=16, actor="test")
+    engine = store.active_model(phases.id, "engine")
+    store.add_model(other.id, kind="engine", architecture=engine.architecture, file=engine.file, metrics={}, actor="test")
+    with pytest.raises(TooFewError, match="no training image with a class; import images with their classes first"):
+        place(store, order(GenerateOrder, project_id=other.id), actor="test")
+    for number in range(8):
+        store.add_image(other.id, blob=store.blobs.put_image(coloured(0, number)), size=(24, 24), group_id="p", split="train",
+                        label="dissection", source_name="x", label_map_blob=None, actor="test")  # fmt: skip
+    with pytest.raises(TooFewError, match="no training image shows suturing, so the generator has never seen one"):
+        place(store, order(GenerateOrder, project_id=other.id, classes=(3,)), actor="test")
+    with pytest.raises(TooFewError, match="all training images show dissection, and a classifier needs two classes"):
+        place(store, order(TrainScorerOrder, project_id=other.id), actor="test")
+
+
+def test_classes_are_chosen_in_classification_projects_only(store: Store, project: Project):
+    store.add_model(project.id, kind="engine", architecture={}, file="f", metrics={}, actor="test")
+    with pytest.raises(BadInputError, match="classes are chosen in classification projects"):
+        place(store, order(GenerateOrder, project_id=project.id, classes=(1,)), actor="test")
+
+
+def test_images_of_an_earlier_program_get_the_label_map_of_their_class(store: Store, phases: Project):
+    image = store.add_image(phases.id, blob=store.blobs.put_image(coloured(2, 5000)), size=(24, 24), group_id="p1", split="train",
+                            label="bleeding", source_name="old", label_map_blob=None, actor="test")  # fmt: skip
+    before = orders.order(orders.EvidenceOrder, project_id=phases.id).fingerprint(store)
+    assert store.complete_class_maps(phases.id, actor="test") == 1 == 1 - store.complete_class_maps(phases.id, actor="test")
+    record = store.label_map(store.image(image.id).label_map_id)
+    assert class_of(store.label_map_pixels(record.blob)) == 2 and len({item.blob for item in store.label_maps(phases.id)}) == 3
+    assert orders.order(orders.EvidenceOrder, project_id=phases.id).fingerprint(store) == before  # a measurement goes on
+
+
+def test_a_new_version_is_tested_on_every_class_as_often_as_real_images_show_it(store: Store, phases: Project):
+    chosen = Counter(recipe.gate_classes(store, phases, count=18))  # eight, five and five training images; held-out: too few
+    assert chosen == {0: 8, 1: 5, 2: 5}
+    assert Counter(recipe.gate_classes(store, phases, count=4)) == {0: 2, 1: 1, 2: 1}
+
+
+def test_rounds_begin_with_a_pool_of_all_classes(store: Store, phases: Project):
+    wanted = first_order(phases.id, rounds=2, masks=9, candidates=2).frozen(store)
+    asked = label_maps(store, phases)
+    drawn = Counter(asked[store.label_map(number).blob] for number in wanted.label_map_ids)
+    assert drawn == {0: 3, 1: 3, 2: 3}
