@@ -14,7 +14,7 @@ from saadi.records import Adapter, AuditRow, Project, Trial
 from saadi.store import Store
 from ui.context import Context
 from ui.payloads import AnswerTrial, ContinueJob
-from ui.views import adapter_view, asked_classes, job_view
+from ui.views import adapter_view, asked_classes, job_view, told_class
 
 MAX_POINTS = 300
 """Of one curve sent to the page; a chart is 300 pixels wide."""
@@ -97,8 +97,8 @@ def build_router(context: Context) -> APIRouter:
                         "left": pair.new_blob if pair.new_is_left else pair.old_blob,
                         "right": pair.old_blob if pair.new_is_left else pair.new_blob,
                         "label_map_blob": pair.label_map_blob,
-                        "class": asked.get(pair.label_map_blob),
                     }
+                    | told_class(asked, pair.label_map_blob)
                     for pair in pairs
                     if (pair.old_blob, pair.new_blob) not in answered
                 ],

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from saadi.records import Curation
 from ui.context import Context
 from ui.payloads import CastVote, Curate, NextPairs, UndoVote
-from ui.views import asked_classes, sample_detail, sample_views
+from ui.views import asked_classes, sample_detail, sample_views, told_class
 
 
 def build_router(context: Context) -> APIRouter:
@@ -75,9 +75,9 @@ def build_router(context: Context) -> APIRouter:
                         "left": left.blob,
                         "right": right.blob,
                         "label_map_blob": left.label_map_blob,
-                        "class": asked.get(left.label_map_blob),
                         "kind": kind,
                     }
+                    | told_class(asked, left.label_map_blob)
                     for left, right, kind in pairs
                 ],
                 "my_votes": store.count_votes(body.project_id, voter=context.actor),

@@ -11,7 +11,7 @@ from saadi.records import Vote
 from saadi.store import Store
 from ui.context import Context
 from ui.payloads import GiveThumb, NextThumbs
-from ui.views import asked_classes
+from ui.views import asked_classes, told_class
 
 if TYPE_CHECKING:
     from saadi.agreement import Contest
@@ -93,9 +93,10 @@ def build_router(context: Context) -> APIRouter:
             mine = sum(thumb.voter == context.actor for thumb in store.thumbs(body.project_id))
         # Blind, as the pairs are: the image and its mask, nothing else.
         items = [
-            {"id": sample.id, "blob": sample.blob, "label_map_blob": sample.label_map_blob,
-             "class": asked.get(sample.label_map_blob)} for sample in samples
-        ]  # fmt: skip
+            {"id": sample.id, "blob": sample.blob, "label_map_blob": sample.label_map_blob}
+            | told_class(asked, sample.label_map_blob)
+            for sample in samples
+        ]
         return {"items": items, "mine": mine}
 
     @router.post("/thumbs")

@@ -197,6 +197,11 @@ def asked_classes(store: Store, project_id: int, blobs: Sequence[str]) -> dict[s
     return {blob: int(shares.argmax()) for blob, shares in mask_shares(store, list(dict.fromkeys(blobs))).items()}
 
 
+def told_class(asked: Mapping[str, int], blob: str) -> dict[str, int]:
+    """What an image was made for, told beside its label map: in classification the class; nothing in segmentation."""
+    return {"class": asked[blob]} if blob in asked else {}
+
+
 def _asked(project: Project, shares: NDArray[np.float32]) -> tuple[str, ...]:
     """Names of the classes that a label map asks for; in classification the one of the whole image."""
     if project.task == "classification":

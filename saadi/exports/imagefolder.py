@@ -35,7 +35,7 @@ def scheme(classes: Sequence[LabelClass], *, has_ignore: bool) -> LabelScheme:
 
 def paths(project: Project, item: Item) -> tuple[PurePosixPath, PurePosixPath | None]:
     """Where image and mask go."""
-    if item.label is not None:
+    if project.task == "classification" and item.label is not None:
         return PurePosixPath(item.split, class_folders(project)[item.label], f"{item.name}.png"), None
     mask = PurePosixPath(item.split, "masks", f"{item.name}.png") if item.label_map_blob is not None else None
     return PurePosixPath(item.split, "images", f"{item.name}.png"), mask
@@ -85,7 +85,7 @@ def check(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mapping[str,
 
 
 def _metadata(rows: Sequence[Mapping[str, Any]], *, has_labels: bool) -> bytes:
-    # One empty text keeps the columns of all lines and splits alike.
+    # A drawing has no label of its own; one empty text keeps the columns of all lines and splits alike.
     lines = []
     for row in rows:
         entry = {"file_name": PurePosixPath(row["image"]).relative_to(row["split"]).as_posix()}

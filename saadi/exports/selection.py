@@ -122,7 +122,7 @@ def _add_synthetic(store: Store, project: Project, images: list[RealImage], acce
             selection.items.append(Item(
                 name=f"{kind}-{sample.id:06d}", kind=kind, split="train",
                 group=names[source.group_id] if source else f"drawing-{record.id:06d}", blob=sample.blob,
-                label_map_blob=sample.label_map_blob, label=None,
+                label_map_blob=sample.label_map_blob, label=source.label if source else None,
                 lineage=_sample_lineage(store, sample, record, scores.get(sample.id, []))))
 
 

@@ -15,6 +15,7 @@ from saadi.alignment.trainer import AlignmentConfig, TrainingPair
 from saadi.engines import weights
 from saadi.errors import AlignmentStoppedError, CancelledError
 from saadi.jobs import Report, silent
+from saadi.records import Task
 from tests import tiny
 
 OLD = Reading(dice=(0.5,) * 8, selector_dice=(0.5,) * 8, feature_distance=1.0, appearance_distance=1.0, vendi=5.0, nearest=2.0,
@@ -27,6 +28,7 @@ class FixedGate:
     """Gives the reference, then one reading per checkpoint."""
 
     readings: list[Reading]
+    task: Task = "segmentation"
 
     def __post_init__(self) -> None:
         self.label_maps = [tiny.scene(seed)[1] for seed in range(8)]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from saadi.decoding import decode_image, decode_mask
-from saadi.errors import CancelledError
+from saadi.errors import BadInputError, CancelledError
 from saadi.exports import recipe
 from saadi.exports.verify import verify_export
 from saadi.jobs import JobContext, Outcome
@@ -253,15 +253,16 @@ def test_a_classification_project_exports_labels_and_refuses_nnunet(tmp_path: Pa
         split="train",
         label="dissection",
         source_name="x.png",
-        label_map_blob=store.blobs.put_label_map(label_map(1)),
+        label_map_blob=store.class_map(project, "dissection"),
         actor="ann",
     )
     assert real is not None
     add_sample(store, project, real, 1)
-    assert "classifies whole images" in str(export(store, project, tmp_path / "a", format="nnunet").error)
+    with pytest.raises(BadInputError, match="classifies whole images"):
+        export(store, project, tmp_path / "a", format="nnunet")
     assert export(store, project, tmp_path / "b", format="imagefolder").state == "done"
     lines = [json.loads(line) for line in (tmp_path / "b/train/metadata.jsonl").read_text().splitlines()]
-    assert [(line["kind"], line["label"], "mask_file_name" in line) for line in lines] == [
-        ("real", "dissection", False),
-        ("synthetic", "dissection", False),
+    assert [(line["kind"], line["label"], line["file_name"], "mask_file_name" in line) for line in lines] == [
+        ("real", "dissection", "dissection/real-000001.png", False),
+        ("synthetic", "dissection", "dissection/synthetic-000001.png", False),
     ]

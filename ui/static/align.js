@@ -5,6 +5,7 @@ import { Verdict } from "./align_verdict.js";
 import { Curves } from "./curves.js";
 import {
   act,
+  byTask,
   duration,
   emit,
   get,
@@ -43,9 +44,17 @@ function guide() {
     h(
       "ol",
       {},
-      step("Pairs", "Votes and scores say which of two images of one mask is better."),
-      step("Learning", "A small addition to the generator learns from them. You watch the same masks change, and may stop at any time."),
-      step("Test", "Old against new on masks that were not learned from: four questions, and your own eye, blind."),
+      step("Pairs", ["Votes and scores say which of two images of one ", byTask("mask", "class"), " is better."]),
+      step("Learning", [
+        "A small addition to the generator learns from them. You watch the same ",
+        byTask("masks", "classes and seeds"),
+        " change, and may stop at any time.",
+      ]),
+      step("Test", [
+        "Old against new on ",
+        byTask("masks", "seeds"),
+        " that were not learned from: four questions, and your own eye, blind.",
+      ]),
       step("Your decision", "Accept the new version or keep the old one. Every version stays in the list, one click away."),
     ),
   );
@@ -61,7 +70,7 @@ class AlignTab {
     );
     this.fields = {
       steps: numberField("Steps", DEFAULTS.steps, { min: 1, max: 100000, id: "align-steps" }),
-      gate_masks: numberField("Test masks", DEFAULTS.gate_masks, { min: 4, max: 512, id: "align-gate" }),
+      gate_masks: numberField("Test images", DEFAULTS.gate_masks, { min: 4, max: 512, id: "align-gate" }),
       gate_every: numberField("Test every", DEFAULTS.gate_every, { min: 1, id: "align-every" }),
       batch_size: numberField("Batch", DEFAULTS.batch_size, { min: 1, max: 128, id: "align-batch" }),
       rounds: numberField("Rounds", DEFAULTS.rounds, { min: 1, max: 10, id: "align-rounds" }),
@@ -157,7 +166,7 @@ class AlignTab {
       h(
         "p",
         { class: "sx-note" },
-        "More steps learn more and take longer. Each test compares new and present version on masks that were not learned from. " +
+        "More steps learn more and take longer. Each test compares new and present version on images that were not learned from. " +
           "Two rounds and more: new images, pairs and a version each, accepted by itself where nothing speaks against it; a round " +
           "starts only if the last one won. KTO stands more wrong votes, but drifts sooner; the better ones only is the cautious way.",
       ),

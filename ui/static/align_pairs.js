@@ -1,6 +1,6 @@
 // For each pair that the next alignment would learn from: both images under their mask, who decided it, and how much it counts;
 // and those that are left out, with the reason.
-import { act, badge, fixed, get, h, kbd, onKeys, percent, picture, plural, replace, segmented, state, urls } from "./lib.js";
+import { act, badge, byTask, fixed, get, h, isClassification, kbd, onKeys, percent, picture, plural, replace, segmented, state, urls } from "./lib.js";
 import { openDetail } from "./detail.js";
 
 const PER_PAGE = 12;
@@ -19,7 +19,9 @@ const REASONS = {
   undecided: "Scores too close to call, nobody voted",
   both_bad: "Somebody called an image bad: it cannot win",
   both_good: "People see no difference",
-  cap: "Two pairs of this mask are enough",
+  get cap() {
+    return `Two pairs of this ${isClassification() ? "set" : "mask"} are enough`;
+  },
 };
 const WEIGHTS = { 1: "counts fully", 0.5: "counts half", 0.25: "counts a quarter" };
 
@@ -38,11 +40,12 @@ export function deciderInWords({ decider, reason, num_people, num_against }) {
 
 /** What speaks against the segmenter's opinion on a pair; "" where nothing does. */
 export function doubtInWords({ separating_class: index, weak_dice: dice, confidence }, classes) {
+  const [model, measure] = isClassification() ? ["classifier", "F1 "] : ["segmenter", ""];
   const parts = [
-    dice !== null && `weak on ${classes[index]?.name ?? `class ${index}`} (${percent(dice)} on real images)`,
+    dice !== null && `weak on ${classes[index]?.name ?? `class ${index}`} (${measure}${percent(dice)} on real images)`,
     confidence !== null && `only ${percent(confidence)} sure`,
   ].filter(Boolean);
-  return parts.length ? `The segmenter is ${parts.join(" and ")}.` : "";
+  return parts.length ? `The ${model} is ${parts.join(" and ")}.` : "";
 }
 
 export class SettledPairs {
@@ -66,7 +69,7 @@ export class SettledPairs {
         this.filter,
         h("div", { class: "sx-settled-pages" }, this.where, this.previous, this.next),
       ),
-      h("p", { class: "sx-note" }, "Scores and votes are shown here, so vote first. Bold: the class in which the two differ most. Open an image to look closely."),
+      h("p", { class: "sx-note" }, "Scores and votes are shown here, so vote first. ", byTask("Bold: the class in which the two differ most. ", "Both images of a pair are of the named class. "), "Open an image to look closely."),
       this.list,
     );
     onKeys(this.root, (event) => this.key(event));
@@ -184,7 +187,7 @@ function side(item, mask, role, mark, said = role) {
     label = `${said ? `${said}: ` : ""}${what}${item.dice === null ? "" : `, score ${percent(item.dice)}`}`;
   const inside = [
     picture(urls.thumb(item.blob, 256), isReal ? label : ""),
-    picture(urls.outline(mask, item.blob, 256), "", { class: "sx-settled-outline" }),
+    !isClassification() && picture(urls.outline(mask, item.blob, 256), "", { class: "sx-settled-outline" }),
     badge(isReal ? "real" : "synthetic"),
     mark && h("span", { class: "sx-settled-mark", "aria-hidden": "true" }, mark),
   ];

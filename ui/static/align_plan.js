@@ -1,5 +1,7 @@
 // What "Align now" will do, before it does it: pairs, what is left out and why, classes, votes against scores, minutes.
-import { duration, fixed, h, openTab, plural, replace, state } from "./lib.js";
+import { byTask, duration, fixed, h, isClassification, openTab, plural, replace, state } from "./lib.js";
+
+const thing = () => (isClassification() ? "set" : "mask"); // what images are compared in
 
 const SOURCES = [
   ["real", "a real image wins"],
@@ -8,19 +10,19 @@ const SOURCES = [
   ["score", "the score decides"],
 ];
 const PAIRS_LEFT_OUT = {
-  undecided: (count) => `${plural(count, "mask")}: scores too close to call (under 0.05 apart), nobody voted`,
+  undecided: (count) => `${plural(count, thing())}: scores too close to call (under 0.05 apart), nobody voted`,
   conflict: (count) => `${plural(count, "pair")}: opinions differ, waiting for a second opinion`,
   both_bad: (count) => `${plural(count, "pair")}: somebody called an image bad, it cannot win`,
   both_good: (count) => `${plural(count, "pair")}: people see no difference`,
-  cap: (count) => `${plural(count, "pair")}: two pairs of the same mask are enough`,
+  cap: (count) => `${plural(count, "pair")}: two pairs of the same ${thing()} are enough`,
 };
 const IMAGES_LEFT_OUT = {
   unscored: (count) => `${plural(count, "image")} not scored yet`,
   quarantined: (count) => `${plural(count, "image")} in quarantine`,
   part: (count) => `${plural(count, "image")} of which only a part was made anew`,
-  held_out: (count) => `${plural(count, "image")} of masks of validation or test patients, kept for measuring`,
+  held_out: (count) => `${plural(count, "image")} of ${thing()}s of validation or test patients, kept for measuring`,
   other_generator: (count) => `${plural(count, "image")} made by an earlier generator`,
-  alone: (count) => `${plural(count, "image")} without a second one of the same mask`,
+  alone: (count) => `${plural(count, "image")} without a second one of the same ${thing()}`,
 };
 
 /** Seconds that an alignment takes, from the pace of earlier ones; see `saadi.alignment.plan.Pace`. */
@@ -168,7 +170,7 @@ export class Plan {
     return h(
       "div",
       { class: "sx-plan-classes" },
-      h("h3", {}, "Pairs whose mask shows"),
+      h("h3", {}, byTask("Pairs whose mask shows", "Pairs of each class")),
       found.classes.map((row) =>
         h(
           "div",
@@ -193,7 +195,11 @@ export class Plan {
     return h(
       "small",
       {},
-      row.num_label_maps ? "Few: generate images for more masks with it." : "None: generate images for masks with it.",
+      isClassification()
+        ? `${row.num_label_maps ? "Few" : "None"}: generate ${row.num_label_maps ? "more " : ""}images of it.`
+        : row.num_label_maps
+          ? "Few: generate images for more masks with it."
+          : "None: generate images for masks with it.",
       h("button", { type: "button", class: "sx-link", onclick: () => openTab("generate") }, "Generate"),
     );
   }

@@ -1,6 +1,6 @@
 // The acceptance card: four questions in words, red ones on top; the numbers; the blind test by people; and the decision.
 import { beforeAfter } from "./curves.js";
-import { fixed, h, percent, plural, replace, state } from "./lib.js";
+import { fixed, h, isClassification, percent, plural, replace, state } from "./lib.js";
 
 const MARKS = { yes: "\u2713", no: "\u2715", unknown: "?" };
 const ORDER = { no: 0, yes: 1, unknown: 2 };
@@ -105,7 +105,7 @@ export class Verdict {
         ? h(
             "table",
             { class: "sx-table" },
-            h("caption", {}, "Overlap with the mask, weakest class first"),
+            h("caption", {}, isClassification() ? "Probability of the asked class, weakest class first" : "Overlap with the mask, weakest class first"),
             h("thead", {}, h("tr", {}, ["class", "before", "after", "change (95 %)"].map((text) => h("th", { scope: "col" }, text)))),
             h(
               "tbody",
@@ -124,13 +124,13 @@ export class Verdict {
       h(
         "table",
         { class: "sx-table" },
-        h("caption", {}, `Measured on ${m.num_masks ?? "the same"} masks with the same seeds`),
+        h("caption", {}, `Measured on ${m.num_masks ?? "the same"} ${isClassification() ? "images of the same classes and" : "masks with the same"} seeds`),
         h("thead", {}, h("tr", {}, ["", "before", "after", ""].map((text) => h("th", { scope: "col" }, text || h("span", { class: "sx-unseen" }, "measure"))))),
         h(
           "tbody",
           {},
           m.dice_after !== undefined &&
-            row("Overlap (judge)", percent(m.dice_before), percent(m.dice_after), direction(m.dice_after >= m.dice_before)),
+            row(isClassification() ? "Asked class (judge)" : "Overlap (judge)", percent(m.dice_before), percent(m.dice_after), direction(m.dice_after >= m.dice_before)),
           m.feature_distance_after !== undefined &&
             row(
               "Distance to real images: judge's view",

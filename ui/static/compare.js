@@ -1,7 +1,7 @@
 // Two to four images side by side: one zoom for all, so that the same spot is seen in each; decisions per image.
 import { curate, DECISIONS } from "./detail.js";
 import { WHOLE, panned, zoomed } from "./lasso.js";
-import { act, badge, emit, get, h, kbd, on, percent, replace, segmented, urls } from "./lib.js";
+import { act, badge, byTask, emit, get, h, isClassification, kbd, on, percent, replace, segmented, urls } from "./lib.js";
 
 export const MAX_COMPARED = 4;
 const WORDS = { pending: "open", accepted: "accepted", rejected: "rejected", quarantined: "quarantine" };
@@ -22,17 +22,17 @@ export async function openCompare(items) {
 }
 
 async function asPanel(item) {
-  if (item.kind === "real") return { ...item, prediction: null };
+  if (item.kind === "real") return { ...item, prediction: null, ...(isClassification() && { label_map_blob: null }) };
   const sample = await get(`/api/samples/${item.id}`);
   return {
     kind: sample.is_composite ? "edited" : "synthetic",
     sample,
     blob: sample.blob,
-    label_map_blob: sample.label_map_blob,
-    prediction: sample.scores.selector?.prediction_blob ?? null,
+    label_map_blob: isClassification() ? null : sample.label_map_blob,
+    prediction: isClassification() ? null : (sample.scores.selector?.prediction_blob ?? null),
     title: `No. ${sample.id}`,
     words: sample.words,
-    note: sample.dice === null ? "" : `segmenter ${percent(sample.dice)}, judge ${percent(sample.judge_dice)}`,
+    note: sample.dice === null ? "" : `${isClassification() ? "classifier" : "segmenter"} ${percent(sample.dice)}, judge ${percent(sample.judge_dice)}`,
   };
 }
 
@@ -41,7 +41,7 @@ class Comparison {
     Object.assign(this, { dialog, panels, view: WHOLE, mode: "image", showsOutline: true, current: 0 });
     const modes = [
       ["image", "Image"],
-      ["asked", "Mask"],
+      ...(isClassification() ? [] : [["asked", "Mask"]]),
       ...(panels.some((panel) => panel.prediction) ? [["differ", "Disagreement"]] : []),
     ];
     this.zoomText = h("output", { class: "sx-note", "aria-live": "polite" }, "100\u00a0%");
@@ -50,13 +50,14 @@ class Comparison {
         "div",
         { class: "sx-compare-head" },
         h("b", {}, `Compare ${panels.length} images`),
-        segmented("View", modes, this.mode, (mode) => {
-          this.mode = mode;
-          this.draw();
-        }),
+        modes.length > 1 &&
+          segmented("View", modes, this.mode, (mode) => {
+            this.mode = mode;
+            this.draw();
+          }),
         this.zoomText,
         h("button", { type: "button", class: "sx-link", onclick: () => this.setView(WHOLE) }, "Whole image", kbd("0")),
-        h("span", { class: "sx-hint" }, "Wheel zooms all, drag moves all, hold ", kbd("H"), " hides the outline"),
+        h("span", { class: "sx-hint" }, byTask(["Wheel zooms all, drag moves all, hold ", kbd("H"), " hides the outline"], "Wheel zooms all, drag moves all")),
         h("button", { type: "button", class: "sx-close", "aria-label": "Close", onclick: () => dialog.close() }, "\u00d7"),
       ),
       h(

@@ -2,7 +2,7 @@
 import { forget, lookAhead } from "./ahead.js";
 import { MAX_COMPARED, openCompare } from "./compare.js";
 import { curate, decided, DECISIONS, DetailView } from "./detail.js";
-import { arrange, EMPTY, filterFrom, filterText, FOUND, itemsOf, MISSED, shortWords, SORTS, STATES } from "./facts.js";
+import { arrange, EMPTY, filterFrom, filterText, FOUND, itemsOf, MISSED, shortWords, sortsOf, STATES } from "./facts.js";
 import { Filters } from "./filters.js";
 import { VirtualGrid } from "./grid.js";
 import {
@@ -10,6 +10,7 @@ import {
   badge,
   get,
   h,
+  isClassification,
   kbd,
   on,
   onKeys,
@@ -54,7 +55,7 @@ class CurateTab {
     this.segments = segmented("State", SEGMENTS, "all", (name) => this.setFilter({ ...this.filter, state: name }));
     this.sort = selectField(
       "Sort",
-      Object.entries(SORTS).map(([key, [text]]) => [key, text]),
+      sortsOf(false),
       "newest",
       () => this.apply({ toTop: true }),
     );
@@ -148,7 +149,10 @@ class CurateTab {
     this.history = this.recallHistory();
     this.chosen.clear();
     this.segments.set(this.filter.state);
-    this.sort.input.value = kept.sort in SORTS ? kept.sort : "newest";
+    const sorts = sortsOf(isClassification());
+    replace(this.sort.input, sorts.map(([key, text]) => h("option", { value: key }, text)));
+    this.sort.input.value = sorts.some(([key]) => key === kept.sort) ? kept.sort : "newest";
+    this.filters.toggle(false); // another task has other filters
     this.map.data = null;
     this.show(kept.mode === "map" ? "map" : "grid", false);
     if (this.root.offsetParent) this.load();
@@ -245,7 +249,8 @@ class CurateTab {
   showEmpty() {
     this.empty.hidden = this.shown.length > 0 || this.map.isOpen;
     if (this.empty.hidden) return;
-    if (!this.all.length) replace(this.empty, "No synthetic images yet. Make some in Draw or Generate.");
+    if (!this.all.length)
+      replace(this.empty, `No synthetic images yet. Make some in ${isClassification() ? "Generate" : "Draw or Generate"}.`);
     else
       replace(
         this.empty,
@@ -535,7 +540,7 @@ class CurateTab {
   compare() {
     const ids = this.chosen.size > 1 ? [...this.chosen.ids] : [];
     if (!ids.length) {
-      // Nothing chosen: the images of the same mask, the current one first.
+      // Nothing chosen: the images of the same mask (or class), the current one first.
       const own = this.byId.get(this.current);
       const same = this.shown.filter((item) => item.label_map_blob === own?.label_map_blob && item !== own);
       if (!own || !same.length) return toast("Choose two to four images to compare: Shift or Ctrl and click.");

@@ -1,6 +1,6 @@
 // A running alignment: curves, the alarms as lamps, and the same masks and seeds side by side as they change.
 import { linesChart } from "./chart.js";
-import { badge, fixed, h, onKeys, picture, replace, urls } from "./lib.js";
+import { badge, byTask, fixed, h, isClassification, onKeys, picture, replace, urls } from "./lib.js";
 
 /** [title, digits, reference line or "start" for the value at step 0, lines as [metric, name, smoothed over so many steps]] */
 const CHARTS = [
@@ -24,7 +24,7 @@ const CHARTS = [
     ],
   ],
   ["Wins against the present version", 2, 0.5, [["win_rate", "", 1]]],
-  ["Overlap with the drawn mask", 3, "start", [["dice", "", 1]]],
+  [() => (isClassification() ? "Probability of the asked class" : "Overlap with the drawn mask"), 3, "start", [["dice", "", 1]]],
   [
     "Distance to real images (lower is better)",
     2,
@@ -168,7 +168,8 @@ export class Curves {
     );
   }
 
-  chart(job, [title, digits, wanted, lines]) {
+  chart(job, [named, digits, wanted, lines]) {
+    const title = typeof named === "function" ? named() : named;
     const series = lines
       .map(([metric, name, width]) => ({ name, metric, points: smoothed(job.metrics[metric] ?? [], width) }))
       .filter(({ points }) => points.length);
@@ -204,7 +205,7 @@ export class Curves {
     const table = h(
       "table",
       {},
-      h("caption", {}, "The same masks and seeds, test by test. Hold ", h("kbd", {}, "H"), " for the mask."),
+      h("caption", {}, byTask(["The same masks and seeds, test by test. Hold ", h("kbd", {}, "H"), " for the mask."], "The same classes and seeds, test by test.")),
       h(
         "thead",
         {},
@@ -232,7 +233,7 @@ export class Curves {
 
   cell(row, step, blob) {
     const what = step === 0 ? "present version" : `step ${step}`;
-    return h("figure", {}, picture(urls.thumb(blob, 256), `Mask ${row.number}, ${what}`), badge("synthetic"));
+    return h("figure", {}, picture(urls.thumb(blob, 256), `${isClassification() ? "Image" : "Mask"} ${row.number}, ${what}`), badge("synthetic"));
   }
 
   showOutlines(shown) {
@@ -264,7 +265,7 @@ export function beforeAfter(before, after, masks) {
   return h(
     "div",
     { class: "sx-compare", style: { "--n": Math.min(8, before.length) } },
-    masks.length ? row("Asked", masks, urls.mask, false) : null,
+    masks.length && !isClassification() ? row("Asked", masks, urls.mask, false) : null,
     row("Before", before, urls.thumb, true),
     row("After", after, urls.thumb, true),
   );

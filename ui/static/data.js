@@ -5,9 +5,12 @@ import {
   act,
   ApiError,
   badge,
+  byTask,
+  classTag,
   emit,
   get,
   h,
+  isClassification,
   numberField,
   on,
   onShow,
@@ -33,6 +36,17 @@ const SPLITS = [
   ["test", "Test"],
   ["none", "No split"],
 ];
+
+const WEAK = 0.7; // as in saadi/trust.py
+
+/** How well a model does on validation images, in the words of its kind; "" where that was not measured. */
+function measured(model) {
+  const val = model.metrics.val ?? {},
+    dice = val.dice ?? model.metrics.dice;
+  if (val.f1_per_class)
+    return val.num_images ? `, right on ${percent(val.accuracy)} of ${val.num_images} validation images, macro F1 ${percent(val.macro_f1)}` : ", no validation images";
+  return dice === undefined ? "" : `, overlap ${percent(dice)} on validation images`;
+}
 
 /** Its group is the image itself: nobody said which patient or video it is from. */
 const isUnnamed = (image) => image.group.startsWith("own-");
@@ -97,7 +111,8 @@ class DataTab {
           "div",
           { class: "sx-filter-row" },
           this.split,
-          h("label", { class: "sx-check" }, this.maskBox, "Show masks"),
+          h("label", { class: "sx-check sx-mask-only" }, this.maskBox, "Show masks"),
+          (this.classes = selectField("Class", [["", "all classes"]], "", () => this.apply())),
           this.count,
         ),
         this.grid.root,
@@ -158,12 +173,13 @@ class DataTab {
         this.fitSteps,
         h("button", { type: "button", class: "sx-button", id: "fit-generator", onclick: fit }, "Fit generator"),
       ),
-      this.engine,
-      this.diffusion,
+      h("div", { class: "sx-mask-only" }, h("div", { class: "sx-stack" }, this.engine, this.diffusion)),
       h(
         "p",
         { class: "sx-note" },
-        "Scorers judge how well an image shows its mask. Fitting teaches the generator your own images; it can go on in the background.",
+        "Scorers judge how well an image shows its ",
+        byTask("mask", "class"),
+        ". Fitting teaches the generator your own images; it can go on in the background.",
       ),
     );
   }
@@ -171,15 +187,14 @@ class DataTab {
   showModels() {
     const { models } = state.overview;
     const line = (kind, name, missing) => {
-      const model = models[kind],
-        dice = model?.metrics.val?.dice ?? model?.metrics.dice;
+      const model = models[kind];
       return [
         h("dt", {}, name),
         h(
           "dd",
           {},
           model
-            ? `${model.engine === "stable-diffusion" ? "Stable Diffusion, " : ""}version ${model.id}, ${when(model.created_at)}${dice === undefined ? "" : `, overlap ${percent(dice)} on validation images`}`
+            ? `${model.engine === "stable-diffusion" ? "Stable Diffusion, " : ""}version ${model.id}, ${when(model.created_at)}${measured(model)}`
             : missing,
         ),
       ];
@@ -192,6 +207,24 @@ class DataTab {
         line("engine", "Generator", "not fitted yet"),
         line("selector", "Scorer", "not trained yet"),
         line("judge", "Judge", "not trained yet"),
+      ),
+      this.perClass(models.selector),
+    );
+  }
+
+  /** Of a classifier: how well it tells each class, those first on which it is weak. */
+  perClass(selector) {
+    const found = selector?.metrics.val?.f1_per_class;
+    if (!found || !Object.keys(found).length) return null;
+    const order = state.project.classes.filter(({ name }) => name in found).sort((one, two) => found[one.name] - found[two.name]);
+    return h(
+      "details",
+      { class: "sx-details" },
+      h("summary", {}, "F1 of each class on validation images"),
+      h(
+        "dl",
+        { class: "sx-facts-list" },
+        order.map(({ index, name }) => [h("dt", {}, classTag(index)), h("dd", {}, `${percent(found[name])}${found[name] < WEAK ? ", weak: people are asked first" : ""}`)]),
       ),
     );
   }
@@ -207,12 +240,29 @@ class DataTab {
     }
     this.images = items;
     this.forms.showProject(project);
+    this.showClasses();
     this.apply();
     if (state.overview) this.showModels();
   }
 
+  /** In classification: each class with its number of images, to show it alone. */
+  showClasses() {
+    const kept = this.classes.input.value,
+      count = (name) => this.images.filter((image) => image.label === name).length;
+    this.classes.hidden = !isClassification();
+    replace(
+      this.classes.input,
+      h("option", { value: "" }, "all classes"),
+      isClassification() ? state.project.classes.map(({ name }) => h("option", { value: name }, `${name} ${count(name)}`)) : null,
+    );
+    this.classes.input.value = [...this.classes.input.options].some((option) => option.value === kept) ? kept : "";
+  }
+
   apply() {
-    this.shown = this.images.filter((image) => this.split.value === "all" || image.split === this.split.value);
+    const label = this.classes.input.value;
+    this.shown = this.images.filter(
+      (image) => (this.split.value === "all" || image.split === this.split.value) && (!label || image.label === label),
+    );
     this.grid.set(this.shown);
     const number = (split) => this.images.filter((image) => image.split === split).length,
       named = this.shown.filter((image) => !isUnnamed(image)),
@@ -227,7 +277,9 @@ class DataTab {
     this.count.textContent = [
       groups ? plural(groups, "patient or video", "patients or videos") : "",
       lone ? `${plural(lone, "image")} without a patient` : "",
-      `${this.shown.filter((image) => image.label_map_id).length} with mask`,
+      isClassification()
+        ? `${this.shown.filter((image) => image.label).length} with a class`
+        : `${this.shown.filter((image) => image.label_map_id).length} with mask`,
     ]
       .filter(Boolean)
       .join(" \u00b7 ");
@@ -237,11 +289,12 @@ class DataTab {
   card() {
     const card = h(
       "div",
-      { class: "sx-sample", role: "option", title: "Open in Draw" },
+      { class: "sx-sample", role: "option" },
       h("div", { class: "sx-sample-picture" }),
       h("div", { class: "sx-sample-foot" }),
     );
     card.addEventListener("click", () => {
+      if (isClassification()) return; // there is nothing to draw
       openTab("draw");
       setTimeout(() => emit("draw:open", { image: card.image }), 60);
     });
@@ -250,9 +303,10 @@ class DataTab {
 
   update(card, image) {
     card.image = image;
+    card.title = isClassification() ? image.name : "Open in Draw";
     const [frame, foot] = card.children,
       source =
-        this.showsMask && image.label_map_blob
+        this.showsMask && image.label_map_blob && !isClassification()
           ? urls.overlay(image.blob, image.label_map_blob, 256)
           : urls.thumb(image.blob, 256);
     if (frame.dataset.source !== source) {
@@ -263,7 +317,9 @@ class DataTab {
       foot,
       h("span", { class: "sx-cut", title: image.name }, isUnnamed(image) ? "patient not given" : image.group),
       h("span", {}, image.split),
-      h("small", { class: "sx-cut" }, image.label_map_id ? (image.label ?? "") : "no mask"),
+      isClassification()
+        ? h("small", { class: "sx-cut" }, image.label ? classTag(state.project.classes.findIndex(({ name }) => name === image.label)) : "no class")
+        : h("small", { class: "sx-cut" }, image.label_map_id ? (image.label ?? "") : "no mask"),
     );
   }
 }

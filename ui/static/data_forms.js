@@ -1,5 +1,5 @@
 // The two forms of the Data tab: a new project, and the import of a folder with a look at what is in it first.
-import { act, emit, h, on, plural, post, replace, requestId, state, toast } from "./lib.js";
+import { act, byTask, classTag, emit, h, isClassification, on, plural, post, replace, requestId, selectField, state, toast } from "./lib.js";
 
 export const text = (label, placeholder, attributes = {}) => {
   const input = h("input", { type: "text", placeholder, "aria-label": label, ...attributes });
@@ -15,15 +15,24 @@ export class DataForms {
     this.masks = text("Folder of masks", "/path/to/masks", { id: "import-masks" });
     this.pattern = text("Patient or video in the file name (pattern)", "^(case\\d+)", { id: "import-pattern" });
     this.csv = text("Table (CSV)", "/path/to/table.csv", { id: "import-csv" });
+    this.labelColumn = text("Column of the class", "class");
     this.groupColumn = text("Column of the patient", "patient");
     this.splitColumn = text("Column of the split", "split");
     this.found = h("div", { class: "sx-found" });
     on("job:end", (item) => this.ended(item));
     this.title = h("summary", {}, "Import a folder");
     this.name = text("Name", "my-hospital-2026", { id: "project-name" });
-    this.classes = text("Classes, without background, separated by commas", "liver, gallbladder, instrument", {
-      id: "project-classes",
-    });
+    this.task = selectField(
+      "Each image has",
+      [
+        ["segmentation", "a mask: which pixel shows what"],
+        ["classification", "one class: what the whole image shows"],
+      ],
+      "segmentation",
+      () => this.showTask(),
+    );
+    this.task.input.id = "project-task";
+    this.classes = text("Classes", "", { id: "project-classes" });
     this.resolution = h(
       "select",
       { "aria-label": "Resolution" },
@@ -41,17 +50,23 @@ export class DataForms {
           "div",
           { class: "sx-stack" },
           this.images,
-          this.masks,
+          h("div", { class: "sx-mask-only" }, this.masks),
+          h(
+            "p",
+            { class: "sx-note sx-class-only" },
+            "A folder per class (images/clipping/001.png), or a table with the class of each file.",
+          ),
           h(
             "details",
             { class: "sx-details" },
-            h("summary", {}, "Patients and splits (optional)"),
+            h("summary", {}, byTask("Patients and splits (optional)", "Patients, splits and table (optional)")),
             h(
               "div",
               { class: "sx-stack" },
               this.pattern,
               this.csv,
               h("div", { class: "sx-row" }, this.groupColumn, this.splitColumn),
+              h("div", { class: "sx-class-only" }, this.labelColumn),
             ),
           ),
           h(
@@ -70,6 +85,7 @@ export class DataForms {
           "div",
           { class: "sx-stack" },
           this.name,
+          this.task,
           this.classes,
           h("label", { class: "sx-field" }, h("span", {}, "Images are made at"), this.resolution),
           h(
@@ -80,6 +96,15 @@ export class DataForms {
         ),
       ),
     );
+  }
+
+  /** The form of a new project asks for what its task needs. */
+  showTask() {
+    const isClass = this.task.input.value === "classification",
+      words = isClass ? "Classes, two or more, separated by commas" : "Classes, without background, separated by commas";
+    this.classes.firstChild.textContent = words;
+    this.classes.input.setAttribute("aria-label", words);
+    this.classes.input.placeholder = isClass ? "dissection, clipping, bleeding" : "liver, gallbladder, instrument";
   }
 
   /** The import has ended, well or not: its sentence takes the place of the table. */
@@ -99,6 +124,7 @@ export class DataForms {
   }
 
   showProject(project) {
+    this.showTask();
     this.title.textContent = `Import a folder into ${project.name}`;
     if (project.id !== this.shownProject) replace(this.found);
     this.shownProject = project.id;
@@ -113,6 +139,7 @@ export class DataForms {
       group_pattern: given(this.pattern),
       group_column: given(this.groupColumn),
       split_column: given(this.splitColumn),
+      ...(isClassification() && { masks_dir: null, label_column: given(this.labelColumn) }),
     };
   }
 
@@ -129,7 +156,11 @@ export class DataForms {
           h(
             "b",
             {},
-            found.has_masks ? `${found.num_pairs} pairs of image and mask.` : `${found.num_pairs} images without masks.`,
+            isClassification()
+              ? `${plural(found.num_pairs, "image")}, ${found.num_pairs - found.num_unlabelled} with a class.`
+              : found.has_masks
+                ? `${found.num_pairs} pairs of image and mask.`
+                : `${found.num_pairs} images without masks.`,
           ),
           found.num_groups ? ` ${found.num_groups} patients or videos.` : "",
           found.num_problems ? ` ${found.num_problems} files cannot be used:` : "",
@@ -142,7 +173,7 @@ export class DataForms {
             )
           : null,
         found.notes.map((note) => h("p", { class: "sx-note" }, note)),
-        h(
+        isClassification() ? labelTable(found.labels) : h(
           "table",
           { class: "sx-table" },
           h(
@@ -174,7 +205,7 @@ export class DataForms {
             type: "button",
             class: "sx-button sx-primary",
             id: "import-run",
-            disabled: !found.num_pairs,
+            disabled: !found.num_pairs || (isClassification() && !found.labels.some((item) => item.class !== null)),
             onclick: (event) => this.run(event.currentTarget),
           },
           `Import ${found.num_pairs} images`,
@@ -213,6 +244,7 @@ export class DataForms {
         .filter(Boolean);
       const made = await post("/api/projects", {
         name: this.name.input.value.trim(),
+        task: this.task.input.value,
         classes,
         resolution: Number(this.resolution.value),
       });
@@ -221,4 +253,28 @@ export class DataForms {
       emit("projects", made.id);
     });
   }
+}
+
+/** What the folders or the table call the classes, and which class of the project that is. */
+function labelTable(labels) {
+  if (!labels.length)
+    return h("p", { class: "sx-bad" }, "The images have no classes: put each class into its own sub-folder, or name the table and its column of the class.");
+  return h(
+    "table",
+    { class: "sx-table" },
+    h("thead", {}, h("tr", {}, ["Found", "Images", "Class of this project"].map((name) => h("th", {}, name)))),
+    h(
+      "tbody",
+      {},
+      labels.map((item) =>
+        h(
+          "tr",
+          {},
+          h("td", {}, item.name),
+          h("td", {}, String(item.images)),
+          h("td", {}, item.class === null ? h("span", { class: "sx-bad" }, "none: these images will be refused") : classTag(item.class)),
+        ),
+      ),
+    ),
+  );
 }

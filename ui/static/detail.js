@@ -7,6 +7,7 @@ import {
   badge,
   emit,
   h,
+  isClassification,
   kbd,
   percent,
   picture,
@@ -75,9 +76,7 @@ export class DetailView {
       prediction = sample.scores.selector?.prediction_blob;
     const views = [
       ["image", "Image"],
-      ["overlay", "With mask"],
-      ["asked", "Mask"],
-      ...(prediction ? [["differ", "Disagreement"]] : []),
+      ...(isClassification() ? [] : [["overlay", "With mask"], ["asked", "Mask"], ...(prediction ? [["differ", "Disagreement"]] : [])]),
     ];
     if (!views.some(([name]) => name === this.view)) this.view = "image";
     const frame = h("div", { class: "sx-detail-picture" });
@@ -100,11 +99,12 @@ export class DetailView {
     const bars = h("div", { class: "sx-bars" }, this.bars());
     replace(
       this.root,
-      segmented("View", views, this.view, (name) => {
-        this.view = name;
-        draw();
-        this.legend.hidden = name !== "differ";
-      }),
+      views.length > 1 &&
+        segmented("View", views, this.view, (name) => {
+          this.view = name;
+          draw();
+          this.legend.hidden = name !== "differ";
+        }),
       frame,
       (this.legend = legend(this.view)),
       h("p", { class: "sx-words" }, sample.words),
@@ -149,18 +149,19 @@ export class DetailView {
   bars() {
     const { selector, judge } = this.sample.scores;
     if (!selector) return h("p", { class: "sx-note" }, "Not scored yet. Scores come once the scorers are trained (tab Data).");
-    const colors = Object.fromEntries(state.project.classes.map(({ name, color }) => [name, color]));
+    const measure = isClassification() ? "probability" : "Dice",
+      colors = Object.fromEntries(state.project.classes.map(({ name, color }) => [name, color]));
     const row = (name, first, second, isAsked) =>
       h(
         "div",
         { class: "sx-bar-row", dataset: { class: name } },
-        h("span", { class: "sx-bar-name" }, name, isAsked ? null : h("small", {}, "not asked for")),
+        h("span", { class: "sx-bar-name" }, name, isAsked ? isClassification() && h("small", {}, "asked for") : !isClassification() && h("small", {}, "not asked for")),
         h(
           "div",
           {
             class: "sx-meter",
             role: "meter",
-            "aria-label": `${name}, Dice`,
+            "aria-label": `${name}, ${measure}`,
             "aria-valuenow": first ?? 0,
             "aria-valuemin": 0,
             "aria-valuemax": 1,
@@ -172,6 +173,13 @@ export class DetailView {
         ),
         h("span", { class: "sx-bar-value" }, percent(first)),
       );
+    if (isClassification())
+      return [
+        state.project.classes.map(({ name }) =>
+          row(name, selector.per_class[name]?.probability, judge?.per_class?.[name]?.probability, this.sample.asked.includes(name)),
+        ),
+        h("p", { class: "sx-note" }, "Bar: how likely the classifier finds each class (calibrated). Line: the judge, a second model."),
+      ];
     return [
       row("All classes", selector.dice, judge?.dice, true),
       ...Object.entries(selector.per_class)

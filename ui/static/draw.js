@@ -1,4 +1,5 @@
 // Draw: filmstrip, canvas, and four synthetic images beside it.
+import { classButtons } from "./class_choice.js";
 import { DrawResults } from "./draw_results.js";
 import { DrawTools, showKeys } from "./draw_tools.js";
 import { MaskCanvas } from "./canvas.js";
@@ -11,12 +12,15 @@ import {
   ago,
   ApiError,
   badge,
+  emit,
   get,
   h,
+  isClassification,
   loading,
   on,
   onKeys,
   onShow,
+  openTab,
   order,
   picture,
   post,
@@ -105,11 +109,46 @@ class DrawTab {
         this.tools.hint,
       ),
       this.results.root,
+      this.buildNoMasks(),
     );
   }
 
+  /** What a classification project shows here: no canvas, but the way to new images of a class. */
+  buildNoMasks() {
+    this.classes = h("div", { class: "sx-class-choice", role: "group", "aria-label": "Classes" });
+    return h(
+      "section",
+      { class: "sx-no-masks", "aria-label": "Classes" },
+      h(
+        "div",
+        { class: "sx-card sx-stack" },
+        h("h2", {}, "Nothing to draw in this project"),
+        h("p", {}, "Each image here shows one class as a whole, so there are no masks to paint. Choose a class to make new images of it:"),
+        this.classes,
+        (this.classesNote = h("p", { class: "sx-note" })),
+      ),
+    );
+  }
+
+  showNoMasks() {
+    if (!isClassification() || !state.overview) return;
+    const key = JSON.stringify([state.project.id, state.overview.shown]);
+    if (this.classes.dataset.shown === key) return;
+    this.classes.dataset.shown = key;
+    const make = (index) => {
+      openTab("generate");
+      emit("generate:classes", [index]);
+    };
+    replace(this.classes, classButtons({ onclick: make }));
+    this.classesNote.textContent = Object.keys(state.overview.shown).length
+      ? "Then sort the images out in Curate and choose the better ones in Vote."
+      : "There are no real images with a class yet. Import some in Data: a folder per class, or a table.";
+  }
+
   listen() {
+    on("overview", () => this.showNoMasks());
     onKeys(this.root, (event) => {
+      if (isClassification()) return false;
       if (event.key === "Escape" && !this.canvas.isBusy() && this.results.escape(event)) return true;
       if (event.key.toLowerCase() === "c") {
         this.results.holdBefore(true);
@@ -123,6 +162,7 @@ class DrawTab {
     });
     document.addEventListener("keydown", (event) => {
       // undo and redo carry Ctrl, which onKeys leaves to the browser
+      if (isClassification()) return;
       if (
         (event.ctrlKey || event.metaKey) &&
         this.root.offsetParent &&
@@ -134,7 +174,7 @@ class DrawTab {
     document.addEventListener("keydown", (event) => {
       // from the fields of the strip, too
       const isMine = (event.ctrlKey || event.metaKey) && event.key === "Enter" && !event.repeat;
-      if (!isMine || !this.root.offsetParent || document.querySelector("dialog[open]")) return;
+      if (!isMine || isClassification() || !this.root.offsetParent || document.querySelector("dialog[open]")) return;
       event.preventDefault();
       this.results.start();
     });
@@ -151,6 +191,7 @@ class DrawTab {
     addEventListener("pagehide", () => this.keepView());
     document.addEventListener("visibilitychange", () => (document.hidden ? this.keepView() : this.lookForNewer()));
     onShow(this.root, () => {
+      if (isClassification()) return;
       if (this.canvas.isFitted) this.canvas.fit();
       if (state.project) this.loadFilm();
       this.lookForNewer();
@@ -159,6 +200,7 @@ class DrawTab {
     on("draw:revision", (revision) => act(null, () => this.openRevision(revision)));
     on("library", async () => {
       // the demo project is complete, or images were imported
+      if (isClassification()) return;
       this.loadAreas(state.project);
       await this.loadFilm();
       if (this.images.length && (!this.doc || (this.doc.mode === "empty" && !this.doc.isTouched)))
@@ -169,6 +211,13 @@ class DrawTab {
   // ---- filmstrip
 
   async openProject(project) {
+    if (isClassification()) {
+      clearTimeout(this.lookingAhead);
+      this.doc = null; // what was drawn in another project is in the journal or on the server
+      this.root.dataset.loaded = "";
+      this.showNoMasks();
+      return;
+    }
     this.tools.showClasses(project.classes);
     this.tools.show();
     this.loadAreas(project);

@@ -211,7 +211,7 @@ class EvidenceTab {
         "ul",
         { class: "sx-guide-list" },
         result.rounds.flatMap((rounds, seed) =>
-          rounds.map((numbers, index) => h("li", {}, result.rounds.length > 1 ? `Repeat ${seed + 1}. ` : "", roundWords(numbers, index + 1))),
+          rounds.map((numbers, index) => h("li", {}, result.rounds.length > 1 ? `Repeat ${seed + 1}. ` : "", roundWords(numbers, index + 1, result.task))),
         ),
       ),
       h(

@@ -94,8 +94,9 @@ export const TITLES = {
 };
 
 /** One sentence on a round of alignment. */
-export function roundWords(numbers, round) {
+export function roundWords(numbers, round, task = "segmentation") {
   if (numbers.refused) return `Round ${round} brought nothing better: ${numbers.refused}.`;
   const [gain, low, high] = numbers.gain;
-  return `Round ${round}: the judge prefers the new images in ${Math.round(100 * numbers.win_rate)} % of the masks, fidelity ${signed(gain, 3)} (${signed(low, 3)} to ${signed(high, 3)}), ${numbers.num_pairs} pairs.`;
+  const [cases, measure] = task === "classification" ? ["test images", "probability of the asked class"] : ["masks", "fidelity"];
+  return `Round ${round}: the judge prefers the new images in ${Math.round(100 * numbers.win_rate)} % of the ${cases}, ${measure} ${signed(gain, 3)} (${signed(low, 3)} to ${signed(high, 3)}), ${numbers.num_pairs} pairs.`;
 }

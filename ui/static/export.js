@@ -1,8 +1,8 @@
 // Export: the accepted images as a data set, re-read and verified before it is offered.
-import { act, get, h, on, onShow, order, plural, replace, state, toast, when, withProject } from "./lib.js";
+import { act, byTask, get, h, isClassification, on, onShow, order, plural, replace, state, toast, when, withProject } from "./lib.js";
 
 const FORMATS = [
-  ["imagefolder", "Hugging Face imagefolder", 'image, mask and metadata.jsonl; opens with load_dataset("imagefolder")'],
+  ["imagefolder", "Hugging Face imagefolder", 'image, mask and metadata.jsonl; opens with load_dataset("imagefolder")', 'a folder per class and metadata.jsonl; opens with load_dataset("imagefolder") and torchvision\'s ImageFolder'],
   ["nnunet", "nnU-Net v2", "imagesTr, labelsTr and dataset.json; ready for nnUNetv2_plan_and_preprocess"],
 ];
 
@@ -13,12 +13,12 @@ export function mount(element) {
 class ExportTab {
   constructor(element) {
     this.root = element;
-    this.choices = FORMATS.map(([name, title, words], index) =>
+    this.choices = FORMATS.map(([name, title, words, classWords], index) =>
       h(
         "label",
-        { class: "sx-format" },
+        { class: classWords ? "sx-format" : "sx-format sx-mask-only" }, // nnU-Net holds masks
         h("input", { type: "radio", name: "export-format", value: name, checked: index === 0 }),
-        h("span", {}, h("b", {}, title), h("small", {}, words)),
+        h("span", {}, h("b", {}, title), h("small", {}, byTask(words, classWords ?? ""))),
       ),
     );
     this.real = h("input", { type: "checkbox", checked: true });
@@ -47,7 +47,9 @@ class ExportTab {
           h(
             "p",
             { class: "sx-note" },
-            "Synthetic images carry the IPTC mark for synthetic media and say in the manifest from which mask, seed and version they came. Split by patient or video.",
+            "Synthetic images carry the IPTC mark for synthetic media and say in the manifest from which ",
+            byTask("mask", "class"),
+            ", seed and version they came. Split by patient or video.",
           ),
         ),
         h("section", { class: "sx-card" }, h("h2", {}, "Exports"), this.list),
@@ -57,7 +59,10 @@ class ExportTab {
     on("jobs", ({ recent }) => this.showJob(recent.find((job) => job.kind === "export")));
     on("job:end", (job) => job.kind === "export" && this.load());
     on("overview", () => this.count());
-    withProject(() => this.load());
+    withProject(() => {
+      if (isClassification()) this.choices[0].querySelector("input").checked = true;
+      this.load();
+    });
     element.dataset.ready = "1";
   }
 

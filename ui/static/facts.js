@@ -5,9 +5,13 @@ export const FOUND = 0.7,
   MISSED = 0.4; // as in ui/words.py
 export const VERY_CLOSE = 0.99; // as in ui/words.py
 
-/** One object per image out of the columns of `/api/projects/N/facts`. */
+/**
+ * One object per image out of the columns of `/api/projects/N/facts`. In classification (`seen` is there) `classes` holds the one
+ * class that was asked for, `selector` and `judge` are its probability, and `seen` is the class that is likeliest to the selector.
+ */
 export function itemsOf(columns) {
-  const names = columns.classes.slice(1);
+  const isClass = Boolean(columns.seen),
+    names = isClass ? columns.classes : columns.classes.slice(1);
   return columns.id.map((id, index) => {
     const mask = columns.masks[columns.mask[index]],
       dice = names.map((_, row) => columns.class_dice[row][index]);
@@ -28,6 +32,8 @@ export function itemsOf(columns) {
       judge: columns.judge[index],
       disagreement: columns.disagreement[index],
       classDice: dice,
+      isClass,
+      seen: columns.seen?.[index] ?? null,
       quality: columns.quality[index],
       farther: columns.farther[index],
       votes: columns.votes[index],
@@ -43,6 +49,7 @@ export function itemsOf(columns) {
 /** The asked class that the segmenter finds least: `{ index, dice }`, or null where nothing was scored. */
 export function weakest(item) {
   let found = null;
+  if (item.isClass) return item.selector === null ? null : { index: item.classes[0], dice: item.selector };
   for (const index of item.classes) {
     const dice = item.classDice[index - 1];
     if (dice !== null && dice !== undefined && (!found || dice < found.dice)) found = { index, dice };
@@ -54,6 +61,11 @@ export function weakest(item) {
 export function shortWords(item, classNames) {
   const found = weakest(item);
   if (!found) return item.selector === null ? "not scored yet" : "background only";
+  if (item.isClass) {
+    const asked = classNames[found.index];
+    if (item.seen !== found.index) return `${asked}? Looks like ${classNames[item.seen]}`;
+    return found.dice >= FOUND ? `looks like ${asked}` : `${asked}, but not sure`;
+  }
   const share = `${Math.round(100 * found.dice)}\u00a0%`;
   if (found.dice >= FOUND) return "finds everything";
   return found.dice >= MISSED ? `${classNames[found.index]} in part, ${share}` : `misses ${classNames[found.index]}, ${share}`;
@@ -106,7 +118,10 @@ function hasVotes(item, wanted) {
 export function matches(item, filter) {
   return (
     (filter.state === "all" || item.curation === filter.state) &&
-    filter.classes.every((index) => item.classes.includes(index)) &&
+    // A mask holds all of the chosen classes, an image as a whole is one of them.
+    (item.isClass && filter.classes.length
+      ? filter.classes.includes(item.classes[0])
+      : filter.classes.every((index) => item.classes.includes(index))) &&
     Object.keys(RANGES).every((name) => inRange(item[name], filter[name])) &&
     hasVotes(item, filter.votes) &&
     (!filter.version || item.version === filter.version) &&
@@ -119,14 +134,18 @@ export function matches(item, filter) {
   );
 }
 
+/** The ranges as a task calls them. */
+export const rangesOf = (isClass) => (isClass ? { ...RANGES, selector: "Classifier" } : RANGES);
+
 /** Active filters as `{ key, text }`; `state` is not among them, as it has its own control. */
-export function chips(filter, classNames) {
-  const found = filter.classes.map((index) => ({ key: `class:${index}`, text: `with ${classNames[index] ?? index}` }));
-  for (const [name, title] of Object.entries(RANGES)) {
+export function chips(filter, classNames, isClass = false) {
+  const asked = isClass ? "asked for" : "with",
+    found = filter.classes.map((index) => ({ key: `class:${index}`, text: `${asked} ${classNames[index] ?? index}` }));
+  for (const [name, title] of Object.entries(rangesOf(isClass))) {
     const [low, high] = filter[name];
     if (isFull(filter[name])) continue;
     const text = low <= 0 ? `\u2264 ${high}` : high >= 100 ? `\u2265 ${low}` : `${low}\u2013${high}`;
-    found.push({ key: name, text: name === "rarity" ? `class in ${text}\u00a0% of masks` : `${title} ${text}\u00a0%` });
+    found.push({ key: name, text: name === "rarity" ? `class in ${text}\u00a0% of ${isClass ? "training images" : "masks"}` : `${title} ${text}\u00a0%` });
   }
   if (filter.votes !== "any") found.push({ key: "votes", text: `votes: ${VOTES[filter.votes]}` });
   if (filter.version) found.push({ key: "version", text: versionName(filter.version) });
@@ -134,7 +153,7 @@ export function chips(filter, classNames) {
   if (filter.flagged) found.push({ key: "flagged", text: "flagged" });
   if (filter.favourite) found.push({ key: "favourite", text: "my favourites" });
   if (filter.veryClose) found.push({ key: "veryClose", text: "very close to a real image" });
-  if (filter.mask) found.push({ key: "mask", text: "same mask" });
+  if (filter.mask) found.push({ key: "mask", text: isClass ? "same class" : "same mask" });
   if (filter.ids) found.push({ key: "ids", text: `chosen on the map (${filter.ids.size})` });
   return found;
 }
@@ -199,6 +218,13 @@ export const SORTS = {
   version: ["By version", by((item) => item.version)],
   mask: ["By mask", (a, b) => (a.label_map_blob === b.label_map_blob ? a.id - b.id : a.label_map_blob < b.label_map_blob ? -1 : 1)],
 };
+
+/** The orders that a task has, as `[key, text]`. */
+export function sortsOf(isClass) {
+  const all = Object.entries(SORTS).map(([key, [text]]) => [key, text]);
+  if (!isClass) return all;
+  return all.filter(([key]) => key !== "weakest").map(([key, text]) => [key, key === "mask" ? "By class" : text]);
+}
 
 /** The images to show, in order. */
 export function arrange(items, filter, sort) {

@@ -1,6 +1,6 @@
 // The filter drawer of Curate and its chips: what is filtered is always written where one can take it away.
-import { chips, EMPTY, histogram, RANGES, versionName, VOTES, without } from "./facts.js";
-import { h, plural, replace, selectField } from "./lib.js";
+import { chips, EMPTY, histogram, RANGES, rangesOf, versionName, VOTES, without } from "./facts.js";
+import { h, isClassification, plural, replace, selectField } from "./lib.js";
 
 const HELP = {
   selector: "Overlap (Dice) of what the segmenter sees with the asked mask.",
@@ -8,6 +8,11 @@ const HELP = {
   disagreement: "How far the two models are apart.",
   quality: "Likeness to real training images in colour and layout: 100 % = as close as a typical unseen real image, 50 % = twice as far.",
   rarity: "In how many training masks its rarest class is: few = rare.",
+};
+const CLASS_HELP = {
+  ...HELP,
+  selector: "How likely the classifier finds the class that was asked for (calibrated probability).",
+  rarity: "In how many training images its class is: few = rare.",
 };
 const BINS = 20;
 
@@ -42,6 +47,7 @@ export class Filters {
     const found = chips(
       this.filter,
       this.classes.map(({ name }) => name),
+      isClassification(),
     );
     const isInside = this.chips.contains(document.activeElement);
     replace(
@@ -106,16 +112,18 @@ export class Filters {
     this.bars = {};
     this.isBuilt = true;
     this.count = h("b", { role: "status", "aria-live": "polite" });
-    const classes = this.classes.slice(1).map(({ name, color }, index) =>
+    const isClass = isClassification(),
+      own = isClass ? this.classes : this.classes.slice(1); // without the background
+    const classes = own.map(({ index, name, color }) =>
       h(
         "button",
         {
           type: "button",
           class: "sx-chip sx-chip-choice",
-          dataset: { class: index + 1 },
+          dataset: { class: index },
           onclick: () => {
             const chosen = new Set(this.filter.classes);
-            if (!chosen.delete(index + 1)) chosen.add(index + 1);
+            if (!chosen.delete(index)) chosen.add(index);
             this.set({ classes: [...chosen].sort((a, b) => a - b) });
           },
         },
@@ -132,6 +140,7 @@ export class Filters {
       );
     const choice = (name, label, options) =>
       (this.selects[name] = selectField(label, options, this.filter[name], (value) => this.set({ [name]: value })));
+    const rarity = isClass ? "Its class in % of training images" : "Rarest class in % of masks";
     this.unmeasuredNote = h(
       "p",
       { class: "sx-note" },
@@ -140,8 +149,8 @@ export class Filters {
     );
     replace(
       this.drawer,
-      h("div", { class: "sx-filter-wide" }, h("span", { class: "sx-filter-title" }, "Asked for (all of)"), h("div", { class: "sx-chips" }, classes)),
-      Object.entries(RANGES).map(([name, title]) => this.range(name, name === "rarity" ? "Rarest class in % of masks" : `${title}, %`)),
+      h("div", { class: "sx-filter-wide" }, h("span", { class: "sx-filter-title" }, isClass ? "Asked for (one of)" : "Asked for (all of)"), h("div", { class: "sx-chips" }, classes)),
+      Object.entries(rangesOf(isClass)).map(([name, title]) => this.range(name, name === "rarity" ? rarity : `${title}, %`)),
       h("div", { class: "sx-filter-checks" }, check("flagged", "Flagged"), check("favourite", "My favourites"), check("veryClose", "Very close to a real image")),
       choice("votes", "Votes", Object.entries(VOTES)),
       choice("version", "Made by", [["", "any version"], ...this.versions.map((name) => [name, versionName(name)])]),
@@ -191,7 +200,7 @@ export class Filters {
     this.bars[name] = h("div", { class: "sx-histogram", "aria-hidden": "true" });
     return h(
       "div",
-      { class: "sx-range", title: HELP[name] },
+      { class: "sx-range", title: (isClassification() ? CLASS_HELP : HELP)[name] },
       h("span", { class: "sx-filter-title" }, title),
       this.bars[name],
       h("div", { class: "sx-range-limits" }, this.inputs[name][0], h("span", {}, "to"), this.inputs[name][1]),

@@ -1,4 +1,5 @@
 // Generate: a pool of images in one order, and the queue of all work with whose turn it is.
+import { ClassChoice } from "./class_choice.js";
 import { openDetail } from "./detail.js";
 import { favourites } from "./favourites.js";
 import {
@@ -7,6 +8,7 @@ import {
   duration,
   get,
   h,
+  isClassification,
   numberField,
   on,
   onShow,
@@ -52,6 +54,8 @@ class GenerateTab {
       () => this.promise(),
     );
     this.from.input.id = "pool-from";
+    this.from.classList.add("sx-mask-only");
+    this.choice = new ClassChoice({ onchange: () => this.promise() });
     this.seed = numberField("Seed", 1000, { min: 0, id: "pool-seed" });
     this.steps = numberField("Steps", "", { min: 2, max: 100, placeholder: "auto" });
     this.guidance = numberField("Guidance", "", { min: 1, max: 20, step: 0.1, placeholder: "auto" });
@@ -82,6 +86,7 @@ class GenerateTab {
           { class: "sx-card sx-stack" },
           h("h2", {}, "A pool of synthetic images"),
           this.words,
+          this.choice.root,
           h("div", { class: "sx-form-grid" }, this.from, this.count, this.candidates, this.seed, this.adapter, this.steps, this.guidance),
           this.button,
           h(
@@ -100,7 +105,12 @@ class GenerateTab {
     );
     on("jobs", () => this.showJobs());
     onShow(element, () => state.project && this.load());
-    withProject(() => this.load());
+    on("overview", () => this.choice.show());
+    on("generate:classes", (indices) => this.choice.choose(indices));
+    withProject(() => {
+      this.showTask();
+      this.load();
+    });
     this.promise();
     element.dataset.ready = "1";
   }
@@ -122,11 +132,37 @@ class GenerateTab {
     this.showJobs();
   }
 
+  /** In classification images come in sets of a class, in segmentation several of a mask. */
+  showTask() {
+    const isClass = isClassification();
+    const rename = (field, text) => {
+      field.firstChild.textContent = text;
+      field.input.setAttribute("aria-label", text);
+    };
+    rename(this.count, isClass ? "Sets per class" : "Masks");
+    rename(this.candidates, isClass ? "Images per set" : "Images per mask");
+    this.count.input.value = isClass ? 8 : 16;
+    this.choice.reset();
+    this.promise();
+  }
+
   promise() {
+    if (isClassification()) return this.promiseClasses();
+    this.button.disabled = false;
     const masks = this.count.number() ?? 0,
       each = this.candidates.number() ?? 0;
     const from = { training: "", drawings: " from my drawings (the newest first)", favourites: " from my favourites (the last first)" };
     this.words.textContent = `${plural(masks, "mask")}${from[this.from.input.value]} \u00d7 ${plural(each, "image")} = ${masks * each} synthetic images, to score, compare and choose from.`;
+  }
+
+  promiseClasses() {
+    const { chosen } = this.choice,
+      sets = this.count.number() ?? 0,
+      each = this.candidates.number() ?? 0;
+    this.button.disabled = !chosen.length;
+    this.words.textContent = chosen.length
+      ? `${plural(chosen.length, "class", "classes")} \u00d7 ${plural(sets, "set")} \u00d7 ${plural(each, "image")} = ${chosen.length * sets * each} synthetic images. The images of a set are compared with each other, and the real image of its place may win.`
+      : "Choose the classes of which images are to be made.";
   }
 
   start() {
@@ -146,6 +182,10 @@ class GenerateTab {
 
   /** The masks of the order: so many of the training images, or named ones. */
   async masks(count) {
+    if (isClassification()) {
+      const { chosen } = this.choice;
+      return { classes: chosen, count: (this.count.number() ?? 8) * chosen.length };
+    }
     const from = this.from.input.value;
     if (from === "training") return { count };
     let ids = [];

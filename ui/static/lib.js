@@ -15,7 +15,7 @@ function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value === undefined || value === null || value === false) continue;
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (name === "style") Object.entries(value).forEach(([key, part]) => node.style.setProperty(key, part));
+    else if (name === "style") Object.entries(value).forEach(([key, part]) => node.style.setProperty(key, part ?? ""));
     else if (name === "dataset") Object.assign(node.dataset, value);
     else if (name === "value" || name === "checked" || name === "disabled") node[name] = value;
     else node.setAttribute(name, value === true ? "" : value);
@@ -92,6 +92,16 @@ export const emit = (name, data) => {
   for (const listener of listeners.get(name) ?? []) listener(data);
 };
 export const state = { project: null, projects: [], user: "", people: [], overview: null, active: [], recent: [] };
+
+/** The images of this project have a class each, in place of a mask. */
+export const isClassification = () => state.project?.task === "classification";
+/** Words that stand in the page for good: those of the project's task are seen (classes.css). */
+export const byTask = (masks, classes) => [h("span", { class: "sx-mask-only" }, masks), h("span", { class: "sx-class-only" }, classes)];
+/** A class as people see it: its colour and its name. */
+export function classTag(index) {
+  const label = state.project.classes[index];
+  return h("span", { class: "sx-class-tag" }, h("i", { style: { background: label?.color ?? "#888888" } }), label?.name ?? `class ${index}`);
+}
 
 /** Call back now when a project is chosen, and whenever another one is. */
 export function withProject(listener) {

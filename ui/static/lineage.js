@@ -1,5 +1,5 @@
 // Where an image comes from, as a chain: image, source, mask revision, seed and settings, version, weights.
-import { badge, emit, h, openTab, picture, urls, when } from "./lib.js";
+import { badge, emit, h, isClassification, openTab, picture, state, urls, when } from "./lib.js";
 
 /** `sample.lineage` as a list; its steps lead back to Draw. */
 export function lineageList(sample) {
@@ -17,7 +17,7 @@ function step(item) {
   return h(
     "li",
     { dataset: { kind: item.kind } },
-    source ? picture(source, "", { width: 40, height: 40 }) : h("span", { class: "sx-lineage-dot", "aria-hidden": "true" }),
+    source ? picture(source, "", { width: 40, height: 40 }) : h("span", { class: "sx-lineage-dot", "aria-hidden": "true", style: { background: colorOf(item) } }),
     h(
       "div",
       {},
@@ -29,7 +29,10 @@ function step(item) {
   );
 }
 
+const colorOf = (item) => (item.kind === "class" ? state.project.classes[item.class]?.color : null);
+
 function action(item) {
+  if (isClassification()) return null; // there is no mask to open, and no strip that takes settings
   const go = (name, data) => (event) => {
     event.currentTarget.closest("dialog")?.close();
     openTab("draw");

@@ -1,10 +1,15 @@
 // Beside a synthetic image: the real training image that comes nearest, what real images score, and who has marked it.
 import { openCompare } from "./compare.js";
-import { act, get, h, kbd, on, picture, replace, segmented, urls } from "./lib.js";
+import { act, get, h, isClassification, kbd, on, picture, replace, segmented, urls } from "./lib.js";
 import { setMark } from "./marks.js";
 import { thumbs } from "./thumbs.js";
 
-const SPACES = { look: "Colour and layout", selector: "Segmenter's eyes" };
+const SPACES = {
+  look: "Colour and layout",
+  get selector() {
+    return isClassification() ? "Classifier's eyes" : "Segmenter's eyes";
+  },
+};
 let space = "look"; // stays from image to image
 
 on("marks", ({ ids, kind, isSet }) => {

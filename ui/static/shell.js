@@ -112,6 +112,7 @@ async function choose(id) {
   remember("saadi.project", id);
   isPrimed = false; // what ended earlier in another project is no news
   document.documentElement.dataset.project = id;
+  document.documentElement.dataset.task = state.project.task;
   emit("project", state.project);
   refreshOverview().catch(() => {});
   poll();

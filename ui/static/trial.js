@@ -1,9 +1,10 @@
 // The blind test: old and new version side by side, same mask, same seed; the server alone knows which side is which.
-import { badge, get, h, kbd, onKeys, PERSON_KEY, plural, replace, requestId, toast, urls, withProject } from "./lib.js";
+import { badge, classTag, get, h, isClassification, kbd, onKeys, PERSON_KEY, plural, replace, requestId, toast, urls, withProject } from "./lib.js";
 import { trialInWords } from "./align_verdict.js";
 import { Outbox } from "./vote_outbox.js";
 
 const KEYS = { ArrowLeft: "left", ArrowRight: "right", ArrowUp: "both_good", ArrowDown: "both_bad", " ": "skip" };
+const QUESTION = "Which image shows the marked anatomy better?";
 const BUTTONS = [
   ["left", "Left is better", "\u2190"],
   ["both_good", "Both good", "\u2191"],
@@ -21,7 +22,7 @@ export class Trial {
       onOffline: () => (this.info.textContent = "The program does not answer; your answers are kept here and sent again."),
     });
     this.sides = { left: this.side("Left"), right: this.side("Right") };
-    this.title = h("b", {}, "Which image shows the marked anatomy better?");
+    this.title = h("b", {}, QUESTION);
     this.counter = h("span", { class: "sx-note", role: "status" });
     this.info = h("p", { class: "sx-vote-info", role: "status" });
     this.comparison = h(
@@ -64,7 +65,7 @@ export class Trial {
         { class: "sx-vote-head" },
         this.title,
         this.counter,
-        h("span", { class: "sx-note" }, "Hold ", kbd("H"), " without outline, ", kbd("D"), " what differs"),
+        h("span", { class: "sx-note" }, "Hold ", h("span", { class: "sx-mask-only" }, kbd("H"), " without outline, "), kbd("D"), " what differs"),
         h("button", { type: "button", class: "sx-button sx-small", id: "trial-finish", onclick: () => this.finish() }, "Finish"),
       ),
       this.comparison,
@@ -122,7 +123,7 @@ export class Trial {
         [
           picture(urls.image(pair[name]), `${name === "left" ? "Left" : "Right"} image`, ""),
           picture(urls.image(pair[name === "left" ? "right" : "left"]), "", "sx-trial-other"),
-          picture(urls.outline(pair.label_map_blob, pair[name]), "", "sx-vote-outline"),
+          !isClassification() && picture(urls.outline(pair.label_map_blob, pair[name]), "", "sx-vote-outline"),
         ],
       ]),
     );
@@ -132,6 +133,7 @@ export class Trial {
   show() {
     const pictures = this.load(this.current);
     for (const [name, { stage }] of Object.entries(this.sides)) replace(stage, pictures[name]);
+    replace(this.title, isClassification() ? ["Which image shows ", classTag(this.current.class), " better?"] : QUESTION);
     this.setZoom(1, 50, 50);
     this.root.dataset.pair = this.current.pair;
     this.counter.textContent = `Pair ${this.total - this.queue.length} of ${this.total}`;

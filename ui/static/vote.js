@@ -2,8 +2,11 @@
 // is open, and the queue of pairs, are here; looking, sending, the block's clock and the other views have modules of their own.
 import {
   act,
+  byTask,
+  classTag,
   emit,
   h,
+  isClassification,
   kbd,
   on,
   onKeys,
@@ -74,7 +77,7 @@ class VoteTab {
       onFinish: () => this.endBlock(),
     });
     this.card = new EndCard(() => this.open("pairs"));
-    this.single = new SingleView({ outbox: this.outbox, say: (text) => this.say(text) });
+    this.single = new SingleView({ outbox: this.outbox, say: (text) => this.say(text), ask: () => this.ask() });
     this.agreement = new AgreementView();
     this.build(element);
     onKeys(element, (event) => this.key(event));
@@ -116,7 +119,7 @@ class VoteTab {
           onclick: (event) => press(event.currentTarget),
         },
         kbd(index + 1),
-        text,
+        reason === "mask_fit" ? byTask(text, "Class fits") : text,
       ),
     );
     const answers = BUTTONS.map(([answer, text, key]) =>
@@ -176,7 +179,7 @@ class VoteTab {
     this.agreementButton.setAttribute("aria-pressed", String(view === "agreement"));
     this.block.root.hidden = this.counter.hidden = view !== "pairs";
     this.modes.set(view === "single" ? "single" : view === "agreement" ? "" : "pairs");
-    this.question.textContent = QUESTIONS[view] ?? "";
+    this.ask();
     if (view !== "card") this.card.hide();
     if (view === "single") this.single.show();
     if (view === "agreement") this.agreement.show();
@@ -185,6 +188,14 @@ class VoteTab {
       this.refill();
     }
     this.say();
+  }
+
+  /** The question; in classification it names the class. */
+  ask() {
+    const item = this.view === "pairs" ? this.current : this.view === "single" ? this.single.current : null;
+    const [before, after] = this.view === "pairs" ? ["Which image shows ", " better?"] : ["Does this image show ", " as it should?"];
+    if (!isClassification() || !["pairs", "single"].includes(this.view)) this.question.textContent = QUESTIONS[this.view] ?? "";
+    else replace(this.question, Number.isInteger(item?.class) ? [before, classTag(item.class), after] : null);
   }
 
   reset() {
@@ -281,11 +292,12 @@ class VoteTab {
   async prepare(pair) {
     const { left, right, label_map_blob: mask } = pair;
     const outline = { className: "sx-vote-outline", alt: "" };
+    const isMask = !isClassification(); // the outline of a class would be the frame
     [pair.leftImage, pair.rightImage, pair.leftOutline, pair.rightOutline] = await Promise.all([
       decoded(urls.image(left), { alt: "Left candidate" }),
       decoded(urls.image(right), { alt: "Right candidate" }),
-      decoded(urls.outline(mask, left), outline),
-      decoded(urls.outline(mask, right), outline),
+      isMask && decoded(urls.outline(mask, left), outline),
+      isMask && decoded(urls.outline(mask, right), outline),
     ]);
     return pair;
   }
@@ -302,6 +314,7 @@ class VoteTab {
     this.setReasons([]);
     this.shownAt = performance.now();
     this.counter.textContent = plural(this.count, "vote by you", "votes by you");
+    this.ask();
     this.say();
   }
 
@@ -370,7 +383,8 @@ class VoteTab {
 
   keepDone() {
     this.done = this.done.slice(-UNDO_DEPTH);
-    const plain = ({ left_id, right_id, left, right, label_map_blob, kind }) => ({ left_id, right_id, left, right, label_map_blob, kind });
+    const names = ["left_id", "right_id", "left", "right", "label_map_blob", "class", "kind"];
+    const plain = (pair) => Object.fromEntries(names.map((name) => [name, pair[name]]));
     write(this.doneKey, this.done.map(({ pair, vote }) => ({ pair: plain(pair), vote })));
   }
 

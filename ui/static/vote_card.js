@@ -1,5 +1,5 @@
 // The end of a block: what one's own votes came to. Asked for only when they are stored.
-import { get, h, openTab, percent, plural, replace, state } from "./lib.js";
+import { get, h, isClassification, openTab, percent, plural, replace, state } from "./lib.js";
 
 export class EndCard {
   constructor(onAgain) {
@@ -47,7 +47,9 @@ export function sentences({ repeats, agreement, changed_pairs, weak }) {
     `Your votes changed ${plural(changed_pairs, "training pair")}.`,
     ...weak.map(
       ({ class: name, votes, dice }) =>
-        `On ${plural(votes, "pair")} the images differ most in ${name}, where the segmenter is weak (${percent(dice)} on real images): there your eye counts most.`,
+        isClassification()
+          ? `${plural(votes, "pair")} of ${name}, on which the classifier is weak (F1 ${percent(dice)} on real images): there your eye counts most.`
+          : `On ${plural(votes, "pair")} the images differ most in ${name}, where the segmenter is weak (${percent(dice)} on real images): there your eye counts most.`,
     ),
   ];
 }

@@ -58,6 +58,7 @@ export class Look {
       this.drag(frame);
     }
     this.outlineBox = this.box("Mask outline", "H", true);
+    this.outlineBox.classList.add("sx-mask-only");
     this.differenceBox = this.box("Difference", "D", false);
     document.addEventListener("keyup", (event) => this.release(event.key.toLowerCase()));
     addEventListener("blur", () => [...this.held].forEach((key) => this.release(key)));

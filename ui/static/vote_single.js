@@ -1,5 +1,5 @@
 // Single images: one at a time, a thumb up or down by the arrow keys, blind as the pairs are.
-import { h, kbd, post, replace, requestId, state, toast, urls } from "./lib.js";
+import { h, isClassification, kbd, post, replace, requestId, state, toast, urls } from "./lib.js";
 import { thumbIcon } from "./thumbs.js";
 import { decoded, frameOf, Look } from "./vote_look.js";
 
@@ -8,8 +8,8 @@ const AHEAD = 4,
 const KEYS = { ArrowUp: "up", ArrowDown: "down", " ": "skip" };
 
 export class SingleView {
-  constructor({ outbox, say }) {
-    Object.assign(this, { outbox, say });
+  constructor({ outbox, say, ask }) {
+    Object.assign(this, { outbox, say, ask });
     this.side = frameOf("Image");
     this.root = h("div", { class: "sx-vote-view", hidden: true });
     this.look = new Look(this.root, [this.side]);
@@ -88,6 +88,7 @@ export class SingleView {
     if (item?.image.naturalWidth) this.root.style.setProperty("--ratio", item.image.naturalWidth / item.image.naturalHeight);
     this.counter.textContent = item ? `${this.given} judged by you` : "";
     this.look.reset();
+    if (!this.root.hidden) this.ask();
     if (!this.root.hidden && !item && this.isEmpty) this.say("You have judged every image. Generate more, then come back.");
     else if (!this.root.hidden) this.say();
   }
@@ -108,7 +109,7 @@ export class SingleView {
         answer.items.map(async (item) => ({
           ...item,
           image: await decoded(urls.image(item.blob), { alt: "Candidate" }),
-          outline: await decoded(urls.outline(item.label_map_blob, item.blob), { alt: "", className: "sx-vote-outline" }),
+          outline: !isClassification() && await decoded(urls.outline(item.label_map_blob, item.blob), { alt: "", className: "sx-vote-outline" }),
         })),
       );
       if (this.project !== project) return;
