@@ -1,5 +1,13 @@
 // The classes of a classification project as large buttons, each with the number of real training images that show it.
-import { classTag, h, isClassification, plural, replace, state } from "./lib.js";
+import { classTag, emit, h, isClassification, plural, replace, state } from "./lib.js";
+
+let asked = null; // what somebody chose elsewhere before Generate was ever opened
+
+/** Choose classes for the next pool, from another tab. */
+export function askFor(indices) {
+  asked = { project: state.project.id, indices };
+  emit("generate:classes", indices);
+}
 
 /** One button per class; `say(count)` is the line below its name. */
 export function classButtons({ isPressed = null, onclick, say = (count) => (count ? plural(count, "real training image") : "no training image yet") }) {
@@ -53,12 +61,14 @@ export class ClassChoice {
   }
 
   reset() {
-    this.wanted = null;
+    this.wanted = asked?.project === state.project.id ? asked.indices : null;
+    asked = null;
     replace(this.grid);
     delete this.grid.dataset.shown;
   }
 
   choose(indices) {
+    asked = null;
     this.wanted = indices;
     this.show();
   }

@@ -8,6 +8,7 @@ import { VirtualGrid } from "./grid.js";
 import {
   act,
   badge,
+  classTag,
   get,
   h,
   isClassification,
@@ -319,23 +320,30 @@ class CurateTab {
       card.dataset.key = ""; // the marks are to be filled in again
     }
     const marks = `${item.flagged ? "\u2691" : ""}${item.favourite ? "\u2605" : ""}`;
-    const key = `${item.id} ${item.curation} ${marks} ${item.selector} ${item.judge}`;
+    const key = `${item.id} ${item.curation} ${marks} ${item.selector} ${item.judge} ${item.seen}`;
     if (card.dataset.key === key) return;
     card.dataset.key = key;
     frame.lastChild.textContent = marks;
     const level = item.selector === null ? "none" : item.selector >= FOUND ? "good" : item.selector >= MISSED ? "fair" : "weak";
     replace(
       foot,
-      h("span", { class: "sx-sample-words" }, shortWords(item, this.columns.classes)),
+      h("span", { class: "sx-sample-words" }, item.isClass ? classTag(item.classes[0]) : shortWords(item, this.columns.classes)),
       h(
         "div",
         { class: "sx-meter", dataset: { level } },
         h("i", { style: { width: `${100 * (item.selector ?? 0)}%` } }),
         item.judge !== null && h("b", { style: { left: `${100 * item.judge}%` } }),
       ),
-      h("span", {}, item.selector === null ? "no score" : percent(item.selector)),
+      h("span", { class: "sx-cut", title: item.isClass ? shortWords(item, this.columns.classes) : null }, this.scoreOf(item)),
       h("span", { class: "sx-state" }, WORDS[item.curation]),
     );
+  }
+
+  /** The score of a card; of a class also what the classifier takes the image for, where that is another one. */
+  scoreOf(item) {
+    if (item.selector === null) return "no score";
+    const isOther = item.isClass && item.seen !== null && item.seen !== item.classes[0];
+    return percent(item.selector) + (isOther ? `, like ${this.columns.classes[item.seen]}` : "");
   }
 
   // ---- choosing

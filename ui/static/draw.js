@@ -1,5 +1,5 @@
 // Draw: filmstrip, canvas, and four synthetic images beside it.
-import { classButtons } from "./class_choice.js";
+import { askFor, classButtons } from "./class_choice.js";
 import { DrawResults } from "./draw_results.js";
 import { DrawTools, showKeys } from "./draw_tools.js";
 import { MaskCanvas } from "./canvas.js";
@@ -12,7 +12,6 @@ import {
   ago,
   ApiError,
   badge,
-  emit,
   get,
   h,
   isClassification,
@@ -137,7 +136,7 @@ class DrawTab {
     this.classes.dataset.shown = key;
     const make = (index) => {
       openTab("generate");
-      emit("generate:classes", [index]);
+      askFor([index]);
     };
     replace(this.classes, classButtons({ onclick: make }));
     this.classesNote.textContent = Object.keys(state.overview.shown).length

@@ -27,7 +27,7 @@ export function armWords(name, { showsShare = true } = {}) {
   if (kind === "augmented") return "Real, augmented";
   const made = {
     base: "+ synthetic, not aligned",
-    rejection: "+ best of each mask",
+    rejection: "+ best of several",
     aligned: `+ aligned, round ${version}`,
     curated: `+ aligned ${version}, best`,
   }[kind];

@@ -5,6 +5,7 @@ import { favourites } from "./favourites.js";
 import {
   act,
   ApiError,
+  byTask,
   duration,
   get,
   h,
@@ -92,7 +93,8 @@ class GenerateTab {
           h(
             "p",
             { class: "sx-note" },
-            "Each image is scored at once when the scorers are trained. Who draws goes first: drawings overtake the pools that wait.",
+            "Each image is scored at once when the scorers are trained. ",
+            byTask("Who draws goes first: drawings overtake the pools that wait.", ""),
           ),
         ),
         h(
@@ -116,6 +118,7 @@ class GenerateTab {
   }
 
   async load() {
+    this.choice.show();
     const project = state.project,
       { items } = await get(`/api/projects/${project.id}/adapters`);
     if (state.project !== project) return;
