@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from saadi import orders, pairing, settled
 from saadi.alignment import plan, recipe
 from saadi.alignment.rounds import first_order
+from saadi.asking import purpose
 from saadi.conditions import asked_blob
 from saadi.config import Home
 from saadi.datasets.folder import import_folder, scan
@@ -34,7 +36,7 @@ from saadi.orders import (
     order,
     place,
 )
-from saadi.records import Job, LabelClass, Project
+from saadi.records import Job, LabelClass, Pair, Project, Score
 from saadi.store import Store
 from saadi.worker import HANDLERS
 from tests import tiny
@@ -229,6 +231,68 @@ def test_a_new_version_is_tested_on_every_class_as_often_as_real_images_show_it(
     chosen = Counter(recipe.gate_classes(store, phases, count=18))  # eight, five and five training images; held-out: too few
     assert chosen == {0: 8, 1: 5, 2: 5}
     assert Counter(recipe.gate_classes(store, phases, count=4)) == {0: 2, 1: 1, 2: 1}
+
+
+def test_pairs_that_share_an_image_fall_on_one_side(store: Store, phases: Project):
+    blobs = [store.blobs.put_image(coloured(0, 9000 + number)) for number in range(5)]
+    token = store.class_map(phases, "clipping")
+    pairs = [Pair(token, blobs[one], blobs[other], "score", 1.0, 0.5) for one, other in ((0, 1), (2, 1), (3, 4))]
+    first, second, third = recipe.pair_groups(store.freeze_pairs(phases.id, pairs, {}, actor="t"), "classification")
+    assert first == second != third
+
+
+def scored_sets(store: Store, project: Project, chances: dict[str, list[tuple[float, ...]]], **metrics: Any) -> None:
+    """Args: chances: Class -> for each of its sets the scores of its images."""
+    engine = store.active_model(project.id, "engine")
+    selector = store.add_model(project.id, kind="selector", architecture={}, file="s", metrics=metrics, actor="t")
+    images = {name: [image for image in store.images(project.id, splits=["train"]) if image.label == name] for name in chances}
+    seed = 0
+    for name, sets in chances.items():
+        for image, own in zip(images[name], sets, strict=False):
+            record = store.label_map(image.label_map_id)
+            for chance in own:
+                seed += 1
+                sample = store.add_sample(
+                    project.id, label_map_id=record.id, label_map_rev=1, label_map_blob=record.blob, seed=seed, engine="compact",
+                    blob=store.blobs.put_image(coloured(1, 7000 + seed)), model_id=engine.id, adapter_id=None, settings={},
+                    purpose="pool")  # fmt: skip
+                store.add_scores([Score(sample.id, selector.id, "selector", chance, 1.0, 0.9, {}, record.blob)])
+
+
+def test_a_pair_needs_a_margin_and_the_set_its_images_were_made_in(store: Store, phases: Project):
+    scored_sets(store, phases, {"dissection": [(0.9, 0.5), (0.8, 0.78)], "clipping": [(0.6, 0.2)]})
+    found = pairing.settle(store, phases.id, real_winners=False)
+    assert sorted((pair.source, round(item.chosen.score - item.rejected.score, 2)) for pair in found.pairs
+                  for merged in found.merged.values() for item in merged.decisions if item.chosen.blob == pair.chosen_blob) == [
+        ("score", 0.4), ("score", 0.4)]  # fmt: skip
+    assert found.summary["num_undecided"] == 1 and len(found.groups) == 3  # 0.02 apart is noise
+
+
+def test_people_are_asked_first_about_a_class_on_which_the_classifier_is_weak(store: Store, phases: Project):
+    scored_sets(store, phases, {"dissection": [(0.9, 0.5)], "bleeding": [(0.9, 0.5)]},
+                val={"f1_per_class": {"dissection": 0.95, "clipping": 0.9, "bleeding": 0.3}, "low_confidence": 0.5})  # fmt: skip
+    asked = label_maps(store, phases)
+    weights = {asked[pair.label_map_blob]: pair.weight for pair in pairing.settle(store, phases.id, real_winners=False).pairs}
+    assert weights == {0: 0.5, 2: 0.25}
+    voter = next(f"v{number}" for number in range(40) if purpose(f"v{number}", 0) == "certain")
+    [question] = pairing.next_vote_pairs(store, phases.id, voter=voter, count=1, exclude=set())
+    assert asked[store.sample(question.left_id).label_map_blob] == 2
+
+
+def test_a_vote_across_two_sets_makes_no_pair(store: Store, phases: Project):
+    scored_sets(store, phases, {"dissection": [(0.9, 0.5), (0.8, 0.3)]})
+    first, _, third, _ = store.samples(phases.id)
+    store.add_vote(phases.id, left_id=third.id, right_id=first.id, answer="left", voter="ann", request_id="across-01")
+    found = pairing.settle(store, phases.id, real_winners=False)
+    assert [pair.source for pair in found.pairs] == ["score", "score"] and plan.votes(found)["left_out"] == 1
+
+
+def test_a_rare_class_gets_its_quota_of_pairs(store: Store, phases: Project):
+    """Eight sets of a common class, one of a rare one: a second pair of that one is added, and no third."""
+    scored_sets(store, phases, {"dissection": [(0.9, 0.7, 0.5)] * 8, "bleeding": [(0.9, 0.7, 0.5, 0.3)]})
+    found = pairing.settle(store, phases.id, real_winners=False)
+    assert found.summary["num_rare"] == 2 and found.summary["num_pairs"] == 10
+    assert sorted(len(merged.decisions) for merged in found.merged.values()) == [1] * 8 + [2]
 
 
 def test_rounds_begin_with_a_pool_of_all_classes(store: Store, phases: Project):

@@ -17,6 +17,13 @@ def test_classes_below_the_line_on_held_out_images_are_weak_and_unseen_ones_are_
     assert trust_in({"val": {"low_confidence": 0.94}}, NAMES).unsure_below == 0.94
 
 
+def test_a_classifier_may_be_weak_on_its_first_class_which_is_no_background():
+    metrics = {"val": {"f1_per_class": {"tissue": 0.2, "liver": 0.7, "bleeding": 0.45}, "low_confidence": 0.6}}
+    assert trust_in(metrics, NAMES) == Trust({0: 0.2, 2: 0.45}, 0.6)
+    one, other = (Candidate(1, "blob", score, 0.9, (score, None, None)) for score in (0.9, 0.3))
+    assert separating_class(one, other) == 0 and doubt(one, other, trust_in(metrics, NAMES)) == Doubt(0, None)
+
+
 def test_two_images_are_told_apart_by_the_class_in_which_they_differ_most():
     assert separating_class(seen(0.9, 0.2), seen(0.6, 0.8)) == 2
     assert separating_class(seen(0.9, 0.2), seen(0.3, 0.3)) == 1

@@ -34,6 +34,14 @@ def test_each_red_number_stops_a_checkpoint(change, ratio, reason):
     assert not verdict.passed and any(reason in sentence for sentence in verdict.reasons)
 
 
+def test_in_classification_the_reasons_speak_of_the_class():
+    verdict = compare(replace(NEW, dice=(0.4,) * 20), OLD, winner_ratio=1.0, task="classification")
+    assert verdict.reasons == ("the judge prefers the new images in only 0% of the test images",
+                               "the probability of the asked class fell by 0.100")  # fmt: skip
+    assert metrics_of(NEW, OLD, verdict, task="classification")["task"] == "classification"
+    assert "task" not in metrics_of(NEW, OLD, verdict)
+
+
 def test_no_difference_is_not_better():
     assert not compare(OLD, OLD, winner_ratio=1.0).passed
 

@@ -12,7 +12,8 @@ import torch
 from saadi.config import Home
 from saadi.datasets.real import real_groups, real_pairs
 from saadi.downstream import prediction, scoring, training
-from saadi.downstream.folds import CrossFitted, assign_folds
+from saadi.downstream.classifier import Classifier
+from saadi.downstream.folds import CrossFitted, CrossFittedClassifiers, assign_folds, selector_from_file
 from saadi.downstream.segmenter import SIZE_PX, Segmenter, default_architecture
 from saadi.downstream.training import FOLD_SEEDS, ScorerConfig, steps_of, train
 from saadi.engines import weights
@@ -102,6 +103,32 @@ def test_a_selector_of_an_earlier_release_looks_at_everything_alone(tmp_path):
     found = CrossFitted.from_file(made.architecture, file).predict(images, ["a", None, "b"])
     for one, other in zip(found, made.predict(images), strict=True):
         assert np.array_equal(one.label_map, other.label_map) and one.confidence == other.confidence
+
+
+def test_of_cross_fitted_classifiers_all_look_at_what_is_nobodys(tmp_path):
+    made = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        made.append(Classifier({"model": "resnet", "num_classes": 3, "size_px": 32, "widths": [8, 8, 16, 16]}))
+    both, (images, _) = CrossFittedClassifiers(made, {"a": 0, "b": 1}), tiny.scenes(4, side=32)
+    alone = [one.probabilities(images) for one in made]
+    found = both.probabilities(images, ["a", "b", None, "never seen"])
+    np.testing.assert_allclose(found[[0, 1]], [alone[0][0], alone[1][1]], atol=1e-6)
+    np.testing.assert_allclose(found[2:], np.mean(alone, axis=0)[2:], atol=1e-6)
+    assert [one.label_map[0, 0] for one in both.predict(images)] == np.mean(alone, axis=0).argmax(1).tolist()
+    file = tmp_path / "selector.safetensors"
+    file.write_bytes(weights.to_bytes(both.state()))
+    kept = made[0].architecture | {"folds": 2, "temperatures": [1.0, 2.5], "fold_of": {"a": 0, "b": 1}}
+    again = selector_from_file(kept, file)
+    assert isinstance(again, CrossFittedClassifiers) and [one.temperature for one in again.folds] == [1.0, 2.5]
+    np.testing.assert_allclose(again.folds[0].probabilities(images), alone[0], atol=1e-6)
+
+
+def test_a_class_that_only_one_patient_shows_leaves_one_selector():
+    groups = ["a", "a", "b", "b"]
+    assert training._misses_a_class(groups, held((0,), (1,), (0,), (0,)), {"a": 0, "b": 1})  # b's selector would never see 1
+    assert not training._misses_a_class(groups, held((0,), (1,), (0,), (1,)), {"a": 0, "b": 1})
+    assert not training._misses_a_class(groups, held((0,), (1,), (0,), (0,)), {"a": 0, "b": 0})
 
 
 # ---- the job

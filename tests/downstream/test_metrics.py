@@ -1,11 +1,17 @@
 import numpy as np
 import pytest
 
-from saadi.downstream.metrics import agreement, mean_over_asked
+from saadi.downstream.metrics import agreement, f1_per_class, mean_over_asked
 from saadi.errors import SizeMismatchError
 
 ASKED = np.array([[0, 0, 1, 1], [0, 0, 1, 1]], np.uint8)
 FOUND = np.array([[0, 1, 1, 1], [0, 0, 0, 1]], np.uint8)
+
+
+def test_hand_counted_f1_of_whole_images():
+    # Class 0: shown twice, said three times, right once... 2 * 1 / (3 + 2); class 1: 2 * 1 / (1 + 2); class 2 is never shown.
+    found = f1_per_class([0, 0, 1, 0, 2], [0, 1, 1, 3, 0])
+    assert found == pytest.approx({0: 2 / 5, 1: 2 / 3, 3: 0.0})
 
 
 def test_hand_counted_agreement():

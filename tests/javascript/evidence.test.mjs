@@ -70,4 +70,6 @@ test("a round that was refused says why", () => {
   assert.equal(roundWords({ refused: "no checkpoint was better" }, 2), "Round 2 brought nothing better: no checkpoint was better.");
   assert.equal(roundWords({ win_rate: 0.875, gain: [0.018, 0.011, 0.026], num_pairs: 96, step: 150 }, 1),
     "Round 1: the judge prefers the new images in 88 % of the masks, fidelity +0.018 (+0.011 to +0.026), 96 pairs.");
+  assert.match(roundWords({ win_rate: 0.875, gain: [0.018, 0.011, 0.026], num_pairs: 96 }, 1, "classification"),
+    /88 % of the test images, probability of the asked class \+0\.018/);
 });

@@ -12,6 +12,7 @@ import {
   matches,
   shortWords,
   SORTS,
+  sortsOf,
   weakest,
   without,
 } from "../../ui/static/facts.js";
@@ -121,6 +122,24 @@ test("each active filter is a chip, and taking all away gives the empty filter",
   assert.deepEqual(texts, [...expected, "version v1", "flagged"]);
   for (const { key } of chips(filter, NAMES)) filter = without(filter, key);
   assert.deepEqual(filter, { ...EMPTY });
+});
+
+test("in classification an image is one class, told by its probability and by what it is taken for", () => {
+  const names = ["dissection", "clipping", "bleeding"];
+  const found = itemsOf({
+    ...columns, classes: names, masks: [{ blob: "aa", classes: [0], rarest: 0, rarity: 0.5 }, { blob: "bb", classes: [2], rarest: 2, rarity: 0.1 }],
+    class_dice: [[0.9, 0.31, null, 0.1], [0, 0.6, null, 0.2], [0.1, 0.09, null, 0.7]], seen: [0, 1, null, 2],
+  });
+  assert.deepEqual(found.map((item) => shortWords(item, names)), [
+    "looks like dissection", "dissection? Looks like clipping", "not scored yet", "looks like bleeding"]);
+  assert.deepEqual(weakest(found[1]), { index: 0, dice: 0.31 });
+  assert.equal(shortWords({ ...found[0], selector: 0.5 }, names), "dissection, but not sure");
+  const ids = (classes) => arrange(found, { ...EMPTY, classes }, "newest").map((item) => item.id);
+  assert.deepEqual([ids([0]), ids([0, 2]), ids([1])], [[2, 1], [4, 3, 2, 1], []]);
+  const filter = { ...EMPTY, classes: [0], selector: [50, 100], mask: "aa" };
+  assert.deepEqual(chips(filter, names, true).map((chip) => chip.text), ["asked for dissection", "Classifier \u2265 50\u00a0%", "same class"]);
+  assert.ok(!sortsOf(true).some(([key]) => key === "weakest") && sortsOf(false).length === 14);
+  assert.equal(Object.fromEntries(sortsOf(true)).mask, "By class");
 });
 
 test("a filter survives the browser's memory, nonsense does not", () => {

@@ -216,7 +216,10 @@ class DataTab {
   perClass(selector) {
     const found = selector?.metrics.val?.f1_per_class;
     if (!found || !Object.keys(found).length) return null;
-    const order = state.project.classes.filter(({ name }) => name in found).sort((one, two) => found[one.name] - found[two.name]);
+    const value = ({ name }) => found[name] ?? -1, // one that no validation image shows first of all
+      order = [...state.project.classes].sort((one, two) => value(one) - value(two));
+    const words = ({ name }) =>
+      name in found ? `${percent(found[name])}${found[name] < WEAK ? ", weak: people are asked first" : ""}` : "unknown, no validation image shows it";
     return h(
       "details",
       { class: "sx-details" },
@@ -224,7 +227,7 @@ class DataTab {
       h(
         "dl",
         { class: "sx-facts-list" },
-        order.map(({ index, name }) => [h("dt", {}, classTag(index)), h("dd", {}, `${percent(found[name])}${found[name] < WEAK ? ", weak: people are asked first" : ""}`)]),
+        order.map((label) => [h("dt", {}, classTag(label.index)), h("dd", {}, words(label))]),
       ),
     );
   }

@@ -140,7 +140,7 @@ export class Filters {
       );
     const choice = (name, label, options) =>
       (this.selects[name] = selectField(label, options, this.filter[name], (value) => this.set({ [name]: value })));
-    const rarity = isClass ? "Its class in % of training images" : "Rarest class in % of masks";
+    const rarity = isClass ? "Share of its class, %" : "Rarest class in % of masks";
     this.unmeasuredNote = h(
       "p",
       { class: "sx-note" },
