@@ -13,6 +13,7 @@ from saadi.engines import weights
 from saadi.store import Store
 from tests import tiny
 from tests.browser.conftest import Studio
+from tests.browser.test_align import assert_accessible
 from tests.browser.test_loop import open_tab
 from tests.test_loop_classification import NAMES, write_folders
 
@@ -95,6 +96,7 @@ def train(page: Page, empty: Studio) -> None:
 def generate_one_class(page: Page, empty: Studio) -> None:
     """From Draw's class to Generate with that class chosen."""
     open_tab(page, "Draw")
+    assert_accessible(page)
     page.locator(".sx-no-masks button", has_text="bleeding").click()
     chosen = page.locator("#pool-classes button[aria-pressed=true]")
     expect(chosen).to_have_count(1)
@@ -103,6 +105,7 @@ def generate_one_class(page: Page, empty: Studio) -> None:
     page.fill("#pool-candidates", "3")
     expect(page.locator("[data-panel=generate]")).to_contain_text("1 class \u00d7 2 sets \u00d7 3 images = 6 synthetic images")
     says_nothing_of_masks(page)
+    assert_accessible(page)
     page.click("#pool-generate")
     expect(page.locator("[data-panel=generate] .sx-job[data-state=done]", has_text="6 images of 1 class")).to_contain_text(
         "2 sets \u00d7 3 of bleeding", timeout=60_000

@@ -1,7 +1,7 @@
 // The map of Curate: a dot for each image, those that look alike side by side; a lasso chooses what it encloses.
 import { versionName } from "./facts.js";
 import { enclosed, nearestTo, panned, WHOLE, zoomed } from "./lasso.js";
-import { act, get, h, kbd, order, percent, picture, plural, replace, segmented, state, urls } from "./lib.js";
+import { act, byTask, get, h, kbd, order, percent, picture, plural, replace, segmented, state, urls } from "./lib.js";
 
 const REAL = "#7d8894",
   UNKNOWN = "#9aa5b1";
@@ -52,7 +52,7 @@ export class SampleMap {
           "Colour by",
           [
             ["state", "State"],
-            ["selector", "Segmenter"],
+            ["selector", byTask("Segmenter", "Classifier")],
             ["quality", "Quality"],
             ["version", "Version"],
           ],

@@ -1,6 +1,6 @@
 // How far reviewers agree: the group's numbers and one's own; behind a disclosure, for the lead, everybody's and the pairs that
 // wait for a ruling. Nobody is ranked: the table is in order of names.
-import { act, fixed, get, h, percent, picture, plural, post, replace, requestId, state, toast, urls } from "./lib.js";
+import { act, fixed, get, h, isClassification, percent, picture, plural, post, replace, requestId, state, toast, urls } from "./lib.js";
 
 const WORDS = {
   good: "Good: reviewers mostly see the same.",
@@ -8,6 +8,7 @@ const WORDS = {
   poor: "Poor: look at the contested pairs.",
 };
 const SAID = { left: "left is better", right: "right is better", both_good: "both good", both_bad: "both bad" };
+const named = (reason) => (reason === "mask_fit" && isClassification() ? "class fits" : reason.replace("_", " "));
 const RULINGS = [
   ["left", "Left is better"],
   ["both_bad", "Both bad"],
@@ -95,7 +96,7 @@ export class AgreementView {
           "ul",
           {},
           votes.map(({ voter, answer, reasons }) =>
-            h("li", {}, h("b", {}, voter), `: ${SAID[answer]}`, reasons.length ? ` (${reasons.map((reason) => reason.replace("_", " ")).join(", ")})` : ""),
+            h("li", {}, h("b", {}, voter), `: ${SAID[answer]}`, reasons.length ? ` (${reasons.map(named).join(", ")})` : ""),
           ),
         ),
         h("div", { class: "sx-contest-rule", role: "group", "aria-label": "Your ruling" }, RULINGS.map(rule)),
