@@ -48,6 +48,15 @@ def test_less_overlap_is_neither_preferred_nor_faithful():
     assert verdicts(found)["preferred"] == verdicts(found)["faithful"] == "no" and headline(found).startswith("2 of 4 say no")
 
 
+def test_in_classification_the_card_asks_for_the_class():
+    rows = [{"class": 0, "num_masks": 10, "before": 0.5, "after": 0.4, "change": [-0.1, -0.15, -0.05]}]
+    preferred, faithful, *_ = questions(metrics() | {"task": "classification", "classes": rows}, NAMES)
+    assert preferred.words == "The judge prefers the new image in 100\u00a0% of 20 test images."
+    assert faithful.title == "Does it show the class that was asked for?" and faithful.verdict == "no"
+    assert faithful.words == ("Probability of the asked class rose from 50\u00a0% to 70\u00a0%. "
+                              "tissue fell by more than chance.")  # fmt: skip
+
+
 def test_a_win_rate_that_chance_explains_is_no():
     found = questions(metrics(dice=(0.6,) * 11 + (0.45,) * 9), NAMES)
     assert verdicts(found)["preferred"] == "no" and "may be chance" in found[0].words
