@@ -17,7 +17,7 @@ from saadi.errors import BadInputError, NotFoundError
 from saadi.store import Store
 
 if TYPE_CHECKING:
-    from saadi.evidence.gains import Case
+    from saadi.evidence.cases import Case
 
 OutOption = Annotated[Path | None, typer.Option("--out", help="Write the result to this JSON file.")]
 
@@ -107,7 +107,10 @@ def gains(
     scorer_steps: int = 400,
     downstream_steps: int = 600,
     align_steps: int = 150,
-    recipes: Annotated[str, typer.Option(help="How arms with synthetic images train, with commas: mixed, first.")] = "mixed",
+    align_lr: Annotated[float, typer.Option(help="Learning rate of each alignment.", min=1e-7, max=1e-2)] = 1e-4,
+    folds: Annotated[int, typer.Option(help="Selectors; each scores the patients that it has not seen.", min=2, max=10)] = 2,
+    masks: Annotated[str, typer.Option(help="Masks of synthetic images: real ones moved, or warped as well.")] = "moved",
+    recipes: Annotated[str, typer.Option(help="How synthetic images train, with commas: mixed, first, sure.")] = "mixed",
     curated: Annotated[bool, typer.Option(help="Also arms that take the best of K images of the aligned generator.")] = False,
     candidates: Annotated[int, typer.Option(help="Images per mask to choose from and to make pairs of.", min=2)] = 4,
     pool: Annotated[int, typer.Option(help="Masks per round of alignment.", min=8)] = 64,
@@ -126,6 +129,7 @@ def gains(
 ) -> None:
     """Does synthetic data help? Arms with equal budgets, measured on unseen patients. An interrupted run goes on where it was."""
     from saadi.evidence import gains as experiment
+    from saadi.evidence import tables
     from saadi.evidence.cases import is_rendered
     from saadi.evidence.stages import Stages
 
@@ -134,7 +138,9 @@ def gains(
     settings = experiment.Settings(
         fit_steps=fit_steps, scorer_steps=scorer_steps, downstream_steps=downstream_steps, align_steps=align_steps, rounds=rounds,
         shares=tuple(_numbers(shares)), recipes=_recipes(recipes), curated=curated, candidates=candidates,
-        pool_masks=pool)  # fmt: skip
+        pool_masks=pool, learning_rate=align_lr, folds=folds, masks=_shape(masks))  # fmt: skip
+    if found[0].task == "classification" and "sure" in settings.recipes:
+        raise BadInputError("recipe 'sure' leaves out pixels, and a classification project has none; choose mixed or first")
     models = experiment.Models.default(
         num_classes=len(found[0].class_names), side=side, task=found[0].task,
         starts_from="random" if is_rendered(found[0]) else "shipped")  # fmt: skip
@@ -146,7 +152,7 @@ def gains(
         cells = [experiment.Cell(case, min(num_real, len(case.train)), seed, settings, models, stages)
                  for case in found for seed in numbers]  # fmt: skip
         run = [(cell, experiment.run_cell(cell, note=note)) for cell in cells]
-        result["real"]["full" if num_real == sys.maxsize else str(cells[0].num_real)] = experiment.summary(run)
+        result["real"]["full" if num_real == sys.maxsize else str(cells[0].num_real)] = tables.summary(run)
     _finish(result, out, as_json=as_json)
 
 
@@ -209,9 +215,16 @@ def _cases(
 def _recipes(text: str) -> tuple[Any, ...]:
     """Raises: BadInputError: something between the commas is no recipe."""
     found = tuple(part.strip() for part in text.split(","))
-    if unknown := [part for part in found if part not in ("mixed", "first")]:
-        raise BadInputError(f"recipes are mixed and first, with a comma between them; got {unknown[0]!r}")
+    if unknown := [part for part in found if part not in ("mixed", "first", "sure")]:
+        raise BadInputError(f"recipes are mixed, first and sure, with commas between them; got {unknown[0]!r}")
     return found
+
+
+def _shape(text: str) -> Any:
+    """Raises: BadInputError: no way to make masks."""
+    if text not in ("moved", "warped"):
+        raise BadInputError(f"masks are moved or warped; got {text!r}")
+    return text
 
 
 def _counts(text: str) -> list[int]:

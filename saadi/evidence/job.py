@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from saadi import devices, orders
 from saadi.errors import BadInputError, TooFewError
-from saadi.evidence import cases, gains
+from saadi.evidence import cases, gains, tables
+from saadi.evidence.measures import told
 from saadi.evidence.stages import Stages
 from saadi.jobs import JobContext, Outcome
 
@@ -51,7 +52,7 @@ def run_job(context: JobContext) -> Outcome:
             cell.report = _within(context, done, total, f"seed {seed + 1} of {order['seeds']}, {arm}")
             found[str(arm)] = cell.arm(arm)
             done += 1
-            context.report(done, total, "measured an arm", metrics={str(arm): gains.told(cell, found[str(arm)])})
+            context.report(done, total, "measured an arm", metrics={str(arm): told(case.task, found[str(arm)])})
         run.append((cell, found))
     result = {
         "case": case.name,
@@ -63,7 +64,7 @@ def run_job(context: JobContext) -> Outcome:
         "settings": vars(settings),
         "seconds_computed": round(stages.computed_s, 1),
         "seconds_reused": round(stages.reused_s, 1),
-        **gains.summary(run, report=lambda message: context.report(total, total, message)),
+        **tables.summary(run, report=lambda message: context.report(total, total, message)),
     }
     return Outcome(f"{total} arms measured on {len(case.test)} images of patients that nothing has seen", lambda store: result)
 
