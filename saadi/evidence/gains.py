@@ -34,12 +34,12 @@ from saadi.engines.compact import CompactEngine
 from saadi.engines.compact import default_architecture as engine_architecture
 from saadi.engines.fitting import FitConfig, TrainingSet, borrow_shipped, fit
 from saadi.errors import AlignmentStoppedError, TooFewError
-from saadi.evidence.cases import Case, Example, choose_real, digest
+from saadi.evidence.cases import Case, Example, choose_real, digest, is_rendered
 from saadi.evidence.measures import measure, told
 from saadi.evidence.stages import Arrays, Stage, Stages
 from saadi.jobs import Report, silent
 from saadi.preferences import MIN_MARGIN
-from saadi.records import IGNORE, Image, LabelMap, Task
+from saadi.records import IGNORE, Image, LabelMap
 
 log = structlog.get_logger()
 GATE_MASKS = 32
@@ -121,14 +121,31 @@ class Models:
     'random' is honest."""
 
     @classmethod
-    def default(
-        cls, *, num_classes: int, side: int, starts_from: Literal["shipped", "random"] = "shipped", task: Task = "segmentation"
-    ) -> Self:
+    def of(cls, case: Case, *, side: int, width: float = 1.0) -> Self:
+        """The program's own architectures, none of which looks closer than the images are.
+
+        Args:
+            side: Of the images, in pixels.
+            width: Channels of the downstream networks, as a share of the program's own: smaller ones learn in less time.
+        """
+        num_classes = len(case.class_names)
         selector, judge = (
-            (found := models.default_architecture(task, kind, num_classes=num_classes)) | {"size_px": min(side, found["size_px"])}
+            _sized(models.default_architecture(case.task, kind, num_classes=num_classes), side=side, width=width)
             for kind in ("selector", "judge")
         )
+        # The shipped generator has seen thousands of rendered scenes.
+        starts_from: Literal["shipped", "random"] = "random" if is_rendered(case) else "shipped"
         return cls(engine_architecture(num_classes=num_classes, resolution=side), selector, judge, starts_from)
+
+
+def _sized(architecture: dict[str, Any], *, side: int, width: float) -> dict[str, Any]:
+    """With fewer or more channels, in eights so that norms can group them."""
+    def scaled(channels: int) -> int:
+        return max(8, round(channels * width / 8) * 8)
+
+    found = architecture | {"size_px": min(side, architecture["size_px"])}
+    found |= {name: [scaled(one) for one in architecture[name]] for name in ("channels", "widths") if name in architecture}
+    return found | {name: scaled(architecture[name]) for name in ("init_filters",) if name in architecture}
 
 
 @dataclass

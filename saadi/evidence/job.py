@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from saadi import devices, orders
 from saadi.errors import BadInputError, TooFewError
@@ -35,9 +35,7 @@ def run_job(context: JobContext) -> Outcome:
         shares=tuple(order["shares"]),
     )
     side = case.train[0].image.shape[0]
-    # The shipped generator has seen thousands of rendered scenes.
-    starts_from: Literal["shipped", "random"] = "random" if cases.is_rendered(case) else "shipped"
-    models = gains.Models.default(num_classes=len(case.class_names), side=side, task=case.task, starts_from=starts_from)
+    models = gains.Models.of(case, side=side)
     if order["num_real"] is not None and order["num_real"] > len(case.train):
         raise TooFewError(f"{order['num_real']} real images wanted, {len(case.train)} are left to train on; choose fewer")
     num_real = order["num_real"] or len(case.train)

@@ -290,3 +290,11 @@ def test_gates_never_have_a_mask_of_a_pool(tmp_path: Path):
     gates = [{mask.tobytes() for mask, _ in run.gate_masks(version)} for version in range(1, 6)]
     own = {example.label_map.tobytes() for example in run.real}
     assert all(not (gate - own) & pools for gate in gates)
+
+
+def test_models_look_no_closer_than_the_images_are_and_can_be_narrower():
+    made = Models.of(CASE, side=64, width=0.5)
+    assert made.selector["channels"] == [16, 32, 64, 96] and made.selector["size_px"] == 64 and made.judge["init_filters"] == 8
+    assert made.starts_from == "shipped" and Models.of(CASE, side=256).selector["size_px"] == 128
+    phantoms = Models.of(cases.rendered(side=64, num_train=2, num_test=1, task="classification"), side=64, width=0.1)
+    assert phantoms.starts_from == "random" and phantoms.selector["widths"] == [8, 8, 16, 24]
