@@ -6,6 +6,7 @@ selectors, judge, alignment. Masks for synthetic images are moved, turned and sc
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -174,6 +175,7 @@ class Cell:
 
     def generator(self) -> Stage:
         """The shipped generator, fitted to the real images of this cell."""
+        settings = self.base | {"steps": self.settings.fit_steps}
 
         def make() -> Arrays:
             torch.manual_seed(self.seed)
@@ -181,10 +183,11 @@ class Cell:
             if self.models.starts_from == "shipped":
                 borrow_shipped(engine)
             data = TrainingSet([e.image for e in self.real], [e.label_map for e in self.real], engine=engine)
-            fit(engine, data, FitConfig(num_steps=self.settings.fit_steps, sample_every=0, seed=self.seed), self.report)
+            fit(engine, data, FitConfig(num_steps=self.settings.fit_steps, sample_every=0, seed=self.seed), self.report,
+                folder=self.stages.workspace("generator", settings))  # fmt: skip
             return _to_arrays(engine.denoiser.state_dict())
 
-        return self.stages.get("generator", self.base | {"steps": self.settings.fit_steps}, make)
+        return self.stages.get("generator", settings, make)
 
     def engine(self) -> CompactEngine:
         return CompactEngine(self.models.generator, _to_tensors(self.generator().arrays))
@@ -201,20 +204,22 @@ class Cell:
         return self.models.judge if name == "judge" else self.models.selector
 
     def _scorer_stage(self, name: str) -> Stage:
+        settings = self.base | {"name": name, "steps": self.settings.scorer_steps}
+        settings |= {"test": self.test} if name == "expert" else {"folds": self.settings.folds} if name.startswith("fold") else {}
+
         def make() -> Arrays:
             fold = int(name.removeprefix("fold ")) if name.startswith("fold") else None
             seen = list(self.case.test) if name == "expert" else [e for i, e in enumerate(self.real) if self.fold(i) != fold]
             config = ScorerConfig(num_steps=self.settings.scorer_steps, seed=self.seed * 10 + len(name))
-            model = self.train(seen, architecture=self._architecture(name), config=config)
+            model = self.train(seen, architecture=self._architecture(name), config=config,
+                               folder=self.stages.workspace("scorer", settings))  # fmt: skip
             arrays = _to_arrays(model.network.state_dict())
             if isinstance(model, Classifier):  # calibrated on what the fold has not seen; of the judge only the order counts
                 rest = [e for index, e in enumerate(self.real) if self.fold(index) == fold]
                 arrays["_temperature"] = np.array(temperature_of(model, rest))
             return arrays
 
-        settings = self.base | {"name": name, "steps": self.settings.scorer_steps}
-        more = {"test": self.test} if name == "expert" else {"folds": self.settings.folds} if name.startswith("fold") else {}
-        return self.stages.get("scorer", settings | more, make)
+        return self.stages.get("scorer", settings, make)
 
     def _fold_keys(self) -> list[str]:
         return [self._scorer_stage(f"fold {fold}").key for fold in range(self.settings.folds)]
@@ -225,12 +230,12 @@ class Cell:
     def pool_key(self, version: int) -> str:
         return self._pool_stage(version).key
 
-    def train(self, examples: Sequence[Example], *, architecture: dict[str, Any], config: ScorerConfig,
+    def train(self, examples: Sequence[Example], *, architecture: dict[str, Any], config: ScorerConfig, folder: Path,
               start: dict[str, torch.Tensor] | None = None) -> DownstreamModel:  # fmt: skip
         """A downstream model of the case's task."""
         learn = train_classifier if self.case.task == "classification" else train
         return learn([e.image for e in examples], [e.label_map for e in examples], architecture=architecture, config=config,
-                     report=self.report, start=start)  # fmt: skip
+                     report=self.report, start=start, folder=folder)  # fmt: skip
 
     def fold(self, index: int) -> int:
         """Patients, not images, are dealt out."""
@@ -309,6 +314,10 @@ class Cell:
             nothing = {"refused": np.array("the round before brought nothing")}
             return self.stages.get("round", {"after": before.key}, lambda: nothing)
 
+        settings = {"pool": self._pool_stage(version - 1).key, "judge": self._scorer_stage("judge").key, "gate": GATE_MASKS,
+                    "shape": self.settings.masks}  # fmt: skip
+        wanted = self.base | settings | {"align": asdict(config)}
+
         def make() -> Arrays:
             masks, rows, dice = self.pool(version - 1)
             pairs = self.pairs(masks, rows, dice)
@@ -316,9 +325,10 @@ class Cell:
             real = [example.image for example in self.real]
             gate = Gate(label_maps=fresh, selector=self.scorer("fold 0"), judge=self.scorer("judge"),
                         num_classes=self.num_classes, real=real, training=real)  # fmt: skip
+            folder = self.stages.workspace("round", wanted)
             try:
                 found = align(self.engine(), pairs, gate, config, self.report, seeds=[2**40 + i for i in range(len(fresh))],
-                              parent=self._adapter_file(version - 1),
+                              parent=self._adapter_file(version - 1), folder=folder, keep=partial(_kept, folder),
                               anchors=[(e.image, e.label_map) for e in self.real])  # fmt: skip
             except (AlignmentStoppedError, TooFewError) as error:
                 log.warning("round_refused", version=version, reason=str(error))
@@ -331,9 +341,7 @@ class Cell:
                 "_num_pairs": np.array(len(pairs)),
             }
 
-        settings = {"pool": self._pool_stage(version - 1).key, "judge": self._scorer_stage("judge").key, "gate": GATE_MASKS,
-                    "shape": self.settings.masks}  # fmt: skip
-        return self.stages.get("round", self.base | settings | {"align": asdict(config)}, make)
+        return self.stages.get("round", wanted, make)
 
     def gate_masks(self, version: int) -> list[tuple[LabelMap, int]]:
         """Moved label maps that no pool has."""
@@ -430,20 +438,22 @@ class Cell:
         source = self._source(arm) | {"shape": self.settings.masks} if count else {}
         if arm.recipe == "sure":
             source |= {"judged by": self._fold_keys(), "doubt": DOUBT}
+        settings = self.base | {"arm": asdict(arm), "steps": self.settings.downstream_steps, "source": source, "test": self.test}
+        folder = self.stages.workspace("arm", settings)
 
         def make() -> Arrays:
             more = self._extra(arm, count) if count else []
             steps, learn = self.settings.downstream_steps, partial(self.train, architecture=self.models.selector)
             config = ScorerConfig(num_steps=steps, seed=1000 + self.seed, augments=arm.kind != "plain")
             if arm.recipe != "first":
-                model = learn([*self.real, *more], config=config)
+                model = learn([*self.real, *more], config=config, folder=folder)
             else:
-                first = learn(more, config=replace(config, num_steps=steps // 2)).network.state_dict()
-                model = learn(self.real, config=replace(config, num_steps=steps - steps // 2), start=first)
+                first = learn(more, config=replace(config, num_steps=steps // 2), folder=folder / "first").network.state_dict()
+                model = learn(self.real, config=replace(config, num_steps=steps - steps // 2), start=first,
+                              folder=folder / "then")  # fmt: skip
             return measure(model, self.case.test, num_classes=self.num_classes)
 
-        settings = self.base | {"arm": asdict(arm), "steps": self.settings.downstream_steps, "source": source}
-        return self.stages.get("arm", settings | {"test": self.test}, make)
+        return self.stages.get("arm", settings, make)
 
     def seconds(self, arm: Arm) -> float:
         """What this arm costs from the real images to the trained segmenter, all that it stands on included."""
@@ -515,6 +525,14 @@ def run_cell(cell: Cell, *, note: Callable[[str], None]) -> dict[str, Stage]:
         name = "F1" if cell.case.task == "classification" else "Dice"
         note(f"{cell.case.name}, {cell.num_real} real images, seed {cell.seed}: {arm}: {name} {told(cell.case.task, stage):.4f}")
     return found
+
+
+def _kept(folder: Path, state: dict[str, torch.Tensor]) -> str:
+    """Keep an adapter beside the checkpoint that names it."""
+    data = weights.to_bytes(state)
+    path = folder / f"{hashlib.sha256(data).hexdigest()[:20]}.safetensors"
+    path.write_bytes(data)
+    return str(path)
 
 
 def _to_arrays(state: dict[str, torch.Tensor]) -> Arrays:

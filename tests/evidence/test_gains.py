@@ -13,7 +13,7 @@ import torch
 
 from saadi.datasets import phantom
 from saadi.downstream.segmenter import Segmenter
-from saadi.errors import NotFoundError, TooFewError
+from saadi.errors import NotFoundError, TooFewError, YieldedError
 from saadi.evidence import cases, gains, measures, tables
 from saadi.evidence.cases import Case, Example
 from saadi.evidence.gains import Arm, Cell, Models, Settings
@@ -298,3 +298,38 @@ def test_models_look_no_closer_than_the_images_are_and_can_be_narrower():
     assert made.starts_from == "shipped" and Models.of(CASE, side=256).selector["size_px"] == 128
     phantoms = Models.of(cases.rendered(side=64, num_train=2, num_test=1, task="classification"), side=64, width=0.1)
     assert phantoms.starts_from == "random" and phantoms.selector["widths"] == [8, 8, 16, 24]
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        (lambda made: made.generator(), "fitting"),
+        (lambda made: made._scorer_stage("fold 1"), "training the"),
+        (lambda made: made.round(1), "learning from the pairs"),
+        (lambda made: made.arm(Arm("base", 1.0, "first")), "training the"),
+    ],
+    ids=["fit", "selector", "round", "arm"],
+)
+def test_a_stage_that_made_room_goes_on_from_where_it_was(stage, message: str, tmp_path: Path):
+    settings = replace(QUICK, fit_steps=4, scorer_steps=4, downstream_steps=8, align_steps=4, rounds=1)
+    whole = cell(tmp_path / "whole", settings=settings)
+    expected = stage(whole)
+    made = cell(tmp_path / "halted", settings=settings)
+    for path in (tmp_path / "whole").iterdir():  # all but the stage itself
+        if path.name != f"{expected.key}.npz":
+            (tmp_path / "halted" / path.name).write_bytes(path.read_bytes())
+
+    def makes_room(step: int, total: int, said: str, **more: object) -> None:
+        if message in said and step == 3:
+            raise YieldedError("somebody waits")
+
+    made.report = makes_room
+    with pytest.raises(YieldedError):
+        stage(made)
+    seen: list[int] = []
+    made.report = lambda step, total, said, **more: seen.append(step) if message in said else None
+    found = stage(made)
+    assert [step for step in seen if step][:1] in ([4], [3])  # an alignment tests what it had not tested yet
+    for name, values in expected.arrays.items():
+        assert np.array_equal(found[name], values, equal_nan=values.dtype.kind == "f"), name
+    assert not list((tmp_path / "halted").glob("*.part"))
