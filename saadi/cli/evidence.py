@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -162,7 +162,7 @@ def gains(
                  for case in found for seed in numbers]  # fmt: skip
         run = [(cell, experiment.run_cell(cell, note=note)) for cell in cells]
         result["real"]["full" if num_real == sys.maxsize else str(cells[0].num_real)] = tables.summary(run)
-    _finish(result, out, as_json=as_json)
+    _finish(result, out, as_json=as_json, lines=lambda: tables.markdown(result))
 
 
 def ablations(
@@ -259,11 +259,13 @@ def _numbers(text: str) -> list[float]:
     return found
 
 
-def _finish(result: dict[str, Any], out: Path | None, *, as_json: bool) -> None:
+def _finish(
+    result: dict[str, Any], out: Path | None, *, as_json: bool, lines: Callable[[], list[str]] | None = None
+) -> None:
     # Options only: a data folder's path says nothing to others.
     words = [word for word in sys.argv[1:] if "/" not in word and word not in ("--home", "--out", "--json")]
     result |= {"command": "python -m saadi " + shlex.join(words), "version": VERSION}
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(result, indent=1) + "\n")
-    answer(result, as_json=as_json)
+    answer(result, as_json=as_json, lines=lines)

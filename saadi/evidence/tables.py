@@ -97,3 +97,48 @@ def _compared_with(arm: Arm) -> list[Arm]:
 
 def _rounded(values: Sequence[float]) -> list[float | None]:
     return [None if math.isnan(value) else round(value, 4) for value in values]
+
+
+_WORDS = {"plain": "real images only", "augmented": "the same, augmented", "base": "+ base synthetic", "rejection": "+ best of K",
+          "aligned": "+ aligned, round", "curated": "+ best of K, aligned"}  # fmt: skip
+
+
+def markdown(result: dict[str, Any]) -> list[str]:
+    """From what the command writes as JSON: a table per number of real images, and the last arm's gain class by class."""
+    found: list[str] = []
+    measure, others = ("f1", ["accuracy", "auroc"]) if result["task"] == "classification" else ("dice", ["iou", "hd95"])
+    for size, part in result["real"].items():
+        arms: dict[str, dict[str, Any]] = part["arms"]
+        compared = [name for name in arms if name.split()[0] in ("plain", "augmented", "base", "rejection")]
+        found += ["", f"{size} real images, {len(part['rounds'])} runs:", "",
+                  "| trained on | " + " | ".join([measure, *others, *(f"over {name}" for name in compared), "minutes"]) + " |",
+                  "|" + "---|" * (3 + len(others) + len(compared))]  # fmt: skip
+        for name, row in arms.items():
+            gains = [_ranged(row.get(f"gain over {other}"), signed=True) for other in compared]
+            numbers = [_ranged(row[measure]), *(_plain(row[other]) for other in others), *gains, f"{row['minutes']:g}"]
+            found.append(f"| {_words(name)} | " + " | ".join(numbers) + " |")
+        last = list(arms)[-1]
+        for other in compared[1:]:
+            per_class = arms[last].get(f"gain per class over {other}", {})
+            if len(per_class) > 1:
+                told = (f"{label}{' (rarest)' if label == part['rarest_class'] else ''} {_ranged(gain, signed=True)}"
+                        for label, gain in per_class.items())  # fmt: skip
+                found += ["", f"{last} over {other}, class by class: " + "; ".join(told)]
+    return found
+
+
+def _words(name: str) -> str:
+    kind, *rest = name.split()
+    return " ".join([_WORDS[kind], *(rest if kind not in ("plain", "augmented") else [])])
+
+
+def _plain(value: Sequence[float | None]) -> str:
+    return "-" if value[0] is None else f"{value[0]:.3f}"
+
+
+def _ranged(value: Sequence[float | None] | None, *, signed: bool = False) -> str:
+    """0.512 (0.480 to 0.544)"""
+    if value is None or value[0] is None or value[1] is None or value[2] is None:
+        return ""
+    mean, low, high = value
+    return f"{mean:{'+' if signed else ''}.3f} ({low:.3f} to {high:.3f})"

@@ -102,6 +102,13 @@ def test_all_arms_are_measured_on_the_same_images_and_a_second_run_computes_noth
     assert table["aligned 1 1"]["gain over plain 0"][0] == pytest.approx(
         table["aligned 1 1"]["dice"][0] - table["plain 0"]["dice"][0], abs=0.02)  # fmt: skip
     assert "gain over aligned 1 1" in table["aligned 2 1"] and "gain over base 1 first" in table["curated 2 1 first"]
+    told = tables.markdown({"task": "segmentation", "real": {"8": result}})
+    rows = [line.split(" | ") for line in told if line.startswith("| ")]
+    assert len(rows) == 1 + len(names) and len({len(row) for row in rows}) == 1
+    assert rows[0][:2] == ["| trained on", "dice"] and rows[1][0] == "| real images only"
+    gain = table["base 1"]["gain over plain 0"]
+    assert f"{gain[0]:+.3f} ({gain[1]:.3f} to {gain[2]:.3f})" in rows[3]
+    assert told[-1].startswith("curated 2 1 first over rejection 1 first, class by class: organ ") and "bar (rarest)" in told[-1]
     assert table["aligned 2 1"]["minutes"] >= table["base 1"]["minutes"] and len(result["rounds"][0]) == 2
 
 
