@@ -53,7 +53,7 @@ class CancelledError(SaadiError):
     """The user pressed stop."""
 
 
-class YieldedError(SaadiError):
+class YieldedError(CancelledError):
     """Somebody waits in front of the page: this job goes back into the queue and goes on afterwards."""
 
 

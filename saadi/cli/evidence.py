@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,9 +17,22 @@ from saadi.errors import BadInputError, NotFoundError
 from saadi.store import Store
 
 if TYPE_CHECKING:
-    from saadi.evidence.gains import Case
+    from saadi.evidence.cases import Case
 
 OutOption = Annotated[Path | None, typer.Option("--out", help="Write the result to this JSON file.")]
+CaseArgument = Annotated[str, typer.Argument(help="A project with imported images, 'phantom', or 'phantom-phases'.")]
+FirstSeedOption = Annotated[int, typer.Option(help="Number of the first seed.", min=0)]
+FoldsOption = Annotated[int, typer.Option(help="Selectors; each scores the patients that it has not seen.", min=2, max=10)]
+CandidatesOption = Annotated[int, typer.Option(help="Images per mask to choose from and to make pairs of.", min=2)]
+PoolOption = Annotated[int, typer.Option(help="Masks per round of alignment.", min=8)]
+TestShareOption = Annotated[
+    float | None, typer.Option(help="Deal the patients out anew, this share of them to the test set.", min=0.05, max=0.9)
+]
+SideOption = Annotated[int, typer.Option(help="Side of all images in pixels.", min=32)]
+WidthOption = Annotated[
+    float, typer.Option(help="Width of the downstream networks; 1 = those that the program scores with.", min=0.125, max=4)
+]
+FolderOption = Annotated[Path | None, typer.Option(help="Where stages are kept; default: evidence in the data folder.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -97,36 +110,38 @@ def votes(
 
 
 def gains(
-    name: Annotated[str, typer.Argument(help="A project with imported images, 'phantom', or 'phantom-phases'.")],
+    name: CaseArgument,
     real: Annotated[str, typer.Option(help="Numbers of real images, with commas; 'full' = all.")] = "50",
     seeds: Annotated[int, typer.Option(help="Seeds 0, 1, ...: other images, weights and masks.", min=1)] = 3,
-    first_seed: Annotated[int, typer.Option(help="Number of the first seed.", min=0)] = 0,
+    first_seed: FirstSeedOption = 0,
     shares: Annotated[str, typer.Option(help="Synthetic images per real one, with commas.")] = "0.5,1,2",
     rounds: Annotated[int, typer.Option(help="Alignments one after the other.", min=1, max=5)] = 2,
     fit_steps: int = 600,
     scorer_steps: int = 400,
     downstream_steps: int = 600,
     align_steps: int = 150,
-    recipes: Annotated[str, typer.Option(help="How arms with synthetic images train, with commas: mixed, first.")] = "mixed",
+    align_lr: Annotated[float, typer.Option(help="Learning rate of each alignment.", min=1e-7, max=1e-2)] = 1e-4,
+    folds: FoldsOption = 2,
+    masks: Annotated[str, typer.Option(help="Masks of synthetic images: real ones moved, or warped as well.")] = "moved",
+    recipes: Annotated[str, typer.Option(help="How synthetic images train, with commas: mixed, first, sure.")] = "mixed",
     curated: Annotated[bool, typer.Option(help="Also arms that take the best of K images of the aligned generator.")] = False,
-    candidates: Annotated[int, typer.Option(help="Images per mask to choose from and to make pairs of.", min=2)] = 4,
-    pool: Annotated[int, typer.Option(help="Masks per round of alignment.", min=8)] = 64,
-    test_share: Annotated[
-        float | None, typer.Option(help="Deal the patients out anew, this share of them to the test set.", min=0.05, max=0.9)
-    ] = None,
+    candidates: CandidatesOption = 4,
+    pool: PoolOption = 64,
+    test_share: TestShareOption = None,
     test_group: Annotated[list[str] | None, typer.Option(help="Test on this patient or operation; repeat for several.")] = None,
     leave_one_out: Annotated[
         bool, typer.Option("--leave-one-out", help="Test on each patient or operation in turn, train on the others.")
     ] = False,
-    side: Annotated[int, typer.Option(help="Side of all images in pixels.")] = 128,
-    folder: Annotated[Path | None, typer.Option(help="Where stages are kept; default: evidence in the data folder.")] = None,
+    side: SideOption = 128,
+    width: WidthOption = 1.0,
+    folder: FolderOption = None,
     out: OutOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Does synthetic data help? Arms with equal budgets, measured on unseen patients. An interrupted run goes on where it was."""
     from saadi.evidence import gains as experiment
-    from saadi.evidence.cases import is_rendered
+    from saadi.evidence import tables
     from saadi.evidence.stages import Stages
 
     opened = home_of(home)
@@ -134,58 +149,61 @@ def gains(
     settings = experiment.Settings(
         fit_steps=fit_steps, scorer_steps=scorer_steps, downstream_steps=downstream_steps, align_steps=align_steps, rounds=rounds,
         shares=tuple(_numbers(shares)), recipes=_recipes(recipes), curated=curated, candidates=candidates,
-        pool_masks=pool)  # fmt: skip
-    models = experiment.Models.default(
-        num_classes=len(found[0].class_names), side=side, task=found[0].task,
-        starts_from="random" if is_rendered(found[0]) else "shipped")  # fmt: skip
+        pool_masks=pool, learning_rate=align_lr, folds=folds, masks=_shape(masks))  # fmt: skip
+    if found[0].task == "classification" and "sure" in settings.recipes:
+        raise BadInputError("recipe 'sure' leaves out pixels, and a classification project has none; choose mixed or first")
+    models = experiment.Models.of(found[0], side=side, width=width)
     stages = Stages(folder or opened.evidence)
     result: dict[str, Any] = {"case": found[0].name, "task": found[0].task, "num_test": [len(case.test) for case in found],
-                              "settings": vars(settings), "real": {}}  # fmt: skip
+                              "settings": vars(settings) | {"side": side, "width": width}, "real": {}}  # fmt: skip
     for num_real in _counts(real):
         numbers = range(first_seed, first_seed + seeds)
         cells = [experiment.Cell(case, min(num_real, len(case.train)), seed, settings, models, stages)
                  for case in found for seed in numbers]  # fmt: skip
         run = [(cell, experiment.run_cell(cell, note=note)) for cell in cells]
-        result["real"]["full" if num_real == sys.maxsize else str(cells[0].num_real)] = experiment.summary(run)
-    _finish(result, out, as_json=as_json)
+        result["real"]["full" if num_real == sys.maxsize else str(cells[0].num_real)] = tables.summary(run)
+    _finish(result, out, as_json=as_json, lines=lambda: tables.markdown(result))
 
 
 def ablations(
-    name: Annotated[str, typer.Argument(help="A project with imported images, 'phantom', or 'phantom-phases'.")],
+    name: CaseArgument,
     real: Annotated[int, typer.Option(help="Number of real images.", min=8)] = 50,
     seeds: Annotated[int, typer.Option(min=1)] = 1,
+    first_seed: FirstSeedOption = 0,
     fit_steps: int = 600,
     scorer_steps: int = 400,
     align_steps: int = 150,
-    pool: Annotated[int, typer.Option(help="Masks that pairs are made of.", min=8)] = 96,
-    candidates: Annotated[int, typer.Option(help="Images per mask.", min=2)] = 4,
+    folds: FoldsOption = 2,
+    pool: PoolOption = 96,
+    candidates: CandidatesOption = 4,
     only: Annotated[str | None, typer.Option(help="Only variants whose name holds this.")] = None,
-    test_share: Annotated[float | None, typer.Option(help="As in `evidence gains`.", min=0.05, max=0.9)] = None,
-    side: int = 128,
-    folder: Annotated[Path | None, typer.Option(help="Where stages are kept; default: evidence in the data folder.")] = None,
+    test_share: TestShareOption = None,
+    side: SideOption = 128,
+    width: WidthOption = 1.0,
+    folder: FolderOption = None,
     out: OutOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """What each setting of an alignment is worth: one changed at a time, on masks of no pair. Interrupted runs go on."""
     from saadi.evidence import ablations as experiment
-    from saadi.evidence.cases import is_rendered
     from saadi.evidence.gains import Cell, Models, Settings
     from saadi.evidence.stages import Stages
 
     opened = home_of(home)
     (case,) = _cases(name, opened, side=side, test_share=test_share, test_groups=(), each=False)
     settings = Settings(fit_steps=fit_steps, scorer_steps=scorer_steps, align_steps=align_steps, pool_masks=pool,
-                        candidates=candidates, rounds=1)  # fmt: skip
-    starts: Literal["shipped", "random"] = "random" if is_rendered(case) else "shipped"
-    models = Models.default(num_classes=len(case.class_names), side=side, task=case.task, starts_from=starts)
+                        candidates=candidates, rounds=1, folds=folds)  # fmt: skip
+    models = Models.of(case, side=side, width=width)
     stages = Stages(folder or opened.evidence)
-    cells = [Cell(case, min(real, len(case.train)), seed, settings, models, stages) for seed in range(seeds)]
+    cells = [Cell(case, min(real, len(case.train)), seed, settings, models, stages)
+             for seed in range(first_seed, first_seed + seeds)]  # fmt: skip
     wanted = [variant for variant in experiment.VARIANTS if only is None or only in variant.name]
     if not wanted:
         names = ", ".join(variant.name for variant in experiment.VARIANTS)
         raise BadInputError(f"no variant has {only!r} in its name; there are: {names}")
-    result = experiment.run(cells, wanted, note=note) | {"settings": vars(settings), "num_test": len(case.test)}
+    result = experiment.run(cells, wanted, note=note) | {"settings": vars(settings) | {"side": side, "width": width},
+                                                         "num_test": len(case.test)}  # fmt: skip
     _finish(result, out, as_json=as_json)
 
 
@@ -209,9 +227,16 @@ def _cases(
 def _recipes(text: str) -> tuple[Any, ...]:
     """Raises: BadInputError: something between the commas is no recipe."""
     found = tuple(part.strip() for part in text.split(","))
-    if unknown := [part for part in found if part not in ("mixed", "first")]:
-        raise BadInputError(f"recipes are mixed and first, with a comma between them; got {unknown[0]!r}")
+    if unknown := [part for part in found if part not in ("mixed", "first", "sure")]:
+        raise BadInputError(f"recipes are mixed, first and sure, with commas between them; got {unknown[0]!r}")
     return found
+
+
+def _shape(text: str) -> Any:
+    """Raises: BadInputError: no way to make masks."""
+    if text not in ("moved", "warped"):
+        raise BadInputError(f"masks are moved or warped; got {text!r}")
+    return text
 
 
 def _counts(text: str) -> list[int]:
@@ -234,11 +259,13 @@ def _numbers(text: str) -> list[float]:
     return found
 
 
-def _finish(result: dict[str, Any], out: Path | None, *, as_json: bool) -> None:
+def _finish(
+    result: dict[str, Any], out: Path | None, *, as_json: bool, lines: Callable[[], list[str]] | None = None
+) -> None:
     # Options only: a data folder's path says nothing to others.
     words = [word for word in sys.argv[1:] if "/" not in word and word not in ("--home", "--out", "--json")]
     result |= {"command": "python -m saadi " + shlex.join(words), "version": VERSION}
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(result, indent=1) + "\n")
-    answer(result, as_json=as_json)
+    answer(result, as_json=as_json, lines=lines)

@@ -26,6 +26,7 @@ from saadi.downstream.folds import CrossFitted, CrossFittedClassifiers, assign_f
 from saadi.downstream.metrics import agreement, f1_per_class
 from saadi.downstream.segmenter import SIZE_PX, Prediction, Segmenter
 from saadi.engines import checkpoints, weights
+from saadi.errors import CancelledError
 from saadi.jobs import JobContext, Outcome, Report
 from saadi.records import IGNORE, Image, LabelMap, ModelKind, Project
 from saadi.store import Store
@@ -155,12 +156,13 @@ def _learn(
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - 1) / config.num_steps))
         optimizer.step()
-        report(
-            first_step + step,
-            total or config.num_steps,
-            f"training the {name}",
-            metrics={f"{name} loss": float(loss.detach())} if step % 10 == 0 else None,
-        )
+        metrics = {f"{name} loss": float(loss.detach())} if step % 10 == 0 else None
+        try:
+            report(first_step + step, total or config.num_steps, f"training the {name}", metrics=metrics)
+        except CancelledError:
+            if folder is not None:
+                _save(network, optimizer, settings, folder, step=step)
+            raise
         if folder is not None and (step == config.num_steps or time.monotonic() - saved > CHECKPOINT_EVERY_S):
             _save(network, optimizer, settings, folder, step=step)
             saved = time.monotonic()

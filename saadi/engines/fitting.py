@@ -19,7 +19,7 @@ from saadi.engines import checkpoints, lora, samplers, shipped, weights
 from saadi.engines.base import TrainableEngine
 from saadi.engines.compact import NUM_EXTRAS, CompactEngine, default_architecture, one_hot
 from saadi.engines.loading import engine_from_file, forget_engines
-from saadi.errors import WeightsError
+from saadi.errors import CancelledError, WeightsError
 from saadi.jobs import JobContext, Outcome, Report
 from saadi.records import Image, LabelMap, Project
 from saadi.store import Store
@@ -321,7 +321,12 @@ def run_steps(
         images = (
             pictures(trainer.step) if pictures and config.sample_every and trainer.step % config.sample_every == 0 else None
         )
-        report(trainer.step, total, f"fitting, {rate:.0f} images/s", metrics=metrics, images=images)
+        try:
+            report(trainer.step, total, f"fitting, {rate:.0f} images/s", metrics=metrics, images=images)
+        except CancelledError:
+            if folder is not None:
+                trainer.save(folder)
+            raise
         if folder is not None and time.monotonic() - saved > checkpoint_every_s:
             trainer.save(folder)
             saved = time.monotonic()

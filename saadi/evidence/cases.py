@@ -2,17 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import hashlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from saadi.datasets import phantom
 from saadi.errors import NotFoundError, TooFewError
-from saadi.evidence.gains import Case, Example
 from saadi.masks import fit_image_to, fit_to
 from saadi.masks import whole as whole
-from saadi.records import LabelMap, Project, RealImage, Split, Task
+from saadi.records import Image, LabelMap, Project, RealImage, Split, Task
 from saadi.store import Store
+
+
+@dataclass(frozen=True)
+class Example:
+    """A real image with its label map."""
+
+    image: Image
+    """(side, side, 3) uint8."""
+    label_map: LabelMap
+    """(side, side) uint8."""
+    group: str
+    """Patient, video or operation."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A data set: training and test patients are disjoint."""
+
+    name: str
+    class_names: tuple[str, ...]
+    train: tuple[Example, ...]
+    test: tuple[Example, ...]
+    task: Task = "segmentation"
+    """In classification each label map holds the class of its image in all pixels."""
+
+    def __post_init__(self) -> None:
+        shared = {example.group for example in self.train} & {example.group for example in self.test}
+        if shared:
+            raise ValueError(f"{len(shared)} patients are in training and test, for example {min(shared)!r}")
+
+
+def digest(examples: Sequence[Example]) -> str:
+    """Of pixels, label maps and patients."""
+    found = hashlib.sha256()
+    for one in examples:
+        for part in (one.image.tobytes(), one.label_map.tobytes(), one.group.encode()):
+            found.update(hashlib.sha256(part).digest())
+    return found.hexdigest()
+
+
+def choose_real(examples: Sequence[Example], count: int, *, seed: int) -> list[Example]:
+    """Images for one cell, one patient after the other as long as there are others.
+
+    Raises:
+        TooFewError: The data set has fewer.
+    """
+    if count > len(examples):
+        raise TooFewError(f"{count} real images wanted, the training patients have {len(examples)}; choose fewer")
+    draw = np.random.default_rng(seed)
+    by_group: dict[str, list[Example]] = {}
+    for index in draw.permutation(len(examples)):
+        by_group.setdefault(examples[index].group, []).append(examples[index])
+    order = [group[turn] for turn in range(len(examples)) for group in by_group.values() if turn < len(group)]
+    return order[:count]
 
 
 def of_project(
@@ -94,3 +149,10 @@ def rendered(*, side: int, num_train: int = 200, num_test: int = 200, seed: int 
         scenes(num_test, first_seed=800_000, first_patient=800),
         task,
     )
+
+
+def rarest_class(case: Case) -> str:
+    """The class (other than the background of masks) in the fewest training images."""
+    counts = [sum(bool((example.label_map == index).any()) for example in case.train) for index in range(len(case.class_names))]
+    first = 0 if case.task == "classification" else 1
+    return case.class_names[min(range(first, len(counts)), key=lambda index: counts[index])]

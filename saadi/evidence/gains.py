@@ -18,7 +18,6 @@ import cv2
 import numpy as np
 import structlog
 import torch
-from monai.metrics import compute_hausdorff_distance
 from numpy.typing import NDArray
 
 from saadi import devices
@@ -28,20 +27,20 @@ from saadi.alignment.trainer import AlignmentConfig, TrainingPair
 from saadi.downstream import models
 from saadi.downstream.calibration import calibrate
 from saadi.downstream.classifier import Classifier, class_of
-from saadi.downstream.metrics import agreement
 from saadi.downstream.models import DownstreamModel
+from saadi.downstream.segmenter import Segmenter
 from saadi.downstream.training import ScorerConfig, train, train_classifier
 from saadi.engines import shipped, weights
 from saadi.engines.compact import CompactEngine
 from saadi.engines.compact import default_architecture as engine_architecture
 from saadi.engines.fitting import FitConfig, TrainingSet, borrow_shipped, fit
 from saadi.errors import AlignmentStoppedError, TooFewError
-from saadi.evidence import classified
-from saadi.evidence.intervals import mean_with_interval
+from saadi.evidence.cases import Case, Example, choose_real, digest, is_rendered
+from saadi.evidence.measures import measure, told
 from saadi.evidence.stages import Arrays, Stage, Stages
 from saadi.jobs import Report, silent
 from saadi.preferences import MIN_MARGIN
-from saadi.records import IGNORE, Image, LabelMap, Task
+from saadi.records import IGNORE, Image, LabelMap
 
 log = structlog.get_logger()
 GATE_MASKS = 32
@@ -49,13 +48,16 @@ FIRST_GATE = 500_000
 """Numbers of the gate's moved masks: beyond those of all pools."""
 STAGES_VERSION = 2
 """A new number when a stage computes something else under the same settings, so that none of an earlier release is taken."""
-FOLDS = 2
+DOUBT = 0.2
+"""Where the selector gives the asked class less than this, a pixel of a synthetic image says nothing (recipe 'sure')."""
 MIN_TO_CALIBRATE = 8
 
 
-Recipe = Literal["mixed", "first"]
+Recipe = Literal["mixed", "first", "sure"]
 """'mixed': real and synthetic images in the same batches. 'first': half of the steps on synthetic images alone, then half on real
-ones alone."""
+ones alone. 'sure': as mixed, without those synthetic pixels in which the selector sees another class than the asked one."""
+Masks = Literal["moved", "warped"]
+"""'moved': mirrored, turned, scaled and shifted. 'warped': and bent, so that no outline is one of a real image."""
 
 
 @dataclass(frozen=True)
@@ -83,35 +85,6 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Example:
-    """A real image with its label map."""
-
-    image: Image
-    """(side, side, 3) uint8."""
-    label_map: LabelMap
-    """(side, side) uint8."""
-    group: str
-    """Patient, video or operation."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """A data set: training and test patients are disjoint."""
-
-    name: str
-    class_names: tuple[str, ...]
-    train: tuple[Example, ...]
-    test: tuple[Example, ...]
-    task: Task = "segmentation"
-    """In classification each label map holds the class of its image in all pixels."""
-
-    def __post_init__(self) -> None:
-        shared = {example.group for example in self.train} & {example.group for example in self.test}
-        if shared:
-            raise ValueError(f"{len(shared)} patients are in training and test, for example {min(shared)!r}")
-
-
-@dataclass(frozen=True)
 class Settings:
     """Budgets of one cell (number of real images, seed); equal for all its arms."""
 
@@ -130,6 +103,10 @@ class Settings:
     """Also arms that take the best of K images of the aligned generator."""
     learning_rate: float = 1e-4
     """Of the alignment."""
+    folds: int = 2
+    """Selectors, each trained without the patients that it scores."""
+    masks: Masks = "moved"
+    """Where label maps of synthetic images come from: the real ones, changed."""
 
 
 @dataclass(frozen=True)
@@ -145,11 +122,31 @@ class Models:
     'random' is honest."""
 
     @classmethod
-    def default(
-        cls, *, num_classes: int, side: int, starts_from: Literal["shipped", "random"] = "shipped", task: Task = "segmentation"
-    ) -> Self:
-        selector, judge = (models.default_architecture(task, kind, num_classes=num_classes) for kind in ("selector", "judge"))
+    def of(cls, case: Case, *, side: int, width: float = 1.0) -> Self:
+        """The program's own architectures, none of which looks closer than the images are.
+
+        Args:
+            side: Of the images, in pixels.
+            width: Channels of the downstream networks, as a share of the program's own: smaller ones learn in less time.
+        """
+        num_classes = len(case.class_names)
+        selector, judge = (
+            _sized(models.default_architecture(case.task, kind, num_classes=num_classes), side=side, width=width)
+            for kind in ("selector", "judge")
+        )
+        # The shipped generator has seen thousands of rendered scenes.
+        starts_from: Literal["shipped", "random"] = "random" if is_rendered(case) else "shipped"
         return cls(engine_architecture(num_classes=num_classes, resolution=side), selector, judge, starts_from)
+
+
+def _sized(architecture: dict[str, Any], *, side: int, width: float) -> dict[str, Any]:
+    """With fewer or more channels, in eights so that norms can group them."""
+    def scaled(channels: int) -> int:
+        return max(8, round(channels * width / 8) * 8)
+
+    found = architecture | {"size_px": min(side, architecture["size_px"])}
+    found |= {name: [scaled(one) for one in architecture[name]] for name in ("channels", "widths") if name in architecture}
+    return found | {name: scaled(architecture[name]) for name in ("init_filters",) if name in architecture}
 
 
 @dataclass
@@ -169,15 +166,16 @@ class Cell:
         self.real = choose_real(self.case.train, self.num_real, seed=self.seed)
         self.num_classes = len(self.case.class_names)
         self.side = self.real[0].image.shape[0]
-        self.test = _digest(self.case.test)
+        self.test = digest(self.case.test)
         start = shipped.manifest()["engine"]["sha256"] if self.models.starts_from == "shipped" else None
-        self.base = {"made_by": STAGES_VERSION, "case": self.case.name, "seed": self.seed, "real": _digest(self.real),
+        self.base = {"made_by": STAGES_VERSION, "case": self.case.name, "seed": self.seed, "real": digest(self.real),
                      "models": asdict(self.models), "start": start}  # fmt: skip
 
     # ---- models
 
     def generator(self) -> Stage:
         """The shipped generator, fitted to the real images of this cell."""
+        settings = self.base | {"steps": self.settings.fit_steps}
 
         def make() -> Arrays:
             torch.manual_seed(self.seed)
@@ -185,10 +183,11 @@ class Cell:
             if self.models.starts_from == "shipped":
                 borrow_shipped(engine)
             data = TrainingSet([e.image for e in self.real], [e.label_map for e in self.real], engine=engine)
-            fit(engine, data, FitConfig(num_steps=self.settings.fit_steps, sample_every=0, seed=self.seed), self.report)
+            fit(engine, data, FitConfig(num_steps=self.settings.fit_steps, sample_every=0, seed=self.seed), self.report,
+                folder=self.stages.workspace("generator", settings))  # fmt: skip
             return _to_arrays(engine.denoiser.state_dict())
 
-        return self.stages.get("generator", self.base | {"steps": self.settings.fit_steps}, make)
+        return self.stages.get("generator", settings, make)
 
     def engine(self) -> CompactEngine:
         return CompactEngine(self.models.generator, _to_tensors(self.generator().arrays))
@@ -205,19 +204,25 @@ class Cell:
         return self.models.judge if name == "judge" else self.models.selector
 
     def _scorer_stage(self, name: str) -> Stage:
+        settings = self.base | {"name": name, "steps": self.settings.scorer_steps}
+        settings |= {"test": self.test} if name == "expert" else {"folds": self.settings.folds} if name.startswith("fold") else {}
+
         def make() -> Arrays:
-            fold = int(name[-1]) if name.startswith("fold") else None
+            fold = int(name.removeprefix("fold ")) if name.startswith("fold") else None
             seen = list(self.case.test) if name == "expert" else [e for i, e in enumerate(self.real) if self.fold(i) != fold]
             config = ScorerConfig(num_steps=self.settings.scorer_steps, seed=self.seed * 10 + len(name))
-            model = self.train(seen, architecture=self._architecture(name), config=config)
+            model = self.train(seen, architecture=self._architecture(name), config=config,
+                               folder=self.stages.workspace("scorer", settings))  # fmt: skip
             arrays = _to_arrays(model.network.state_dict())
             if isinstance(model, Classifier):  # calibrated on what the fold has not seen; of the judge only the order counts
                 rest = [e for index, e in enumerate(self.real) if self.fold(index) == fold]
                 arrays["_temperature"] = np.array(temperature_of(model, rest))
             return arrays
 
-        settings = self.base | {"name": name, "steps": self.settings.scorer_steps}
-        return self.stages.get("scorer", settings | ({"test": self.test} if name == "expert" else {}), make)
+        return self.stages.get("scorer", settings, make)
+
+    def _fold_keys(self) -> list[str]:
+        return [self._scorer_stage(f"fold {fold}").key for fold in range(self.settings.folds)]
 
     def scorer_key(self, name: str) -> str:
         return self._scorer_stage(name).key
@@ -225,17 +230,18 @@ class Cell:
     def pool_key(self, version: int) -> str:
         return self._pool_stage(version).key
 
-    def train(self, examples: Sequence[Example], *, architecture: dict[str, Any], config: ScorerConfig,
+    def train(self, examples: Sequence[Example], *, architecture: dict[str, Any], config: ScorerConfig, folder: Path,
               start: dict[str, torch.Tensor] | None = None) -> DownstreamModel:  # fmt: skip
         """A downstream model of the case's task."""
         learn = train_classifier if self.case.task == "classification" else train
         return learn([e.image for e in examples], [e.label_map for e in examples], architecture=architecture, config=config,
-                     report=self.report, start=start)  # fmt: skip
+                     report=self.report, start=start, folder=folder)  # fmt: skip
 
     def fold(self, index: int) -> int:
         """Patients, not images, are dealt out."""
         groups = sorted({example.group for example in self.real})
-        return groups.index(self.real[index].group) % FOLDS if len(groups) >= FOLDS else index % FOLDS
+        folds = self.settings.folds
+        return groups.index(self.real[index].group) % folds if len(groups) >= folds else index % folds
 
     # ---- masks and images
 
@@ -245,7 +251,8 @@ class Cell:
         for number in range(first, first + count):
             draw = np.random.default_rng([self.seed, number])
             index = number % len(self.real)
-            found.append((moved(self.real[index].label_map, draw), index))
+            label_map = moved(self.real[index].label_map, draw)
+            found.append((warped(label_map, draw) if self.settings.masks == "warped" else label_map, index))
         return found
 
     def images(self, version: int, masks: Sequence[tuple[LabelMap, int]], seeds: Sequence[int]) -> list[Image]:
@@ -267,7 +274,7 @@ class Cell:
         """Mean Dice over the asked classes (or the probability of the asked class), by the selector that has not seen the mask's
         image."""
         found = np.zeros(len(images))
-        for fold in range(FOLDS):
+        for fold in range(self.settings.folds):
             chosen = [index for index, (_, source) in enumerate(masks) if self.fold(source) == fold]
             if chosen:
                 scorer = self.scorer(f"fold {fold}")
@@ -296,8 +303,7 @@ class Cell:
             made = self.images(version, many, [self.seed * 1_000_000 + version * 100_000 + i for i in range(len(many))])
             return {"images": np.stack(made), "dice": self.dice(made, many)}
 
-        scorers = [self._scorer_stage(f"fold {fold}").key for fold in range(FOLDS)]
-        wanted = {"masks": settings.pool_masks, "k": settings.candidates, "scorers": scorers}
+        wanted = {"masks": settings.pool_masks, "shape": settings.masks, "k": settings.candidates, "scorers": self._fold_keys()}
         return self.stages.get("pool", self._upstream(version) | wanted, make)
 
     def round(self, version: int) -> Stage:
@@ -308,6 +314,10 @@ class Cell:
             nothing = {"refused": np.array("the round before brought nothing")}
             return self.stages.get("round", {"after": before.key}, lambda: nothing)
 
+        settings = {"pool": self._pool_stage(version - 1).key, "judge": self._scorer_stage("judge").key, "gate": GATE_MASKS,
+                    "shape": self.settings.masks}  # fmt: skip
+        wanted = self.base | settings | {"align": asdict(config)}
+
         def make() -> Arrays:
             masks, rows, dice = self.pool(version - 1)
             pairs = self.pairs(masks, rows, dice)
@@ -315,9 +325,10 @@ class Cell:
             real = [example.image for example in self.real]
             gate = Gate(label_maps=fresh, selector=self.scorer("fold 0"), judge=self.scorer("judge"),
                         num_classes=self.num_classes, real=real, training=real)  # fmt: skip
+            folder = self.stages.workspace("round", wanted)
             try:
                 found = align(self.engine(), pairs, gate, config, self.report, seeds=[2**40 + i for i in range(len(fresh))],
-                              parent=self._adapter_file(version - 1),
+                              parent=self._adapter_file(version - 1), folder=folder, keep=partial(_kept, folder),
                               anchors=[(e.image, e.label_map) for e in self.real])  # fmt: skip
             except (AlignmentStoppedError, TooFewError) as error:
                 log.warning("round_refused", version=version, reason=str(error))
@@ -330,8 +341,7 @@ class Cell:
                 "_num_pairs": np.array(len(pairs)),
             }
 
-        settings = {"pool": self._pool_stage(version - 1).key, "judge": self._scorer_stage("judge").key, "gate": GATE_MASKS}
-        return self.stages.get("round", self.base | settings | {"align": asdict(config)}, make)
+        return self.stages.get("round", wanted, make)
 
     def gate_masks(self, version: int) -> list[tuple[LabelMap, int]]:
         """Moved label maps that no pool has."""
@@ -384,14 +394,38 @@ class Cell:
             return {"images": np.stack(made)}
 
         label_maps = np.stack([label_map for label_map, _ in masks])
-        return self.stages.get("synthetic", self._source(arm) | {"count": count}, make), label_maps
+        return self.stages.get("synthetic", self._source(arm) | {"count": count, "shape": self.settings.masks}, make), label_maps
 
     def _source(self, arm: Arm) -> dict[str, Any]:
         """What each of an arm's synthetic images depends on."""
         if not arm.is_best_of_many:
             return self._upstream(arm.version) | {"k": 1}
-        scorers = [self._scorer_stage(f"fold {fold}").key for fold in range(FOLDS)]
-        return self._upstream(arm.version) | {"k": self.settings.candidates, "scorers": scorers}
+        return self._upstream(arm.version) | {"k": self.settings.candidates, "scorers": self._fold_keys()}
+
+    def _extra(self, arm: Arm, count: int) -> list[Example]:
+        """The synthetic part of an arm's training set."""
+        images, label_maps = self.synthetic(arm)
+        if arm.recipe == "sure":
+            label_maps = self.without_doubt(images, label_maps)
+        return [Example(*pair, "") for pair in zip(images[:count], label_maps[:count], strict=True)]
+
+    def without_doubt(self, images: NDArray[np.uint8], label_maps: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Label maps, IGNORE where the selector that has not seen the mask's image gives the asked class less than DOUBT.
+
+        Args:
+            images: (N, side, side, 3), one per mask of `masks(N, first=0)`.
+            label_maps: (N, side, side), theirs.
+        """
+        found = label_maps.copy()
+        for fold in range(self.settings.folds):
+            selector = self.scorer(f"fold {fold}")
+            assert isinstance(selector, Segmenter)
+            chosen = [index for index in range(len(images)) if self.fold(index % len(self.real)) == fold]
+            for index, seen in zip(chosen, selector.probabilities([images[index] for index in chosen]), strict=True):
+                asked = torch.from_numpy(label_maps[index].astype(np.int64))[None].to(seen.device)
+                sure = seen.gather(0, asked.clamp(max=self.num_classes - 1))[0] >= DOUBT
+                found[index][~sure.cpu().numpy()] = IGNORE
+        return found
 
     def arm(self, arm: Arm) -> Stage:
         """Train one downstream model and measure it on the test patients.
@@ -401,22 +435,25 @@ class Cell:
             classification: probabilities (N, num_classes), label (N,) and group.
         """
         count = math.ceil(arm.share * self.num_real)
-        source = self._source(arm) if count else {}
+        source = self._source(arm) | {"shape": self.settings.masks} if count else {}
+        if arm.recipe == "sure":
+            source |= {"judged by": self._fold_keys(), "doubt": DOUBT}
+        settings = self.base | {"arm": asdict(arm), "steps": self.settings.downstream_steps, "source": source, "test": self.test}
+        folder = self.stages.workspace("arm", settings)
 
         def make() -> Arrays:
-            images, label_maps = self.synthetic(arm) if count else ((), ())
-            more = [Example(*pair, "") for pair in zip(images[:count], label_maps[:count], strict=True)]
+            more = self._extra(arm, count) if count else []
             steps, learn = self.settings.downstream_steps, partial(self.train, architecture=self.models.selector)
             config = ScorerConfig(num_steps=steps, seed=1000 + self.seed, augments=arm.kind != "plain")
-            if arm.recipe == "mixed":
-                model = learn([*self.real, *more], config=config)
+            if arm.recipe != "first":
+                model = learn([*self.real, *more], config=config, folder=folder)
             else:
-                first = learn(more, config=replace(config, num_steps=steps // 2)).network.state_dict()
-                model = learn(self.real, config=replace(config, num_steps=steps - steps // 2), start=first)
+                first = learn(more, config=replace(config, num_steps=steps // 2), folder=folder / "first").network.state_dict()
+                model = learn(self.real, config=replace(config, num_steps=steps - steps // 2), start=first,
+                              folder=folder / "then")  # fmt: skip
             return measure(model, self.case.test, num_classes=self.num_classes)
 
-        settings = self.base | {"arm": asdict(arm), "steps": self.settings.downstream_steps, "source": source}
-        return self.stages.get("arm", settings | {"test": self.test}, make)
+        return self.stages.get("arm", settings, make)
 
     def seconds(self, arm: Arm) -> float:
         """What this arm costs from the real images to the trained segmenter, all that it stands on included."""
@@ -424,8 +461,8 @@ class Cell:
         if not arm.share:
             return total
         total += self.generator().seconds + self._synthetic(arm)[0].seconds
-        if arm.is_best_of_many or arm.version:
-            total += sum(self._scorer_stage(f"fold {fold}").seconds for fold in range(FOLDS))
+        if arm.is_best_of_many or arm.version or arm.recipe == "sure":
+            total += sum(self._scorer_stage(f"fold {fold}").seconds for fold in range(self.settings.folds))
         if arm.version:
             total += self._scorer_stage("judge").seconds
             total += sum(self.round(version).seconds + self._pool_stage(version - 1).seconds
@@ -448,31 +485,6 @@ class Cell:
         return [Arm("plain"), Arm("augmented"), *(Arm(kind, *one) for one in how for kind in kinds)]
 
 
-def _digest(examples: Sequence[Example]) -> str:
-    """Of pixels, label maps and patients."""
-    found = hashlib.sha256()
-    for one in examples:
-        for part in (one.image.tobytes(), one.label_map.tobytes(), one.group.encode()):
-            found.update(hashlib.sha256(part).digest())
-    return found.hexdigest()
-
-
-def choose_real(examples: Sequence[Example], count: int, *, seed: int) -> list[Example]:
-    """Images for one cell, one patient after the other as long as there are others.
-
-    Raises:
-        TooFewError: The data set has fewer.
-    """
-    if count > len(examples):
-        raise TooFewError(f"{count} real images wanted, the training patients have {len(examples)}; choose fewer")
-    draw = np.random.default_rng(seed)
-    by_group: dict[str, list[Example]] = {}
-    for index in draw.permutation(len(examples)):
-        by_group.setdefault(examples[index].group, []).append(examples[index])
-    order = [group[turn] for turn in range(len(examples)) for group in by_group.values() if turn < len(group)]
-    return order[:count]
-
-
 def moved(label_map: LabelMap, draw: np.random.Generator) -> LabelMap:
     """Mirrored, turned by up to 15 degrees, scaled by up to 15 % and shifted by up to 10 %; the border reflects."""
     side = label_map.shape[0]
@@ -484,24 +496,15 @@ def moved(label_map: LabelMap, draw: np.random.Generator) -> LabelMap:
     return np.asarray(turned, dtype=np.uint8)
 
 
-def measure(model: DownstreamModel, examples: Sequence[Example], *, num_classes: int) -> Arrays:
-    """Per test image and class: Dice, IoU and the 95 % Hausdorff distance in pixels; NaN where neither mask has the class.
-
-    Of a classifier its probabilities and the true classes.
-    """
-    groups = np.array([example.group for example in examples])
-    if isinstance(model, Classifier):
-        labels = np.array([class_of(example.label_map) for example in examples])
-        return {"probabilities": model.probabilities([e.image for e in examples]), "label": labels, "group": groups}
-    shape = (len(examples), num_classes)
-    found = {name: np.full(shape, np.nan) for name in ("dice", "iou", "hd95")}
-    for row, (example, prediction) in enumerate(
-        zip(examples, model.predict([example.image for example in examples]), strict=True)
-    ):
-        for index, values in agreement(prediction.label_map, example.label_map, num_classes=num_classes).items():
-            found["dice"][row, index], found["iou"][row, index] = values.dice, values.iou
-        found["hd95"][row] = _hd95(prediction.label_map, example.label_map, num_classes=num_classes)
-    return found | {"group": groups}
+def warped(label_map: LabelMap, draw: np.random.Generator) -> LabelMap:
+    """Bent by a smooth random field of up to 8 % of the side (elastic deformation, Simard et al. 2003)."""
+    side = label_map.shape[0]
+    field = np.stack([cv2.GaussianBlur(draw.uniform(-1, 1, (side, side)), (0, 0), side / 8) for _ in range(2)])
+    field *= 0.08 * side / max(float(np.abs(field).max()), 1e-9)
+    rows, columns = np.meshgrid(np.arange(side), np.arange(side), indexing="ij")
+    to_column, to_row = (columns + field[0]).astype(np.float32), (rows + field[1]).astype(np.float32)
+    bent = cv2.remap(label_map, to_column, to_row, interpolation=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101)
+    return np.asarray(bent, dtype=np.uint8)
 
 
 def temperature_of(model: Classifier, examples: Sequence[Example]) -> float:
@@ -513,20 +516,6 @@ def temperature_of(model: Classifier, examples: Sequence[Example]) -> float:
     return found.temperature if found else 1.0
 
 
-def _hd95(predicted: LabelMap, asked: LabelMap, *, num_classes: int) -> NDArray[np.float64]:
-    """A class that only one of both has counts as far away as the picture's diagonal."""
-    counted = asked != IGNORE
-    hot = [np.stack([(labels == index) & counted for index in range(num_classes)]) for labels in (predicted, asked)]
-    has = [part.reshape(num_classes, -1).any(1) for part in hot]
-    values = np.full(num_classes, np.nan)
-    values[has[0] ^ has[1]] = math.hypot(*asked.shape)
-    both = has[0] & has[1]
-    if both.any():
-        one, other = (torch.from_numpy(part[both][None]).float() for part in hot)
-        values[both] = compute_hausdorff_distance(one, other, include_background=True, percentile=95)[0].numpy()
-    return values
-
-
 def run_cell(cell: Cell, *, note: Callable[[str], None]) -> dict[str, Stage]:
     """Compute all arms of a cell; returns their stages by name."""
     devices.use_all_threads()
@@ -534,15 +523,16 @@ def run_cell(cell: Cell, *, note: Callable[[str], None]) -> dict[str, Stage]:
     for arm in cell.arms():
         stage = found[str(arm)] = cell.arm(arm)
         name = "F1" if cell.case.task == "classification" else "Dice"
-        note(f"{cell.case.name}, {cell.num_real} real images, seed {cell.seed}: {arm}: {name} {told(cell, stage):.4f}")
+        note(f"{cell.case.name}, {cell.num_real} real images, seed {cell.seed}: {arm}: {name} {told(cell.case.task, stage):.4f}")
     return found
 
 
-def told(cell: Cell, stage: Stage) -> float:
-    """One number of an arm: mean Dice over images and foreground classes, or mean F1 over classes."""
-    if cell.case.task == "classification":
-        return classified.macro_f1(stage["probabilities"], stage["label"])
-    return float(np.nanmean(stage["dice"][:, 1:]))
+def _kept(folder: Path, state: dict[str, torch.Tensor]) -> str:
+    """Keep an adapter beside the checkpoint that names it."""
+    data = weights.to_bytes(state)
+    path = folder / f"{hashlib.sha256(data).hexdigest()[:20]}.safetensors"
+    path.write_bytes(data)
+    return str(path)
 
 
 def _to_arrays(state: dict[str, torch.Tensor]) -> Arrays:
@@ -555,93 +545,3 @@ def _to_tensors(arrays: Arrays) -> dict[str, torch.Tensor]:
 
 def _only_adapter(arrays: Arrays) -> Arrays:
     return {name: value for name, value in arrays.items() if not name.startswith("_")}
-
-
-def summary(
-    cells: Sequence[tuple[Cell, dict[str, Stage]]], *, report: Callable[[str], None] = lambda message: None
-) -> dict[str, Any]:
-    """Per arm: Dice, IoU and HD95 with intervals, overall and per class, paired gains over other arms, and what it cost.
-
-    Args:
-        cells: Per seed a cell of one number of real images and its arms.
-    """
-    case, rows = cells[0][0].case, {}
-    for arm in cells[0][0].arms():
-        row: dict[str, Any] = {"minutes": round(float(np.mean([cell.seconds(arm) for cell, _ in cells])) / 60, 1)}
-        if arm.version:  # a refused round leaves the version before in use, whose images these then are
-            row["refused"] = sum("refused" in cell.round(arm.version).arrays for cell, _ in cells)
-        report(f"computing ranges: {arm}")
-        mine = [found[str(arm)].arrays for _, found in cells]
-        others = {other: [found[str(other)].arrays for _, found in cells] for other in _compared_with(arm) if str(other) in rows}
-        words = _told_of_classes if case.task == "classification" else _told_of_masks
-        rows[str(arm)] = row | words(case, mine, others, [cell.seed for cell, _ in cells])
-    return {"arms": rows, "rarest_class": rarest_class(case), "rounds": [cell.rounds_in_numbers() for cell, _ in cells]}
-
-
-def _told_of_masks(
-    case: Case, mine: Sequence[Arrays], others: dict[Arm, list[Arrays]], seeds: Sequence[int]
-) -> dict[str, Any]:
-    foreground, groups = list(range(1, len(case.class_names))), [arm["group"] for arm in mine]
-
-    def over(name: str, arms: Sequence[Arrays], classes: list[int]) -> list[float | None]:
-        return _rounded(mean_with_interval([np.nanmean(arm[name][:, classes], axis=1) for arm in arms], groups, seeds))
-
-    row: dict[str, Any] = {name: over(name, mine, foreground) for name in ("dice", "iou", "hd95")}
-    row["dice_per_class"] = {case.class_names[index]: over("dice", mine, [index]) for index in foreground}
-    for other, theirs in others.items():
-        changes = [{"dice": _change(one["dice"], two["dice"])} for one, two in zip(mine, theirs, strict=True)]
-        row[f"gain over {other}"] = over("dice", changes, foreground)
-        row[f"relative gain over {other}"] = _relative(row[f"gain over {other}"], over("dice", theirs, foreground))
-        row[f"gain per class over {other}"] = {case.class_names[index]: over("dice", changes, [index]) for index in foreground}
-    return row
-
-
-def _change(one: NDArray[np.float64], two: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Paired differences; where only one of both sees a class that is not there, the other one is right (1), not silent."""
-    silent_one, silent_two = np.isnan(one), np.isnan(two)
-    return np.where(silent_one & ~silent_two, 1.0, one) - np.where(silent_two & ~silent_one, 1.0, two)
-
-
-def _told_of_classes(
-    case: Case, mine: Sequence[Arrays], others: dict[Arm, list[Arrays]], seeds: Sequence[int]
-) -> dict[str, Any]:
-    names = list(enumerate(case.class_names))
-    row: dict[str, Any] = {
-        name: _rounded(classified.with_interval(mine, statistic, seeds)) for name, statistic in classified.STATISTICS.items()
-    }
-    row["f1_per_class"] = {
-        name: _rounded(classified.with_interval(mine, classified.f1_of(index), seeds)) for index, name in names
-    }
-    for other, theirs in others.items():
-        row[f"gain over {other}"] = _rounded(classified.gain_with_interval(mine, theirs, classified.macro_f1, seeds))
-        row[f"relative gain over {other}"] = _relative(
-            row[f"gain over {other}"], _rounded(classified.with_interval(theirs, classified.macro_f1, seeds))
-        )
-        row[f"gain per class over {other}"] = {
-            name: _rounded(classified.gain_with_interval(mine, theirs, classified.f1_of(index), seeds)) for index, name in names
-        }
-    return row
-
-
-def _relative(gain: Sequence[float | None], base: Sequence[float | None]) -> float | None:
-    return round(gain[0] / base[0], 4) if gain[0] is not None and base[0] else None
-
-
-def _compared_with(arm: Arm) -> list[Arm]:
-    """The arms that a gain is told over: real images alone, and whatever is one step simpler."""
-    others = [Arm("plain"), Arm("augmented")]
-    if arm.share:
-        others += [Arm(kind, arm.share, arm.recipe) for kind in ("base", "rejection")]
-        others += [Arm(f"aligned {number}", arm.share, arm.recipe) for number in range(1, arm.version + 1)]
-    return [other for other in others if other != arm]
-
-
-def rarest_class(case: Case) -> str:
-    """The class (other than the background of masks) in the fewest training images."""
-    counts = [sum(bool((example.label_map == index).any()) for example in case.train) for index in range(len(case.class_names))]
-    first = 0 if case.task == "classification" else 1
-    return case.class_names[min(range(first, len(counts)), key=lambda index: counts[index])]
-
-
-def _rounded(values: Sequence[float]) -> list[float | None]:
-    return [None if math.isnan(value) else round(value, 4) for value in values]

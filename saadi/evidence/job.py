@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from saadi import devices, orders
 from saadi.errors import BadInputError, TooFewError
-from saadi.evidence import cases, gains
+from saadi.evidence import cases, gains, tables
+from saadi.evidence.measures import told
 from saadi.evidence.stages import Stages
 from saadi.jobs import JobContext, Outcome
 
@@ -34,9 +35,7 @@ def run_job(context: JobContext) -> Outcome:
         shares=tuple(order["shares"]),
     )
     side = case.train[0].image.shape[0]
-    # The shipped generator has seen thousands of rendered scenes.
-    starts_from: Literal["shipped", "random"] = "random" if cases.is_rendered(case) else "shipped"
-    models = gains.Models.default(num_classes=len(case.class_names), side=side, task=case.task, starts_from=starts_from)
+    models = gains.Models.of(case, side=side)
     if order["num_real"] is not None and order["num_real"] > len(case.train):
         raise TooFewError(f"{order['num_real']} real images wanted, {len(case.train)} are left to train on; choose fewer")
     num_real = order["num_real"] or len(case.train)
@@ -51,7 +50,7 @@ def run_job(context: JobContext) -> Outcome:
             cell.report = _within(context, done, total, f"seed {seed + 1} of {order['seeds']}, {arm}")
             found[str(arm)] = cell.arm(arm)
             done += 1
-            context.report(done, total, "measured an arm", metrics={str(arm): gains.told(cell, found[str(arm)])})
+            context.report(done, total, "measured an arm", metrics={str(arm): told(case.task, found[str(arm)])})
         run.append((cell, found))
     result = {
         "case": case.name,
@@ -63,7 +62,7 @@ def run_job(context: JobContext) -> Outcome:
         "settings": vars(settings),
         "seconds_computed": round(stages.computed_s, 1),
         "seconds_reused": round(stages.reused_s, 1),
-        **gains.summary(run, report=lambda message: context.report(total, total, message)),
+        **tables.summary(run, report=lambda message: context.report(total, total, message)),
     }
     return Outcome(f"{total} arms measured on {len(case.test)} images of patients that nothing has seen", lambda store: result)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,6 +20,11 @@ from numpy.typing import NDArray
 Arrays = dict[str, NDArray[Any]]
 SECONDS = "seconds"
 log = structlog.get_logger()
+
+
+def _key(name: str, settings: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps([name, dict(settings)], sort_keys=True).encode()).hexdigest()[:20]
+    return f"{name}-{digest}"
 
 
 class Stage:
@@ -49,17 +56,24 @@ class Stages:
         Args:
             settings: JSON; includes the keys of the stages it builds on, so that a change early on renews all that follows.
         """
-        digest = hashlib.sha256(json.dumps([name, dict(settings)], sort_keys=True).encode()).hexdigest()[:20]
-        key = f"{name}-{digest}"
+        key = _key(name, settings)
         path = self.folder / f"{key}.npz"
         if not path.exists():
             outer, self._inner_s = self._inner_s, 0.0
             began = time.monotonic()
-            arrays = make()
+            workspace = self.workspace(name, settings)
+            workspace.mkdir(exist_ok=True)
+            try:
+                arrays = make()
+            except BaseException:
+                with suppress(OSError):  # it holds a checkpoint
+                    workspace.rmdir()
+                raise
             total = time.monotonic() - began
             own = total - self._inner_s  # without the stages that it has called for
             self._inner_s = outer + total
             self._write(path, arrays | {SECONDS: np.array(own)})
+            shutil.rmtree(workspace, ignore_errors=True)
             log.info("stage", name=name, seconds=round(own, 1))
             self.computed_s += own
             is_new = True
@@ -71,6 +85,10 @@ class Stages:
             self.reused_s += stage.seconds
         self._met.add(key)
         return stage
+
+    def workspace(self, name: str, settings: Mapping[str, Any]) -> Path:
+        """Where a stage keeps checkpoints until it is computed, so that a long one that was interrupted goes on from there."""
+        return self.folder / f"{_key(name, settings)}.part"
 
     def file(self, name: str, data: bytes) -> Path:
         """A file beside the stages, for what reads files only; its name says what is in it."""

@@ -244,10 +244,11 @@ def _version(page: Page) -> str:
 
 def test_a_flag_set_while_the_marks_are_on_their_way_is_shown(curate: Page, served: Studio):
     page = curate
+    expect(page.locator(".sx-mark-flag")).to_be_visible()  # the first card's own lookup is over
     held: list[Route] = []
     page.route("**/nearest", lambda route: held.append(route))
     page.keyboard.press("ArrowRight")
-    for _ in range(100):
+    for _ in range(250):
         if held:
             break
         page.wait_for_timeout(20)

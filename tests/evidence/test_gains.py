@@ -9,14 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from saadi.datasets import phantom
-from saadi.errors import NotFoundError, TooFewError
-from saadi.evidence import cases, gains
-from saadi.evidence.gains import Arm, Case, Cell, Example, Models, Settings
+from saadi.downstream.segmenter import Segmenter
+from saadi.errors import NotFoundError, TooFewError, YieldedError
+from saadi.evidence import cases, gains, measures, tables
+from saadi.evidence.cases import Case, Example
+from saadi.evidence.gains import Arm, Cell, Models, Settings
 from saadi.evidence.intervals import mean_with_interval
 from saadi.evidence.stages import Stages
-from saadi.records import Project
+from saadi.records import IGNORE, Project
 from saadi.store import Store
 from tests import tiny
 
@@ -43,11 +46,11 @@ def test_a_patient_in_training_and_test_is_refused():
 
 
 def test_images_of_a_cell_come_from_as_many_patients_as_there_are():
-    chosen = gains.choose_real(CASE.train, 4, seed=3)
+    chosen = cases.choose_real(CASE.train, 4, seed=3)
     assert len({example.group for example in chosen}) == 4
-    assert [e.group for e in gains.choose_real(CASE.train, 8, seed=3)][:4] == [e.group for e in chosen]
+    assert [e.group for e in cases.choose_real(CASE.train, 8, seed=3)][:4] == [e.group for e in chosen]
     with pytest.raises(TooFewError, match="13 real images wanted, the training patients have 12"):
-        gains.choose_real(CASE.train, 13, seed=0)
+        cases.choose_real(CASE.train, 13, seed=0)
 
 
 def test_no_selector_scores_images_of_masks_that_it_has_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -93,12 +96,19 @@ def test_all_arms_are_measured_on_the_same_images_and_a_second_run_computes_noth
     with pytest.raises(AssertionError, match="computed again"):  # another budget is another result
         cell(tmp_path, settings=replace(QUICK, downstream_steps=3)).arm(Arm("augmented"))
     made = cell(tmp_path)
-    result = gains.summary([(made, found), (made, found)])
+    result = tables.summary([(made, found), (made, found)])
     table = result["arms"]
     assert set(table["base 1"]["dice_per_class"]) == {"organ", "bar"} and result["rarest_class"] == "bar"
     assert table["aligned 1 1"]["gain over plain 0"][0] == pytest.approx(
         table["aligned 1 1"]["dice"][0] - table["plain 0"]["dice"][0], abs=0.02)  # fmt: skip
     assert "gain over aligned 1 1" in table["aligned 2 1"] and "gain over base 1 first" in table["curated 2 1 first"]
+    told = tables.markdown({"task": "segmentation", "real": {"8": result}})
+    rows = [line.split(" | ") for line in told if line.startswith("| ")]
+    assert len(rows) == 1 + len(names) and len({len(row) for row in rows}) == 1
+    assert rows[0][:2] == ["| trained on", "dice"] and rows[1][0] == "| real images only"
+    gain = table["base 1"]["gain over plain 0"]
+    assert f"{gain[0]:+.3f} ({gain[1]:.3f} to {gain[2]:.3f})" in rows[3]
+    assert told[-1].startswith("curated 2 1 first over rejection 1 first, class by class: organ ") and "bar (rarest)" in told[-1]
     assert table["aligned 2 1"]["minutes"] >= table["base 1"]["minutes"] and len(result["rounds"][0]) == 2
 
 
@@ -131,7 +141,7 @@ def test_the_hausdorff_distance_counts_pixels_and_absent_classes_are_far():
     asked[8:16, 8:16] = 1
     shifted[8:16, 12:20] = 1
     shifted[0, 0] = 2
-    found = gains._hd95(shifted, asked, num_classes=4)
+    found = measures.hd95(shifted, asked, num_classes=4)
     assert found[1] == pytest.approx(4) and found[2] == pytest.approx(math.hypot(32, 32)) and math.isnan(found[3])
 
 
@@ -140,6 +150,53 @@ def test_moved_masks_keep_their_classes_and_differ():
     made = [gains.moved(label_map, np.random.default_rng(seed)) for seed in range(8)]
     assert all(set(np.unique(one)) <= set(np.unique(label_map)) for one in made)
     assert len({one.tobytes() for one in made}) == 8
+
+
+def test_warped_masks_keep_their_classes_and_bend():
+    label_map = np.zeros((64, 64), np.uint8)
+    label_map[16:48, 16:48] = 1
+    made = [gains.warped(label_map, np.random.default_rng(seed)) for seed in range(8)]
+    assert len({one.tobytes() for one in made}) == 8
+    for one in made:
+        assert set(np.unique(one)) == {0, 1} and 0.7 < (one == 1).sum() / 1024 < 1.3
+        assert 0.75 < ((one == 1) & (label_map == 1)).sum() / ((one == 1) | (label_map == 1)).sum() < 1.0
+
+
+def test_pixels_in_which_the_selector_sees_something_else_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """By the selector that has not seen the mask's image: each sees only its own class here."""
+    made = cell(tmp_path, settings=replace(QUICK, folds=3))
+    assert {made.fold(index) for index in range(8)} == {0, 1, 2}
+    selectors = [Segmenter(SEGMENTER | {"model": "unet"}) for _ in range(3)]
+    for fold, selector in enumerate(selectors):
+        logits = torch.full((3, 16, 16), -10.0)
+        logits[fold] = 10.0
+        monkeypatch.setattr(selector, "probabilities", lambda images, sees=logits: (sees.softmax(0) for _ in images))
+    monkeypatch.setattr(made, "scorer", lambda name: selectors[int(name[-1])])
+    masks = made.masks(8, first=0)
+    label_maps = np.stack([label_map for label_map, _ in masks])
+    found = made.without_doubt(np.zeros((8, 16, 16, 3), np.uint8), label_maps)
+    for index, (asked, kept) in enumerate(zip(label_maps, found, strict=True)):
+        wanted = np.where(asked == made.fold(masks[index][1]), asked, IGNORE)
+        assert (kept == wanted).all()
+    assert (found == IGNORE).any() and (found != IGNORE).any()
+
+
+def test_doubted_pixels_and_warped_masks_reach_the_arm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    learnt: dict[str, np.ndarray] = {}
+    original = gains.train
+    made = cell(tmp_path, settings=replace(QUICK, masks="warped"))
+    made.scorer("fold 0"), made.scorer("fold 1")
+
+    def watched(images, label_maps, **more):
+        learnt[str(len(learnt))] = np.stack(label_maps)
+        return original(images, label_maps, **more)
+
+    monkeypatch.setattr(gains, "train", watched)
+    monkeypatch.setattr(gains, "DOUBT", 2.0)  # nothing is so sure
+    sure, mixed = made.arm(Arm("base", 1.0, "sure")), made.arm(Arm("base", 1.0))
+    assert sure.key != mixed.key != cell(tmp_path).arm(Arm("base", 1.0)).key
+    assert (learnt["0"][8:] == IGNORE).all() and (learnt["0"][:8] != IGNORE).any()
+    assert (learnt["1"] != IGNORE).any() and (learnt["1"][8:] != learnt["2"][8:]).any()
 
 
 def test_intervals_draw_patients_not_images():
@@ -169,7 +226,7 @@ def test_classification_runs_the_same_arms(tmp_path: Path):
     masks, rows, odds = run.pool(0)
     assert odds.shape == (8, 2) and (odds >= 0).all() and (odds <= 1).all() and len(rows[0]) == 2
     assert all(label_map.min() == label_map.max() for label_map, _ in masks)
-    rows = gains.summary([(run, found)])["arms"]
+    rows = tables.summary([(run, found)])["arms"]
     table = rows["aligned 1 1"]
     assert set(table["f1_per_class"]) == {"early", "late"} and len(table["auroc"]) == 3
     assert table["gain over base 1"][0] == pytest.approx(table["f1"][0] - rows["base 1"]["f1"][0], abs=1e-4)
@@ -210,9 +267,9 @@ def test_more_seeds_of_the_same_patients_do_not_feign_more_patients():
 def test_a_class_that_only_one_of_two_invents_counts_against_it():
     """Three images: both right about an absent class, the first invents it, both see it."""
     one, two = np.array([[np.nan], [0.0], [0.8]]), np.array([[np.nan], [np.nan], [0.6]])
-    found = gains._change(one, two)
+    found = tables._change(one, two)
     assert np.isnan(found[0, 0]) and found[1, 0] == -1.0 and found[2, 0] == pytest.approx(0.2)
-    assert (gains._change(two, one)[1:] == -found[1:]).all()
+    assert (tables._change(two, one)[1:] == -found[1:]).all()
 
 
 def test_a_stage_is_made_anew_when_anything_that_it_depends_on_changes(tmp_path: Path):
@@ -240,3 +297,46 @@ def test_gates_never_have_a_mask_of_a_pool(tmp_path: Path):
     gates = [{mask.tobytes() for mask, _ in run.gate_masks(version)} for version in range(1, 6)]
     own = {example.label_map.tobytes() for example in run.real}
     assert all(not (gate - own) & pools for gate in gates)
+
+
+def test_models_look_no_closer_than_the_images_are_and_can_be_narrower():
+    made = Models.of(CASE, side=64, width=0.5)
+    assert made.selector["channels"] == [16, 32, 64, 96] and made.selector["size_px"] == 64 and made.judge["init_filters"] == 8
+    assert made.starts_from == "shipped" and Models.of(CASE, side=256).selector["size_px"] == 128
+    phantoms = Models.of(cases.rendered(side=64, num_train=2, num_test=1, task="classification"), side=64, width=0.1)
+    assert phantoms.starts_from == "random" and phantoms.selector["widths"] == [8, 8, 16, 24]
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        (lambda made: made.generator(), "fitting"),
+        (lambda made: made._scorer_stage("fold 1"), "training the"),
+        (lambda made: made.round(1), "learning from the pairs"),
+        (lambda made: made.arm(Arm("base", 1.0, "first")), "training the"),
+    ],
+    ids=["fit", "selector", "round", "arm"],
+)
+def test_a_stage_that_made_room_goes_on_from_where_it_was(stage, message: str, tmp_path: Path):
+    settings = replace(QUICK, fit_steps=4, scorer_steps=4, downstream_steps=8, align_steps=4, rounds=1)
+    whole = cell(tmp_path / "whole", settings=settings)
+    expected = stage(whole)
+    made = cell(tmp_path / "halted", settings=settings)
+    for path in (tmp_path / "whole").iterdir():  # all but the stage itself
+        if path.name != f"{expected.key}.npz":
+            (tmp_path / "halted" / path.name).write_bytes(path.read_bytes())
+
+    def makes_room(step: int, total: int, said: str, **more: object) -> None:
+        if message in said and step == 3:
+            raise YieldedError("somebody waits")
+
+    made.report = makes_room
+    with pytest.raises(YieldedError):
+        stage(made)
+    seen: list[int] = []
+    made.report = lambda step, total, said, **more: seen.append(step) if message in said else None
+    found = stage(made)
+    assert [step for step in seen if step][:1] in ([4], [3])  # an alignment tests what it had not tested yet
+    for name, values in expected.arrays.items():
+        assert np.array_equal(found[name], values, equal_nan=values.dtype.kind == "f"), name
+    assert not list((tmp_path / "halted").glob("*.part"))

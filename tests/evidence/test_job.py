@@ -22,7 +22,7 @@ def ready(store: Store, project: Project, monkeypatch: pytest.MonkeyPatch) -> Pr
     """Ten images of five patients to learn from, four of two others; tiny models."""
     made = replace(MODELS, generator=tiny.architecture(num_classes=2), selector=MODELS.selector | {"num_classes": 2},
                    judge=MODELS.judge | {"num_classes": 2})  # fmt: skip
-    monkeypatch.setattr(gains.Models, "default", classmethod(lambda cls, **sizes: made))
+    monkeypatch.setattr(gains.Models, "of", classmethod(lambda cls, case, **sizes: made))
     for index in range(14):
         image, label_map = tiny.scene(index)
         store.add_image(project.id, blob=store.blobs.put_image(image), size=(16, 16), group_id=f"p{index // 2}",

@@ -1,0 +1,144 @@
+"""The tables of `saadi evidence gains`: each arm with intervals, its gains over the arms it is compared with, and its cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saadi.evidence import classified
+from saadi.evidence.cases import Case, rarest_class
+from saadi.evidence.gains import Arm, Cell
+from saadi.evidence.intervals import mean_with_interval
+from saadi.evidence.stages import Arrays, Stage
+
+
+def summary(
+    cells: Sequence[tuple[Cell, dict[str, Stage]]], *, report: Callable[[str], None] = lambda message: None
+) -> dict[str, Any]:
+    """Per arm: Dice, IoU and HD95 with intervals, overall and per class, paired gains over other arms, and what it cost.
+
+    Args:
+        cells: Per seed a cell of one number of real images and its arms.
+    """
+    case, rows = cells[0][0].case, {}
+    for arm in cells[0][0].arms():
+        row: dict[str, Any] = {"minutes": round(float(np.mean([cell.seconds(arm) for cell, _ in cells])) / 60, 1)}
+        if arm.version:  # a refused round leaves the version before in use, whose images these then are
+            row["refused"] = sum("refused" in cell.round(arm.version).arrays for cell, _ in cells)
+        report(f"computing ranges: {arm}")
+        mine = [found[str(arm)].arrays for _, found in cells]
+        others = {other: [found[str(other)].arrays for _, found in cells] for other in _compared_with(arm) if str(other) in rows}
+        words = _told_of_classes if case.task == "classification" else _told_of_masks
+        rows[str(arm)] = row | words(case, mine, others, [cell.seed for cell, _ in cells])
+    return {"arms": rows, "rarest_class": rarest_class(case), "rounds": [cell.rounds_in_numbers() for cell, _ in cells]}
+
+
+def _told_of_masks(
+    case: Case, mine: Sequence[Arrays], others: dict[Arm, list[Arrays]], seeds: Sequence[int]
+) -> dict[str, Any]:
+    foreground, groups = list(range(1, len(case.class_names))), [arm["group"] for arm in mine]
+
+    def over(name: str, arms: Sequence[Arrays], classes: list[int]) -> list[float | None]:
+        return _rounded(mean_with_interval([np.nanmean(arm[name][:, classes], axis=1) for arm in arms], groups, seeds))
+
+    row: dict[str, Any] = {name: over(name, mine, foreground) for name in ("dice", "iou", "hd95")}
+    row["dice_per_class"] = {case.class_names[index]: over("dice", mine, [index]) for index in foreground}
+    for other, theirs in others.items():
+        changes = [{"dice": _change(one["dice"], two["dice"])} for one, two in zip(mine, theirs, strict=True)]
+        row[f"gain over {other}"] = over("dice", changes, foreground)
+        row[f"relative gain over {other}"] = _relative(row[f"gain over {other}"], over("dice", theirs, foreground))
+        row[f"gain per class over {other}"] = {case.class_names[index]: over("dice", changes, [index]) for index in foreground}
+    return row
+
+
+def _change(one: NDArray[np.float64], two: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Paired differences; where only one of both sees a class that is not there, the other one is right (1), not silent."""
+    silent_one, silent_two = np.isnan(one), np.isnan(two)
+    return np.where(silent_one & ~silent_two, 1.0, one) - np.where(silent_two & ~silent_one, 1.0, two)
+
+
+def _told_of_classes(
+    case: Case, mine: Sequence[Arrays], others: dict[Arm, list[Arrays]], seeds: Sequence[int]
+) -> dict[str, Any]:
+    names = list(enumerate(case.class_names))
+    row: dict[str, Any] = {
+        name: _rounded(classified.with_interval(mine, statistic, seeds)) for name, statistic in classified.STATISTICS.items()
+    }
+    row["f1_per_class"] = {
+        name: _rounded(classified.with_interval(mine, classified.f1_of(index), seeds)) for index, name in names
+    }
+    for other, theirs in others.items():
+        row[f"gain over {other}"] = _rounded(classified.gain_with_interval(mine, theirs, classified.macro_f1, seeds))
+        row[f"relative gain over {other}"] = _relative(
+            row[f"gain over {other}"], _rounded(classified.with_interval(theirs, classified.macro_f1, seeds))
+        )
+        row[f"gain per class over {other}"] = {
+            name: _rounded(classified.gain_with_interval(mine, theirs, classified.f1_of(index), seeds)) for index, name in names
+        }
+    return row
+
+
+def _relative(gain: Sequence[float | None], base: Sequence[float | None]) -> float | None:
+    return round(gain[0] / base[0], 4) if gain[0] is not None and base[0] else None
+
+
+def _compared_with(arm: Arm) -> list[Arm]:
+    """The arms that a gain is told over: real images alone, and whatever is one step simpler."""
+    others = [Arm("plain"), Arm("augmented")]
+    if arm.share:
+        others += [Arm(kind, arm.share, arm.recipe) for kind in ("base", "rejection")]
+        others += [Arm(f"aligned {number}", arm.share, arm.recipe) for number in range(1, arm.version + 1)]
+    return [other for other in others if other != arm]
+
+
+def _rounded(values: Sequence[float]) -> list[float | None]:
+    return [None if math.isnan(value) else round(value, 4) for value in values]
+
+
+_WORDS = {"plain": "real images only", "augmented": "the same, augmented", "base": "+ base synthetic", "rejection": "+ best of K",
+          "aligned": "+ aligned, round", "curated": "+ best of K, aligned"}  # fmt: skip
+
+
+def markdown(result: dict[str, Any]) -> list[str]:
+    """From what the command writes as JSON: a table per number of real images, and the last arm's gain class by class."""
+    found: list[str] = []
+    measure, others = ("f1", ["accuracy", "auroc"]) if result["task"] == "classification" else ("dice", ["iou", "hd95"])
+    for size, part in result["real"].items():
+        arms: dict[str, dict[str, Any]] = part["arms"]
+        compared = [name for name in arms if name.split()[0] in ("plain", "augmented", "base", "rejection")]
+        found += ["", f"{size} real images, {len(part['rounds'])} runs:", "",
+                  "| trained on | " + " | ".join([measure, *others, *(f"over {name}" for name in compared), "minutes"]) + " |",
+                  "|" + "---|" * (3 + len(others) + len(compared))]  # fmt: skip
+        for name, row in arms.items():
+            gains = [_ranged(row.get(f"gain over {other}"), signed=True) for other in compared]
+            numbers = [_ranged(row[measure]), *(_plain(row[other]) for other in others), *gains, f"{row['minutes']:g}"]
+            found.append(f"| {_words(name)} | " + " | ".join(numbers) + " |")
+        last = list(arms)[-1]
+        for other in compared[1:]:
+            per_class = arms[last].get(f"gain per class over {other}", {})
+            if len(per_class) > 1:
+                told = (f"{label}{' (rarest)' if label == part['rarest_class'] else ''} {_ranged(gain, signed=True)}"
+                        for label, gain in per_class.items())  # fmt: skip
+                found += ["", f"{last} over {other}, class by class: " + "; ".join(told)]
+    return found
+
+
+def _words(name: str) -> str:
+    kind, *rest = name.split()
+    return " ".join([_WORDS[kind], *(rest if kind not in ("plain", "augmented") else [])])
+
+
+def _plain(value: Sequence[float | None]) -> str:
+    return "-" if value[0] is None else f"{value[0]:.3f}"
+
+
+def _ranged(value: Sequence[float | None] | None, *, signed: bool = False) -> str:
+    """0.512 (0.480 to 0.544)"""
+    if value is None or value[0] is None or value[1] is None or value[2] is None:
+        return ""
+    mean, low, high = value
+    return f"{mean:{'+' if signed else ''}.3f} ({low:.3f} to {high:.3f})"
