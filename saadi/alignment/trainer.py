@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -38,8 +38,12 @@ NUM_DRAWS = 8
 ANCHORS_PER_STEP = 4
 SINGLES_PER_STEP = 4
 """Half of them liked, half disliked, where there are both."""
+MAX_VALUES_AT_ONCE = 8 * 3 * 128 * 128
+"""Pairs are computed together up to this many values of their winning images: 8 at 128 px, 2 at 256 px. More would be no quicker,
+and the activations of one part are all that memory has to hold."""
 SINGLES_STREAM = 2**40
 """Single images are drawn by numbers of their own, so that a run without them is what it would have been."""
+T = TypeVar("T")
 LossName = Literal["dpo", "kto", "mapo", "sft"]
 ScaleSearch = Literal["never", "rescue", "always"]
 
@@ -50,7 +54,7 @@ class AlignmentConfig:
 
     num_steps: int = 150
     batch_size: int = 8
-    """Pairs per forward."""
+    """Pairs per batch; what does not fit into one forward is computed in parts, with the same gradient (`pairs_at_once`)."""
     accumulation: int = 1
     """Batches per step: their gradients are added up, for larger steps in the same memory."""
     learning_rate: float = 1e-4
@@ -75,7 +79,7 @@ class AlignmentConfig:
     """Line search along what was learnt, at the end: 'rescue' = weaker versions of the best checkpoint only where none passed at
     full strength, 'always' also where one did."""
     checkpointing: bool = False
-    """Compute activations anew in the backward pass: less memory, about a third more time."""
+    """One pair at a time, its activations computed anew in the backward pass: the least memory, about half more time."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,18 @@ class TrainingSingle:
     weight: float
     group: str
     """As of a pair: where its label map is held out, it is not trained on."""
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """What the loss of a part takes from the batch that it belongs to."""
+
+    weight: Tensor
+    """Sum of its pairs' weights."""
+    num_real: Tensor
+    """Winners that are real images."""
+    level: Tensor | None
+    """KTO's mean gain; None = that of the part, which is the whole batch."""
 
 
 class PairTrainer:
@@ -148,6 +164,7 @@ class PairTrainer:
         takes_singles = config.loss in ("dpo", "kto")  # 'sft' learns from winners alone, 'mapo' has no reference
         self.single_ids = [index for index, single in enumerate(singles) if takes_singles and single.group not in held]
         self.beta = config.beta or default_beta(self._shape.numel())
+        self.at_once = pairs_at_once(config.batch_size, self._shape.numel(), is_sparing=config.checkpointing)
         # A checkpoint belongs to these pairs and this parent: a retry after an accept or roll-back must not mix them.
         self.settings = asdict(config) | {
             "parent": parent.name if parent else None,
@@ -189,13 +206,55 @@ class PairTrainer:
         chosen = torch.randint(len(self.train_ids), (self.config.batch_size,), generator=generator)
         draws = torch.randint(NUM_DRAWS, (self.config.batch_size,), generator=generator)
         keys = [(self.train_ids[int(index)], int(draw)) for index, draw in zip(chosen, draws, strict=True)]
-        loss, numbers = self.loss(keys)
+        share = 1 / self.config.accumulation
+        numbers = self.add_gradient(keys, share=share)
         if self.config.sft_weight and self.anchors and not self.is_real[[pair for pair, _ in keys]].any():
-            loss = loss + self.config.sft_weight * self._anchor_error(generator)
+            numbers["loss"] += self._add_anchors(generator, share * self.config.sft_weight) * self.config.sft_weight
         if self.config.singles_weight and self.single_ids:
-            loss = loss + self.config.singles_weight * self.singles_loss(self._single_keys(batch))
-        (loss / self.config.accumulation if self.config.accumulation > 1 else loss).backward()
-        return numbers | {"loss": float(loss.detach())}
+            added = self._add_singles(self._single_keys(batch), share * self.config.singles_weight)
+            numbers["loss"] += added * self.config.singles_weight
+        return numbers
+
+    def add_gradient(self, keys: Sequence[tuple[int, int]], *, share: float = 1.0) -> dict[str, float]:
+        """Add `share` times the gradient of `loss(keys)` to the parameters, `at_once` pairs after the other: the activations of a
+        part are given back before those of the next one are made. Returns what `loss` says, and the loss itself."""
+        parts = _parts(keys, self.at_once)
+        whole = self._whole(keys, parts)
+        total, told = 0.0, []
+        for part in parts:
+            loss, numbers = self._part(part, whole)
+            total += _descended(loss, share)
+            told.append(numbers)
+        return _numbers(torch.cat(told, dim=1)) | {"loss": total}
+
+    def _add_anchors(self, generator: torch.Generator, share: float) -> float:
+        """Add `share` times the gradient of the mean denoising error of a few real images, drawn anew each step; returns it."""
+        chosen = torch.randint(len(self.anchors), (ANCHORS_PER_STEP,), generator=generator).tolist()
+        times = self.engine.sample_times(len(chosen), generator=generator)
+        noise = torch.randn((len(chosen), *self._shape), generator=generator).to(self.engine.device)
+        total = 0.0
+        for part in _parts(range(len(chosen)), 2 * self.at_once):
+            images, label_maps = zip(*[self.anchors[chosen[index]] for index in part], strict=True)
+            clean = self.engine.encode_images(images)
+            condition = self.engine.encode_label_maps(label_maps, images)
+            with lean_forward(self.policy):
+                errors = self.engine.errors(clean, condition, times[list(part)], noise[list(part)])
+            total += _descended(errors.sum() / len(chosen), share)
+        return total
+
+    def _add_singles(self, keys: Sequence[tuple[int, int]], share: float) -> float:
+        """Add `share` times the gradient of `singles_loss(keys)`; returns the loss."""
+        parts, level = _parts(keys, 2 * self.at_once), None
+        if len(parts) > 1:
+            with torch.no_grad():
+                gains = [self._single_reference_errors(part) - self.single_errors(part) for part in parts]
+                level = torch.cat(gains).mean()
+        weight = sum(self.singles[index].weight for index, _ in keys)
+        total = 0.0
+        for part in parts:
+            part_weight = sum(self.singles[index].weight for index, _ in part)
+            total += _descended(self.singles_loss(part, level=level) * (part_weight / weight), share)
+        return total
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -216,27 +275,32 @@ class PairTrainer:
             parameter.copy_(values[name])
 
     def loss(self, keys: Sequence[tuple[int, int]]) -> tuple[Tensor, dict[str, float]]:
-        """The preference loss on (pair, draw) keys, plus the denoising loss on those winners that are real."""
+        """The preference loss on (pair, draw) keys, plus the denoising loss on those winners that are real; in one forward."""
+        loss, told = self._part(keys, self._whole(keys, [keys]))
+        return loss, _numbers(told)
+
+    def _whole(self, keys: Sequence[tuple[int, int]], parts: Sequence[Sequence[tuple[int, int]]]) -> _Whole:
+        ids = [pair for pair, _ in keys]
+        level = None
+        if self.config.loss == "kto" and len(parts) > 1:  # no sum over pairs: a sweep without gradients first
+            with torch.no_grad():
+                level = torch.cat([(self.reference_errors(part) - self.errors(part)).flatten() for part in parts]).mean()
+        return _Whole(self.weight[ids].sum(), self.is_real[ids].float().sum(), level)
+
+    def _part(self, keys: Sequence[tuple[int, int]], whole: _Whole) -> tuple[Tensor, Tensor]:
+        """What these pairs add to the loss of the whole batch; and, without gradients, (5, B): errors of the policy on chosen and
+        rejected images, those of the reference, DPO's logits."""
         reference = self.reference_errors(keys)
         ids = [pair for pair, _ in keys]
         weight, real = self.weight[ids], self.is_real[ids].float()
-        policy, logit, loss = self._preference(keys, reference, weight)
+        policy, logit, loss = self._preference(keys, reference, weight, whole.level)
+        loss = loss * (weight.sum() / whole.weight)
         if self.config.sft_weight and real.any():
-            loss = loss + self.config.sft_weight * (policy[0] * real).sum() / real.sum()
-        accuracy = float(((logit > 0).float() + 0.5 * (logit == 0).float()).mean())
-        chosen_error, rejected_error = float(policy[0].detach().mean()), float(policy[1].detach().mean())
-        kept = [self._reference[key] for key in keys]  # numbers already; no tensor is touched
-        return loss, {
-            "accuracy": accuracy,
-            "logit": float(logit.detach().mean()),
-            "chosen_error": chosen_error,
-            "rejected_error": rejected_error,
-            "winner_error": chosen_error * len(kept) / max(sum(chosen for chosen, _ in kept), 1e-12),
-            "loser_error": rejected_error * len(kept) / max(sum(rejected for _, rejected in kept), 1e-12),
-        }
+            loss = loss + self.config.sft_weight * (policy[0] * real).sum() / whole.num_real
+        return loss, torch.cat([policy, reference, logit.unsqueeze(0)]).detach()
 
     def _preference(
-        self, keys: Sequence[tuple[int, int]], reference: Tensor, weight: Tensor
+        self, keys: Sequence[tuple[int, int]], reference: Tensor, weight: Tensor, level: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(2, B) errors of the policy, (B,) DPO's logit (by which accuracy is told under every loss), and the loss."""
         scale = None
@@ -250,7 +314,8 @@ class PairTrainer:
         if self.config.loss == "kto":
             liked = torch.arange(2 * len(keys), device=weight.device) < len(keys)
             errors = torch.cat([chosen, rejected])
-            return policy, logit, kto_loss(errors, reference.flatten(), liked, weight.repeat(2), beta=KTO_SHARE * self.beta)
+            return policy, logit, kto_loss(errors, reference.flatten(), liked, weight.repeat(2), beta=KTO_SHARE * self.beta,
+                                           level=level)  # fmt: skip
         if self.config.loss == "mapo":
             return policy, logit, mapo_loss(chosen, rejected, weight)
         if self.config.loss == "sft":
@@ -277,17 +342,6 @@ class PairTrainer:
         with lean_forward(self.policy):
             return self.engine.errors(*self._both_arms(keys)).view(2, -1)
 
-    def _anchor_error(self, generator: torch.Generator) -> Tensor:
-        """Mean denoising error of a few real images, drawn anew each step."""
-        chosen = torch.randint(len(self.anchors), (ANCHORS_PER_STEP,), generator=generator).tolist()
-        images = [self.anchors[index][0] for index in chosen]
-        clean = self.engine.encode_images(images)
-        times = self.engine.sample_times(len(chosen), generator=generator)
-        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
-        condition = self.engine.encode_label_maps([self.anchors[index][1] for index in chosen], images)
-        with lean_forward(self.policy):
-            return self.engine.errors(clean, condition, times, noise).mean()
-
     def _single_keys(self, batch: int = 0) -> list[tuple[int, int]]:
         """(single, draw) of this step's batch, by seed, step and batch alone."""
         step = self.step * self.config.accumulation + batch
@@ -299,14 +353,14 @@ class PairTrainer:
         chosen = [kinds[place % len(kinds)] for place in range(SINGLES_PER_STEP)]
         return [(ids[int(pick * len(ids))], draw) for ids, pick, draw in zip(chosen, picks, draws, strict=True)]
 
-    def singles_loss(self, keys: Sequence[tuple[int, int]]) -> Tensor:
-        """The KTO loss on (single, draw) keys."""
+    def singles_loss(self, keys: Sequence[tuple[int, int]], *, level: Tensor | None = None) -> Tensor:
+        """The KTO loss on (single, draw) keys; `level` as in `kto_loss`."""
         device = self.engine.device
         chosen = [self.singles[index] for index, _ in keys]
         reference = self._single_reference_errors(keys)
         liked = torch.tensor([single.is_liked for single in chosen], device=device)
         weight = torch.tensor([single.weight for single in chosen], device=device)
-        return kto_loss(self.single_errors(keys), reference, liked, weight, beta=KTO_SHARE * self.beta)
+        return kto_loss(self.single_errors(keys), reference, liked, weight, beta=KTO_SHARE * self.beta, level=level)
 
     def single_errors(self, keys: Sequence[tuple[int, int]]) -> Tensor:
         """(B,) errors of the policy on single images; times and noise are those of no pair."""
@@ -354,9 +408,7 @@ class PairTrainer:
         keys = [(pair, draw) for pair in self.held_ids for draw in range(0, NUM_DRAWS, 2)]
         logits: list[Tensor] = []
         errors: list[tuple[float, float]] = []
-        size = self.config.batch_size
-        for first in range(0, len(keys), size):
-            chunk = keys[first : first + size]
+        for chunk in _parts(keys, self.at_once):
             policy, reference = self.errors(chunk), self.reference_errors(chunk)
             logits.append(dpo_logit(policy[0], policy[1], reference[0], reference[1], beta=self.beta))
             errors.append((float(policy[0].sum()), float(reference[0].sum())))
@@ -414,6 +466,41 @@ def need_pairs(pairs: Sequence[TrainingPair], singles: Sequence[TrainingSingle])
             "approve some real images or give thumbs up, and vote on pairs"
         )
     raise TooFewError("no pairs to learn from; generate and score candidates, or vote on pairs")
+
+
+def pairs_at_once(batch_size: int, values: int, *, is_sparing: bool = False) -> int:
+    """How many pairs are computed in one forward: a divisor of the batch, as kernels round by shape and errors are compared with
+    those of the reference.
+
+    Args:
+        values: Of one image or its latents.
+        is_sparing: One pair at a time, whatever its size.
+    """
+    most = 1 if is_sparing else min(batch_size, max(1, MAX_VALUES_AT_ONCE // values))
+    return max(size for size in range(1, most + 1) if batch_size % size == 0)
+
+
+def _parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    return [items[first : first + size] for first in range(0, len(items), size)]
+
+
+def _descended(loss: Tensor, share: float) -> float:
+    """Add `share` times its gradient to the parameters, whereupon its activations are given back; returns the loss."""
+    (loss * share if share != 1 else loss).backward()
+    return float(loss.detach())
+
+
+def _numbers(told: Tensor) -> dict[str, float]:
+    """What is told of a batch: means over its pairs, errors also as multiples of the reference's; `told` as from `_part`."""
+    chosen, rejected, reference_chosen, reference_rejected, logit = told.cpu()
+    return {
+        "accuracy": float(((logit > 0).float() + 0.5 * (logit == 0).float()).mean()),
+        "logit": float(logit.mean()),
+        "chosen_error": float(chosen.mean()),
+        "rejected_error": float(rejected.mean()),
+        "winner_error": float(chosen.sum() / reference_chosen.sum().clamp_min(1e-12)),
+        "loser_error": float(rejected.sum() / reference_rejected.sum().clamp_min(1e-12)),
+    }
 
 
 def split_pairs(pairs: Sequence[TrainingPair], *, share: float, seed: int) -> tuple[list[int], list[int]]:

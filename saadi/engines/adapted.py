@@ -141,7 +141,7 @@ class _ConvNode(torch.autograd.Function):
         if is_merged:
             d_x, _ = _gradients(gradient, x, _merged(base.weight, a, wide_b), base, of_input=True, of_weight=False)
         elif needs_input:
-            d_x = base.backward(gradient, x).add_(of_x)
+            d_x = base.backward(gradient, x.shape).add_(of_x)
         return d_x, d_down.float(), (d_up * ctx.scale).reshape(b.shape), None, None, None, None
 
 
