@@ -356,6 +356,8 @@ class AlignOrder(Order):
     ema_decay: float | None = Field(default=None, ge=0, lt=1, allow_inf_nan=False)
     scale_search: Literal["never", "rescue", "always"] = "rescue"
     checkpointing: bool = False
+    gpus: int = Field(default=1, ge=1, le=64)
+    """Of this machine, each with a process of its own; the job says so where there are fewer."""
     model_id: int | None = None
     """None = the generator in use."""
     parent_id: int | None = None

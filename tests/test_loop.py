@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from saadi import orders, pairing
+from saadi import devices, orders, pairing
 from saadi.alignment import resume
 from saadi.config import Home
 from saadi.downstream.folds import CrossFitted
@@ -100,15 +100,34 @@ def test_alignment_publishes_a_candidate_or_says_why_not(store: Store, home: Hom
     assert store.sample(again.result["sample_ids"][0]).adapter_id == adapter.id
 
 
-def test_a_stopped_alignment_goes_on_from_where_it_was(store: Store, home: Home, filled: Project):
-    """Stopped by a person after three of six steps, continued: the same losses as in one go, from the same frozen order."""
+def short_alignment(store: Store, home: Home, filled: Project, *, steps: int) -> dict[str, object]:
+    """An order on real images as winners, and as losers under the next mask; scorers that have hardly learnt anything."""
     run(store, home, TrainScorerOrder, project_id=filled.id, steps=2, batch_size=4)
     images, maps = store.images(filled.id, splits=["train"]), store.label_maps(filled.id, splits=["train"])
     pairs = [Pair(maps[index].blob, images[index].blob, images[index - 1].blob, source, 1.0, 0.5)
              for index in range(len(maps)) for source in ("score", "real")]  # fmt: skip
     pair_set = store.freeze_pairs(filled.id, pairs, {}, actor="test")
-    wanted = {"project_id": filled.id, "pair_set_id": pair_set.id, "steps": 6, "batch_size": 4, "gate_masks": 4, "gate_every": 6,
-              "learning_rate": 3e-3}  # fmt: skip
+    return {"project_id": filled.id, "pair_set_id": pair_set.id, "steps": steps, "batch_size": 4, "gate_masks": 4,
+            "gate_every": steps, "learning_rate": 3e-3, "scale_search": "never"}  # fmt: skip
+
+
+def test_an_alignment_on_two_devices_learns_what_one_on_one_device_does(
+    store: Store, home: Home, filled: Project, monkeypatch: pytest.MonkeyPatch
+):
+    wanted = short_alignment(store, home, filled, steps=2)
+    refused = run(store, home, AlignOrder, **wanted, gpus=64)
+    assert refused.state == "failed" and "64 GPUs were asked for, this machine has " in refused.error
+    monkeypatch.setattr(devices, "accelerators", lambda count: ["cpu"] * count)
+    alone, shared = run(store, home, AlignOrder, **wanted), run(store, home, AlignOrder, **wanted, gpus=2)
+    assert alone.state == shared.state and (shared.state == "done" or "no checkpoint was better" in shared.error)
+    losses = [[value for _, value in store.job_metrics(job.id)["loss"]] for job in (alone, shared)]
+    assert len(losses[1]) == 2 and losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert not list(home.path.rglob("crew-*"))
+
+
+def test_a_stopped_alignment_goes_on_from_where_it_was(store: Store, home: Home, filled: Project):
+    """Stopped by a person after three of six steps, continued: the same losses as in one go, from the same frozen order."""
+    wanted = short_alignment(store, home, filled, steps=6)
     whole = run(store, home, AlignOrder, **wanted)
     losses = store.job_metrics(whole.id)["loss"]
     assert resume.checkpoint_step(store, whole) is None  # it came to its end

@@ -133,7 +133,9 @@ def align(name: ProjectArgument, steps: int | None = None, batch_size: int | Non
           ema_decay: Annotated[float | None, typer.Option(help="Keep a moving average of the adapter, for example 0.99.")] = None,
           scale_search: Annotated[str | None, typer.Option(help="Try weaker versions at the end: never, rescue (none passed "
                                                                 "the test; default), always.")] = None,
-          checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Less memory, about a third more time.")] = False,
+          checkpointing: Annotated[bool, typer.Option("--checkpointing", help="One pair at a time, with the least memory; "
+                                                                              "slower.")] = False,
+          gpus: Annotated[int | None, typer.Option(help="GPUs of this machine that share each step; default 1.")] = None,
           rounds: Annotated[int | None, typer.Option(help="Generate, score, pair, align and accept so many times; a round starts "
                                                           "only if the last one won.", min=1, max=10)] = None,
           masks: Annotated[int, typer.Option(help="Masks of each round's pool.", min=1)] = 64,
@@ -146,7 +148,8 @@ def align(name: ProjectArgument, steps: int | None = None, batch_size: int | Non
 
         settings = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "beta": beta,
                     "sft_weight": sft_weight, "loss": loss, "sdpo_mu": sdpo_mu, "accumulation": accumulation,
-                    "ema_decay": ema_decay, "scale_search": scale_search, "checkpointing": checkpointing or None}  # fmt: skip
+                    "ema_decay": ema_decay, "scale_search": scale_search, "checkpointing": checkpointing or None,
+                    "gpus": gpus}  # fmt: skip
         if rounds is not None:
             return first_order(project.id, rounds=rounds, masks=masks, candidates=candidates, seed=seed or 0, settings=settings)
 
