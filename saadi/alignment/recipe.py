@@ -38,7 +38,7 @@ from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair, 
 from saadi.datasets.real import real_pairs
 from saadi.downstream.scoring import selector_and_judge
 from saadi.engines import checkpoints, lora, weights
-from saadi.engines.base import StepCallback, TrainableEngine
+from saadi.engines.base import Negative, StepCallback, TrainableEngine, no_callback
 from saadi.engines.fitting import load_engine
 from saadi.errors import AlignmentStoppedError, CancelledError, TooFewError
 from saadi.jobs import JobContext, Outcome, Report
@@ -116,6 +116,40 @@ class Drawn:
     def after(self, policy: PeftModel, on_step: StepCallback) -> list[Image]:
         self.engine.weights_changed()
         return self.engine.generate(self.label_maps, self.seeds, regions=self.regions, on_step=on_step)
+
+
+class InGuidance:
+    """For a negative adapter: the version in use makes the images, what has been learnt only leads guidance away."""
+
+    def __init__(
+        self, engine: TrainableEngine, gate: Gate, seeds: Sequence[int], *, guidance_scale: float, parent: Path | None,
+        parent_scale: float, folder: Path,
+    ) -> None:
+        """
+        Args:
+            engine: Another one than the one that is trained.
+            folder: What has been learnt is kept there while it is tested.
+        """
+        self.engine, self.seeds, self.file = engine, list(seeds), folder / "negative.safetensors"
+        self.label_maps, self.regions = gate.label_maps, gate.regions(engine)
+        self.guidance_scale, self.parent, self.parent_scale = guidance_scale, parent, parent_scale
+
+    def before(self, on_step: StepCallback) -> list[Image]:
+        return self._made(None, on_step)
+
+    def after(self, policy: PeftModel, on_step: StepCallback) -> list[Image]:
+        return self.by(lora.state(policy), on_step)
+
+    def by(self, state: dict[str, Tensor], on_step: StepCallback = no_callback) -> list[Image]:
+        """By an adapter's tensors."""
+        self.file.write_bytes(weights.to_bytes(state))
+        self.engine.weights_changed()  # the file has the same name each time
+        return self._made(Negative(self.file, scale=self.parent_scale), on_step)
+
+    def _made(self, negative: Negative | None, on_step: StepCallback) -> list[Image]:
+        return self.engine.generate(self.label_maps, self.seeds, regions=self.regions, guidance_scale=self.guidance_scale,
+                                    adapter=self.parent, adapter_scale=self.parent_scale, negative=negative,
+                                    on_step=on_step)  # fmt: skip
 
 
 def align(
@@ -480,7 +514,7 @@ class _Learning:
 def _learning(store: Store, order: dict[str, Any], engine: TrainableEngine) -> _Learning:
     project, pair_set = store.project(order["project_id"]), store.pair_set(order["pair_set_id"])
     parent = store.adapter(order["parent_id"]) if order["parent_id"] is not None else None
-    return _Learning(
+    found = _Learning(
         config=config_of(order),
         pairs=training_pairs(store, pair_set, side=engine.resolution),
         singles=training_singles(store, pair_set, side=engine.resolution),
@@ -488,6 +522,14 @@ def _learning(store: Store, order: dict[str, Any], engine: TrainableEngine) -> _
         parent=store.files.path(parent.file) if parent else None,
         parent_scale=parent.scale if parent else 1.0,
     )
+    return found if order.get("negative") is None else _the_other_way_round(found)
+
+
+def _the_other_way_round(learning: _Learning) -> _Learning:
+    """Losers win, and nothing holds the model on real images: what is to be avoided is learnt (Diffusion-NPO)."""
+    pairs = [replace(pair, chosen=pair.rejected, rejected=pair.chosen, is_real=False) for pair in learning.pairs]
+    singles = [replace(single, is_liked=not single.is_liked) for single in learning.singles]
+    return replace(learning, pairs=pairs, singles=singles, anchors=[], config=replace(learning.config, sft_weight=0.0))
 
 
 def config_of(order: dict[str, Any]) -> AlignmentConfig:
@@ -540,6 +582,11 @@ def run_job(context: JobContext) -> Outcome:
     def keep(state: dict[str, Tensor]) -> str:
         return str(store.files.path(store.files.put(weights.to_bytes(state))))
 
+    drawing = None
+    if order.get("negative") is not None:
+        other = load_engine(store, project, model_id=order["model_id"])
+        drawing = InGuidance(other, gate, seeds, guidance_scale=order["negative"], parent=learning.parent,
+                             parent_scale=learning.parent_scale, folder=context.dir)  # fmt: skip
     command = [sys.executable, "-m", "saadi.alignment.crew_member", str(store.home.path), str(context.job.id)]
     try:
         with leading(command, places, context.dir) as crew, devices.memory_told(MEMORY_ADVICE):
@@ -558,6 +605,7 @@ def run_job(context: JobContext) -> Outcome:
                 keep=keep,
                 show=store.blobs.put_image,
                 crew=crew,
+                drawing=drawing,
             )
     except AlignmentStoppedError:
         context.keeps_checkpoint = False  # it ran to its end; to go on would end the same way
@@ -566,9 +614,10 @@ def run_job(context: JobContext) -> Outcome:
     # A resumed run has no pictures of its best checkpoint; they need an engine to which no adapter is attached.
     shown = gate.label_maps[:TRIAL_PAIRS]
     regions = gate.regions(engine)
-    after = found.after or load_engine(store, project, model_id=order["model_id"]).generate(
+    after = found.after or (drawing.by(found.state) if drawing else load_engine(
+        store, project, model_id=order["model_id"]).generate(
         shown, seeds[: len(shown)], adapter=store.files.path(file), regions=regions[: len(shown)] if regions else None
-    )
+    ))  # fmt: skip
     old = [store.blobs.put_image(image) for image in found.before[:TRIAL_PAIRS]]
     new = [store.blobs.put_image(image) for image in after[:TRIAL_PAIRS]]
     metrics = metrics_of(found.reading, found.reference, found.verdict) | {
@@ -587,6 +636,8 @@ def run_job(context: JobContext) -> Outcome:
         "strip_trial_label_maps": label_maps,
     }
     settings = asdict(config) | {"pair_set": pair_set.sha256, "targets": list(lora.TARGETS)}
+    if drawing is not None:
+        settings["negative"] = drawing.guidance_scale
 
     def publish(store: Store) -> dict[str, Any]:
         adapter: Adapter = store.add_adapter(
