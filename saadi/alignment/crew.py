@@ -24,6 +24,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast, reduce
 from torch import Tensor
+from torch.distributed import FileStore
 
 from saadi import config
 from saadi.errors import SaadiError
@@ -82,7 +83,8 @@ class Member(Crew):
         if sys.platform == "linux":
             variables["GLOO_SOCKET_IFNAME"] = "lo"  # anybody could join by the network
         with config.environment(variables):  # accelerate reads how many there are from nowhere else
-            state = PartialState(cpu=True, backend="gloo", init_method=self.meeting.as_uri(), timeout=WAIT)
+            meeting = FileStore(str(self.meeting), self.size)  # as an address, a folder with a space in its name is not found
+            state = PartialState(cpu=True, backend="gloo", store=meeting, timeout=WAIT)
         if state.num_processes != self.size:
             raise SaadiError(f"{state.num_processes} of {self.size} processes found each other; start again, or with fewer GPUs")
 

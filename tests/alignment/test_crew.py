@@ -27,7 +27,7 @@ def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
 def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Leader]:
     """One start for all tests: who follows holds nothing that it was not handed with the step."""
     command = [sys.executable, "-m", "tests.crew_member", "kto"]
-    with leading(command, ["cpu", "cpu"], tmp_path_factory.mktemp("crew")) as made:
+    with leading(command, ["cpu", "cpu"], tmp_path_factory.mktemp("a crew of zwölf")) as made:
         assert isinstance(made, Leader)
         yield made
 
