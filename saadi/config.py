@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +83,24 @@ def num_threads() -> int:
 def device_name() -> str | None:
     """`SAADI_DEVICE` ('cpu', 'cuda', 'cuda:1'), or None to choose: CUDA when there is one."""
     return os.environ.get("SAADI_DEVICE") or None
+
+
+def environment_of_child(variables: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment variables with some more, for a process that it starts."""
+    return {**os.environ, **variables}
+
+
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Inside, these variables are set, for a library that reads them; afterwards all are what they were."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def sam_checkpoint() -> Path | None:

@@ -25,6 +25,23 @@ def device() -> torch.device:
     return torch.device(config.device_name() or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
+def accelerators(count: int) -> list[str]:
+    """Names, as in SAADI_DEVICE, of the devices that `count` processes work on; one process takes the usual one.
+
+    Raises:
+        BadInputError: There are fewer.
+    """
+    if count == 1:
+        return [str(device())]
+    configured, found = config.device_name(), torch.cuda.device_count()
+    if configured not in (None, "cuda"):
+        raise BadInputError(f"{count} GPUs were asked for, but SAADI_DEVICE names one device ({configured}); unset it")
+    if count > found:
+        raise BadInputError(f"{count} GPUs were asked for, this machine has {found}; "
+                            + (f"ask for up to {found}" if found > 1 else "leave --gpus out"))  # fmt: skip
+    return [f"cuda:{index}" for index in range(count)]
+
+
 def use_all_threads() -> None:
     """Let torch use the threads this process may use; call once per worker, before any other torch work.
 

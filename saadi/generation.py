@@ -14,7 +14,7 @@ from saadi import devices, inpainting, masks
 from saadi.config import Home
 from saadi.curation import describe_images
 from saadi.downstream import scoring
-from saadi.engines.base import SAMPLING_BATCH, SEAM_PX, Engine, PreviewCallback, Region, StepCallback, named_region
+from saadi.engines.base import SAMPLING_BATCH, SEAM_PX, Engine, Negative, PreviewCallback, Region, StepCallback, named_region
 from saadi.engines.loading import full_memory_told, kept_engine
 from saadi.errors import NotFoundError
 from saadi.jobs import JobContext, Outcome, Report, silent
@@ -69,6 +69,7 @@ class Plan:
     """As stored with the sample: number of steps, sampler, guidance, strength of the adapter."""
     purpose: Literal["draw", "pool"]
     parent_id: int | None = None
+    negative: Negative | None = None
     part: Part | None = None
     """The same for all images; None = whole images, or what each label map names, where the engine paints into pictures."""
 
@@ -103,7 +104,14 @@ def plan(
         "sampler": sampler["name"],
         "adapter_scale": adapter.scale if adapter else 1.0,
     }
-    return Plan(project, model, engine, adapter, complete, purpose, parent_id, part)
+    return Plan(project, model, engine, adapter, complete, purpose, parent_id, _negative(store, settings), part)
+
+
+def _negative(store: Store, settings: dict[str, Any]) -> Negative | None:
+    if (wanted := settings.get("negative")) is None:
+        return None
+    adapter = store.adapter(wanted["adapter_id"])
+    return Negative(store.files.path(adapter.file), scale=adapter.scale, weight=wanted["weight"])
 
 
 def _part(store: Store, project: Project, engine: Engine, inpaint: Inpaint, record: LabelMapRecord) -> Part:
@@ -192,6 +200,7 @@ def _draw(store: Store, wanted: Plan, inputs: Sequence[tuple[LabelMapRecord, int
         guidance_scale=wanted.settings["guidance_scale"],
         adapter=store.files.path(adapter.file) if adapter else None,
         adapter_scale=adapter.scale if adapter else 1.0,
+        negative=wanted.negative,
         on_step=on_step,
         on_preview=on_preview,
         regions=[part.region() for part in parts if part] or None,

@@ -8,13 +8,22 @@ from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from saadi import inpainting
 from saadi.engines import pretrained
 from saadi.errors import BadInputError, TooFewError, WeightsError
 from saadi.quality import LOOK
-from saadi.records import IGNORE, Job, ModelKind
+from saadi.records import IGNORE, Adapter, Job, ModelKind
 from saadi.store import Store
 from saadi.store.connection import dump
 
@@ -42,6 +51,19 @@ def _need_labelled(store: Store, project_id: int, *, needed: int, purpose: str) 
         raise TooFewError(f"{usable} training images with {has}, {needed} needed to {purpose}; {way} {needed - usable} more")
 
 
+def is_negative(adapter: Adapter) -> bool:
+    """It has learnt what is not wanted, for the unconditional half of guidance."""
+    return adapter.config.get("negative") is not None
+
+
+class NegativeSettings(BaseModel):
+    """A negative adapter in the unconditional half of guidance; see `saadi.engines.base.Negative`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    adapter_id: int
+    weight: float = Field(default=1.0, ge=0, le=1, allow_inf_nan=False)
+
+
 class SamplingSettings(BaseModel):
     """How an engine samples; part of every sample's recipe."""
 
@@ -50,6 +72,13 @@ class SamplingSettings(BaseModel):
     """None = the number stored with the weights by the sweep at the end of the fit."""
     guidance_scale: float | None = Field(default=None, ge=1.0, le=20.0, allow_inf_nan=False)
     """1 = no classifier-free guidance (one network call a step); above 1 costs two. None = stored with the weights, or 1."""
+    negative: NegativeSettings | None = None
+    """None = plain guidance."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what is not used: it is part of the recipe by which samples are found again."""
+        return {name: value for name, value in handler(self).items() if name != "negative" or value is not None}
 
 
 class PictureChoice(BaseModel):
@@ -217,6 +246,11 @@ class GenerateOrder(Order):
                 raise BadInputError(f"model {self.model_id} is no generator of this project; leave it out to use the present one")
         if isinstance(self.adapter, int) and self.adapter not in {adapter.id for adapter in store.adapters(self.project_id)}:
             raise BadInputError(f"adapter {self.adapter} is not in this project; see `saadi adapters`, or leave it out")
+        if isinstance(self.adapter, int) and is_negative(store.adapter(self.adapter)):
+            raise BadInputError(f"adapter {self.adapter} is a negative one, which makes what is not wanted; choose it as the "
+                                "negative adapter instead, with a guidance scale above 1")  # fmt: skip
+        if self.settings.negative is not None:
+            self._check_negative(store, self.settings.negative.adapter_id)
         needs_picture = self.inpaint is None and self._needs_picture(store)
         for label_map_id in self.label_map_ids or ():
             record = store.label_map(label_map_id)
@@ -243,6 +277,17 @@ class GenerateOrder(Order):
             if names[index] not in shown:
                 raise TooFewError(f"no training image shows {names[index]}, so the generator has never seen one; import some, or "
                                   f"choose among {', '.join(name for name in names if name in shown)}")
+
+    def _check_negative(self, store: Store, adapter_id: int) -> None:
+        model = store.model(self.model_id) if self.model_id is not None else store.active_model(self.project_id, "engine")
+        assert model is not None, "checked before"
+        if not any(is_negative(item) for item in store.adapters(self.project_id)
+                   if (item.id, item.model_id) == (adapter_id, model.id)):  # fmt: skip
+            raise BadInputError(f"adapter {adapter_id} is no negative one of the present generator; `align --negative` makes one")
+        guidance = self.settings.guidance_scale or model.architecture.get("sampler", {}).get("guidance_scale", 1.0)
+        if guidance <= 1:
+            raise BadInputError("a negative adapter works in the unconditional half of guidance, and guidance is off; choose a "
+                                "guidance scale above 1, or leave the adapter out")  # fmt: skip
 
     def _check_part(self, store: Store, part: Inpaint) -> None:
         project = store.project(self.project_id)
@@ -394,6 +439,10 @@ class AlignOrder(Order):
     ema_decay: float | None = Field(default=None, ge=0, lt=1, allow_inf_nan=False)
     scale_search: Literal["never", "rescue", "always"] = "rescue"
     checkpointing: bool = False
+    gpus: int = Field(default=1, ge=1, le=64)
+    """Of this machine, each with a process of its own; the job says so where there are fewer."""
+    negative: float | None = Field(default=None, gt=1, le=20, allow_inf_nan=False)
+    """Learn a negative adapter, from the pairs the other way round, and test it in guidance of this scale; None = do not."""
     model_id: int | None = None
     """None = the generator in use."""
     parent_id: int | None = None

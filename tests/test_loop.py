@@ -8,15 +8,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from saadi import orders, pairing
-from saadi.alignment import resume
+from saadi import devices, orders, pairing
+from saadi.alignment import recipe, resume
+from saadi.alignment.crew import ALONE
 from saadi.config import Home
 from saadi.downstream.folds import CrossFitted
-from saadi.engines import weights
+from saadi.engines import lora, weights
 from saadi.errors import BadInputError, TooFewError
 from saadi.jobs import JobContext, Outcome, run_worker
 from saadi.orders import AlignOrder, FitOrder, GenerateOrder, PredictOrder, ScoreOrder, TrainScorerOrder, order, place
-from saadi.records import Job, LabelClass, Pair, Project
+from saadi.records import Job, LabelClass, Pair, Project, Sample
 from saadi.store import Store
 from saadi.worker import HANDLERS
 from tests import builders, tiny
@@ -100,15 +101,92 @@ def test_alignment_publishes_a_candidate_or_says_why_not(store: Store, home: Hom
     assert store.sample(again.result["sample_ids"][0]).adapter_id == adapter.id
 
 
-def test_a_stopped_alignment_goes_on_from_where_it_was(store: Store, home: Home, filled: Project):
-    """Stopped by a person after three of six steps, continued: the same losses as in one go, from the same frozen order."""
+def short_alignment(store: Store, home: Home, filled: Project, *, steps: int) -> dict[str, object]:
+    """An order on real images as winners, and as losers under the next mask; scorers that have hardly learnt anything."""
     run(store, home, TrainScorerOrder, project_id=filled.id, steps=2, batch_size=4)
     images, maps = store.images(filled.id, splits=["train"]), store.label_maps(filled.id, splits=["train"])
     pairs = [Pair(maps[index].blob, images[index].blob, images[index - 1].blob, source, 1.0, 0.5)
              for index in range(len(maps)) for source in ("score", "real")]  # fmt: skip
     pair_set = store.freeze_pairs(filled.id, pairs, {}, actor="test")
-    wanted = {"project_id": filled.id, "pair_set_id": pair_set.id, "steps": 6, "batch_size": 4, "gate_masks": 4, "gate_every": 6,
-              "learning_rate": 3e-3}  # fmt: skip
+    return {"project_id": filled.id, "pair_set_id": pair_set.id, "steps": steps, "batch_size": 4, "gate_masks": 4,
+            "gate_every": steps, "learning_rate": 3e-3, "scale_search": "never"}  # fmt: skip
+
+
+def test_more_gpus_than_there_are_end_an_alignment_with_a_sentence(store: Store, home: Home, filled: Project):
+    image, label_map = store.images(filled.id)[0].blob, store.label_maps(filled.id)[0].blob
+    pair_set = store.freeze_pairs(filled.id, [Pair(label_map, image, image, "score", 1.0, 0.5)] * 16, {}, actor="test")
+    for kind in ("selector", "judge"):
+        store.add_model(filled.id, kind=kind, architecture={}, file=store.files.put(b"weights"), metrics={}, actor="test")
+    job = run(store, home, AlignOrder, project_id=filled.id, pair_set_id=pair_set.id, gpus=64)
+    assert job.state == "failed" and "64 GPUs were asked for, this machine has " in job.error
+
+
+@pytest.mark.slow
+def test_an_alignment_on_two_devices_learns_what_one_on_one_device_does(
+    store: Store, home: Home, filled: Project, monkeypatch: pytest.MonkeyPatch
+):
+    wanted = short_alignment(store, home, filled, steps=2)
+    monkeypatch.setattr(devices, "accelerators", lambda count: ["cpu"] * count)
+    alone, shared = run(store, home, AlignOrder, **wanted), run(store, home, AlignOrder, **wanted, gpus=2)
+    assert alone.state == shared.state and (shared.state == "done" or "no checkpoint was better" in shared.error)
+    losses = [[value for _, value in store.job_metrics(job.id)["loss"]] for job in (alone, shared)]
+    assert len(losses[1]) == 2 and losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert not list(home.path.rglob("crew-*"))
+
+
+def test_a_negative_adapter_leads_guidance_away_and_is_named_with_each_image(store: Store, home: Home, filled: Project):
+    engine = store.active_model(filled.id, "engine")
+    policy = lora.attach(tiny.engine().denoiser, rank=2)
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.3)
+    file = store.files.put(weights.to_bytes(lora.state(policy)))
+    made = [store.add_adapter(filled.id, model_id=engine.id, parent_id=None, file=file, scale=1.0, config=config, metrics={},
+                              actor="ann") for config in ({}, {"negative": 2.0})]  # fmt: skip
+    with pytest.raises(BadInputError, match=f"works in guidance only: `generate --negative-adapter {made[1].id}`"):
+        store.accept_adapter(made[1].id, project_id=filled.id, actor="ann")
+
+    def images(**settings) -> list[Sample]:
+        job = run(store, home, GenerateOrder, project_id=filled.id, count=1, candidates=2, settings=settings)
+        assert job.state == "done", job.error
+        return [store.sample(sample_id) for sample_id in job.result["sample_ids"]]
+
+    wanted = {"adapter_id": made[1].id, "weight": 0.5}
+    plain, led = images(guidance_scale=3.0), images(guidance_scale=3.0, negative=wanted)
+    assert "negative" not in plain[0].settings and led[0].settings["negative"] == wanted
+    assert {sample.blob for sample in plain}.isdisjoint(sample.blob for sample in led)
+    assert images(guidance_scale=3.0, negative=wanted) == led
+    none = images(guidance_scale=3.0, negative={"adapter_id": made[1].id, "weight": 0})
+    assert [sample.blob for sample in none] == [sample.blob for sample in plain]
+    for settings, sentence in (
+        ({"negative": wanted}, "guidance is off; choose a guidance scale above 1"),
+        ({"guidance_scale": 3.0, "negative": {"adapter_id": made[0].id}}, "is no negative one of the present generator"),
+    ):
+        with pytest.raises(BadInputError, match=sentence):
+            place(store, order(GenerateOrder, project_id=filled.id, settings=settings), actor="ann")
+    with pytest.raises(BadInputError, match="is a negative one, which makes what is not wanted"):
+        place(store, order(GenerateOrder, project_id=filled.id, adapter=made[1].id), actor="ann")
+
+
+def test_a_negative_adapter_is_learnt_from_the_pairs_the_other_way_round(store: Store, home: Home, filled: Project):
+    wanted = short_alignment(store, home, filled, steps=2)
+    job = run(store, home, AlignOrder, **wanted, negative=2.0)
+    assert job.state == "done" or "no checkpoint was better" in job.error, store.job_traceback(job.id)
+    helper = recipe.trainer_of(store, job.params, ALONE)  # what a further process would compute
+    assert helper.train_step()["loss"] == store.job_metrics(job.id)["loss"][0][1]
+    learning = recipe._learning(store, job.params, tiny.engine())
+    plain = recipe._learning(store, job.params | {"negative": None}, tiny.engine())
+    for pair, other in zip(learning.pairs, plain.pairs, strict=True):
+        assert not pair.is_real and (pair.chosen == other.rejected).all() and (pair.rejected == other.chosen).all()
+    assert learning.config.sft_weight == 0 and plain.config.sft_weight > 0 and learning.anchors == []
+    if job.state == "done":
+        assert store.adapter(job.result["adapter_id"]).config["negative"] == 2.0
+
+
+def test_a_stopped_alignment_goes_on_from_where_it_was(store: Store, home: Home, filled: Project):
+    """Stopped by a person after three of six steps, continued: the same losses as in one go, from the same frozen order."""
+    wanted = short_alignment(store, home, filled, steps=6)
     whole = run(store, home, AlignOrder, **wanted)
     losses = store.job_metrics(whole.id)["loss"]
     assert resume.checkpoint_step(store, whole) is None  # it came to its end

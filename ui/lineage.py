@@ -77,6 +77,9 @@ def _settings(sample: Sample) -> dict[str, Any]:
     parts += [f"guidance {told['guidance_scale']:g}"] if "guidance_scale" in told else []
     parts += [str(told["sampler"]).replace("_", " ")] if "sampler" in told else []
     settings = {key: told.get(key) for key in ("num_inference_steps", "guidance_scale")}
+    if negative := told.get("negative"):
+        parts.append(f"negative adapter {negative['adapter_id']} at {negative['weight']:g}")
+        settings["negative"] = negative
     use = {"seed": sample.seed, "settings": settings, "adapter": "none" if sample.adapter_id is None else sample.adapter_id}
     return {"kind": "settings", "title": f"Seed {sample.seed}", "text": ", ".join(parts), "use": use}
 

@@ -58,7 +58,9 @@ def damped(error: Tensor, scale: Tensor) -> Tensor:
     return held + scale * (error - held)
 
 
-def kto_loss(policy: Tensor, reference: Tensor, is_liked: Tensor, weight: Tensor, *, beta: float) -> Tensor:
+def kto_loss(
+    policy: Tensor, reference: Tensor, is_liked: Tensor, weight: Tensor, *, beta: float, level: Tensor | None = None
+) -> Tensor:
     """Diffusion-KTO (arXiv:2404.04465) on single images: 1 - sigmoid(+-beta (g - k)), 1/2 while the policy equals the reference.
 
     g is how much smaller the policy's error is than the reference's; k, the batch's mean of it, at least 0 and without gradient,
@@ -68,9 +70,10 @@ def kto_loss(policy: Tensor, reference: Tensor, is_liked: Tensor, weight: Tensor
         policy, reference: (B,) float32 denoising errors at the same time and noise.
         is_liked: (B,) bool.
         weight: (B,) float32.
+        level: Mean of g over the batch that these images are a part of; None = they are all of it.
     """
     gain = reference - policy
-    level = gain.detach().mean().clamp_min(0)
+    level = (gain.detach().mean() if level is None else level).clamp_min(0)
     sign = torch.where(is_liked, 1.0, -1.0)
     return (weight * (1 - torch.sigmoid(sign * beta * (gain - level)))).sum() / weight.sum()
 

@@ -7,19 +7,22 @@ and seeds judges every checkpoint, and the best one that passes is kept, not the
 from __future__ import annotations
 
 import hashlib
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import structlog
+from peft import PeftModel
 from torch import Tensor
 
 from saadi import devices
 from saadi.alignment import resume
+from saadi.alignment.crew import ALONE, Crew, leading
 from saadi.alignment.gate import (
     Gate,
     Reading,
@@ -35,7 +38,7 @@ from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair, 
 from saadi.datasets.real import real_pairs
 from saadi.downstream.scoring import selector_and_judge
 from saadi.engines import checkpoints, lora, weights
-from saadi.engines.base import Region, TrainableEngine
+from saadi.engines.base import Negative, StepCallback, TrainableEngine, no_callback
 from saadi.engines.fitting import load_engine
 from saadi.errors import AlignmentStoppedError, CancelledError, TooFewError
 from saadi.jobs import JobContext, Outcome, Report
@@ -45,6 +48,7 @@ from saadi.store import Store
 
 GATE_FIRST_SEED = 2**40
 """Seeds of the gate's images: beyond those that people and pools can use."""
+MEMORY_ADVICE = "align with --checkpointing, or with a smaller --batch-size"
 SCALES = (0.75, 0.5, 0.25)
 """Strengths of the line search along what was learnt."""
 STRIP = 6
@@ -78,6 +82,77 @@ class Aligned:
     scale: float = 1.0
     """Strength of what was learnt, found by the line search; the state has it in it already."""
 
+    def is_better_than(self, other: Aligned | None) -> bool:
+        """It passed, and nothing else did or gained as much."""
+        return self.verdict.passed and (other is None or self.verdict.dice_gain[0] > other.verdict.dice_gain[0])
+
+
+Promising = tuple[dict[str, Tensor], int]
+"""State and step of the checkpoint that gained most, though it did not pass."""
+
+
+class Drawing(Protocol):
+    """How the gate's images are made, always on the same label maps and seeds."""
+
+    def before(self, on_step: StepCallback) -> list[Image]:
+        """By the version in use; called before an adapter is attached."""
+
+    def after(self, policy: PeftModel, on_step: StepCallback) -> list[Image]:
+        """By what has been learnt so far."""
+
+
+class Drawn:
+    """The plain way: a candidate takes the place of the version in use."""
+
+    def __init__(
+        self, engine: TrainableEngine, gate: Gate, seeds: Sequence[int], *, parent: Path | None, parent_scale: float
+    ) -> None:
+        self.engine, self.label_maps, self.seeds = engine, gate.label_maps, seeds
+        self.parent, self.parent_scale = parent, parent_scale
+        self.regions = gate.regions(engine) if engine.needs_picture else None
+
+    def before(self, on_step: StepCallback) -> list[Image]:
+        return self.engine.generate(self.label_maps, self.seeds, regions=self.regions, adapter=self.parent,
+                                    adapter_scale=self.parent_scale, on_step=on_step)  # fmt: skip
+
+    def after(self, policy: PeftModel, on_step: StepCallback) -> list[Image]:
+        self.engine.weights_changed()
+        return self.engine.generate(self.label_maps, self.seeds, regions=self.regions, on_step=on_step)
+
+
+class InGuidance:
+    """For a negative adapter: the version in use makes the images, what has been learnt only leads guidance away."""
+
+    def __init__(
+        self, engine: TrainableEngine, gate: Gate, seeds: Sequence[int], *, guidance_scale: float, parent: Path | None,
+        parent_scale: float, folder: Path,
+    ) -> None:
+        """
+        Args:
+            engine: Another one than the one that is trained.
+            folder: What has been learnt is kept there while it is tested.
+        """
+        self.engine, self.seeds, self.file = engine, list(seeds), folder / "negative.safetensors"
+        self.label_maps, self.regions = gate.label_maps, gate.regions(engine)
+        self.guidance_scale, self.parent, self.parent_scale = guidance_scale, parent, parent_scale
+
+    def before(self, on_step: StepCallback) -> list[Image]:
+        return self._made(None, on_step)
+
+    def after(self, policy: PeftModel, on_step: StepCallback) -> list[Image]:
+        return self.by(lora.state(policy), on_step)
+
+    def by(self, state: dict[str, Tensor], on_step: StepCallback = no_callback) -> list[Image]:
+        """By an adapter's tensors."""
+        self.file.write_bytes(weights.to_bytes(state))
+        self.engine.weights_changed()  # the file has the same name each time
+        return self._made(Negative(self.file, scale=self.parent_scale), on_step)
+
+    def _made(self, negative: Negative | None, on_step: StepCallback) -> list[Image]:
+        return self.engine.generate(self.label_maps, self.seeds, regions=self.regions, guidance_scale=self.guidance_scale,
+                                    adapter=self.parent, adapter_scale=self.parent_scale, negative=negative,
+                                    on_step=on_step)  # fmt: skip
+
 
 def align(
     engine: TrainableEngine,
@@ -94,6 +169,8 @@ def align(
     folder: Path | None = None,
     keep: Callable[[dict[str, Tensor]], str] | None = None,
     show: Callable[[Image], str] | None = None,
+    crew: Crew = ALONE,
+    drawing: Drawing | None = None,
 ) -> Aligned:
     """Train an adapter on pairs and return its best checkpoint.
 
@@ -104,6 +181,8 @@ def align(
         singles: Images that are liked or not by themselves.
         folder, keep: For resuming: where the checkpoint lies, and how to store an adapter's tensors (returns their hash).
         show: Stores a picture and returns its name, for the same masks and seeds side by side as they change.
+        crew: Further processes that compute the steps with this one.
+        drawing: How the gate's images are made; None = a candidate in the place of the version in use.
 
     Raises:
         AlignmentStoppedError: No checkpoint passed the gate; says what the last one failed on.
@@ -111,30 +190,26 @@ def align(
     """
     began = time.monotonic()
     # The reference's images on the gate's label maps: what every checkpoint is compared with.
-    regions = gate.regions(engine) if engine.needs_picture else None
-    before = engine.generate(
-        gate.label_maps,
-        seeds,
-        regions=regions,
-        adapter=parent,
-        adapter_scale=parent_scale,
-        on_step=lambda step, total: report(0, config.num_steps, f"drawing the old model's images ({step} of {total})"),
+    drawing = drawing or Drawn(engine, gate, seeds, parent=parent, parent_scale=parent_scale)
+    before = drawing.before(
+        lambda step, total: report(0, config.num_steps, f"drawing the old model's images ({step} of {total})")
     )
     reference = gate.read(before)
-    trainer = PairTrainer(engine, pairs, config, parent=parent, parent_scale=parent_scale, anchors=anchors,
-                          singles=singles, measured_on=_fingerprint(gate.label_maps, before))  # fmt: skip
+    trainer = PairTrainer(engine, pairs, config, parent=parent, parent_scale=parent_scale, anchors=anchors, singles=singles,
+                          measured_on=_fingerprint(gate.label_maps, before), crew=crew)  # fmt: skip
     at_start = _curves(reference) | {"held_pairs": float(len(trainer.held_ids)), "start_s": time.monotonic() - began}
     report(0, config.num_steps, "learning from the pairs", metrics=at_start, images=_shown(before, show))
     history: list[dict[str, Any]] = []
     best: Aligned | None = None
     saved = trainer.restore(folder) if folder is not None else None
-    promising: tuple[dict[str, Tensor], int] | None = None
+    promising: Promising | None = None
     if saved is not None:
         promising = _promising_from(saved.get("promising"))
         history, reference = saved["history"], reading_from_json(saved["reference"])
         best = _best_from(saved["best"], reference, before, history)
     elif folder is not None and (folder / checkpoints.NAME).exists():
         report(0, config.num_steps, "the masks it is tested on have changed since; learning begins anew")
+    test = _Test(trainer, gate, reference, before, drawing, report, show, history)
     accuracies: list[float] = saved["accuracies"] if saved else []
     stopped: str | None = saved["stopped"] if saved else None
     # A stop may fall between a step and the test that follows it.
@@ -163,16 +238,13 @@ def align(
                     continue
             # A checkpoint: new images on the fixed label maps and seeds, measured against the reference.
             with trainer.averaged():
-                after, present, verdict, row = _check(
-                    engine, trainer, gate, reference, seeds, report, regions=regions, train_accuracy=float(np.mean(accuracies)),
-                    show=show)  # fmt: skip
-                tensors = lora.state(trainer.policy)
+                found, row = test.run(float(np.mean(accuracies)))
             due = False
             history.append(row)
-            if verdict.passed and (best is None or verdict.dice_gain[0] > best.verdict.dice_gain[0]):
-                best = Aligned(tensors, trainer.step, present, reference, verdict, before, after, history)
-            elif verdict.dice_gain[0] > 0 and all(verdict.dice_gain[0] >= other["dice_gain"] for other in history[:-1]):
-                promising = (tensors, trainer.step)
+            if found.is_better_than(best):
+                best = found
+            elif (gain := found.verdict.dice_gain[0]) > 0 and all(gain >= other["dice_gain"] for other in history[:-1]):
+                promising = (found.state, found.step)
             if stopped := trainer.alarm() or _accuracy_gap(trainer, row):
                 log.warning("alignment_stopped", step=trainer.step, reason=stopped)
                 row["stopped"] = stopped
@@ -183,17 +255,9 @@ def align(
     if (alarm := trainer.alarm()) and not stopped:
         log.warning("alignment_stopped", step=trainer.step, reason=alarm)
         report(trainer.step, config.num_steps, alarm, metrics={"not_a_number": 1.0})
-    source = (best.state, best.step) if best else promising
-    if source and config.scale_search != "never" and (best is None or config.scale_search == "always"):
-        for scale in SCALES:
-            tensors = lora.scaled(source[0], scale, parent=weights.read(parent) if parent else None)
-            lora.fill(trainer.policy, tensors)
-            after, present, verdict, row = _check(  # its numbers belong to no step of the curves
-                engine, trainer, gate, reference, seeds, lambda step, total, message, **more: report(step, total, message),
-                regions=regions, train_accuracy=float(np.mean(accuracies or [0.0])), show=None)  # fmt: skip
-            history.append(row | {"step": source[1], "scale": scale})
-            if verdict.passed and (best is None or verdict.dice_gain[0] > best.verdict.dice_gain[0]):
-                best = Aligned(tensors, source[1], present, reference, verdict, before, after, history, scale)
+    if config.scale_search == "always" or (config.scale_search == "rescue" and best is None):
+        best = _best_strength(test, best, promising, parent=weights.read(parent) if parent else None,
+                              train_accuracy=float(np.mean(accuracies or [0.0])))  # fmt: skip
     if best is None:
         reasons = "; ".join(history[-1]["reasons"]) if history else "no checkpoint was reached"
         raise AlignmentStoppedError(
@@ -201,6 +265,30 @@ def align(
             "collect more pairs or votes, or lower the learning rate"
         )
     return replace(best, before=before, history=history)
+
+
+def _best_strength(
+    test: _Test, best: Aligned | None, promising: Promising | None, *, parent: dict[str, Tensor] | None, train_accuracy: float
+) -> Aligned | None:
+    """Line search along what was learnt: the best of weaker versions of the best checkpoint, or of the most promising one.
+
+    Args:
+        best: At full strength; None = none passed.
+        parent: The adapter that was started from: where the way back leads to.
+    """
+    source = (best.state, best.step) if best else promising
+    if source is None:
+        return best
+    # Its numbers belong to no step of the curves.
+    quiet = replace(test, report=lambda step, total, message, **more: test.report(step, total, message), show=None)
+    for scale in SCALES:
+        tensors = lora.scaled(source[0], scale, parent=parent)
+        lora.fill(test.trainer.policy, tensors)
+        found, row = quiet.run(train_accuracy)
+        test.history.append(row | {"step": source[1], "scale": scale})
+        if found.is_better_than(best):
+            best = replace(found, state=tensors, step=source[1], scale=scale)
+    return best
 
 
 def _fingerprint(label_maps: Sequence[LabelMap], images: Sequence[Image]) -> str:
@@ -211,53 +299,44 @@ def _fingerprint(label_maps: Sequence[LabelMap], images: Sequence[Image]) -> str
     return digest.hexdigest()
 
 
-def _check(
-    engine: TrainableEngine,
-    trainer: PairTrainer,
-    gate: Gate,
-    reference: Reading,
-    seeds: Sequence[int],
-    report: Report,
-    *,
-    regions: Sequence[Region] | None,
-    train_accuracy: float,
-    show: Callable[[Image], str] | None,
-) -> tuple[list[Image], Reading, Verdict, dict[str, Any]]:
-    began = time.monotonic()
-    engine.weights_changed()
-    steps = trainer.config.num_steps
-    after = engine.generate(
-        gate.label_maps,
-        seeds,
-        regions=regions,
-        on_step=lambda step, total: report(
-            trainer.step, steps, f"checking step {trainer.step} on fixed masks ({step} of {total})"
-        ),
-    )
-    held = trainer.measure_held_out()
-    present = gate.read(after)
-    verdict = compare(present, reference, winner_ratio=held["winner_ratio"], task=gate.task)
-    row = {
-        "step": trainer.step,
-        "train_accuracy": round(train_accuracy, 4),
-        "held_accuracy": round(held["held_accuracy"], 4),
-        **metrics_of(present, reference, verdict, task=gate.task),
-    }
-    report(
-        trainer.step,
-        steps,
-        f"checked step {trainer.step}: {'better' if verdict.passed else 'not accepted'}",
-        metrics=_curves(present)
-        | {
+@dataclass(frozen=True)
+class _Test:
+    """Measures what has been learnt so far on fixed label maps and seeds."""
+
+    trainer: PairTrainer
+    gate: Gate
+    reference: Reading
+    before: list[Image]
+    drawing: Drawing
+    report: Report
+    show: Callable[[Image], str] | None
+    history: list[dict[str, Any]]
+
+    def run(self, train_accuracy: float) -> tuple[Aligned, dict[str, Any]]:
+        """The policy as it is now, and its row for the history."""
+        began, trainer, steps = time.monotonic(), self.trainer, self.trainer.config.num_steps
+        images = self.drawing.after(trainer.policy, lambda step, total: self.report(
+            trainer.step, steps, f"checking step {trainer.step} on fixed masks ({step} of {total})"))  # fmt: skip
+        held = trainer.measure_held_out()
+        present = self.gate.read(images)
+        verdict = compare(present, self.reference, winner_ratio=held["winner_ratio"], task=self.gate.task)
+        row = {
+            "step": trainer.step,
+            "train_accuracy": round(train_accuracy, 4),
+            "held_accuracy": round(held["held_accuracy"], 4),
+            **metrics_of(present, self.reference, verdict, task=self.gate.task),
+        }
+        live = {
             "win_rate": verdict.win_rate,
             "held_accuracy": held["held_accuracy"],
             "accuracy_gap": train_accuracy - held["held_accuracy"],
             "winner_ratio": held["winner_ratio"],
             "check_s": time.monotonic() - began,
-        },
-        images=_shown(after, show),
-    )
-    return after, present, verdict, row
+        }
+        self.report(trainer.step, steps, f"checked step {trainer.step}: {'better' if verdict.passed else 'not accepted'}",
+                    metrics=_curves(present) | live, images=_shown(images, self.show))  # fmt: skip
+        state = lora.state(trainer.policy)
+        return Aligned(state, trainer.step, present, self.reference, verdict, self.before, images, self.history), row
 
 
 def _curves(reading: Reading) -> dict[str, float]:
@@ -292,7 +371,7 @@ def _best_to(best: Aligned | None, keep: Callable[[dict[str, Tensor]], str]) -> 
     }
 
 
-def _promising_from(data: dict[str, Any] | None) -> tuple[dict[str, Tensor], int] | None:
+def _promising_from(data: dict[str, Any] | None) -> Promising | None:
     return (weights.read(Path(data["file"])), data["step"]) if data else None
 
 
@@ -465,18 +544,42 @@ def build_gate(store: Store, project: Project, *, count: int, exclude: set[str],
     )
 
 
-def run_job(context: JobContext) -> Outcome:
-    """Job `align`: pairs to a candidate adapter, compared with the version in use."""
-    devices.use_all_threads()
-    store, order = context.store, context.params
-    context.keeps_checkpoint = True  # "Continue" starts from it
-    resume.take_over(store, order.get("continues"), context.dir)
+@dataclass(frozen=True)
+class _Learning:
+    """What an order learns from, and how; the same in every process of a crew."""
+
+    config: AlignmentConfig
+    pairs: list[TrainingPair]
+    singles: list[TrainingSingle]
+    anchors: list[tuple[Image, LabelMap]]
+    parent: Path | None
+    parent_scale: float
+
+
+def _learning(store: Store, order: dict[str, Any], engine: TrainableEngine) -> _Learning:
     project, pair_set = store.project(order["project_id"]), store.pair_set(order["pair_set_id"])
     parent = store.adapter(order["parent_id"]) if order["parent_id"] is not None else None
-    engine = load_engine(store, project, model_id=order["model_id"])
-    learnt = {pair.label_map_blob for pair in pair_set.pairs} | {single.label_map_blob for single in pair_set.singles}
-    gate = build_gate(store, project, count=order["gate_masks"], exclude=learnt, with_pictures=engine.needs_picture)
-    config = AlignmentConfig(
+    found = _Learning(
+        config=config_of(order),
+        pairs=training_pairs(store, pair_set, side=engine.resolution),
+        singles=training_singles(store, pair_set, side=engine.resolution),
+        anchors=anchors(store, project, side=engine.resolution),
+        parent=store.files.path(parent.file) if parent else None,
+        parent_scale=parent.scale if parent else 1.0,
+    )
+    return found if order.get("negative") is None else _the_other_way_round(found)
+
+
+def _the_other_way_round(learning: _Learning) -> _Learning:
+    """Losers win, and nothing holds the model on real images: what is to be avoided is learnt (Diffusion-NPO)."""
+    pairs = [replace(pair, chosen=pair.rejected, rejected=pair.chosen, is_real=False) for pair in learning.pairs]
+    singles = [replace(single, is_liked=not single.is_liked) for single in learning.singles]
+    return replace(learning, pairs=pairs, singles=singles, anchors=[], config=replace(learning.config, sft_weight=0.0))
+
+
+def config_of(order: dict[str, Any]) -> AlignmentConfig:
+    """The settings of an order, as they lie in its job; those of earlier versions lack some."""
+    return AlignmentConfig(
         num_steps=order["steps"],
         batch_size=order["batch_size"],
         learning_rate=order["learning_rate"],
@@ -492,6 +595,29 @@ def run_job(context: JobContext) -> Outcome:
         checkpointing=order.get("checkpointing", False),
     )
 
+
+def trainer_of(store: Store, order: dict[str, Any], crew: Crew) -> PairTrainer:
+    """The trainer of an order in a process that helps with it."""
+    engine = load_engine(store, store.project(order["project_id"]), model_id=order["model_id"])
+    learning = _learning(store, order, engine)
+    return PairTrainer(engine, learning.pairs, learning.config, parent=learning.parent, parent_scale=learning.parent_scale,
+                       anchors=learning.anchors, singles=learning.singles, crew=crew)  # fmt: skip
+
+
+def run_job(context: JobContext) -> Outcome:
+    """Job `align`: pairs to a candidate adapter, compared with the version in use."""
+    devices.use_all_threads()
+    store, order = context.store, context.params
+    context.keeps_checkpoint = True  # "Continue" starts from it
+    places = devices.accelerators(order.get("gpus", 1))
+    resume.take_over(store, order.get("continues"), context.dir)
+    project, pair_set = store.project(order["project_id"]), store.pair_set(order["pair_set_id"])
+    parent = store.adapter(order["parent_id"]) if order["parent_id"] is not None else None
+    engine = load_engine(store, project, model_id=order["model_id"])
+    learnt = {pair.label_map_blob for pair in pair_set.pairs} | {single.label_map_blob for single in pair_set.singles}
+    gate = build_gate(store, project, count=order["gate_masks"], exclude=learnt, with_pictures=engine.needs_picture)
+    learning = _learning(store, order, engine)
+    config = learning.config
     seeds = [GATE_FIRST_SEED + index for index in range(len(gate.label_maps))]
 
     label_maps = [store.blobs.put_label_map(label_map) for label_map in gate.label_maps[:TRIAL_PAIRS]]
@@ -501,22 +627,30 @@ def run_job(context: JobContext) -> Outcome:
     def keep(state: dict[str, Tensor]) -> str:
         return str(store.files.path(store.files.put(weights.to_bytes(state))))
 
+    drawing = None
+    if order.get("negative") is not None:
+        other = load_engine(store, project, model_id=order["model_id"])
+        drawing = InGuidance(other, gate, seeds, guidance_scale=order["negative"], parent=learning.parent,
+                             parent_scale=learning.parent_scale, folder=context.dir)  # fmt: skip
+    command = [sys.executable, "-m", "saadi.alignment.crew_member", str(store.home.path), str(context.job.id)]
     try:
-        with devices.memory_told("align with --checkpointing, or with a smaller --batch-size"):
+        with leading(command, places, context.dir) as crew, devices.memory_told(MEMORY_ADVICE):
             found = align(
                 engine,
-                training_pairs(store, pair_set, side=engine.resolution),
+                learning.pairs,
                 gate,
                 config,
                 context.report,
                 seeds=seeds,
-                anchors=anchors(store, project, side=engine.resolution),
-                singles=training_singles(store, pair_set, side=engine.resolution),
+                anchors=learning.anchors,
+                singles=learning.singles,
                 folder=context.dir,
-                parent=store.files.path(parent.file) if parent else None,
-                parent_scale=parent.scale if parent else 1.0,
+                parent=learning.parent,
+                parent_scale=learning.parent_scale,
                 keep=keep,
                 show=store.blobs.put_image,
+                crew=crew,
+                drawing=drawing,
             )
     except AlignmentStoppedError:
         context.keeps_checkpoint = False  # it ran to its end; to go on would end the same way
@@ -525,9 +659,10 @@ def run_job(context: JobContext) -> Outcome:
     # A resumed run has no pictures of its best checkpoint; they need an engine to which no adapter is attached.
     shown = gate.label_maps[:TRIAL_PAIRS]
     regions = gate.regions(engine)
-    after = found.after or load_engine(store, project, model_id=order["model_id"]).generate(
+    after = found.after or (drawing.by(found.state) if drawing else load_engine(
+        store, project, model_id=order["model_id"]).generate(
         shown, seeds[: len(shown)], adapter=store.files.path(file), regions=regions[: len(shown)] if regions else None
-    )
+    ))  # fmt: skip
     old = [store.blobs.put_image(image) for image in found.before[:TRIAL_PAIRS]]
     new = [store.blobs.put_image(image) for image in after[:TRIAL_PAIRS]]
     metrics = metrics_of(found.reading, found.reference, found.verdict, task=project.task) | {
@@ -546,6 +681,8 @@ def run_job(context: JobContext) -> Outcome:
         "strip_trial_label_maps": label_maps,
     }
     settings = asdict(config) | {"pair_set": pair_set.sha256, "targets": list(lora.TARGETS)}
+    if drawing is not None:
+        settings["negative"] = drawing.guidance_scale
 
     def publish(store: Store) -> dict[str, Any]:
         adapter: Adapter = store.add_adapter(

@@ -20,7 +20,7 @@ from saadi.store import Store
 
 log = structlog.get_logger()
 SETTINGS = ("steps", "batch_size", "learning_rate", "beta", "sft_weight", "gate_masks", "gate_every", "loss", "sdpo_mu",
-            "accumulation", "ema_decay", "scale_search", "checkpointing")  # fmt: skip
+            "accumulation", "ema_decay", "scale_search", "checkpointing", "gpus")  # fmt: skip
 """What of an alignment is the same in all rounds and may be chosen."""
 SEEDS_PER_ROUND = 1_000_000
 """Rounds draw other images than those before them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
+from saadi.alignment.crew import ALONE, Crew
 from saadi.alignment.limits import ALARM_STEPS, GRADIENT_ALARM
 from saadi.alignment.loss import (
     KTO_SHARE,
@@ -27,7 +28,7 @@ from saadi.alignment.loss import (
     sft_loss,
 )
 from saadi.engines import checkpoints, lora
-from saadi.engines.adapted import lean_forward
+from saadi.engines.adapted import lean_again, lean_forward
 from saadi.engines.base import TrainableEngine
 from saadi.errors import TooFewError
 from saadi.records import Image, LabelMap
@@ -38,8 +39,15 @@ NUM_DRAWS = 8
 ANCHORS_PER_STEP = 4
 SINGLES_PER_STEP = 4
 """Half of them liked, half disliked, where there are both."""
+MAX_VALUES_AT_ONCE = 4 * 3 * 256 * 256
+"""Pairs are computed together up to this many values of their winning images: 16 at 128 px, 4 at 256 px. The activations of one
+part are all that memory has to hold; parts half as large again would take a tenth more time (docs/design.md)."""
 SINGLES_STREAM = 2**40
 """Single images are drawn by numbers of their own, so that a run without them is what it would have been."""
+Key = tuple[int, int]
+"""Index of a pair (or single image) and number of its draw."""
+Part = Sequence[int]
+"""Places in a batch that are computed in one forward."""
 LossName = Literal["dpo", "kto", "mapo", "sft"]
 ScaleSearch = Literal["never", "rescue", "always"]
 
@@ -50,7 +58,7 @@ class AlignmentConfig:
 
     num_steps: int = 150
     batch_size: int = 8
-    """Pairs per forward."""
+    """Pairs per batch; what does not fit into one forward is computed in parts, with the same gradient (`pairs_at_once`)."""
     accumulation: int = 1
     """Batches per step: their gradients are added up, for larger steps in the same memory."""
     learning_rate: float = 1e-4
@@ -75,7 +83,7 @@ class AlignmentConfig:
     """Line search along what was learnt, at the end: 'rescue' = weaker versions of the best checkpoint only where none passed at
     full strength, 'always' also where one did."""
     checkpointing: bool = False
-    """Compute activations anew in the backward pass: less memory, about a third more time."""
+    """One pair at a time, its activations computed anew in the backward pass: the least memory, twice the time on CPUs."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,18 @@ class TrainingSingle:
     """As of a pair: where its label map is held out, it is not trained on."""
 
 
+@dataclass(frozen=True)
+class _Whole:
+    """What the loss of a part takes from the batch that it belongs to."""
+
+    weight: Tensor
+    """Sum of its pairs' weights."""
+    num_real: Tensor
+    """Winners that are real images."""
+    level: Tensor | None
+    """KTO's mean gain; None = that of the part, which is the whole batch."""
+
+
 class PairTrainer:
     """Policy = the engine with an adapter; reference = the same weights with it switched off, or the previous adapter."""
 
@@ -118,9 +138,11 @@ class PairTrainer:
         anchors: Sequence[tuple[Image, LabelMap]] = (),
         singles: Sequence[TrainingSingle] = (),
         measured_on: str = "",
+        crew: Crew = ALONE,
     ) -> None:
         """
         Args:
+            crew: Processes that compute each step together; all are given the same.
             singles: Images for the KTO loss, beside the pairs of 'dpo' and 'kto'; they alone train nothing.
             measured_on: Names what checkpoints are compared on; a checkpoint of another one is not continued.
             anchors: Real images with their label maps; the denoising loss takes some of them in a step whose winners are all
@@ -132,6 +154,7 @@ class PairTrainer:
         need_pairs(pairs, singles)
         self.engine = engine
         self.config = config
+        self.crew = crew
         self.policy: PeftModel = lora.attach(
             engine.denoiser, rank=config.lora_rank, parent=parent, parent_scale=parent_scale, seed=config.seed
         )
@@ -148,6 +171,9 @@ class PairTrainer:
         takes_singles = config.loss in ("dpo", "kto")  # 'sft' learns from winners alone, 'mapo' has no reference
         self.single_ids = [index for index, single in enumerate(singles) if takes_singles and single.group not in held]
         self.beta = config.beta or default_beta(self._shape.numel())
+        self.at_once = pairs_at_once(
+            config.batch_size, self._shape.numel(), num_processes=crew.size, is_sparing=config.checkpointing
+        )
         # A checkpoint belongs to these pairs and this parent: a retry after an accept or roll-back must not mix them.
         self.settings = asdict(config) | {
             "parent": parent.name if parent else None,
@@ -158,21 +184,20 @@ class PairTrainer:
             {name: parameter.detach().clone() for name, parameter in self.parameters.items()} if config.ema_decay else None
         )
         if config.checkpointing:
-            engine.recompute_activations(lambda: lean_forward(self.policy))
+            engine.recompute_activations(lambda: lean_again(self.policy))
         if singles:
             self.settings["num_singles"] = len(singles)
         self.step = 0
-        self._reference: dict[tuple[int, int], tuple[float, float]] = {}
-        self._single_reference: dict[tuple[int, int], float] = {}
+        self._reference: dict[Key, tuple[float, float]] = {}
+        self._single_reference: dict[Key, float] = {}
         self._norms: list[float] = []
         self._alarms = 0
 
     def train_step(self) -> dict[str, float]:
         """One update on a batch that depends on seed and step only; returns loss, accuracy, errors (also as multiples of the
         reference's), gradient norm, and that norm as a multiple of its running median once there is one."""
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
-        self.optimizer.zero_grad(set_to_none=True)
-        found = [self._backward(generator, batch) for batch in range(self.config.accumulation)]
+        self.crew.hand_out(self.step, list(self.parameters.values()))
+        found = self._gradient()
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0))
         self.optimizer.step()
         self.step += 1
@@ -184,18 +209,102 @@ class PairTrainer:
         numbers = {name: sum(one[name] for one in found) / len(found) for name in found[0]}
         return numbers | {"gradient_norm": norm} | ({"gradient_ratio": norm / typical} if typical else {})
 
+    def follow(self) -> None:
+        """Compute this process's share of every step that the leader begins; ends with the process."""
+        while True:
+            self.step = self.crew.receive(list(self.parameters.values()))
+            self._gradient()
+
+    def _gradient(self) -> list[dict[str, float]]:
+        """Put the gradient of this step, summed over all processes, into the parameters; returns what each batch says."""
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        found = [self._backward(generator, batch) for batch in range(self.config.accumulation)]
+        if self.crew.size > 1:
+            parameters = list(self.parameters.values())
+            own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+            summed = self.crew.summed(torch.cat([gradient.flatten() for gradient in own]))
+            for parameter, piece in zip(parameters, summed.split([p.numel() for p in parameters]), strict=True):
+                parameter.grad = torch.empty_like(parameter).copy_(piece.view(parameter.shape))
+        return found
+
     def _backward(self, generator: torch.Generator, batch: int) -> dict[str, float]:
         """Add the gradient of one batch; returns what `loss` says of it, and the loss itself."""
         chosen = torch.randint(len(self.train_ids), (self.config.batch_size,), generator=generator)
         draws = torch.randint(NUM_DRAWS, (self.config.batch_size,), generator=generator)
         keys = [(self.train_ids[int(index)], int(draw)) for index, draw in zip(chosen, draws, strict=True)]
-        loss, numbers = self.loss(keys)
+        share = 1 / self.config.accumulation
+        numbers = self.add_gradient(keys, share=share)
+        further = 0.0
         if self.config.sft_weight and self.anchors and not self.is_real[[pair for pair, _ in keys]].any():
-            loss = loss + self.config.sft_weight * self._anchor_error(generator)
+            further += self.config.sft_weight * self._add_anchors(generator, share * self.config.sft_weight)
         if self.config.singles_weight and self.single_ids:
-            loss = loss + self.config.singles_weight * self.singles_loss(self._single_keys(batch))
-        (loss / self.config.accumulation if self.config.accumulation > 1 else loss).backward()
-        return numbers | {"loss": float(loss.detach())}
+            weight = self.config.singles_weight
+            further += weight * self._add_singles(self._single_keys(batch), share * weight)
+        return numbers | {"loss": numbers["loss"] + float(self.crew.summed(torch.tensor(further)))}
+
+    def add_gradient(self, keys: Sequence[Key], *, share: float = 1.0) -> dict[str, float]:
+        """Add `share` times the gradient of `loss(keys)` to the parameters, `at_once` pairs after the other: the activations of a
+        part are given back before those of the next one are made. Of several processes each adds its own part of the gradient.
+        Returns what `loss` says, and the loss itself."""
+        parts = _parts(len(keys), self.at_once)
+        whole = self._whole(keys, parts)
+        told = torch.zeros(6, len(keys))
+        for part in self.crew.share(parts):
+            loss, numbers = self._part([keys[index] for index in part], whole)
+            told[0, part[0]] = _descended(loss, share)
+            told[1:, list(part)] = numbers.cpu()
+        told = self.crew.summed(told)
+        return _numbers(told[1:]) | {"loss": float(told[0].sum())}
+
+    def _add_anchors(self, generator: torch.Generator, share: float) -> float:
+        """Add `share` times the gradient of the mean denoising error of a few real images, drawn anew each step; returns it, of
+        several processes each its own part."""
+        chosen = torch.randint(len(self.anchors), (ANCHORS_PER_STEP,), generator=generator).tolist()
+        times = self.engine.sample_times(len(chosen), generator=generator)
+        noise = torch.randn((len(chosen), *self._shape), generator=generator).to(self.engine.device)
+        total = 0.0
+        for part in self.crew.share(_parts(len(chosen), self._images_at_once(len(chosen)))):
+            rows = list(part)
+            images, label_maps = zip(*[self.anchors[chosen[index]] for index in rows], strict=True)
+            clean, condition = self.engine.encode_images(images), self.engine.encode_label_maps(label_maps, images)
+            with lean_forward(self.policy):
+                errors = self.engine.errors(clean, condition, times[rows], noise[rows])
+            total += _descended(errors.sum() / len(chosen), share)
+        return total
+
+    def _add_singles(self, keys: Sequence[Key], share: float) -> float:
+        """Add `share` times the gradient of `singles_loss(keys)`; returns the loss, of several processes each its own part."""
+        parts = _parts(len(keys), self._images_at_once(len(keys)))
+        level = self._level(parts, lambda part: self._single_gain([keys[index] for index in part]))
+        weights = [self.singles[index].weight for index, _ in keys]
+        total = 0.0
+        for part in self.crew.share(parts):
+            loss = self.singles_loss([keys[index] for index in part], level=level)
+            total += _descended(loss * (sum(weights[index] for index in part) / sum(weights)), share)
+        return total
+
+    def _single_gain(self, keys: Sequence[Key]) -> Tensor:
+        return self._single_reference_errors(keys) - self.single_errors(keys)
+
+    @torch.no_grad()
+    def _level(self, parts: Sequence[Part], gain: Callable[[Part], Tensor]) -> Tensor | None:
+        """The mean over a batch of how much smaller the policy's errors are than the reference's, before any gradient is made;
+        None where the batch is one part, which finds it by itself.
+
+        Args:
+            gain: (n,) of a part.
+        """
+        if len(parts) == 1 and self.crew.size == 1:
+            return None
+        own = [gain(part) for part in self.crew.share(parts)]
+        sums = torch.tensor([sum(float(gains.sum()) for gains in own), float(sum(gains.numel() for gains in own))])
+        total, count = self.crew.summed(sums)
+        return (total / count).to(self.engine.device)
+
+    def _images_at_once(self, count: int) -> int:
+        """How many of a few images are computed in one forward: as many as pairs have, shared out evenly."""
+        return min(2 * self.at_once, -(-count // self.crew.size))
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -215,28 +324,34 @@ class PairTrainer:
         for name, parameter in self.parameters.items():
             parameter.copy_(values[name])
 
-    def loss(self, keys: Sequence[tuple[int, int]]) -> tuple[Tensor, dict[str, float]]:
-        """The preference loss on (pair, draw) keys, plus the denoising loss on those winners that are real."""
+    def loss(self, keys: Sequence[Key]) -> tuple[Tensor, dict[str, float]]:
+        """The preference loss on (pair, draw) keys, plus the denoising loss on those winners that are real; in one forward."""
+        loss, told = self._part(keys, self._whole(keys, [range(len(keys))]))
+        return loss, _numbers(told.cpu())
+
+    def _whole(self, keys: Sequence[Key], parts: Sequence[Part]) -> _Whole:
+        def gain(part: Part) -> Tensor:
+            chosen = [keys[index] for index in part]
+            return (self.reference_errors(chosen) - self.errors(chosen)).flatten()
+
+        ids = [pair for pair, _ in keys]
+        level = self._level(parts, gain) if self.config.loss == "kto" else None  # no sum over pairs, as the others are
+        return _Whole(self.weight[ids].sum(), self.is_real[ids].float().sum(), level)
+
+    def _part(self, keys: Sequence[Key], whole: _Whole) -> tuple[Tensor, Tensor]:
+        """What these pairs add to the loss of the whole batch; and, without gradients, (5, B): errors of the policy on chosen and
+        rejected images, those of the reference, DPO's logits."""
         reference = self.reference_errors(keys)
         ids = [pair for pair, _ in keys]
         weight, real = self.weight[ids], self.is_real[ids].float()
-        policy, logit, loss = self._preference(keys, reference, weight)
+        policy, logit, loss = self._preference(keys, reference, weight, whole.level)
+        loss = loss * (weight.sum() / whole.weight)
         if self.config.sft_weight and real.any():
-            loss = loss + self.config.sft_weight * (policy[0] * real).sum() / real.sum()
-        accuracy = float(((logit > 0).float() + 0.5 * (logit == 0).float()).mean())
-        chosen_error, rejected_error = float(policy[0].detach().mean()), float(policy[1].detach().mean())
-        kept = [self._reference[key] for key in keys]  # numbers already; no tensor is touched
-        return loss, {
-            "accuracy": accuracy,
-            "logit": float(logit.detach().mean()),
-            "chosen_error": chosen_error,
-            "rejected_error": rejected_error,
-            "winner_error": chosen_error * len(kept) / max(sum(chosen for chosen, _ in kept), 1e-12),
-            "loser_error": rejected_error * len(kept) / max(sum(rejected for _, rejected in kept), 1e-12),
-        }
+            loss = loss + self.config.sft_weight * (policy[0] * real).sum() / whole.num_real
+        return loss, torch.cat([policy, reference, logit.unsqueeze(0)]).detach()
 
     def _preference(
-        self, keys: Sequence[tuple[int, int]], reference: Tensor, weight: Tensor
+        self, keys: Sequence[Key], reference: Tensor, weight: Tensor, level: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(2, B) errors of the policy, (B,) DPO's logit (by which accuracy is told under every loss), and the loss."""
         scale = None
@@ -250,20 +365,21 @@ class PairTrainer:
         if self.config.loss == "kto":
             liked = torch.arange(2 * len(keys), device=weight.device) < len(keys)
             errors = torch.cat([chosen, rejected])
-            return policy, logit, kto_loss(errors, reference.flatten(), liked, weight.repeat(2), beta=KTO_SHARE * self.beta)
+            return policy, logit, kto_loss(errors, reference.flatten(), liked, weight.repeat(2), beta=KTO_SHARE * self.beta,
+                                           level=level)  # fmt: skip
         if self.config.loss == "mapo":
             return policy, logit, mapo_loss(chosen, rejected, weight)
         if self.config.loss == "sft":
             return policy, logit, sft_loss(chosen, weight)
         return policy, logit, dpo_loss(logit, weight)
 
-    def _errors_and_residuals(self, keys: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    def _errors_and_residuals(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
         """`errors`, and (2, B, C, h, w) what the policy is off by."""
         with lean_forward(self.policy):
             both, residuals = self.engine.errors_and_residuals(*self._both_arms(keys))
         return both.view(2, -1), residuals.view(2, len(keys), *residuals.shape[1:])
 
-    def _both_arms(self, keys: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _both_arms(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Chosen and rejected images, label maps, times and noise; the same time and noise for both."""
         ids = [pair for pair, _ in keys]
         times, noise = self._draws(keys)
@@ -272,23 +388,12 @@ class PairTrainer:
         arms = chosen + [self.pairs[index].rejected for index in ids]
         return self.engine.encode_images(arms), condition, torch.cat([times] * 2), torch.cat([noise] * 2)
 
-    def errors(self, keys: Sequence[tuple[int, int]]) -> Tensor:
+    def errors(self, keys: Sequence[Key]) -> Tensor:
         """(2, B) errors of chosen and rejected images, both arms in one forward with the same time and noise."""
         with lean_forward(self.policy):
             return self.engine.errors(*self._both_arms(keys)).view(2, -1)
 
-    def _anchor_error(self, generator: torch.Generator) -> Tensor:
-        """Mean denoising error of a few real images, drawn anew each step."""
-        chosen = torch.randint(len(self.anchors), (ANCHORS_PER_STEP,), generator=generator).tolist()
-        images = [self.anchors[index][0] for index in chosen]
-        clean = self.engine.encode_images(images)
-        times = self.engine.sample_times(len(chosen), generator=generator)
-        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
-        condition = self.engine.encode_label_maps([self.anchors[index][1] for index in chosen], images)
-        with lean_forward(self.policy):
-            return self.engine.errors(clean, condition, times, noise).mean()
-
-    def _single_keys(self, batch: int = 0) -> list[tuple[int, int]]:
+    def _single_keys(self, batch: int = 0) -> list[Key]:
         """(single, draw) of this step's batch, by seed, step and batch alone."""
         step = self.step * self.config.accumulation + batch
         generator = torch.Generator().manual_seed(SINGLES_STREAM + self.config.seed * 1_000_003 + step)
@@ -299,16 +404,16 @@ class PairTrainer:
         chosen = [kinds[place % len(kinds)] for place in range(SINGLES_PER_STEP)]
         return [(ids[int(pick * len(ids))], draw) for ids, pick, draw in zip(chosen, picks, draws, strict=True)]
 
-    def singles_loss(self, keys: Sequence[tuple[int, int]]) -> Tensor:
-        """The KTO loss on (single, draw) keys."""
+    def singles_loss(self, keys: Sequence[Key], *, level: Tensor | None = None) -> Tensor:
+        """The KTO loss on (single, draw) keys; `level` as in `kto_loss`."""
         device = self.engine.device
         chosen = [self.singles[index] for index, _ in keys]
         reference = self._single_reference_errors(keys)
         liked = torch.tensor([single.is_liked for single in chosen], device=device)
         weight = torch.tensor([single.weight for single in chosen], device=device)
-        return kto_loss(self.single_errors(keys), reference, liked, weight, beta=KTO_SHARE * self.beta)
+        return kto_loss(self.single_errors(keys), reference, liked, weight, beta=KTO_SHARE * self.beta, level=level)
 
-    def single_errors(self, keys: Sequence[tuple[int, int]]) -> Tensor:
+    def single_errors(self, keys: Sequence[Key]) -> Tensor:
         """(B,) errors of the policy on single images; times and noise are those of no pair."""
         chosen = [self.singles[index] for index, _ in keys]
         times, noise = self._draws([(-1 - index, draw) for index, draw in keys])
@@ -318,7 +423,7 @@ class PairTrainer:
             return self.engine.errors(self.engine.encode_images(images), condition, times, noise)
 
     @torch.no_grad()
-    def _single_reference_errors(self, keys: Sequence[tuple[int, int]]) -> Tensor:
+    def _single_reference_errors(self, keys: Sequence[Key]) -> Tensor:
         """(B,) errors of the reference, computed once for each key; in batches of the policy's shape, as those of pairs."""
         missing = sorted({key for key in keys if key not in self._single_reference})
         if missing:
@@ -328,7 +433,7 @@ class PairTrainer:
         return torch.tensor([self._single_reference[key] for key in keys], device=self.engine.device)
 
     @torch.no_grad()
-    def reference_errors(self, keys: Sequence[tuple[int, int]]) -> Tensor:
+    def reference_errors(self, keys: Sequence[Key]) -> Tensor:
         """(2, B) errors of the reference; computed for keys not seen yet, then remembered."""
         missing = sorted({key for key in keys if key not in self._reference})
         if missing:
@@ -340,7 +445,7 @@ class PairTrainer:
                 self._reference[key] = (float(found[0, index]), float(found[1, index]))
         return torch.tensor([self._reference[key] for key in keys], device=self.engine.device).T
 
-    def _draws(self, keys: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    def _draws(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
         times, noise = [], []
         for pair, draw in keys:
             generator = torch.Generator().manual_seed((self.config.seed * 100_003 + pair) * NUM_DRAWS + draw)
@@ -354,9 +459,8 @@ class PairTrainer:
         keys = [(pair, draw) for pair in self.held_ids for draw in range(0, NUM_DRAWS, 2)]
         logits: list[Tensor] = []
         errors: list[tuple[float, float]] = []
-        size = self.config.batch_size
-        for first in range(0, len(keys), size):
-            chunk = keys[first : first + size]
+        for part in _parts(len(keys), self.at_once):
+            chunk = [keys[index] for index in part]
             policy, reference = self.errors(chunk), self.reference_errors(chunk)
             logits.append(dpo_logit(policy[0], policy[1], reference[0], reference[1], beta=self.beta))
             errors.append((float(policy[0].sum()), float(reference[0].sum())))
@@ -414,6 +518,42 @@ def need_pairs(pairs: Sequence[TrainingPair], singles: Sequence[TrainingSingle])
             "approve some real images or give thumbs up, and vote on pairs"
         )
     raise TooFewError("no pairs to learn from; generate and score candidates, or vote on pairs")
+
+
+def pairs_at_once(batch_size: int, values: int, *, num_processes: int = 1, is_sparing: bool = False) -> int:
+    """How many pairs are computed in one forward: a divisor of the batch, as kernels round by shape and errors are compared with
+    those of the reference.
+
+    Args:
+        values: Of one image or its latents.
+        num_processes: Among which the batch is shared out.
+        is_sparing: One pair at a time, whatever its size.
+    """
+    most = 1 if is_sparing else min(-(-batch_size // num_processes), max(1, MAX_VALUES_AT_ONCE // values))
+    return max(size for size in range(1, most + 1) if batch_size % size == 0)
+
+
+def _parts(count: int, size: int) -> list[Part]:
+    return [range(first, min(first + size, count)) for first in range(0, count, size)]
+
+
+def _descended(loss: Tensor, share: float) -> float:
+    """Add `share` times its gradient to the parameters, whereupon its activations are given back; returns the loss."""
+    (loss * share if share != 1 else loss).backward()
+    return float(loss.detach())
+
+
+def _numbers(told: Tensor) -> dict[str, float]:
+    """What is told of a batch: means over its pairs, errors also as multiples of the reference's; `told` as from `_part`."""
+    chosen, rejected, reference_chosen, reference_rejected, logit = told
+    return {
+        "accuracy": float(((logit > 0).float() + 0.5 * (logit == 0).float()).mean()),
+        "logit": float(logit.mean()),
+        "chosen_error": float(chosen.mean()),
+        "rejected_error": float(rejected.mean()),
+        "winner_error": float(chosen.sum() / reference_chosen.sum().clamp_min(1e-12)),
+        "loser_error": float(rejected.sum() / reference_rejected.sum().clamp_min(1e-12)),
+    }
 
 
 def split_pairs(pairs: Sequence[TrainingPair], *, share: float, seed: int) -> tuple[list[int], list[int]]:

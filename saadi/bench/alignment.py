@@ -64,10 +64,14 @@ def run() -> dict[str, Any]:
         return batches[position[which] % len(batches)]
 
     def ours() -> None:
-        _update(trainer.optimizer, trainer.loss(next_batch(0))[0])
+        trainer.optimizer.zero_grad(set_to_none=True)
+        trainer.add_gradient(next_batch(0))
+        trainer.optimizer.step()
 
     def plain() -> None:
-        _update(plain_optimizer, _plain_loss(trainer, stock, next_batch(1)))
+        plain_optimizer.zero_grad(set_to_none=True)
+        _plain_loss(trainer, stock, next_batch(1)).backward()
+        plain_optimizer.step()
 
     for keys in batches:  # one sweep fills the reference errors, as the first steps of a run do
         trainer.reference_errors(keys)
@@ -128,9 +132,3 @@ def _plain_loss(trainer: PairTrainer, stock: list[CompactEngine], keys: list[tup
     with torch.no_grad():
         reference = [stock[1].errors(arm, condition, times, noise) for arm in arms]
     return dpo_loss(dpo_logit(policy[0], policy[1], reference[0], reference[1], beta=trainer.beta), trainer.weight[ids])
-
-
-def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()

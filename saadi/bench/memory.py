@@ -71,10 +71,13 @@ if stock:
     engine = stock[0]
 trainer = PairTrainer(engine, pairs, AlignmentConfig(batch_size=8, sft_weight=0.0, checkpointing=form == "recomputed"))
 keys = [(trainer.train_ids[i % len(trainer.train_ids)], 0) for i in range(8)]
-loss = lambda: bench._plain_loss(trainer, stock, keys) if stock else trainer.loss(keys)[0]
-step = lambda: bench._update(trainer.optimizer, loss())
 for _ in range(4):
-    step()
+    trainer.optimizer.zero_grad(set_to_none=True)
+    if stock:
+        bench._plain_loss(trainer, stock, keys).backward()
+    else:
+        trainer.add_gradient(keys)
+    trainer.optimizer.step()
 print(json.dumps(peak() - before))
 """
 STEP_FORMS = ("straightforward", "ours", "recomputed")

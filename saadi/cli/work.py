@@ -74,9 +74,14 @@ def generate(name: ProjectArgument,
              steps: Annotated[int | None, typer.Option(help="Sampling steps; default: stored with the weights.")] = None,
              guidance: Annotated[float | None, typer.Option(help="Guidance scale; 1 = off.")] = None,
              adapter: Annotated[str | None, typer.Option(help="accepted, none, or the number of an adapter.")] = None,
+             negative_adapter: Annotated[int | None, typer.Option(metavar="ID", help="A version made by `align --negative`: "
+                                                                  "guidance leads away from what it makes.")] = None,
+             negative_weight: Annotated[float, typer.Option(help="Of the negative adapter, 0 to 1; 0 = plain guidance.")] = 1.0,
              detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Generate candidates for label maps (or classes) of the project, and score them where there are scorers."""
-    settings = {key: value for key, value in (("num_inference_steps", steps), ("guidance_scale", guidance)) if value is not None}
+    negative = None if negative_adapter is None else {"adapter_id": negative_adapter, "weight": negative_weight}
+    named = {"num_inference_steps": steps, "guidance_scale": guidance, "negative": negative}
+    settings = {key: value for key, value in named.items() if value is not None}
     wanted = int(adapter) if adapter is not None and adapter.isdecimal() else adapter
 
     def build(store: Store, project: Project) -> orders.Order:
@@ -153,26 +158,34 @@ def align(name: ProjectArgument, steps: int | None = None, batch_size: int | Non
           ema_decay: Annotated[float | None, typer.Option(help="Keep a moving average of the adapter, for example 0.99.")] = None,
           scale_search: Annotated[str | None, typer.Option(help="Try weaker versions at the end: never, rescue (none passed "
                                                                 "the test; default), always.")] = None,
-          checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Less memory, about a third more time.")] = False,
+          checkpointing: Annotated[bool, typer.Option("--checkpointing", help="One pair at a time, with the least memory; "
+                                                                              "slower.")] = False,
+          gpus: Annotated[int | None, typer.Option(help="GPUs of this machine that share each step; default 1.")] = None,
+          negative: Annotated[float | None, typer.Option(metavar="GUIDANCE", help="Learn what is not wanted instead, for "
+                                                         "`generate --negative-adapter`; tested at this guidance scale.")] = None,
           rounds: Annotated[int | None, typer.Option(help="Generate, score, pair, align and accept so many times; a round starts "
                                                           "only if the last one won.", min=1, max=10)] = None,
           masks: Annotated[int, typer.Option(help="Masks (or sets of a class) of each round's pool.", min=1)] = 64,
           candidates: Annotated[int, typer.Option(help="Images per mask or set of each round's pool.", min=2)] = 4,
           detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Learn from pairs, as an adapter, which images are preferred; the adapter is a candidate until accepted."""
+    if negative is not None and rounds is not None:
+        raise typer.BadParameter("--negative makes one adapter; leave --rounds out")
+
     def build(store: Store, project: Project) -> orders.Order:
         from saadi import pairing
         from saadi.alignment.rounds import first_order
 
         settings = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "beta": beta,
                     "sft_weight": sft_weight, "loss": loss, "sdpo_mu": sdpo_mu, "accumulation": accumulation,
-                    "ema_decay": ema_decay, "scale_search": scale_search, "checkpointing": checkpointing or None}  # fmt: skip
+                    "ema_decay": ema_decay, "scale_search": scale_search, "checkpointing": checkpointing or None,
+                    "gpus": gpus}  # fmt: skip
         if rounds is not None:
             return first_order(project.id, rounds=rounds, masks=masks, candidates=candidates, seed=seed or 0, settings=settings)
 
         made = pairing.build_pairs(store, project.id, actor=config.user_name())
         note(f"{len(made.pairs)} pairs (set {made.id})")
-        return _order(orders.AlignOrder, pair_set_id=made.id, seed=seed, **settings)(store, project)
+        return _order(orders.AlignOrder, pair_set_id=made.id, seed=seed, negative=negative, **settings)(store, project)
 
     run_order(home_of(home), name, build, detach=detach, as_json=as_json)
 
@@ -227,8 +240,10 @@ def adapters(name: ProjectArgument,
         in_use = store.accepted_adapter(project.id)
     rows = [{"id": item.id, "name": item.name, "state": item.state, "parent_id": item.parent_id, "scale": item.scale,
              "metrics": item.metrics, "created_at": item.created_at} for item in found]
+    negative = {item.id for item in found if orders.is_negative(item)}
     answer({"in_use": in_use.id if in_use else None, "adapters": rows}, as_json=as_json,
-           lines=lambda: [f"{item['id']:>4}  {item['name']:<6} {item['state']}" for item in rows] or ["no adapters yet"])
+           lines=lambda: [f"{item['id']:>4}  {item['name']:<6} {'negative' if item['id'] in negative else item['state']}"
+                          for item in rows] or ["no adapters yet"])
 
 
 def adapter_export(name: ProjectArgument,

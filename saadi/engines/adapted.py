@@ -8,7 +8,7 @@ values are the same, bit for bit, and the input's gradient is that of the sum: (
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -40,13 +40,13 @@ def lean_forward(wrapped: PeftModel) -> Iterator[None]:
     if plan is None or plan.is_stale():
         plan = _PLANS[wrapped] = _Plan(wrapped)
     plan.cast_adapters()
-    for layer, forward in plan.forwards:
-        layer.forward = forward
-    try:
+    with plan.in_place():
         yield
-    finally:
-        for layer, _ in plan.forwards:
-            del layer.forward
+
+
+def lean_again(wrapped: PeftModel) -> AbstractContextManager[None]:
+    """The last `lean_forward` once more, for what is computed anew in its backward pass: the parameters are what they were."""
+    return _PLANS[wrapped].in_place()
 
 
 class _Plan:
@@ -78,6 +78,16 @@ class _Plan:
         pair = (layer.lora_A[name].weight, layer.lora_B[name].weight)
         self._parameters += [parameter.detach() for parameter in pair]
         return (*pair, len(self._parameters) - 2)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        for layer, forward in self.forwards:
+            layer.forward = forward
+        try:
+            yield
+        finally:
+            for layer, _ in self.forwards:
+                del layer.forward
 
     def is_stale(self) -> bool:
         return any(made.is_stale(layer) for layer, made in self._frozen)
@@ -141,7 +151,7 @@ class _ConvNode(torch.autograd.Function):
         if is_merged:
             d_x, _ = _gradients(gradient, x, _merged(base.weight, a, wide_b), base, of_input=True, of_weight=False)
         elif needs_input:
-            d_x = base.backward(gradient, x).add_(of_x)
+            d_x = base.backward(gradient, x.shape).add_(of_x)
         return d_x, d_down.float(), (d_up * ctx.scale).reshape(b.shape), None, None, None, None
 
 

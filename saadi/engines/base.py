@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from saadi.errors import BadInputError
 from saadi.masks import feathered, fit_image_to, fit_to
 from saadi.records import IGNORE, Image, LabelMap
 
@@ -46,6 +47,23 @@ class Region:
     """(resolution, resolution, 3) uint8."""
     weight: NDArray[np.float32]
     """(resolution, resolution), share of the new picture, 0-1: where it is 0 the source is kept, bit for bit."""
+
+
+@dataclass(frozen=True)
+class Negative:
+    """An adapter that has learnt what is not wanted, for the unconditional half of guidance (Diffusion-NPO, arXiv:2505.11245)."""
+
+    adapter: Path
+    scale: float = 1.0
+    """Strength that it was made with, as `adapter_scale`."""
+    weight: float = 1.0
+    """0 to 1: weights of that half, from those of the other half (plain guidance) to the adapter's."""
+
+    def need_guidance(self, guidance_scale: float) -> None:
+        """Raises: BadInputError: there is no guidance for it to work in."""
+        if guidance_scale <= 1:
+            raise BadInputError("a negative adapter works in the unconditional half of guidance, and guidance is off at "
+                                f"{guidance_scale:g}; choose a guidance scale above 1, or leave the adapter out")  # fmt: skip
 
 
 def named_region(label_map: LabelMap, picture: Image, *, side: int, shown: LabelMap | None = None) -> Region:
@@ -83,6 +101,7 @@ class Engine(Protocol):
         guidance_scale: float | None = None,
         adapter: Path | None = None,
         adapter_scale: float = 1.0,
+        negative: Negative | None = None,
         on_step: StepCallback = no_callback,
         on_preview: PreviewCallback | None = None,
         regions: Sequence[Region] | None = None,
@@ -95,6 +114,7 @@ class Engine(Protocol):
             num_inference_steps: None = the number stored with the weights.
             guidance_scale: 1 = no guidance; None = the one stored with the weights, where there is none 1.
             adapter: A LoRA file, or None for the base weights.
+            negative: What guidance leads away from; None = plain guidance.
             on_preview: Called after each network evaluation, before `on_step`; the last look is the final image.
             regions: One per label map: only these parts are made, each into its own source. None = whole images.
 

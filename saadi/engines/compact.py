@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from saadi import devices
 from saadi.engines import attention, lora, norms, residual, samplers, weights
-from saadi.engines.base import SAMPLING_BATCH, PreviewCallback, Region, StepCallback, no_callback
+from saadi.engines.base import SAMPLING_BATCH, Negative, PreviewCallback, Region, StepCallback, no_callback
 from saadi.engines.frozen import freeze_convolutions
 from saadi.engines.residual import ResidualBlock
 from saadi.errors import BadInputError, WeightsError
@@ -172,7 +172,8 @@ class CompactEngine:
         if state is not None:
             weights.load_state(self._denoiser, state)
         devices.placed(self._denoiser, self.device).eval()
-        self._sampling: tuple[tuple[Path | None, float], nn.Module] | None = None
+        self._sampling: dict[bool, tuple[tuple[Path | None, float, Negative | None], nn.Module]] = {}
+        """The module last used, and False: the one of a negative adapter."""
 
     @classmethod
     def from_file(cls, architecture: dict[str, Any], file: Path, *, device: torch.device | None = None) -> CompactEngine:
@@ -184,8 +185,8 @@ class CompactEngine:
         return self._denoiser
 
     def weights_changed(self) -> None:
-        """Forget the copy made for sampling; call after the denoiser was trained."""
-        self._sampling = None
+        """Forget the copies made for sampling; call after the denoiser was trained."""
+        self._sampling.clear()
 
     def generate(
         self,
@@ -196,6 +197,7 @@ class CompactEngine:
         guidance_scale: float | None = None,
         adapter: Path | None = None,
         adapter_scale: float = 1.0,
+        negative: Negative | None = None,
         on_step: StepCallback = no_callback,
         on_preview: PreviewCallback | None = None,
         regions: Sequence[Region] | None = None,
@@ -207,7 +209,11 @@ class CompactEngine:
             raise BadInputError(f"one region per label map is needed; got {len(regions)} regions for {len(seeds)} label maps")
         sampler = self.architecture.get("sampler", {"name": "euler", "num_inference_steps": 10})
         steps = num_inference_steps or sampler["num_inference_steps"]
+        guidance = guidance_scale or sampler.get("guidance_scale", 1.0)
+        if negative is not None:
+            negative.need_guidance(guidance)
         module = self._module_for_sampling(adapter, adapter_scale)
+        free = self._module_for_sampling(adapter, adapter_scale, negative) if negative is not None else module
         total = -(-len(seeds) // SAMPLING_BATCH) * steps
         images: list[Image] = []
         for first in range(0, len(seeds), SAMPLING_BATCH):
@@ -215,11 +221,12 @@ class CompactEngine:
             done = first // SAMPLING_BATCH * steps
             batch = self._sample(
                 module,
+                free,
                 label_maps[chosen],
                 seeds[chosen],
                 name=sampler["name"],
                 steps=steps,
-                guidance=guidance_scale or sampler.get("guidance_scale", 1.0),
+                guidance=guidance,
                 on_step=_offset(on_step, done, total),
                 on_preview=on_preview,
                 regions=regions[chosen] if regions is not None else None,
@@ -231,6 +238,7 @@ class CompactEngine:
     def _sample(
         self,
         module: nn.Module,
+        unconditional: nn.Module,
         label_maps: Sequence[LabelMap],
         seeds: Sequence[int],
         *,
@@ -254,7 +262,7 @@ class CompactEngine:
             times = torch.full((len(noisy),), time, device=self.device)
             found: Tensor = module(noisy, times, condition, extras)
             if guidance > 1.0:
-                free = module(noisy, times, torch.zeros_like(condition), extras)
+                free = unconditional(noisy, times, torch.zeros_like(condition), extras)
                 found = free + guidance * (found - free)
             found = found.clamp(-1.0, 1.0)
             if keep is not None:
@@ -300,21 +308,35 @@ class CompactEngine:
         extras[:, 4] = float(np.log2(self.resolution / 256))
         return extras
 
-    def _module_for_sampling(self, adapter: Path | None, scale: float) -> nn.Module:
-        """A copy in the fast dtype with the adapter merged; autocast would cast all weights again in each step."""
-        key = (adapter, scale)
-        if self._sampling is None or self._sampling[0] != key:
-            if adapter is not None and lora.is_attached(self._denoiser):
-                raise WeightsError("an adapter is attached to this engine already; load a fresh one to use another")
-            module: nn.Module = copy.deepcopy(self._denoiser)
-            if lora.is_attached(module):
-                module = lora.merged(module)
-            if adapter is not None:
-                module = lora.merged(lora.load(module, adapter, scale=scale))
-            module = devices.placed(module, self.device, dtype=devices.fast_dtype(self.device)).eval().requires_grad_(False)
-            freeze_convolutions(module)
-            self._sampling = (key, module)
-        return self._sampling[1]
+    def _module_for_sampling(self, adapter: Path | None, scale: float, negative: Negative | None = None) -> nn.Module:
+        """A copy in the fast dtype with the adapter merged; autocast would cast all weights again in each step.
+
+        Args:
+            negative: For the unconditional half of guidance; with weight 0 it is the other half's module.
+        """
+        if negative is not None and negative.weight == 0:
+            negative = None
+        key = (adapter, scale, negative)
+        kept = self._sampling.get(negative is None)
+        if kept is not None and kept[0] == key:
+            return kept[1]
+        if (adapter is not None or negative is not None) and lora.is_attached(self._denoiser):
+            raise WeightsError("an adapter is attached to this engine already; load a fresh one to use another")
+        module = self._merged(adapter, scale)
+        if negative is not None:
+            start = lora.target_weights(module)
+            module = lora.lean_towards(self._merged(negative.adapter, negative.scale), start, negative.weight)
+        module = devices.placed(module, self.device, dtype=devices.fast_dtype(self.device)).eval().requires_grad_(False)
+        freeze_convolutions(module)
+        self._sampling[negative is None] = (key, module)
+        return module
+
+    def _merged(self, adapter: Path | None, scale: float) -> nn.Module:
+        """A float32 copy with an adapter merged: that of the file, or the one that is attached."""
+        module: nn.Module = copy.deepcopy(self._denoiser)
+        if lora.is_attached(module):
+            module = lora.merged(module)
+        return module if adapter is None else lora.merged(lora.load(module, adapter, scale=scale))
 
     def recompute_activations(self, inside: Callable[[], AbstractContextManager[None]]) -> None:
         """See `TrainableEngine.recompute_activations`; per residual block."""

@@ -64,9 +64,10 @@ class FrozenConv(Frozen):
             self._packed = _pack(self.weight, self.stride, self.padding, self.dilation, self.groups, x)
         return _convolve(x, self._packed, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
-    def backward(self, gradient: Tensor, x: Tensor) -> Tensor:
-        """Gradient of the input (N, C_in, H, W) from that of the output."""
+    def backward(self, gradient: Tensor, shape: torch.Size) -> Tensor:
+        """Gradient of the input, (N, C_in, H, W) = `shape`, from that of the output. The input itself plays no part in it."""
         if not (_can_pack(gradient, self.weight) and self._is_plain()):
+            x = torch.empty(shape, dtype=gradient.dtype, device=gradient.device, memory_format=torch.channels_last)
             return cast(Tensor, torch.ops.aten.convolution_backward(gradient, x, self.weight, None, self.stride, self.padding,
                         self.dilation, False, (0, 0), self.groups, (True, False, False))[0])  # fmt: skip
         # With stride 1 it is a convolution too, by the mirrored kernel with inputs and outputs exchanged.
@@ -92,16 +93,14 @@ def freeze_convolutions(module: nn.Module) -> None:
 class _InputOnly(torch.autograd.Function):
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, conv: FrozenConv) -> Tensor:
-        x = x.to(conv.weight.dtype)
-        ctx.save_for_backward(x)
-        ctx.conv = conv  # type: ignore[attr-defined]
-        return conv.forward(x)
+        ctx.conv, ctx.shape = conv, x.shape  # type: ignore[attr-defined]
+        return conv.forward(x.to(conv.weight.dtype))
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
-        (x,) = ctx.saved_tensors  # type: ignore[attr-defined]
         conv: FrozenConv = ctx.conv  # type: ignore[attr-defined]
-        return conv.backward(gradients[0].contiguous(memory_format=torch.channels_last), x), None
+        gradient = gradients[0].contiguous(memory_format=torch.channels_last)
+        return conv.backward(gradient, ctx.shape), None  # type: ignore[attr-defined]
 
 
 def _can_pack(x: Tensor, weight: Tensor) -> bool:

@@ -116,6 +116,16 @@ def target_weights(module: nn.Module) -> dict[str, Tensor]:
             if any(name == target or name.endswith(f".{target}") for target in TARGETS)}  # fmt: skip
 
 
+@torch.no_grad()
+def lean_towards(module: nn.Module, start: Mapping[str, Tensor], weight: float) -> nn.Module:
+    """Leave a share of `weight` of what distinguishes a module from `start`, as `target_weights` gives it for another one."""
+    for name, layer in module.named_modules():
+        if name in start:
+            own = cast(nn.Linear, layer).weight
+            own.data = torch.lerp(start[name].to(own.device), own.float(), weight)
+    return module
+
+
 def merged(wrapped: nn.Module, *, exact: Mapping[str, Tensor] | None = None) -> nn.Module:
     """The plain module with the active adapter folded into its weights; works on wrapped modules and on their bare inside.
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from saadi import devices
 from saadi.engines import lora, pretrained, weights
 from saadi.engines import stable_diffusion_parts as parts
-from saadi.engines.base import SAMPLING_BATCH, PreviewCallback, Region, StepCallback, named_region, no_callback
+from saadi.engines.base import SAMPLING_BATCH, Negative, PreviewCallback, Region, StepCallback, named_region, no_callback
 from saadi.engines.frozen import freeze_convolutions
 from saadi.engines.stable_diffusion_parts import Condition
 from saadi.errors import BadInputError, WeightsError
@@ -84,6 +84,7 @@ class StableDiffusionEngine:
         """What adapters are added to, where the network itself holds it rounded; 2.4 GB of ordinary memory with SD 1.5."""
         self._networks = self._built(parts.read_unet(found), state or {}, fits)
         self._sampling: tuple[tuple[Path | None, float], Networks] | None = None
+        self._guiding: tuple[tuple[Path | None, float, Negative], Networks] | None = None
 
     @classmethod
     def from_file(cls, architecture: dict[str, Any], file: Path, *, device: torch.device | None = None) -> StableDiffusionEngine:
@@ -131,7 +132,7 @@ class StableDiffusionEngine:
 
     def weights_changed(self) -> None:
         """Forget the copy made for sampling; call after the denoiser was trained."""
-        self._sampling = None
+        self._sampling = self._guiding = None
 
     def recompute_activations(self, inside: Callable[[], AbstractContextManager[None]]) -> None:
         """See `TrainableEngine.recompute_activations`; diffusers' own way, for which `lean_forward` steps aside."""
@@ -179,6 +180,7 @@ class StableDiffusionEngine:
         guidance_scale: float | None = None,
         adapter: Path | None = None,
         adapter_scale: float = 1.0,
+        negative: Negative | None = None,
         on_step: StepCallback = no_callback,
         on_preview: PreviewCallback | None = None,
         regions: Sequence[Region] | None = None,
@@ -193,7 +195,10 @@ class StableDiffusionEngine:
         sampler = self.architecture["sampler"]
         steps = num_inference_steps or sampler["num_inference_steps"]
         guidance = guidance_scale if guidance_scale is not None else sampler.get("guidance_scale", 1.0)
+        if negative is not None:
+            negative.need_guidance(guidance)
         networks = self._for_sampling(adapter, adapter_scale)
+        unconditional = networks if negative is None else self._for_guidance(networks, adapter, adapter_scale, negative)
         total = -(-len(seeds) // SAMPLING_BATCH) * steps
         images: list[Image] = []
         for first in range(0, len(seeds), SAMPLING_BATCH):
@@ -204,13 +209,13 @@ class StableDiffusionEngine:
             def stepped(step: int, _: int, done: int = done) -> None:
                 on_step(done + step, total)
 
-            images += self._sample(networks, batch, sampler["name"], steps, guidance, stepped, on_preview)
+            images += self._sample(networks, unconditional, batch, sampler["name"], steps, guidance, stepped, on_preview)
         return images
 
     @torch.no_grad()
     def _sample(
-        self, networks: Networks, batch: _Batch, name: str, steps: int, guidance: float, on_step: StepCallback,
-        on_preview: PreviewCallback | None,
+        self, networks: Networks, unconditional: Networks, batch: _Batch, name: str, steps: int, guidance: float,
+        on_step: StepCallback, on_preview: PreviewCallback | None,
     ) -> list[Image]:
         count, padded = len(batch.seeds), batch.padded()
         if padded.regions is not None:
@@ -227,7 +232,7 @@ class StableDiffusionEngine:
             timesteps = timestep.expand(SAMPLING_BATCH)
             clean = self._clean(networks, noisy, timesteps, condition)
             if free is not None:
-                without = self._clean(networks, noisy, timesteps, free)
+                without = self._clean(unconditional, noisy, timesteps, free)
                 clean = without + guidance * (clean - without)
             if keep is not None:  # as in compact: where the estimate is the source, the sampler keeps it at each noise level
                 clean = torch.lerp(keep[0], clean, keep[1])
@@ -279,6 +284,26 @@ class StableDiffusionEngine:
                 return made  # while an adapter is trained its memory is needed, and the copy is stale after the next step
             self._sampling = (key, made)
         return self._sampling[1]
+
+    def _for_guidance(self, networks: Networks, adapter: Path | None, scale: float, negative: Negative) -> Networks:
+        """The networks of the unconditional half, with a negative adapter's U-Net; with weight 0 those of the other half."""
+        if negative.weight == 0:
+            return networks
+        key = (adapter, scale, negative)
+        if self._guiding is None or self._guiding[0] != key:
+            if lora.is_attached(self._networks.unet):
+                raise WeightsError("an adapter is attached to this engine already; load a fresh one to use another")
+            self._guiding = None
+            start = self._exact or lora.target_weights(self._networks.unet)
+            if adapter is not None:
+                start = lora.target_weights(self._merged(adapter, scale))
+            unet = lora.lean_towards(self._merged(negative.adapter, negative.scale), start, negative.weight)
+            self._guiding = (key, Networks(self._fast(unet, self._sampling_dtype()), networks.controlnet))
+        return self._guiding[1]
+
+    def _merged(self, adapter: Path, scale: float) -> nn.Module:
+        """A copy of the U-Net with an adapter in its weights, which are not rounded yet."""
+        return lora.merged(lora.load(copy.deepcopy(self._networks.unet), adapter, scale=scale), exact=self._exact)
 
     def _sampling_dtype(self) -> torch.dtype:
         """bfloat16 where it is fast; GPUs before Ampere sample in float16, as these weights are published in it."""

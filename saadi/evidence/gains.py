@@ -324,7 +324,7 @@ class Cell:
             fresh = [label_map for label_map, _ in self.gate_masks(version)]
             real = [example.image for example in self.real]
             gate = Gate(label_maps=fresh, selector=self.scorer("fold 0"), judge=self.scorer("judge"),
-                        num_classes=self.num_classes, real=real, training=real)  # fmt: skip
+                        num_classes=self.num_classes, real=real, training=real, task=self.case.task)  # fmt: skip
             folder = self.stages.workspace("round", wanted)
             try:
                 found = align(self.engine(), pairs, gate, config, self.report, seeds=[2**40 + i for i in range(len(fresh))],
@@ -333,7 +333,7 @@ class Cell:
             except (AlignmentStoppedError, TooFewError) as error:
                 log.warning("round_refused", version=version, reason=str(error))
                 return {"refused": np.array(str(error))}
-            numbers = metrics_of(found.reading, found.reference, found.verdict)
+            numbers = metrics_of(found.reading, found.reference, found.verdict, task=self.case.task)
             return _to_arrays(found.state) | {
                 "_win_rate": np.array(numbers["win_rate"]),
                 "_gain": np.array(found.verdict.dice_gain),

@@ -86,7 +86,7 @@ class CandidateStore(StoreBase):
         """Make one adapter the version in use; None rolls back to the base model without any adapter. A repeat changes nothing.
 
         Raises:
-            BadInputError: The adapter was made for other base weights than the active ones.
+            BadInputError: The adapter was made for other base weights than the active ones, or is a negative one.
         """
         with self.write() as db:
             if adapter_id is not None:
@@ -94,6 +94,9 @@ class CandidateStore(StoreBase):
                 if adapter.project_id != project_id or engine is None or adapter.model_id != engine.id:
                     raise BadInputError(f"adapter {adapter.name} was made for other base weights; "
                                         "align again on the present ones")
+                if adapter.config.get("negative") is not None:
+                    raise BadInputError(f"{adapter.name} has learnt what is not wanted; it works in guidance only: "
+                                        f"`generate --negative-adapter {adapter.id}`")
             before = self.accepted_adapter(project_id)
             if (before.id if before else None) == adapter_id:
                 return

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from saadi.alignment.gate import Reading
-from saadi.alignment.recipe import Aligned, align
+from saadi.alignment.recipe import Aligned, InGuidance, align
 from saadi.alignment.trainer import AlignmentConfig, TrainingPair
 from saadi.engines import weights
+from saadi.engines.base import Negative
 from saadi.errors import AlignmentStoppedError, CancelledError
 from saadi.jobs import Report, silent
 from saadi.records import Task
@@ -177,6 +178,23 @@ def test_in_a_second_round_the_way_back_leads_to_the_first_one(tmp_path: Path) -
     before = weights.read(parent)
     for name, tensor in found.state.items():
         torch.testing.assert_close(tensor, before[name] + 0.25 * (full.state[name] - before[name]), rtol=1e-4, atol=1e-6)
+
+
+def test_a_negative_adapter_is_judged_by_what_guidance_makes_with_it(tmp_path: Path) -> None:
+    """Better than plain guidance of the same scale, drawn by the version in use."""
+    gate, other = FixedGate([OLD, dice(0.7), dice(0.8), dice(0.6)]), tiny.engine()
+    gate.regions = lambda engine: None
+    drawing = InGuidance(other, gate, range(8), guidance_scale=2.0, parent=None, parent_scale=1.0, folder=tmp_path)
+    found = align(tiny.engine(), pairs(), gate, CONFIG, silent, seeds=range(8), drawing=drawing)
+    assert found.step == 4
+    file = tmp_path / "adapter.safetensors"
+    file.write_bytes(weights.to_bytes(found.state))
+    maps = [tiny.scene(seed)[1] for seed in range(8)]
+    plain = tiny.engine().generate(maps, range(8), guidance_scale=2.0)
+    led = tiny.engine().generate(maps, range(8), guidance_scale=2.0, negative=Negative(file))
+    for before, after, expected, changed in zip(found.before, found.after, plain, led, strict=True):
+        assert (before == expected).all() and (after == changed).all() and (before != after).any()
+    assert all((one == other).all() for one, other in zip(drawing.by(found.state), led, strict=True))
 
 
 def test_nothing_weaker_is_tried_without_a_gain_or_on_request() -> None:

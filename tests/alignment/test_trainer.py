@@ -4,8 +4,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from saadi import devices
 from saadi.alignment.loss import KTO_SHARE, kto_loss
-from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair, TrainingSingle, split_pairs
+from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair, TrainingSingle, pairs_at_once, split_pairs
 from saadi.engines import lora, weights
 from saadi.errors import TooFewError
 from tests import tiny
@@ -280,6 +281,63 @@ def test_gradients_are_the_same_when_activations_are_computed_anew():
     for name, gradient in found[0][1].items():
         assert gradient.abs().max() > 0 or "lora_A" not in name
         torch.testing.assert_close(found[1][1][name], gradient, rtol=0, atol=0)
+
+
+def with_an_adapter_that_does_something(config: AlignmentConfig, **more) -> PairTrainer:
+    made = [replace(pair, weight=0.25 + 0.25 * (index % 4)) for index, pair in enumerate(pairs())]
+    trainer = PairTrainer(tiny.engine(), made, config, **more)
+    for name, parameter in trainer.parameters.items():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05, generator=torch.Generator().manual_seed(0))
+    return trainer
+
+
+def gradients(trainer: PairTrainer) -> dict[str, torch.Tensor]:
+    return {name: parameter.grad for name, parameter in trainer.parameters.items()}
+
+
+def assert_same_gradients(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5 * float(gradient.abs().max()) + 1e-9, msg=name)
+
+
+@pytest.mark.parametrize(("changes", "at_once"), [
+    ({}, 1), ({}, 2), ({"loss": "kto"}, 2), ({"loss": "mapo"}, 1), ({"loss": "sft"}, 2), ({"sdpo_mu": 0.5}, 1),
+])  # fmt: skip
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(changes: dict, at_once: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(devices, "fast_dtype", lambda on: torch.float32)  # bfloat16 rounds by the shape of a batch
+    config = replace(CONFIG, beta=20.0, sft_weight=0.5, **changes)
+    keys = [(0, 0), (1, 1), (2, 2), (3, 3)]
+    whole, parted = with_an_adapter_that_does_something(config), with_an_adapter_that_does_something(config)
+    assert whole.at_once == 4
+    parted.at_once = at_once
+    loss, numbers = whole.loss(keys)
+    loss.backward()
+    found = parted.add_gradient(keys)
+    assert found == pytest.approx(numbers | {"loss": float(loss.detach())}, rel=1e-4)
+    assert_same_gradients(gradients(parted), gradients(whole))
+
+
+def test_anchors_and_single_images_in_parts_have_the_gradient_of_the_whole(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(devices, "fast_dtype", lambda on: torch.float32)
+    made = [replace(single, weight=0.5 + 0.1 * index) for index, single in enumerate(singles())]
+    found = []
+    for at_once in (4, 1):
+        trainer = with_an_adapter_that_does_something(replace(CONFIG, beta=20.0), singles=made,
+                                                      anchors=[tiny.scene(seed) for seed in range(4)])  # fmt: skip
+        trainer.is_real[:] = False
+        trainer.at_once = at_once
+        found.append((trainer.train_step(), gradients(trainer)))
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-4)
+    assert_same_gradients(found[1][1], found[0][1])
+
+
+@pytest.mark.parametrize(("batch_size", "side", "at_once"), [
+    (8, 64, 8), (8, 128, 8), (32, 128, 16), (8, 256, 4), (6, 256, 3), (7, 256, 1), (8, 512, 1),
+])  # fmt: skip
+def test_large_images_are_computed_in_equal_parts(batch_size: int, side: int, at_once: int):
+    assert pairs_at_once(batch_size, 3 * side * side) == at_once
+    assert pairs_at_once(batch_size, 3 * side * side, is_sparing=True) == 1
 
 
 # ---- single images

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from saadi import devices
 from saadi.engines import lora, weights
 from saadi.engines.attention import RowAttention
+from saadi.engines.base import Negative
 from saadi.engines.compact import SAMPLING_BATCH
 from saadi.engines.residual import ResidualBlock
 from saadi.errors import BadInputError, CancelledError, WeightsError
@@ -39,6 +42,45 @@ def test_label_maps_of_other_sizes_are_scaled():
 def test_ignored_pixels_condition_on_nothing():
     label_map = np.full((16, 16), 255, np.uint8)
     assert tiny.engine().encode_label_maps([label_map]).sum() == 0
+
+
+def adapter_file(path: Path, *, strength: float = 0.3) -> Path:
+    policy = lora.attach(tiny.engine().denoiser, rank=2)
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, strength, generator=torch.Generator().manual_seed(0))
+    path.write_bytes(weights.to_bytes(lora.state(policy)))
+    return path
+
+
+def test_a_negative_adapter_changes_the_unconditional_half_of_guidance_alone(tmp_path: Path):
+    file, made, label_map = adapter_file(tmp_path / "negative"), tiny.engine(), tiny.scene(1)[1]
+
+    def image(weight: float | None, **more) -> np.ndarray:
+        negative = None if weight is None else Negative(file, weight=weight)
+        return made.generate([label_map], [5], guidance_scale=2.0, negative=negative, **more)[0]
+
+    np.testing.assert_array_equal(image(0.0), image(None))
+    half, whole = image(0.5), image(1.0)
+    assert not np.array_equal(half, image(None)) and not np.array_equal(whole, half)
+    np.testing.assert_array_equal(image(None), tiny.engine().generate([label_map], [5], guidance_scale=2.0)[0])
+    # Guidance that leads away from the version itself changes nothing, whatever the strength.
+    np.testing.assert_array_equal(image(1.0, adapter=file), image(None, adapter=file))
+    for scale in (1.0, None):
+        with pytest.raises(BadInputError, match="guidance is off at 1; choose a guidance scale above 1, or leave the adapter"):
+            made.generate([label_map], [5], guidance_scale=scale, negative=Negative(file))
+
+
+def test_the_weight_goes_from_one_half_of_guidance_to_the_negative_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(devices, "fast_dtype", lambda on: torch.float32)
+    first, second = adapter_file(tmp_path / "a"), adapter_file(tmp_path / "b", strength=0.1)
+    made = tiny.engine()
+    plain, ours = (made._merged(file, 1.0).state_dict() for file in (first, second))
+    for weight in (0.25, 1.0):
+        found = made._module_for_sampling(first, 1.0, Negative(second, weight=weight)).state_dict()
+        for name, tensor in found.items():
+            torch.testing.assert_close(tensor, torch.lerp(plain[name], ours[name], weight))
 
 
 def test_sampling_stops_when_the_callback_raises():

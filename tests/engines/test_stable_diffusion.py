@@ -13,7 +13,7 @@ from saadi import devices
 from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair
 from saadi.engines import lora, weights
 from saadi.engines.adapted import lean_forward
-from saadi.engines.base import SAMPLING_BATCH, Region, named_region
+from saadi.engines.base import SAMPLING_BATCH, Negative, Region, named_region
 from saadi.engines.loading import engine_from_file
 from saadi.engines.stable_diffusion import LORA, StableDiffusionEngine, blended
 from saadi.engines.stable_diffusion_parts import picture_of
@@ -370,6 +370,39 @@ def test_an_adapter_of_half_strength_lies_between_none_and_all_of_it(bases, tmp_
     np.testing.assert_array_equal(none, image(adapter=file, adapter_scale=0.0))
     assert not np.array_equal(none, half) and not np.array_equal(half, whole)
     np.testing.assert_array_equal(none, image())  # switched off again
+
+
+def test_a_negative_adapter_changes_the_unconditional_half_of_guidance_alone(bases, tmp_path):
+    file, engine, (images, label_maps) = adapter_of(made(bases), tmp_path / "n"), made(bases), scenes(1)
+    part = regions(engine, images, label_maps)
+
+    def image(weight: float | None, guidance: float = 3.0, **more: object) -> np.ndarray:
+        negative = None if weight is None else Negative(file, weight=weight)
+        return engine.generate(label_maps, [1], regions=part, guidance_scale=guidance, negative=negative, **more)[0]
+
+    plain, half, whole = image(None), image(0.5), image(1.0)
+    np.testing.assert_array_equal(image(0.0), plain)
+    assert not np.array_equal(half, plain) and not np.array_equal(whole, half)
+    np.testing.assert_array_equal(image(None), plain)
+    np.testing.assert_array_equal(image(1.0, adapter=file), image(None, adapter=file))
+    with pytest.raises(BadInputError, match="guidance is off at 1; choose a guidance scale above 1"):
+        image(1.0, guidance=1.0)
+
+
+def test_a_small_negative_adapter_is_not_rounded_away_where_weights_are_held_in_bfloat16(bases, tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "fast_dtype", lambda on: torch.bfloat16)
+    file = adapter_of(made(bases), tmp_path / "small", strength=2e-4)
+    whole = made(bases)
+    monkeypatch.setattr(StableDiffusionEngine, "_held_dtype", lambda self: torch.bfloat16)
+    rounded = made(bases)
+    for weight in (0.5, 1.0):
+        expected, found = (
+            engine._for_guidance(engine._for_sampling(None, 1.0), None, 1.0, Negative(file, weight=weight)).unet.state_dict()
+            for engine in (whole, rounded)
+        )
+        assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
+    plain = whole._for_sampling(file, 1.0).unet.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in plain.items())
 
 
 def test_an_adapter_or_weights_of_another_base_are_refused(bases, tmp_path):
