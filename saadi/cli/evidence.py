@@ -123,6 +123,9 @@ def gains(
     align_lr: Annotated[float, typer.Option(help="Learning rate of each alignment.", min=1e-7, max=1e-2)] = 1e-4,
     folds: FoldsOption = 2,
     masks: Annotated[str, typer.Option(help="Masks of synthetic images: real ones moved, or warped as well.")] = "moved",
+    rough: Annotated[
+        float, typer.Option(help="Displace this share of the label maps that the generator is fitted to.", min=0, max=1)
+    ] = 0.0,
     recipes: Annotated[str, typer.Option(help="How synthetic images train, with commas: mixed, first, sure.")] = "mixed",
     curated: Annotated[bool, typer.Option(help="Also arms that take the best of K images of the aligned generator.")] = False,
     candidates: CandidatesOption = 4,
@@ -149,7 +152,7 @@ def gains(
     settings = experiment.Settings(
         fit_steps=fit_steps, scorer_steps=scorer_steps, downstream_steps=downstream_steps, align_steps=align_steps, rounds=rounds,
         shares=tuple(_numbers(shares)), recipes=_recipes(recipes), curated=curated, candidates=candidates,
-        pool_masks=pool, learning_rate=align_lr, folds=folds, masks=_shape(masks))  # fmt: skip
+        pool_masks=pool, learning_rate=align_lr, folds=folds, masks=_shape(masks), rough=rough)  # fmt: skip
     if found[0].task == "classification" and "sure" in settings.recipes:
         raise BadInputError("recipe 'sure' leaves out pixels, and a classification project has none; choose mixed or first")
     models = experiment.Models.of(found[0], side=side, width=width)

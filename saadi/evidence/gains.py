@@ -51,6 +51,8 @@ STAGES_VERSION = 2
 DOUBT = 0.2
 """Where the selector gives the asked class less than this, a pixel of a synthetic image says nothing (recipe 'sure')."""
 MIN_TO_CALIBRATE = 8
+ROUGH_STREAM = 77
+"""Of the random numbers that displace label maps."""
 
 
 Recipe = Literal["mixed", "first", "sure"]
@@ -105,6 +107,9 @@ class Settings:
     """Of the alignment."""
     folds: int = 2
     """Selectors, each trained without the patients that it scores."""
+    rough: float = 0.0
+    """Share of the generator's training images whose label maps are displaced, as quick or badly synchronised labels are.
+    Everything else learns from the true ones: a planted fault that alignment should heal."""
     masks: Masks = "moved"
     """Where label maps of synthetic images come from: the real ones, changed."""
 
@@ -176,18 +181,25 @@ class Cell:
     def generator(self) -> Stage:
         """The shipped generator, fitted to the real images of this cell."""
         settings = self.base | {"steps": self.settings.fit_steps}
+        settings |= {"rough": self.settings.rough} if self.settings.rough else {}
 
         def make() -> Arrays:
             torch.manual_seed(self.seed)
             engine = CompactEngine(self.models.generator)
             if self.models.starts_from == "shipped":
                 borrow_shipped(engine)
-            data = TrainingSet([e.image for e in self.real], [e.label_map for e in self.real], engine=engine)
+            data = TrainingSet([e.image for e in self.real], self.label_maps_to_fit(), engine=engine)
             fit(engine, data, FitConfig(num_steps=self.settings.fit_steps, sample_every=0, seed=self.seed), self.report,
                 folder=self.stages.workspace("generator", settings))  # fmt: skip
             return _to_arrays(engine.denoiser.state_dict())
 
         return self.stages.get("generator", settings, make)
+
+    def label_maps_to_fit(self) -> list[LabelMap]:
+        """Those of the real images, some of them displaced where labels are rough."""
+        draw = np.random.default_rng([self.seed, ROUGH_STREAM])
+        chosen = set(draw.permutation(len(self.real))[: round(self.settings.rough * len(self.real))].tolist())
+        return [displaced(e.label_map, draw) if i in chosen else e.label_map for i, e in enumerate(self.real)]
 
     def engine(self) -> CompactEngine:
         return CompactEngine(self.models.generator, _to_tensors(self.generator().arrays))
@@ -324,7 +336,7 @@ class Cell:
             fresh = [label_map for label_map, _ in self.gate_masks(version)]
             real = [example.image for example in self.real]
             gate = Gate(label_maps=fresh, selector=self.scorer("fold 0"), judge=self.scorer("judge"),
-                        num_classes=self.num_classes, real=real, training=real, task=self.case.task)  # fmt: skip
+                        num_classes=self.num_classes, real=real, training=real)  # fmt: skip
             folder = self.stages.workspace("round", wanted)
             try:
                 found = align(self.engine(), pairs, gate, config, self.report, seeds=[2**40 + i for i in range(len(fresh))],
@@ -494,6 +506,15 @@ def moved(label_map: LabelMap, draw: np.random.Generator) -> LabelMap:
         label_map = np.ascontiguousarray(label_map[:, ::-1])
     turned = cv2.warpAffine(label_map, matrix, (side, side), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101)
     return np.asarray(turned, dtype=np.uint8)
+
+
+def displaced(label_map: LabelMap, draw: np.random.Generator) -> LabelMap:
+    """Shifted by 15 to 25 % of the side in a random direction; the border is repeated."""
+    side = label_map.shape[0]
+    angle, length = draw.uniform(0, 2 * math.pi), draw.uniform(0.15, 0.25) * side
+    matrix = np.array([[1, 0, length * math.cos(angle)], [0, 1, length * math.sin(angle)]])
+    shifted = cv2.warpAffine(label_map, matrix, (side, side), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(shifted, dtype=np.uint8)
 
 
 def warped(label_map: LabelMap, draw: np.random.Generator) -> LabelMap:

@@ -340,3 +340,26 @@ def test_a_stage_that_made_room_goes_on_from_where_it_was(stage, message: str, t
     for name, values in expected.arrays.items():
         assert np.array_equal(found[name], values, equal_nan=values.dtype.kind == "f"), name
     assert not list((tmp_path / "halted").glob("*.part"))
+
+
+def test_rough_labels_reach_the_generator_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made, plain = cell(tmp_path, settings=replace(QUICK, rough=0.5)), cell(tmp_path)
+    fitted = made.label_maps_to_fit()
+    changed = [index for index, (one, e) in enumerate(zip(fitted, made.real, strict=True)) if (one != e.label_map).any()]
+    assert len(changed) == 4 and all(one is e.label_map for one, e in zip(plain.label_maps_to_fit(), plain.real, strict=True))
+    learnt: list[np.ndarray] = []
+    original = gains.TrainingSet
+
+    def watched(images, label_maps, **more):
+        learnt.append(np.stack(label_maps))
+        return original(images, label_maps, **more)
+
+    monkeypatch.setattr(gains, "TrainingSet", watched)
+    assert made.generator().key != plain.generator().key
+    assert (learnt[0] == np.stack(fitted)).all() and (learnt[1] == np.stack([e.label_map for e in made.real])).all()
+    for name in ("fold 0", "judge"):
+        assert made.scorer_key(name) == plain.scorer_key(name)
+    label_map = np.zeros((64, 64), np.uint8)
+    label_map[24:40, 24:40] = 1
+    rows, columns = np.nonzero(gains.displaced(label_map, np.random.default_rng(0)))
+    assert 0.14 * 64 < math.hypot(rows.mean() - 31.5, columns.mean() - 31.5) < 0.26 * 64
