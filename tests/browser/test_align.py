@@ -53,14 +53,14 @@ def pictures(store: Store, first: int) -> list[str]:
     return [store.blobs.put_image(np.full((16, 16, 3), first + number, np.uint8)) for number in range(6)]
 
 
-def add_version(store: Store, parent_id: int | None) -> Adapter:
+def add_version(store: Store, parent_id: int | None, **config: float) -> Adapter:
     old, new = pictures(store, 0), pictures(store, 100)
     maps = [store.blobs.put_label_map(np.eye(16, dtype=np.uint8))] * 6
     strips = {"strip_before": old, "strip_after": new, "strip_label_maps": maps,
               "strip_trial_old": old, "strip_trial_new": new, "strip_trial_label_maps": maps}  # fmt: skip
     engine = store.active_model(1, "engine")
     assert engine is not None
-    return store.add_adapter(1, model_id=engine.id, parent_id=parent_id, file=engine.file, scale=1, config={},
+    return store.add_adapter(1, model_id=engine.id, parent_id=parent_id, file=engine.file, scale=1, config=config,
                              metrics=METRICS | strips, actor="test")  # fmt: skip
 
 
@@ -285,3 +285,16 @@ def test_answers_given_while_the_program_is_away_wait_in_the_browser_and_are_not
         assert [item.answer for item in store.trials(1, adapter_id=version.id)] == ["left", "left"]
         tab.click("#trial-start")
         tab.wait_for_selector(".sx-trial[data-pair] .sx-note:has-text('Pair 3 of 6')")
+
+
+def test_a_negative_version_is_explained_and_cannot_be_put_into_use(page: Page, tiny: Studio):
+    with Store.open(tiny.home) as store:
+        version = add_version(store, None, negative=2.0)
+    tab = opened(page, tiny)
+    row = tab.locator(f".sx-version[data-id='{version.id}']")
+    expect(row).to_contain_text("negative")
+    row.get_by_role("button", name="Look").click()
+    card = tab.get_by_role("region", name="Acceptance")
+    expect(card).to_contain_text(f"saadi generate --guidance 2 --negative-adapter {version.id}")
+    expect(card.get_by_role("button", name="Accept")).to_have_count(0)
+    expect(row.locator("[data-use]")).to_have_count(0)

@@ -157,6 +157,12 @@ export class Verdict {
   }
 
   choices(adapter, isRed, inUse) {
+    if (adapter.config?.negative != null)
+      return h(
+        "p",
+        { class: "sx-note" },
+        `A negative version has learnt what is not wanted: guidance leads away from it (saadi generate --guidance ${adapter.config.negative} --negative-adapter ${adapter.id}). It never makes images by itself.`,
+      );
     if (adapter.state === "accepted") return h("p", { class: "sx-note" }, "This version makes the next images.");
     if (adapter.state !== "candidate") return h("p", { class: "sx-note" }, "The list of versions below puts it into use again.");
     const reason = h("input", { type: "text", maxlength: 500, placeholder: "Why (optional)", "aria-label": "Reason for the decision" });

@@ -96,7 +96,8 @@ export class Versions {
       metrics.win_rate !== undefined && `wins ${percent(metrics.win_rate)}`,
       item.trial && item.trial.rate !== null && `people ${percent(item.trial.rate)}`,
     ];
-    const facts = [...wins, `from ${names.get(item.parent_id) ?? "base"}`, when(item.created_at)].filter(Boolean).join(" \u00b7 ");
+    const isNegative = item.config?.negative != null; // guidance leads away from it: it never makes images by itself
+    const facts = [isNegative && "negative", ...wins, `from ${names.get(item.parent_id) ?? "base"}`, when(item.created_at)].filter(Boolean).join(" \u00b7 ");
     const said = decision && `${decision.what} by ${decision.who}${decision.why ? `: ${decision.why}` : ""}`;
     return h(
       "li",
@@ -129,7 +130,7 @@ export class Versions {
           },
           "Look",
         ),
-        isUsable && item.state !== "accepted" && item.state !== "candidate" && this.use(item.id, item.name, inUse),
+        isUsable && !isNegative && item.state !== "accepted" && item.state !== "candidate" && this.use(item.id, item.name, inUse),
       ),
     );
   }
