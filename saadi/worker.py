@@ -16,7 +16,7 @@ RECIPES: Mapping[str, str] = {
     "train_scorer": "saadi.downstream.training:run_job",
     "score": "saadi.downstream.scoring:run_job",
     "predict": "saadi.downstream.prediction:run_job",
-    "align": "saadi.alignment.recipe:run_job",
+    "align": "saadi.alignment.job:run_job",
     "import": "saadi.datasets.folder:run_job",
     "export": "saadi.exports.recipe:run_job",
     "map": "saadi.atlas:run_job",

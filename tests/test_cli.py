@@ -235,7 +235,7 @@ def test_an_export_is_verified(run: Run, answer: Answer, studio: Home, tmp_path:
 
 
 def test_align_ends_in_a_candidate_or_says_why_not(run: Run, answer: Answer, studio: Home) -> None:
-    pytest.importorskip("saadi.alignment.recipe")
+    pytest.importorskip("saadi.alignment.job")
     at = ("--home", studio.path)
     status, out, err = run("align", "blobs", "--steps", 2, "--batch-size", 2, *at, "--json")
     if status == 0:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from saadi import devices
-from saadi.alignment import recipe
+from saadi.alignment import job
 from saadi.alignment.crew import READY, REFUSED, Member, end_with_the_leader, say
 from saadi.config import Home
 from saadi.errors import SaadiError
@@ -21,10 +21,10 @@ def main(home: str, job_id: str, rank: str, size: str, meeting: str) -> None:
     end_with_the_leader()
     devices.use_all_threads()
     try:
-        with devices.memory_told(recipe.MEMORY_ADVICE):
+        with devices.memory_told(job.MEMORY_ADVICE):
             member = Member(int(rank), int(size), Path(meeting))
             with Store.open(Home(Path(home))) as store:
-                trainer = recipe.trainer_of(store, store.job(int(job_id)).params, member)
+                trainer = job.trainer_of(store, store.job(int(job_id)).params, member)
             say(READY)
             member.join()
             trainer.follow()

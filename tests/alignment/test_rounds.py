@@ -78,7 +78,7 @@ def ready(store: Store, project: Project) -> Project:
 
 def script(monkeypatch: pytest.MonkeyPatch, scripted: Scripted) -> None:
     """The worker finds these instead of the recipes that need torch."""
-    recipes = {"saadi.generation": scripted.generate, "saadi.alignment.recipe": scripted.align}
+    recipes = {"saadi.generation": scripted.generate, "saadi.alignment.job": scripted.align}
     monkeypatch.setattr(worker, "import_module", lambda name: SimpleNamespace(run_job=recipes[name]) if name in recipes
                         else import_module(name))  # fmt: skip
 

@@ -11,7 +11,8 @@ import torch
 
 from saadi import inpainting, orders, pairing
 from saadi.alignment.gate import Gate, Reading
-from saadi.alignment.recipe import align, build_gate
+from saadi.alignment.job import build_gate
+from saadi.alignment.recipe import align
 from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair, TrainingSingle
 from saadi.config import Home
 from saadi.engines import lora, weights
