@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,33 +16,58 @@ def mean_with_interval(
     groups: Sequence[NDArray[np.str_]],
     seeds: Sequence[int] | None = None,
     *,
+    minus: Sequence[NDArray[np.float64]] | None = None,
     draw_seed: int = 0,
     num_draws: int = NUM_DRAWS,
 ) -> tuple[float, float, float]:
-    """Mean and 95 % bootstrap interval of per-image numbers, one array per run.
+    """Mean of per-image numbers and its 95 % bootstrap interval, one array per run; with classes, the mean over classes of each
+    class's mean over images, as nnU-Net has it: a rare class counts as much as a frequent one.
 
     Seeds and patients are crossed: the same patients are tested in the runs of all seeds. Both are drawn with replacement, a
     patient once for all runs; drawn anew in each run, more seeds would feign more patients.
 
     Args:
-        values: Per run (N,) float64; NaN = this image says nothing (its class is absent) and is left out.
+        values: Per run (N,) or (N, C) float64; NaN = this image says nothing (its class is absent) and is left out.
         groups: Per run (N,) the patient of each image.
         seeds: Of each run; None = each has one of its own.
+        minus: Numbers of the same images whose mean is taken away, draw by draw.
 
     Returns:
         (mean, low, high); NaNs where there is no number at all.
     """
-    sums = [_by_group(value, group) for value, group in zip(values, groups, strict=True)]
-    total, count = (sum(float(part[index].sum()) for part in sums) for index in (0, 1))
-    if not count:
-        return float("nan"), float("nan"), float("nan")
     draws = _Draws(groups, seeds, num_draws=num_draws, seed=draw_seed)
-    top, bottom = np.zeros(num_draws), np.zeros(num_draws)
-    for run, (parts, counts) in enumerate(sums):
-        times = draws.patients(run)
-        top, bottom = top + draws.seeds[:, run] * (times @ parts), bottom + draws.seeds[:, run] * (times @ counts)
-    low, high = np.percentile((top[bottom > 0] / bottom[bottom > 0]), [2.5, 97.5])
-    return float(total / count), float(low), float(high)
+    mean, drawn = _means(values, groups, draws)
+    if minus is not None:
+        less, drawn_less = _means(minus, groups, draws)
+        mean, drawn = mean - less, drawn - drawn_less
+    known = drawn[~np.isnan(drawn)]
+    if math.isnan(mean) or not len(known):
+        return float("nan"), float("nan"), float("nan")
+    low, high = np.percentile(known, [2.5, 97.5])
+    return mean, float(low), float(high)
+
+
+def _means(
+    values: Sequence[NDArray[np.float64]], groups: Sequence[NDArray[np.str_]], draws: _Draws
+) -> tuple[float, NDArray[np.float64]]:
+    """The mean over classes, and (num_draws,) the same of each draw; NaN where no class says anything."""
+    columns = [value.reshape(len(value), -1) for value in values]
+    top, bottom = (np.zeros((draws.seeds.shape[0], columns[0].shape[1])) for _ in range(2))
+    total, count = (np.zeros(columns[0].shape[1]) for _ in range(2))
+    for run, (value, group) in enumerate(zip(columns, groups, strict=True)):
+        times, chosen = draws.patients(run), draws.seeds[:, run]
+        for index in range(value.shape[1]):
+            sums, counts = _by_group(value[:, index], group)
+            total[index], count[index] = total[index] + sums.sum(), count[index] + counts.sum()
+            top[:, index] += chosen * (times @ sums)
+            bottom[:, index] += chosen * (times @ counts)
+    if not count.any():
+        return float("nan"), np.full(len(top), np.nan)
+    with np.errstate(invalid="ignore"):
+        each = top / np.where(bottom > 0, bottom, np.nan)
+    said = ~np.isnan(each)
+    means = np.nansum(each, 1) / np.where(said.any(1), said.sum(1), np.nan)
+    return float((total[count > 0] / count[count > 0]).mean()), means
 
 
 class _Draws:

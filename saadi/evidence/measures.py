@@ -54,7 +54,8 @@ def hd95(predicted: LabelMap, asked: LabelMap, *, num_classes: int) -> NDArray[n
 
 
 def told(task: Task, stage: Stage) -> float:
-    """One number of an arm: mean Dice over images and foreground classes, or mean F1 over classes."""
+    """One number of an arm: Dice, averaged over images class by class, then over foreground classes; or mean F1."""
     if task == "classification":
         return classified.macro_f1(stage["probabilities"], stage["label"])
-    return float(np.nanmean(stage["dice"][:, 1:]))
+    seen = stage["dice"][:, 1:]
+    return float(np.nanmean(seen[:, ~np.isnan(seen).all(0)], axis=0).mean())

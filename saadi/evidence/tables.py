@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from saadi.evidence import classified
 from saadi.evidence.cases import Case, rarest_class
@@ -42,23 +41,17 @@ def _told_of_masks(
 ) -> dict[str, Any]:
     foreground, groups = list(range(1, len(case.class_names))), [arm["group"] for arm in mine]
 
-    def over(name: str, arms: Sequence[Arrays], classes: list[int]) -> list[float | None]:
-        return _rounded(mean_with_interval([np.nanmean(arm[name][:, classes], axis=1) for arm in arms], groups, seeds))
+    def over(name: str, classes: list[int], minus: Sequence[Arrays] | None = None) -> list[float | None]:
+        less = None if minus is None else [arm[name][:, classes] for arm in minus]
+        return _rounded(mean_with_interval([arm[name][:, classes] for arm in mine], groups, seeds, minus=less))
 
-    row: dict[str, Any] = {name: over(name, mine, foreground) for name in ("dice", "iou", "hd95")}
-    row["dice_per_class"] = {case.class_names[index]: over("dice", mine, [index]) for index in foreground}
+    row: dict[str, Any] = {name: over(name, foreground) for name in ("dice", "iou", "hd95")}
+    row["dice_per_class"] = {case.class_names[index]: over("dice", [index]) for index in foreground}
     for other, theirs in others.items():
-        changes = [{"dice": _change(one["dice"], two["dice"])} for one, two in zip(mine, theirs, strict=True)]
-        row[f"gain over {other}"] = over("dice", changes, foreground)
-        row[f"relative gain over {other}"] = _relative(row[f"gain over {other}"], over("dice", theirs, foreground))
-        row[f"gain per class over {other}"] = {case.class_names[index]: over("dice", changes, [index]) for index in foreground}
+        gain = row[f"gain over {other}"] = over("dice", foreground, theirs)
+        row[f"relative gain over {other}"] = _relative(gain, row["dice"])
+        row[f"gain per class over {other}"] = {case.class_names[index]: over("dice", [index], theirs) for index in foreground}
     return row
-
-
-def _change(one: NDArray[np.float64], two: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Paired differences; where only one of both sees a class that is not there, the other one is right (1), not silent."""
-    silent_one, silent_two = np.isnan(one), np.isnan(two)
-    return np.where(silent_one & ~silent_two, 1.0, one) - np.where(silent_two & ~silent_one, 1.0, two)
 
 
 def _told_of_classes(
@@ -72,18 +65,19 @@ def _told_of_classes(
         name: _rounded(classified.with_interval(mine, classified.f1_of(index), seeds)) for index, name in names
     }
     for other, theirs in others.items():
-        row[f"gain over {other}"] = _rounded(classified.gain_with_interval(mine, theirs, classified.macro_f1, seeds))
-        row[f"relative gain over {other}"] = _relative(
-            row[f"gain over {other}"], _rounded(classified.with_interval(theirs, classified.macro_f1, seeds))
-        )
+        gain = row[f"gain over {other}"] = _rounded(classified.gain_with_interval(mine, theirs, classified.macro_f1, seeds))
+        row[f"relative gain over {other}"] = _relative(gain, row["f1"])
         row[f"gain per class over {other}"] = {
             name: _rounded(classified.gain_with_interval(mine, theirs, classified.f1_of(index), seeds)) for index, name in names
         }
     return row
 
 
-def _relative(gain: Sequence[float | None], base: Sequence[float | None]) -> float | None:
-    return round(gain[0] / base[0], 4) if gain[0] is not None and base[0] else None
+def _relative(gain: Sequence[float | None], mine: Sequence[float | None]) -> float | None:
+    """The gain as a share of what the other arm reaches."""
+    if gain[0] is None or mine[0] is None or not mine[0] - gain[0]:
+        return None
+    return round(gain[0] / (mine[0] - gain[0]), 4)
 
 
 def _compared_with(arm: Arm) -> list[Arm]:
