@@ -14,6 +14,7 @@ from saadi.alignment import rounds
 from saadi.config import Home
 from saadi.errors import AlignmentStoppedError, BadInputError
 from saadi.jobs import JobContext, Outcome, run_job, run_worker
+from saadi.orders import training
 from saadi.records import Job, Project, Score
 from saadi.store import Store
 from tests import builders
@@ -131,7 +132,7 @@ def test_variety_lost_round_by_round_stops_the_series(store, home, ready, monkey
 
 
 def test_too_few_pairs_end_the_series_and_keep_the_pool(store, home, ready, monkeypatch):
-    monkeypatch.setattr(orders, "MIN_PAIRS_TO_ALIGN", 1000)
+    monkeypatch.setattr(training, "MIN_PAIRS_TO_ALIGN", 1000)
     jobs = run(store, home, ready, monkeypatch, {})
     assert len(jobs) == 1 and jobs[0].state == "done" and "1000 needed" in jobs[0].result["series_ended"]
     assert len(store.samples(ready.id)) == 20

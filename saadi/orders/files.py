@@ -1,0 +1,52 @@
+"""Orders that bring images in and take them out."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from saadi.errors import BadInputError, TooFewError
+from saadi.orders.base import Order, is_classification
+from saadi.records import IGNORE
+from saadi.store import Store
+
+
+class ImportOrder(Order):
+    """Take a folder of images and masks (in classification of images in folders by class) into the project; goes before waiting
+    training."""
+
+    kind: ClassVar[str] = "import"
+    priority: ClassVar[int] = 5
+    images_dir: str
+    masks_dir: str | None = None
+    csv: str | None = None
+    group_pattern: str | None = None
+    group_column: str | None = None
+    split_column: str | None = None
+    label_column: str | None = None
+    """CSV column with the class of the image; None = a column called label or class, or the folder that the image lies in."""
+    values: dict[int, Annotated[int, Field(ge=0, le=255)]] = Field(default_factory=dict)
+    """Value in the mask files -> class index of the project (255 = ignore)."""
+
+    def check(self, store: Store) -> None:
+        num_classes = len(store.project(self.project_id).classes)
+        unknown = [index for index in self.values.values() if index >= num_classes and index != IGNORE]
+        if unknown:
+            raise BadInputError(f"class {unknown[0]} is not in this project; it has classes 0 to {num_classes - 1}")
+
+
+class ExportOrder(Order):
+    """Write the accepted samples (and, on request, the real training images) as a data set."""
+
+    kind: ClassVar[str] = "export"
+    format: Literal["imagefolder", "nnunet"]
+    out_dir: str | None = None
+    """None = a new folder under <home>/exports."""
+    include_real: bool = True
+
+    def check(self, store: Store) -> None:
+        if self.format == "nnunet" and is_classification(store, self.project_id):
+            raise BadInputError("nnU-Net holds masks and this project classifies whole images; choose the format imagefolder")
+        if not store.samples(self.project_id, curation="accepted", limit=1):
+            raise TooFewError("no accepted images to export; accept some in Curate first")

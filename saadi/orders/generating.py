@@ -1,0 +1,221 @@
+"""Orders of images: how they are sampled, of which masks or classes, and what of a picture is made anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from saadi import inpainting
+from saadi.errors import BadInputError, TooFewError
+from saadi.orders.base import Order, Seed, is_classification
+from saadi.records import Adapter
+from saadi.store import Store
+
+
+def is_negative(adapter: Adapter) -> bool:
+    """It has learnt what is not wanted, for the unconditional half of guidance."""
+    return adapter.config.get("negative") is not None
+
+
+class NegativeSettings(BaseModel):
+    """A negative adapter in the unconditional half of guidance; see `saadi.engines.base.Negative`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    adapter_id: int
+    weight: float = Field(default=1.0, ge=0, le=1, allow_inf_nan=False)
+
+
+class SamplingSettings(BaseModel):
+    """How an engine samples; part of every sample's recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    num_inference_steps: int | None = Field(default=None, ge=2, le=100)
+    """None = the number stored with the weights by the sweep at the end of the fit."""
+    guidance_scale: float | None = Field(default=None, ge=1.0, le=20.0, allow_inf_nan=False)
+    """1 = no classifier-free guidance (one network call a step); above 1 costs two. None = stored with the weights, or 1."""
+    negative: NegativeSettings | None = None
+    """None = plain guidance."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what is not used: it is part of the recipe by which samples are found again."""
+        return {name: value for name, value in handler(self).items() if name != "negative" or value is not None}
+
+
+class PictureChoice(BaseModel):
+    """A synthetic image or a real one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    sample_id: int | None = None
+    image_id: int | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.sample_id is None) == (self.image_id is None):
+            raise ValueError("name one picture, by sample_id or by image_id")
+        return self
+
+
+class Inpaint(BaseModel):
+    """Make only a part of a picture anew; all else stays, bit for bit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    source: PictureChoice
+    class_index: int | None = Field(default=None, ge=0, le=99)
+    """Where this class was or is; None = where the mask changed."""
+    dilate_px: int = Field(default=inpainting.DILATE_PX, ge=0, le=inpainting.MAX_DILATE_PX)
+    """Width of the seam around it, in pixels of the made image."""
+
+
+class Series(BaseModel):
+    """Rounds of alignment one after the other (`saadi.alignment.rounds`), carried from job to job."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    round: int = Field(default=1, ge=1)
+    of: int = Field(ge=1, le=10)
+    masks: int = Field(default=64, ge=1, le=100_000)
+    candidates: int = Field(default=4, ge=2, le=64)
+    seed: Seed = 0
+    settings: dict[str, float | int | str | None] = {}
+    """Of every alignment; see `AlignOrder`."""
+
+
+class GenerateOrder(Order):
+    """Candidates for label maps: K images each, one seed each."""
+
+    kind: ClassVar[str] = "generate"
+    label_map_ids: Annotated[tuple[int, ...], Field(min_length=1, max_length=100_000)] | None = None
+    """None = `count` label maps drawn from the training split by `seed`."""
+    classes: Annotated[tuple[Annotated[int, Field(ge=0, le=99)], ...], Field(min_length=1, max_length=100)] | None = None
+    """In classification: class indices among which `count` is dealt out evenly; None = all that training images show."""
+    count: int = Field(default=8, ge=1, le=100_000)
+    candidates: int = Field(default=4, ge=1, le=64)
+    seed: Seed = 0
+    settings: SamplingSettings = SamplingSettings()
+    adapter: Literal["accepted", "none"] | int = "accepted"
+    """'accepted' = the version in use, 'none' = base weights, a number = that adapter."""
+    model_id: int | None = None
+    """None = the generator in use."""
+    purpose: Literal["draw", "pool"] = "pool"
+    parent_id: int | None = None
+    inpaint: Inpaint | None = None
+    """None = whole images."""
+    series: Series | None = None
+    """The rounds that this pool is made for; None = it stands alone."""
+
+    def check(self, store: Store) -> None:
+        if store.active_model(self.project_id, "engine") is None:
+            raise TooFewError("this project has no generator yet; run `fit` first")
+        if is_classification(store, self.project_id):
+            self._check_classes(store)
+        elif self.classes is not None:
+            raise BadInputError("classes are chosen in classification projects; this one makes images for masks, leave them out")
+        if self.model_id is not None:
+            model = store.model(self.model_id)
+            if model.project_id != self.project_id or model.kind != "engine":
+                raise BadInputError(f"model {self.model_id} is no generator of this project; leave it out to use the present one")
+        if isinstance(self.adapter, int) and self.adapter not in {adapter.id for adapter in store.adapters(self.project_id)}:
+            raise BadInputError(f"adapter {self.adapter} is not in this project; see `saadi adapters`, or leave it out")
+        if isinstance(self.adapter, int) and is_negative(store.adapter(self.adapter)):
+            raise BadInputError(f"adapter {self.adapter} is a negative one, which makes what is not wanted; choose it as the "
+                                "negative adapter instead, with a guidance scale above 1")  # fmt: skip
+        if self.settings.negative is not None:
+            self._check_negative(store, self.settings.negative.adapter_id)
+        needs_picture = self.inpaint is None and self._needs_picture(store)
+        for label_map_id in self.label_map_ids or ():
+            record = store.label_map(label_map_id)
+            if record.project_id != self.project_id:
+                raise BadInputError(f"label map {label_map_id} belongs to another project")
+            if needs_picture:
+                inpainting.source_under(store, record)
+        if self.label_map_ids is None and not store.label_maps(self.project_id, splits=["train"]):
+            raise TooFewError("this project has no label maps in its training split; import images with masks or draw one first")
+        if self.inpaint is not None:
+            self._check_part(store, self.inpaint)
+
+    def _check_classes(self, store: Store) -> None:
+        if self.classes is not None and self.label_map_ids is not None:
+            raise BadInputError("classes or label maps, not both; leave the label maps out")
+        if self.inpaint is not None:
+            raise BadInputError("a part is made anew under a mask, and this project has none; make whole images of a class")
+        names, shown = store.project(self.project_id).class_names, store.count_classes(self.project_id, splits=["train"])
+        if not shown:
+            raise TooFewError("this project has no training image with a class; import images with their classes first")
+        for index in self.classes or ():
+            if index >= len(names):
+                raise BadInputError(f"class {index} is not in this project; it has classes 0 to {len(names) - 1}")
+            if names[index] not in shown:
+                raise TooFewError(f"no training image shows {names[index]}, so the generator has never seen one; import some, or "
+                                  f"choose among {', '.join(name for name in names if name in shown)}")
+
+    def _check_negative(self, store: Store, adapter_id: int) -> None:
+        model = store.model(self.model_id) if self.model_id is not None else store.active_model(self.project_id, "engine")
+        assert model is not None, "checked before"
+        if not any(is_negative(item) for item in store.adapters(self.project_id)
+                   if (item.id, item.model_id) == (adapter_id, model.id)):  # fmt: skip
+            raise BadInputError(f"adapter {adapter_id} is no negative one of the present generator; `align --negative` makes one")
+        guidance = self.settings.guidance_scale or model.architecture.get("sampler", {}).get("guidance_scale", 1.0)
+        if guidance <= 1:
+            raise BadInputError("a negative adapter works in the unconditional half of guidance, and guidance is off; choose a "
+                                "guidance scale above 1, or leave the adapter out")  # fmt: skip
+
+    def _check_part(self, store: Store, part: Inpaint) -> None:
+        project = store.project(self.project_id)
+        if self.label_map_ids is None or len(self.label_map_ids) != 1:
+            named = len(self.label_map_ids or ())
+            raise BadInputError(f"a part is made anew under one label map; got {named}, name one")
+        if part.class_index is not None and part.class_index >= len(project.classes):
+            last = len(project.classes) - 1
+            raise BadInputError(f"class {part.class_index} is not in this project; it has classes 0 to {last}")
+        source = inpainting.source_of(store, project, **part.source.model_dump())
+        inpainting.weight_of(store, project, source, store.label_map(self.label_map_ids[0]), class_index=part.class_index,
+                             dilate_px=part.dilate_px, side=project.resolution)  # fmt: skip
+
+    def frozen(self, store: Store) -> Self:
+        model = store.active_model(self.project_id, "engine")
+        adapter = store.accepted_adapter(self.project_id) if self.adapter == "accepted" else None
+        return self.model_copy(
+            update={
+                "label_map_ids": self.label_map_ids or self._drawn(store),
+                "model_id": self.model_id or (model.id if model else None),
+                "adapter": (adapter.id if adapter else "none") if self.adapter == "accepted" else self.adapter,
+            }
+        )
+
+    def _needs_picture(self, store: Store) -> bool:
+        model = store.model(self.model_id) if self.model_id is not None else store.active_model(self.project_id, "engine")
+        return model is not None and inpainting.needs_picture(model)
+
+    def _drawn(self, store: Store) -> tuple[int, ...]:
+        """`count` label maps of the training split drawn by seed, each once before any comes twice; in classification as many of
+        each class, one class after the other, so that rare classes are not rare in a pool."""
+        generator = np.random.default_rng(self.seed)
+        records = store.label_maps(self.project_id, splits=["train"])
+        if not is_classification(store, self.project_id):
+            return tuple(_in_turns(generator, [record.id for record in records], self.count))
+        names = store.project(self.project_id).class_names
+        labels = {image.id: image.label for image in store.images(self.project_id, splits=["train"])}
+        pools = {index: [record.id for record in records if labels.get(record.image_id or 0) == name]
+                 for index, name in enumerate(names) if self.classes is None or index in self.classes}  # fmt: skip
+        pools = {index: pool for index, pool in pools.items() if pool}
+        each = -(-self.count // len(pools))
+        drawn = [_in_turns(generator, pool, each) for pool in pools.values()]
+        return tuple(row[place] for place in range(each) for row in drawn)[: self.count]
+
+
+def _in_turns(generator: np.random.Generator, pool: Sequence[int], count: int) -> list[int]:
+    """`count` entries in random order, each once before any comes twice."""
+    order: list[int] = []
+    while len(order) < count:
+        order += generator.permutation(len(pool)).tolist()
+    return [pool[index] for index in order[:count]]
+
+
+class DrawOrder(GenerateOrder):
+    """Generation for a person who waits: goes to the head of the queue."""
+
+    priority: ClassVar[int] = 10
+    purpose: Literal["draw", "pool"] = "draw"
