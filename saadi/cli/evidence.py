@@ -32,6 +32,9 @@ SideOption = Annotated[int, typer.Option(help="Side of all images in pixels.", m
 WidthOption = Annotated[
     float, typer.Option(help="Width of the downstream networks; 1 = those that the program scores with.", min=0.125, max=4)
 ]
+RoughOption = Annotated[
+    float, typer.Option(help="Displace this share of the label maps that the generator is fitted to.", min=0, max=1)
+]
 FolderOption = Annotated[Path | None, typer.Option(help="Where stages are kept; default: evidence in the data folder.")]
 
 
@@ -123,9 +126,7 @@ def gains(
     align_lr: Annotated[float, typer.Option(help="Learning rate of each alignment.", min=1e-7, max=1e-2)] = 1e-4,
     folds: FoldsOption = 2,
     masks: Annotated[str, typer.Option(help="Masks of synthetic images: real ones moved, or warped as well.")] = "moved",
-    rough: Annotated[
-        float, typer.Option(help="Displace this share of the label maps that the generator is fitted to.", min=0, max=1)
-    ] = 0.0,
+    rough: RoughOption = 0.0,
     recipes: Annotated[str, typer.Option(help="How synthetic images train, with commas: mixed, first, sure.")] = "mixed",
     curated: Annotated[bool, typer.Option(help="Also arms that take the best of K images of the aligned generator.")] = False,
     candidates: CandidatesOption = 4,
@@ -179,6 +180,7 @@ def ablations(
     folds: FoldsOption = 2,
     pool: PoolOption = 96,
     candidates: CandidatesOption = 4,
+    rough: RoughOption = 0.0,
     only: Annotated[str | None, typer.Option(help="Only variants whose name holds this.")] = None,
     test_share: TestShareOption = None,
     side: SideOption = 128,
@@ -196,7 +198,7 @@ def ablations(
     opened = home_of(home)
     (case,) = _cases(name, opened, side=side, test_share=test_share, test_groups=(), each=False)
     settings = Settings(fit_steps=fit_steps, scorer_steps=scorer_steps, align_steps=align_steps, pool_masks=pool,
-                        candidates=candidates, rounds=1, folds=folds)  # fmt: skip
+                        candidates=candidates, rounds=1, folds=folds, rough=rough)  # fmt: skip
     models = Models.of(case, side=side, width=width)
     stages = Stages(folder or opened.evidence)
     cells = [Cell(case, min(real, len(case.train)), seed, settings, models, stages)

@@ -83,11 +83,14 @@ def create_and_import(page: Page, empty: Studio, folder: Path) -> None:
 def train(page: Page, empty: Studio) -> None:
     """Scorers through the page; the generator's weights are put in place, since fitting them takes a minute."""
     page.fill("#scorer-steps", "2")
+    page.fill("#scorer-folds", "3")
     page.click("#train-scorers")
     models = page.locator(".sx-models")
     expect(models).to_contain_text("macro F1", timeout=120_000)
     expect(models).to_contain_text("F1 of each class on validation images")
     with Store.open(empty.home) as store:
+        selector = store.active_model(1, "selector")
+        assert selector is not None and selector.architecture["folds"] == 3
         made = tiny.engine(resolution=64)
         store.add_model(1, kind="engine", architecture=made.architecture, metrics={}, actor="test",
                         file=store.files.put(weights.to_bytes(made.denoiser.state_dict())))  # fmt: skip

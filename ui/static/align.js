@@ -162,7 +162,8 @@ class AlignTab {
       "details",
       { class: "sx-details" },
       h("summary", {}, "Settings"),
-      h("div", { class: "sx-row" }, Object.values(this.fields), this.loss),
+      h("div", { class: "sx-row" }, Object.values(this.fields)),
+      this.loss,
       h(
         "p",
         { class: "sx-note" },

@@ -101,6 +101,12 @@ class DataTab {
     this.missing = h("p", { class: "sx-note sx-command", role: "status", id: "fit-missing" });
     this.diffusion = h("div", { hidden: true }, h("div", { class: "sx-stack" }, this.base, this.mode, this.missing));
     this.scorerSteps = numberField("Steps", 600, { min: 1, id: "scorer-steps" });
+    this.folds = numberField("Folds", 2, {
+      min: 1,
+      max: 10,
+      id: "scorer-folds",
+      title: "So many scorers, none of which judges images of patients that it has seen. 1 = one that has seen all.",
+    });
     this.forms = new DataForms(() => this.load());
     element.classList.add("sx-data");
     element.append(
@@ -155,13 +161,18 @@ class DataTab {
         "div",
         { class: "sx-row" },
         this.scorerSteps,
+        this.folds,
         h(
           "button",
           {
             type: "button",
             class: "sx-button",
             id: "train-scorers",
-            onclick: run("train_scorer", () => ({ steps: this.scorerSteps.number() ?? 600 }), "Training the scorers"),
+            onclick: run(
+              "train_scorer",
+              () => ({ steps: this.scorerSteps.number() ?? 600, folds: this.folds.number() ?? 2 }),
+              "Training the scorers",
+            ),
           },
           "Train scorers",
         ),
