@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -24,33 +23,43 @@ def mean_with_interval(
     class's mean over images, as nnU-Net has it: a rare class counts as much as a frequent one.
 
     Seeds and patients are crossed: the same patients are tested in the runs of all seeds. Both are drawn with replacement, a
-    patient once for all runs; drawn anew in each run, more seeds would feign more patients.
+    patient once for all runs; drawn anew in each run, more seeds would feign more patients. A single patient's images are drawn
+    in its place: the interval then says nothing about other patients.
 
     Args:
         values: Per run (N,) or (N, C) float64; NaN = this image says nothing (its class is absent) and is left out.
         groups: Per run (N,) the patient of each image.
         seeds: Of each run; None = each has one of its own.
-        minus: Numbers of the same images whose mean is taken away, draw by draw.
+        minus: Numbers of the same images whose means are taken away, class by class and draw by draw.
 
     Returns:
         (mean, low, high); NaNs where there is no number at all.
     """
+    groups = _known_apart(groups)
     draws = _Draws(groups, seeds, num_draws=num_draws, seed=draw_seed)
-    mean, drawn = _means(values, groups, draws)
-    if minus is not None:
-        less, drawn_less = _means(minus, groups, draws)
-        mean, drawn = mean - less, drawn - drawn_less
-    known = drawn[~np.isnan(drawn)]
-    if math.isnan(mean) or not len(known):
+    whole, drawn = _class_means(values, groups, draws)
+    if minus is not None:  # class by class: what one of both says of a class that the other is silent about is no difference
+        less, drawn_less = _class_means(minus, groups, draws)
+        whole, drawn = whole - less, drawn - drawn_less
+    known = _mean_of_known(drawn)
+    known = known[~np.isnan(known)]
+    if np.isnan(whole).all() or not len(known):
         return float("nan"), float("nan"), float("nan")
     low, high = np.percentile(known, [2.5, 97.5])
-    return mean, float(low), float(high)
+    return float(_mean_of_known(whole[None])[0]), float(low), float(high)
 
 
-def _means(
+def _known_apart(groups: Sequence[NDArray[np.str_]]) -> list[NDArray[np.str_]]:
+    """Patients; where all runs together have a single one, its images instead."""
+    if len(np.unique(np.concatenate(groups))) > 1:
+        return list(groups)
+    return [np.array([f"{row:09d}" for row in range(len(names))]) for names in groups]
+
+
+def _class_means(
     values: Sequence[NDArray[np.float64]], groups: Sequence[NDArray[np.str_]], draws: _Draws
-) -> tuple[float, NDArray[np.float64]]:
-    """The mean over classes, and (num_draws,) the same of each draw; NaN where no class says anything."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(C,) the mean of each class over images and runs, and (num_draws, C) the same of each draw; NaN where nothing is said."""
     columns = [value.reshape(len(value), -1) for value in values]
     top, bottom = (np.zeros((draws.seeds.shape[0], columns[0].shape[1])) for _ in range(2))
     total, count = (np.zeros(columns[0].shape[1]) for _ in range(2))
@@ -61,13 +70,14 @@ def _means(
             total[index], count[index] = total[index] + sums.sum(), count[index] + counts.sum()
             top[:, index] += chosen * (times @ sums)
             bottom[:, index] += chosen * (times @ counts)
-    if not count.any():
-        return float("nan"), np.full(len(top), np.nan)
     with np.errstate(invalid="ignore"):
-        each = top / np.where(bottom > 0, bottom, np.nan)
-    said = ~np.isnan(each)
-    means = np.nansum(each, 1) / np.where(said.any(1), said.sum(1), np.nan)
-    return float((total[count > 0] / count[count > 0]).mean()), means
+        return total / np.where(count > 0, count, np.nan), top / np.where(bottom > 0, bottom, np.nan)
+
+
+def _mean_of_known(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(R,) means over the columns that are numbers; NaN where none is."""
+    said = (~np.isnan(rows)).sum(1)
+    return np.asarray(np.nansum(rows, 1) / np.where(said > 0, said, np.nan))
 
 
 class _Draws:
@@ -117,8 +127,7 @@ def resampled(
         statistic: (position of the run, (N,) times that each image is taken) -> number; NaN = these say nothing.
         seeds: As for `mean_with_interval`.
     """
-    if len(np.unique(np.concatenate(groups))) == 1:
-        groups = [np.array([f"{row:09d}" for row in range(len(names))]) for names in groups]
+    groups = _known_apart(groups)
     draws = _Draws(groups, seeds, num_draws=num_draws, seed=draw_seed)
     found, weight = np.full((num_draws, len(groups)), np.nan), np.zeros((num_draws, len(groups)))
     for run, names in enumerate(groups):

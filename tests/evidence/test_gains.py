@@ -274,7 +274,12 @@ def test_a_rare_class_counts_as_much_as_a_frequent_one():
     worse = values.copy()
     worse[5, 1] = 0.0  # the class invented where there is none
     gain = mean_with_interval([worse], [groups], minus=[values])
-    assert gain[0] == pytest.approx((0.6 / 3 - 0.3) / 2) and gain[2] <= 1e-9
+    assert gain[0] == pytest.approx((0.6 / 3 - 0.3) / 2) and gain[2] <= 1e-9 and -0.26 < gain[1] < -0.05
+    invented = np.column_stack([values, np.full(10, np.nan)])  # a third class that is nowhere, painted once
+    invented[0, 2] = 0.0
+    silent = np.column_stack([values, np.full(10, np.nan)])
+    assert mean_with_interval([invented], [groups], minus=[silent]) == pytest.approx((0, 0, 0))
+    assert mean_with_interval([values], [np.array(["one"] * 10)])[1] < mean  # one patient: its images are drawn
     assert mean_with_interval([values], [groups], minus=[values]) == pytest.approx((0, 0, 0))
     assert mean_with_interval([values[:, :1]], [groups]) == pytest.approx(mean_with_interval([values[:, 0]], [groups]))
 
