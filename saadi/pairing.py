@@ -283,12 +283,13 @@ def _asked_classes(store: Store, blobs: Iterable[str]) -> dict[str, int]:
 
 
 def _votes_by_condition(votes: list[Vote], groups: Mapping[str, list[Candidate]]) -> dict[str, list[Vote]]:
-    """Votes by the condition in which both images are usable, else by the label map, which in classification is no condition."""
+    """Votes by the condition of their images, also where only one of them is still usable: 'both bad' says something of either.
+    Where they differ or none is usable, by the label map, which in classification is no condition."""
     places = {candidate.sample_id: condition for condition, group in groups.items() for candidate in group}
     found: dict[str, list[Vote]] = defaultdict(list)
     for vote in votes:
-        place = places.get(vote.left_id)
-        found[place if place is not None and place == places.get(vote.right_id) else vote.label_map_blob].append(vote)
+        known = {places[sample_id] for sample_id in vote.pair if sample_id in places}
+        found[known.pop() if len(known) == 1 else vote.label_map_blob].append(vote)
     return found
 
 

@@ -91,5 +91,6 @@ def settle_singles(
             singles.append(Single(sample.label_map_blob, sample.blob, verdict.is_liked, verdict.source, verdict.num_people,
                                   verdict.weight))  # fmt: skip
     lacking = sum(1 if not single.is_liked else -1 for single in singles)
-    stand_ins = sorted(reals.items())[: max(0, lacking)]  # by hash: as good as by lot, and the same again
+    # By the images' hashes: as good as by lot, and the same again; conditions would bring class after class.
+    stand_ins = sorted(reals.items(), key=lambda item: (item[1], item[0]))[: max(0, lacking)]
     return singles + [Single(asked_blob(name), blob, True, "real", 0, 1.0) for name, blob in stand_ins], num_disputed

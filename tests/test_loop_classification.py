@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
-from saadi import orders, pairing, settled
+from saadi import orders, pairing, preferences, settled, singles
 from saadi.alignment import job as alignment_job
 from saadi.alignment import plan
 from saadi.alignment.rounds import first_order
@@ -37,7 +38,7 @@ from saadi.orders import (
     order,
     place,
 )
-from saadi.records import Job, LabelClass, Pair, Project, Score
+from saadi.records import Job, LabelClass, Pair, Project, Score, Single
 from saadi.store import Store
 from saadi.worker import HANDLERS
 from tests import tiny
@@ -240,6 +241,27 @@ def test_pairs_that_share_an_image_fall_on_one_side(store: Store, phases: Projec
     pairs = [Pair(token, blobs[one], blobs[other], "score", 1.0, 0.5) for one, other in ((0, 1), (2, 1), (3, 4))]
     first, second, third = alignment_job.pair_groups(store.freeze_pairs(phases.id, pairs, {}, actor="t"), "classification")
     assert first == second != third
+    alone = [Single(token, blobs[index], True, "real", 0, 1.0) for index in (0, 4)]  # an image of a pair is on its pair's side
+    frozen = store.freeze_pairs(phases.id, pairs, {}, actor="t", singles=alone)
+    assert [single.group for single in alignment_job.training_singles(store, frozen, side=32)] == [first, third]
+
+
+def test_real_images_that_stand_for_liked_ones_are_of_all_classes(store: Store, phases: Project, monkeypatch):
+    scored_sets(store, phases, {"clipping": [(0.9, 0.5, 0.4)] * 3})
+    disliked = {row.sample_id: singles.Verdict(False, "people", 1, 1.0) for row in store.usable_samples(phases.id)}
+    monkeypatch.setattr(singles, "verdicts", lambda *given: (disliked, set()))
+    reals = pairing._real_images(store, phases)
+    found, _ = singles.settle_singles(store, phases.id, votes=(), weights={}, reals=reals)
+    standing = [single.label_map_blob for single in found if single.source == "real"]
+    assert len(standing) == 9 and len(set(standing)) == 3
+
+
+def test_both_bad_still_counts_when_the_other_image_has_gone():
+    groups = {"class#1": [preferences.Candidate(1, "a", 0.9), preferences.Candidate(2, "b", 0.5)], "class#2": []}
+    known = SimpleNamespace(left_id=1, right_id=7, pair=(1, 7), label_map_blob="class")
+    assert list(pairing._votes_by_condition([known], groups)) == ["class#1"]
+    elsewhere = SimpleNamespace(left_id=8, right_id=7, pair=(7, 8), label_map_blob="class")
+    assert list(pairing._votes_by_condition([elsewhere], groups)) == ["class"]
 
 
 def scored_sets(store: Store, project: Project, chances: dict[str, list[tuple[float, ...]]], **metrics: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -72,6 +72,12 @@ def pair_groups(pair_set: PairSet, task: Task) -> list[str]:
     class have the same one, those that share an image."""
     if task == "segmentation":
         return [pair.label_map_blob for pair in pair_set.pairs]
+    group_of = _linked_images(pair_set)
+    return [group_of(pair.chosen_blob) for pair in pair_set.pairs]
+
+
+def _linked_images(pair_set: PairSet) -> Callable[[str], str]:
+    """Blob of an image -> one name for all images that pairs connect with it."""
     leader: dict[str, str] = {}
 
     def find(blob: str) -> str:
@@ -81,19 +87,20 @@ def pair_groups(pair_set: PairSet, task: Task) -> list[str]:
 
     for pair in pair_set.pairs:
         leader[find(pair.chosen_blob)] = find(pair.rejected_blob)
-    return [find(pair.chosen_blob) for pair in pair_set.pairs]
+    return find
 
 
 def training_singles(store: Store, pair_set: PairSet, *, side: int) -> list[TrainingSingle]:
-    """Single images with their pixels, scaled to the engine's side."""
-    task = store.project(pair_set.project_id).task
+    """Single images with their pixels, scaled to the engine's side; one that a pair has is of that pair's group."""
+    is_classification = store.project(pair_set.project_id).task == "classification"
+    group_of = _linked_images(pair_set)
     return [
         TrainingSingle(
             label_map=fit_to(store.blobs.label_map(single.label_map_blob), size=(side, side)),
             image=fit_image_to(store.blobs.image(single.blob), side=side),
             is_liked=single.is_liked,
             weight=single.weight,
-            group=single.blob if task == "classification" else single.label_map_blob,
+            group=group_of(single.blob) if is_classification else single.label_map_blob,
         )
         for single in pair_set.singles
     ]
