@@ -316,3 +316,11 @@ def test_the_readme_uses_commands_and_options_that_exist(line: str) -> None:
     while hasattr(command, "commands"):
         command = command.commands[arguments.pop(0)]
     assert command.make_context("saadi", arguments).params  # parses and checks, runs nothing
+
+
+def test_a_recorded_command_has_no_folders_and_can_be_copied():
+    from saadi.cli.evidence import _told
+
+    words = ["evidence", "gains", "x", "--folder", "/data/stages", "--side", "64", "--home", "data", "--out=a/b.json", "--json",
+             "--test-group", "op/1"]  # fmt: skip
+    assert _told(words) == ["evidence", "gains", "x", "--side", "64", "--test-group", "op/1"]

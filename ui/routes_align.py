@@ -172,7 +172,7 @@ def version_view(
     answered = {(item.old_blob, item.new_blob) for item in trials if item.voter == voter}
     return view | {
         "questions": [asdict(question) for question in found],
-        "headline": acceptance.headline(found, is_open=adapter.state == "candidate"),
+        "headline": acceptance.headline(found, is_open=adapter.state == "candidate" and not orders.is_negative(adapter)),
         "trial": people,
         "trial_pairs": len(pairs),
         "trial_left": sum((pair.old_blob, pair.new_blob) not in answered for pair in pairs),

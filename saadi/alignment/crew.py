@@ -84,6 +84,7 @@ class Member(Crew):
             variables["GLOO_SOCKET_IFNAME"] = "lo"  # anybody could join by the network
         with config.environment(variables):  # accelerate reads how many there are from nowhere else
             meeting = FileStore(str(self.meeting), self.size)  # as an address, a folder with a space in its name is not found
+            meeting.set_timeout(WAIT)  # the leader comes last, after the old model's images
             state = PartialState(cpu=True, backend="gloo", store=meeting, timeout=WAIT)
         if state.num_processes != self.size:
             raise SaadiError(f"{state.num_processes} of {self.size} processes found each other; start again, or with fewer GPUs")

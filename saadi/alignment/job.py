@@ -351,6 +351,9 @@ def run_job(context: JobContext) -> Outcome:
             "verdict": metrics["verdict"],
         }
 
+    if drawing is not None:
+        return Outcome("a negative version is ready: guidance that leads away from it makes images which the judge prefers in "
+                       f"{found.verdict.win_rate:.0%} of the masks", publish)  # fmt: skip
     return Outcome(
         f"a new version waits for acceptance: the judge prefers it in {found.verdict.win_rate:.0%} of the "
         f"{'test images' if project.task == 'classification' else 'masks'}", publish

@@ -13,12 +13,13 @@ import typer
 
 from saadi.cli.common import HomeOption, JsonOption, ProjectArgument, answer, home_of, note
 from saadi.config import VERSION, Home
-from saadi.errors import BadInputError, NotFoundError
+from saadi.errors import BadInputError, NotFoundError, TooFewError
 from saadi.store import Store
 
 if TYPE_CHECKING:
     from saadi.evidence.cases import Case
 
+PATHS = ("--home", "--out", "--folder")
 OutOption = Annotated[Path | None, typer.Option("--out", help="Write the result to this JSON file.")]
 CaseArgument = Annotated[str, typer.Argument(help="A project with imported images, 'phantom', or 'phantom-phases'.")]
 FirstSeedOption = Annotated[int, typer.Option(help="Number of the first seed.", min=0)]
@@ -79,14 +80,17 @@ def adapter(
     """Measure an adapter against its parent on masks of the test split, which neither pairs nor gate have used."""
     from saadi import devices
     from saadi.evidence.fresh import measure_adapter
+    from saadi.orders import is_negative
 
     devices.use_all_threads()
     with Store.open(home_of(home)) as store:
         project = store.project(name)
-        known = store.adapters(project.id)
-        if not known:
+        known = [found for found in store.adapters(project.id) if not is_negative(found)]
+        if not known and adapter_id is None:
             raise NotFoundError(f"project {name} has no adapter yet; run `align` first")
         chosen = store.adapter(adapter_id) if adapter_id is not None else known[-1]
+        if is_negative(chosen):
+            raise BadInputError(f"adapter {chosen.id} is a negative one, which makes no images by itself; choose another one")
         engine = store.model(chosen.model_id)
         result = measure_adapter(store, project, chosen, num_masks=masks)
         result |= {
@@ -219,13 +223,17 @@ def _cases(
     from saadi.evidence import cases
 
     if name in ("phantom", "phantom-phases"):
+        if each or test_share is not None or test_groups:
+            raise BadInputError("rendered scenes have test patients of their own; leave the options on test patients out")
         return [cases.rendered(side=side, task="classification" if name == "phantom-phases" else "segmentation")]
+    if each and (test_share is not None or test_groups):
+        raise BadInputError("--leave-one-out tests on each patient in turn; leave --test-share and --test-group out")
     with Store.open(home) as store:
         project = store.project(name)
         if not each:
             return [cases.of_project(store, project, side=side, test_share=test_share, test_groups=test_groups)]
-        every = cases.of_project(store, project, side=side)
-        groups = sorted({example.group for example in (*every.train, *every.test)})
+        if len(groups := cases.patients(store, project)) < 2:
+            raise TooFewError(f"{len(groups)} patients with labelled images, 2 needed to leave one out; import more")
         return [cases.of_project(store, project, side=side, test_groups=[group]) for group in groups]
 
 
@@ -264,12 +272,22 @@ def _numbers(text: str) -> list[float]:
     return found
 
 
+def _told(words: Sequence[str]) -> list[str]:
+    """A command without the folders of this machine, which say nothing to others."""
+    found: list[str] = []
+    is_path = False
+    for word in words:
+        option = word.partition("=")[0]
+        if not is_path and option not in (*PATHS, "--json"):
+            found.append(word)
+        is_path = not is_path and option in PATHS and "=" not in word
+    return found
+
+
 def _finish(
     result: dict[str, Any], out: Path | None, *, as_json: bool, lines: Callable[[], list[str]] | None = None
 ) -> None:
-    # Options only: a data folder's path says nothing to others.
-    words = [word for word in sys.argv[1:] if "/" not in word and word not in ("--home", "--out", "--json")]
-    result |= {"command": "python -m saadi " + shlex.join(words), "version": VERSION}
+    result |= {"command": "python -m saadi " + shlex.join(_told(sys.argv[1:])), "version": VERSION}
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(result, indent=1) + "\n")

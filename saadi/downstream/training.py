@@ -335,7 +335,7 @@ def run_job(context: JobContext) -> Outcome:
     is_classifier = project.task == "classification"
     held = _held(label_maps, num_classes)
     fold_of = assign_folds(groups, held, num_folds=order.get("folds", 1))
-    if is_classifier and _misses_a_class(groups, held, fold_of):
+    if is_classifier and misses_a_class(groups, held, fold_of):
         fold_of = dict.fromkeys(fold_of, 0)
     folds = max(fold_of.values()) + 1
     lengths = {kind: steps_of(kind, steps=order["steps"], folds=folds) for kind in ("selector", "judge")}
@@ -410,7 +410,7 @@ def _state_of(folds: Sequence[Segmenter | Classifier], fold_of: dict[str, int]) 
     return CrossFittedClassifiers([one for one in folds if isinstance(one, Classifier)], fold_of).state()
 
 
-def _misses_a_class(groups: Sequence[str], held: NDArray[np.bool_], fold_of: dict[str, int]) -> bool:
+def misses_a_class(groups: Sequence[str], held: NDArray[np.bool_], fold_of: dict[str, int]) -> bool:
     """Whether a selector would never see some class, because all patients who show it are in the fold that it must not see: its
     word on that class would be worth nothing."""
     folds = np.array([fold_of[group] for group in groups])

@@ -15,6 +15,8 @@ from saadi.masks import whole as whole
 from saadi.records import Image, LabelMap, Project, RealImage, Split, Task
 from saadi.store import Store
 
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
 
 @dataclass(frozen=True)
 class Example:
@@ -84,7 +86,7 @@ def of_project(
         TooFewError: No labelled images to train on, or to measure on.
         NotFoundError: A test patient that the project does not have.
     """
-    found = {split: _examples(store, project, split, side=side) for split in ("train", "val", "test")}
+    found = {split: _examples(store, project, split, side=side) for split in SPLITS}
     every = found["train"] + found["val"] + found["test"]
     if unknown := sorted(set(test_groups) - {example.group for example in every}):
         known = sorted({example.group for example in every})
@@ -99,6 +101,17 @@ def of_project(
     if not train or not test:
         raise TooFewError(f"{len(train)} labelled training images and {len(test)} of test or validation patients; import both")
     return Case(project.name, project.class_names, train, test, project.task)
+
+
+def patients(store: Store, project: Project) -> list[str]:
+    """Of all labelled images, whatever their split."""
+    indices = {label.name for label in project.classes}
+    found: set[str] = set()
+    for split in SPLITS:
+        labelled = {record.image_id for record in store.label_maps(project.id, splits=[split])}
+        found |= {image.group_id for image in store.images(project.id, splits=[split])
+                  if (image.label in indices if project.task == "classification" else image.id in labelled)}  # fmt: skip
+    return sorted(found)
 
 
 def is_rendered(case: Case) -> bool:

@@ -29,7 +29,7 @@ from saadi.downstream.calibration import calibrate
 from saadi.downstream.classifier import Classifier, class_of
 from saadi.downstream.models import DownstreamModel
 from saadi.downstream.segmenter import Segmenter
-from saadi.downstream.training import ScorerConfig, train, train_classifier
+from saadi.downstream.training import ScorerConfig, misses_a_class, train, train_classifier
 from saadi.engines import shipped, weights
 from saadi.engines.compact import CompactEngine
 from saadi.engines.compact import default_architecture as engine_architecture
@@ -171,6 +171,8 @@ class Cell:
         self.real = choose_real(self.case.train, self.num_real, seed=self.seed)
         self.num_classes = len(self.case.class_names)
         self.side = self.real[0].image.shape[0]
+        self._folds = self._deal()
+        self.num_folds = max(self._folds) + 1
         self.test = digest(self.case.test)
         start = shipped.manifest()["engine"]["sha256"] if self.models.starts_from == "shipped" else None
         self.base = {"made_by": STAGES_VERSION, "case": self.case.name, "seed": self.seed, "real": digest(self.real),
@@ -217,11 +219,13 @@ class Cell:
 
     def _scorer_stage(self, name: str) -> Stage:
         settings = self.base | {"name": name, "steps": self.settings.scorer_steps}
-        settings |= {"test": self.test} if name == "expert" else {"folds": self.settings.folds} if name.startswith("fold") else {}
+        settings |= {"test": self.test} if name == "expert" else {"folds": self.num_folds} if name.startswith("fold") else {}
 
         def make() -> Arrays:
             fold = int(name.removeprefix("fold ")) if name.startswith("fold") else None
-            seen = list(self.case.test) if name == "expert" else [e for i, e in enumerate(self.real) if self.fold(i) != fold]
+            seen = list(self.case.test) if name == "expert" else [
+                e for i, e in enumerate(self.real) if self.fold(i) != fold or self.num_folds == 1
+            ]
             config = ScorerConfig(num_steps=self.settings.scorer_steps, seed=self.seed * 10 + len(name))
             model = self.train(seen, architecture=self._architecture(name), config=config,
                                folder=self.stages.workspace("scorer", settings))  # fmt: skip
@@ -234,7 +238,7 @@ class Cell:
         return self.stages.get("scorer", settings, make)
 
     def _fold_keys(self) -> list[str]:
-        return [self._scorer_stage(f"fold {fold}").key for fold in range(self.settings.folds)]
+        return [self._scorer_stage(f"fold {fold}").key for fold in range(self.num_folds)]
 
     def scorer_key(self, name: str) -> str:
         return self._scorer_stage(name).key
@@ -251,9 +255,19 @@ class Cell:
 
     def fold(self, index: int) -> int:
         """Patients, not images, are dealt out."""
-        groups = sorted({example.group for example in self.real})
-        folds = self.settings.folds
-        return groups.index(self.real[index].group) % folds if len(groups) >= folds else index % folds
+        return self._folds[index]
+
+    def _deal(self) -> list[int]:
+        """Per real image its fold. Of a classification all are 0, and one selector sees all of them, where some fold would never
+        see a class: its word on that class would be worth nothing."""
+        groups, folds = sorted({example.group for example in self.real}), self.settings.folds
+        found = [groups.index(e.group) % folds if len(groups) >= folds else i % folds for i, e in enumerate(self.real)]
+        if self.case.task == "classification":
+            held = np.array([np.isin(np.arange(self.num_classes), example.label_map) for example in self.real])
+            names = [str(fold) for fold in found]
+            if misses_a_class(names, held, {name: int(name) for name in names}):
+                return [0] * len(found)
+        return found
 
     # ---- masks and images
 
@@ -286,7 +300,7 @@ class Cell:
         """Mean Dice over the asked classes (or the probability of the asked class), by the selector that has not seen the mask's
         image."""
         found = np.zeros(len(images))
-        for fold in range(self.settings.folds):
+        for fold in range(self.num_folds):
             chosen = [index for index, (_, source) in enumerate(masks) if self.fold(source) == fold]
             if chosen:
                 scorer = self.scorer(f"fold {fold}")
@@ -429,7 +443,7 @@ class Cell:
             label_maps: (N, side, side), theirs.
         """
         found = label_maps.copy()
-        for fold in range(self.settings.folds):
+        for fold in range(self.num_folds):
             selector = self.scorer(f"fold {fold}")
             assert isinstance(selector, Segmenter)
             chosen = [index for index in range(len(images)) if self.fold(index % len(self.real)) == fold]
@@ -451,10 +465,10 @@ class Cell:
         if arm.recipe == "sure":
             source |= {"judged by": self._fold_keys(), "doubt": DOUBT}
         settings = self.base | {"arm": asdict(arm), "steps": self.settings.downstream_steps, "source": source, "test": self.test}
-        folder = self.stages.workspace("arm", settings)
 
         def make() -> Arrays:
             more = self._extra(arm, count) if count else []
+            folder = self.stages.workspace("arm", settings)
             steps, learn = self.settings.downstream_steps, partial(self.train, architecture=self.models.selector)
             config = ScorerConfig(num_steps=steps, seed=1000 + self.seed, augments=arm.kind != "plain")
             if arm.recipe != "first":
@@ -474,7 +488,7 @@ class Cell:
             return total
         total += self.generator().seconds + self._synthetic(arm)[0].seconds
         if arm.is_best_of_many or arm.version or arm.recipe == "sure":
-            total += sum(self._scorer_stage(f"fold {fold}").seconds for fold in range(self.settings.folds))
+            total += sum(self._scorer_stage(f"fold {fold}").seconds for fold in range(self.num_folds))
         if arm.version:
             total += self._scorer_stage("judge").seconds
             total += sum(self.round(version).seconds + self._pool_stage(version - 1).seconds

@@ -122,6 +122,38 @@ def test_what_an_arm_costs_counts_each_stage_once(tmp_path: Path):
     assert stages.get("outer", {}, outer).seconds < 0.15 < 0.2 <= stages.get("inner", {}, outer).seconds
 
 
+def test_an_interrupted_stage_costs_what_both_runs_cost(tmp_path: Path):
+    def begins():
+        (stages.workspace("x", {}) / "checkpoint").write_text("half")
+        time.sleep(0.2)
+        raise YieldedError("somebody waits")
+
+    stages = Stages(tmp_path)
+    with pytest.raises(YieldedError):
+        stages.get("x", {}, begins)
+    assert (stages.workspace("x", {}) / "checkpoint").exists()
+    assert Stages(tmp_path).get("x", {}, lambda: {"v": np.zeros(1)}).seconds >= 0.2
+    assert [path.suffix for path in tmp_path.iterdir()] == [".npz"]
+
+
+def test_two_measurements_at_once_do_not_share_a_checkpoint(tmp_path: Path):
+    one, other = Stages(tmp_path), Stages(tmp_path)
+    places: list[Path] = []
+
+    def inner():
+        places.append(other.workspace("x", {}))
+        return {"v": np.ones(1)}
+
+    def outer():
+        places.append(one.workspace("x", {}))
+        other.get("x", {}, inner)  # as another process would
+        assert places[0].exists()
+        return {"v": np.zeros(1)}
+
+    assert one.get("x", {}, outer)["v"].tolist() == [0.0]
+    assert places[0] != places[1] and not any(path.exists() for path in places)
+
+
 def test_a_killed_run_leaves_no_half_stage(tmp_path: Path):
     stages = Stages(tmp_path)
 
@@ -232,6 +264,19 @@ def test_classification_runs_the_same_arms(tmp_path: Path):
     assert table["gain over base 1"][0] == pytest.approx(table["f1"][0] - rows["base 1"]["f1"][0], abs=1e-4)
 
 
+def test_where_a_fold_would_never_see_a_class_one_classifier_sees_all(tmp_path: Path):
+    sizes = {"num_classes": 2, "size_px": 32, "widths": [8, 8, 16, 16], "growth_rate": 4, "blocks": [1, 1, 1, 1]}
+    made = Models(tiny.architecture(num_classes=2), sizes | {"model": "resnet"}, sizes | {"model": "densenet"}, "random")
+    for late, folds in ((("patient 0",), 1), (("patient 0", "patient 1"), 2)):
+        train = tuple(replace(e, label_map=cases.whole(int(e.group in late), side=16)) for e in CASE.train)
+        test = tuple(replace(e, label_map=cases.whole(0, side=16)) for e in CASE.test)
+        case = Case("phases", ("early", "late"), train, test, "classification")
+        run = Cell(case, 12, 0, QUICK, made, Stages(tmp_path))
+        assert run.num_folds == folds and len(run._fold_keys()) == folds
+        if folds == 1:
+            assert run.scorer("fold 0").probabilities([CASE.train[0].image]).shape == (1, 2)
+
+
 def test_patients_are_dealt_whole_and_always_the_same_way(store: Store, project: Project):
     for index in range(12):
         image, label_map = tiny.scene(index)
@@ -243,6 +288,7 @@ def test_patients_are_dealt_whole_and_always_the_same_way(store: Store, project:
     again = cases.of_project(store, project, side=16, test_share=0.4)
     assert [e.group for e in again.test] == [e.group for e in case.test]
     assert {e.group for e in cases.of_project(store, project, side=16, test_groups=["p3"]).test} == {"p3"}
+    assert cases.patients(store, project) == [f"p{number}" for number in range(6)]
     with pytest.raises(NotFoundError, match=r"patient 'p9' is not in .*; it has 6, for example"):
         cases.of_project(store, project, side=16, test_groups=["p9"])
 

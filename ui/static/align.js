@@ -311,7 +311,7 @@ class AlignTab {
     if (state.project !== project) return;
     this.found = found;
     const usable = found.items.filter((item) => item.model_id === found.engine_id);
-    this.opened ??= (usable.find((item) => item.state === "candidate") ?? usable.find((item) => item.state === "accepted"))?.id ?? null;
+    this.opened ??= (usable.find((item) => item.state === "candidate" && item.config?.negative == null) ?? usable.find((item) => item.state === "accepted"))?.id ?? null;
     this.showVersions();
   }
 

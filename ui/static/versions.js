@@ -97,7 +97,7 @@ export class Versions {
       item.trial && item.trial.rate !== null && `people ${percent(item.trial.rate)}`,
     ];
     const isNegative = item.config?.negative != null; // guidance leads away from it: it never makes images by itself
-    const facts = [isNegative && "negative", ...wins, `from ${names.get(item.parent_id) ?? "base"}`, when(item.created_at)].filter(Boolean).join(" \u00b7 ");
+    const facts = [...wins, `from ${names.get(item.parent_id) ?? "base"}`, when(item.created_at)].filter(Boolean).join(" \u00b7 ");
     const said = decision && `${decision.what} by ${decision.who}${decision.why ? `: ${decision.why}` : ""}`;
     return h(
       "li",
@@ -112,7 +112,7 @@ export class Versions {
         "span",
         { class: "sx-version-facts" },
         h("b", {}, item.name),
-        h("span", { class: "sx-chip", dataset: { state: item.state } }, `${STATE_MARKS[item.state]} ${STATES[item.state]}`),
+        h("span", { class: "sx-chip", dataset: { state: isNegative ? "retired" : item.state } }, isNegative ? "\u2212 negative" : `${STATE_MARKS[item.state]} ${STATES[item.state]}`),
         h("small", { class: "sx-cut", title: facts }, facts),
         said && h("small", { class: "sx-cut", title: said }, said),
       ),
