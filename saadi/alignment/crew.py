@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.distributed import FileStore
 
 from saadi import config
-from saadi.errors import SaadiError
+from saadi.errors import BadInputError, SaadiError
 
 READY, REFUSED = "ready", "refused: "
 """What a process says on its standard output: once it has loaded everything, or why it cannot go on."""
@@ -80,8 +80,7 @@ class Member(Crew):
         numbers = {"RANK": self.rank, "LOCAL_RANK": self.rank, "WORLD_SIZE": self.size, "LOCAL_WORLD_SIZE": self.size,
                    "OMP_NUM_THREADS": torch.get_num_threads()}  # fmt: skip
         variables = {name: str(number) for name, number in numbers.items()}
-        if sys.platform == "linux":
-            variables["GLOO_SOCKET_IFNAME"] = "lo"  # anybody could join by the network
+        variables["GLOO_SOCKET_IFNAME"] = "lo"  # anybody could join by the network
         with config.environment(variables):  # accelerate reads how many there are from nowhere else
             meeting = FileStore(str(self.meeting), self.size)  # as an address, a folder with a space in its name is not found
             meeting.set_timeout(WAIT)  # the leader comes last, after the old model's images
@@ -206,6 +205,8 @@ def leading(command: Sequence[str], devices: Sequence[str], folder: Path) -> Ite
     if len(devices) == 1:
         yield ALONE
         return
+    if sys.platform != "linux":  # elsewhere they would listen on the network
+        raise BadInputError(f"{len(devices)} GPUs wanted, and several work together on Linux only; leave --gpus out")
     meeting = (folder / f"crew-{os.getpid()}-{time.monotonic_ns()}").resolve()
     threads = str(max(1, torch.get_num_threads() // len(devices)))
     others: list[Other] = []
