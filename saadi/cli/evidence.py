@@ -128,6 +128,8 @@ def gains(
     downstream_steps: int = 600,
     align_steps: int = 150,
     align_lr: Annotated[float, typer.Option(help="Learning rate of each alignment.", min=1e-7, max=1e-2)] = 1e-4,
+    sdpo_mu: Annotated[float | None, typer.Option(help="As in `align`.", min=0, max=1)] = None,
+    ungated: Annotated[bool, typer.Option("--ungated", help="Take each round's last step, whatever the gate says.")] = False,
     folds: FoldsOption = 2,
     masks: Annotated[str, typer.Option(help="Masks of synthetic images: real ones moved, or warped as well.")] = "moved",
     rough: RoughOption = 0.0,
@@ -157,7 +159,8 @@ def gains(
     settings = experiment.Settings(
         fit_steps=fit_steps, scorer_steps=scorer_steps, downstream_steps=downstream_steps, align_steps=align_steps, rounds=rounds,
         shares=tuple(_numbers(shares)), recipes=_recipes(recipes), curated=curated, candidates=candidates,
-        pool_masks=pool, learning_rate=align_lr, folds=folds, masks=_shape(masks), rough=rough)  # fmt: skip
+        pool_masks=pool, learning_rate=align_lr, folds=folds, masks=_shape(masks), rough=rough,
+        sdpo_mu=sdpo_mu, gated=not ungated)  # fmt: skip
     if found[0].task == "classification" and "sure" in settings.recipes:
         raise BadInputError("recipe 'sure' leaves out pixels, and a classification project has none; choose mixed or first")
     models = experiment.Models.of(found[0], side=side, width=width)

@@ -21,16 +21,16 @@ import torch
 from numpy.typing import NDArray
 
 from saadi import devices
-from saadi.alignment.gate import Gate, metrics_of
+from saadi.alignment.gate import Gate, Verdict, compare
 from saadi.alignment.recipe import align
-from saadi.alignment.trainer import AlignmentConfig, TrainingPair
+from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair
 from saadi.downstream import models
 from saadi.downstream.calibration import calibrate
 from saadi.downstream.classifier import Classifier, class_of
 from saadi.downstream.models import DownstreamModel
 from saadi.downstream.segmenter import Segmenter
 from saadi.downstream.training import ScorerConfig, misses_a_class, train, train_classifier
-from saadi.engines import shipped, weights
+from saadi.engines import lora, shipped, weights
 from saadi.engines.compact import CompactEngine
 from saadi.engines.compact import default_architecture as engine_architecture
 from saadi.engines.fitting import FitConfig, TrainingSet, borrow_shipped, fit
@@ -105,6 +105,10 @@ class Settings:
     """Also arms that take the best of K images of the aligned generator."""
     learning_rate: float = 1e-4
     """Of the alignment."""
+    sdpo_mu: float | None = None
+    """As in `AlignmentConfig`."""
+    gated: bool = True
+    """Keep the best checkpoint that passes the gate; False = the last one whatever the gate says: what its limits cost."""
     folds: int = 2
     """Selectors, each trained without the patients that it scores."""
     rough: float = 0.0
@@ -334,7 +338,8 @@ class Cell:
 
     def round(self, version: int) -> Stage:
         """Alignment number `version`: pairs of the version before, an adapter that starts from its adapter."""
-        config = AlignmentConfig(num_steps=self.settings.align_steps, learning_rate=self.settings.learning_rate, seed=self.seed)
+        config = AlignmentConfig(num_steps=self.settings.align_steps, learning_rate=self.settings.learning_rate, seed=self.seed,
+                                 sdpo_mu=self.settings.sdpo_mu)  # fmt: skip
 
         if version > 1 and "refused" in (before := self.round(version - 1)).arrays:
             nothing = {"refused": np.array("the round before brought nothing")}
@@ -342,7 +347,7 @@ class Cell:
 
         settings = {"pool": self._pool_stage(version - 1).key, "judge": self._scorer_stage("judge").key, "gate": GATE_MASKS,
                     "shape": self.settings.masks}  # fmt: skip
-        wanted = self.base | settings | {"align": asdict(config)}
+        wanted = self.base | settings | {"align": asdict(config)} | ({} if self.settings.gated else {"gated": False})
 
         def make() -> Arrays:
             masks, rows, dice = self.pool(version - 1)
@@ -351,23 +356,46 @@ class Cell:
             real = [example.image for example in self.real]
             gate = Gate(label_maps=fresh, selector=self.scorer("fold 0"), judge=self.scorer("judge"),
                         num_classes=self.num_classes, real=real, training=real)  # fmt: skip
-            folder = self.stages.workspace("round", wanted)
+            learn = self._aligned if self.settings.gated else self._ungated
             try:
-                found = align(self.engine(), pairs, gate, config, self.report, seeds=[2**40 + i for i in range(len(fresh))],
-                              parent=self._adapter_file(version - 1), folder=folder, keep=partial(_kept, folder),
-                              anchors=[(e.image, e.label_map) for e in self.real])  # fmt: skip
+                state, verdict, step = learn(pairs, gate, config, version, self.stages.workspace("round", wanted))
             except (AlignmentStoppedError, TooFewError) as error:
                 log.warning("round_refused", version=version, reason=str(error))
                 return {"refused": np.array(str(error))}
-            numbers = metrics_of(found.reading, found.reference, found.verdict, task=self.case.task)
-            return _to_arrays(found.state) | {
-                "_win_rate": np.array(numbers["win_rate"]),
-                "_gain": np.array(found.verdict.dice_gain),
-                "_step": np.array(found.step),
+            return _to_arrays(state) | {
+                "_win_rate": np.array(verdict.win_rate),
+                "_gain": np.array(verdict.dice_gain),
+                "_step": np.array(step),
                 "_num_pairs": np.array(len(pairs)),
+                "_reasons": np.array("; ".join(verdict.reasons)),
             }
 
         return self.stages.get("round", wanted, make)
+
+    def _aligned(
+        self, pairs: list[TrainingPair], gate: Gate, config: AlignmentConfig, version: int, folder: Path
+    ) -> tuple[dict[str, torch.Tensor], Verdict, int]:
+        """As the program does it: adapter, verdict and step of the best checkpoint that passed."""
+        found = align(self.engine(), pairs, gate, config, self.report, seeds=_gate_seeds(gate),
+                      parent=self._adapter_file(version - 1), folder=folder, keep=partial(_kept, folder),
+                      anchors=[(e.image, e.label_map) for e in self.real])  # fmt: skip
+        return found.state, found.verdict, found.step
+
+    def _ungated(
+        self, pairs: list[TrainingPair], gate: Gate, config: AlignmentConfig, version: int, folder: Path
+    ) -> tuple[dict[str, torch.Tensor], Verdict, int]:
+        """The last step and what the gate says of it; an alarm of the trainer stops it as ever."""
+        engine, parent, seeds = self.engine(), self._adapter_file(version - 1), _gate_seeds(gate)
+        before = gate.read(engine.generate(gate.label_maps, seeds, adapter=parent))
+        trainer = PairTrainer(engine, pairs, config, parent=parent, anchors=[(e.image, e.label_map) for e in self.real])
+        while trainer.step < config.num_steps and not trainer.alarm():
+            if not np.isfinite(trainer.train_step()["gradient_norm"]):
+                raise AlignmentStoppedError("the gradient is not a number any more")
+            self.report(trainer.step, config.num_steps, "learning from the pairs")
+        engine.weights_changed()
+        after = gate.read(engine.generate(gate.label_maps, seeds))
+        verdict = compare(after, before, winner_ratio=trainer.measure_held_out()["winner_ratio"], task=self.case.task)
+        return lora.state(trainer.policy), verdict, trainer.step
 
     def gate_masks(self, version: int) -> list[tuple[LabelMap, int]]:
         """Moved label maps that no pool has."""
@@ -560,6 +588,10 @@ def run_cell(cell: Cell, *, note: Callable[[str], None]) -> dict[str, Stage]:
         name = "F1" if cell.case.task == "classification" else "Dice"
         note(f"{cell.case.name}, {cell.num_real} real images, seed {cell.seed}: {arm}: {name} {told(cell.case.task, stage):.4f}")
     return found
+
+
+def _gate_seeds(gate: Gate) -> list[int]:
+    return [2**40 + index for index in range(len(gate.label_maps))]
 
 
 def _kept(folder: Path, state: dict[str, torch.Tensor]) -> str:

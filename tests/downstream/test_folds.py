@@ -126,9 +126,9 @@ def test_of_cross_fitted_classifiers_all_look_at_what_is_nobodys(tmp_path):
 
 def test_a_class_that_only_one_patient_shows_leaves_one_selector():
     groups = ["a", "a", "b", "b"]
-    assert training._misses_a_class(groups, held((0,), (1,), (0,), (0,)), {"a": 0, "b": 1})  # b's selector would never see 1
-    assert not training._misses_a_class(groups, held((0,), (1,), (0,), (1,)), {"a": 0, "b": 1})
-    assert not training._misses_a_class(groups, held((0,), (1,), (0,), (0,)), {"a": 0, "b": 0})
+    assert training.misses_a_class(groups, held((0,), (1,), (0,), (0,)), {"a": 0, "b": 1})  # b's selector would never see 1
+    assert not training.misses_a_class(groups, held((0,), (1,), (0,), (1,)), {"a": 0, "b": 1})
+    assert not training.misses_a_class(groups, held((0,), (1,), (0,), (0,)), {"a": 0, "b": 0})
 
 
 # ---- the job

@@ -45,22 +45,25 @@ def test_training_finds_the_organ_in_unseen_scenes(model):
     assert 2 * (organ & (label_map == 1)).sum() / (organ.sum() + (label_map == 1).sum()) > 0.7
 
 
-@pytest.mark.parametrize("model", ["unet", "segresnet"])
-def test_interrupted_training_equals_uninterrupted(model, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("model", "end", "left"), [
+    ("unet", CancelledError, [5, 6]),  # a stop is kept at once
+    ("segresnet", KeyboardInterrupt, [4, 5, 6]),  # a kill goes back to the last checkpoint
+])  # fmt: skip
+def test_interrupted_training_equals_uninterrupted(model, end, left, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0.0)
     images, label_maps = tiny.scenes(8, side=32)
     wanted = {"architecture": tiny.segmenter(model).architecture, "config": ScorerConfig(num_steps=6, batch_size=4)}
 
     def stop_at_four(step, total, message, *, metrics=None, images=None):
         if step == 4:
-            raise CancelledError("killed")
+            raise end("ended")
 
     whole = train(images, label_maps, report=silent, **wanted)
-    with pytest.raises(CancelledError):
+    with pytest.raises(end):
         train(images, label_maps, report=stop_at_four, folder=tmp_path, **wanted)
     steps: list[int] = []
     resumed = train(images, label_maps, report=lambda step, *rest, **more: steps.append(step), folder=tmp_path, **wanted)
-    assert steps == [4, 5, 6]
+    assert steps == left
     for name, tensor in whole.network.state_dict().items():
         torch.testing.assert_close(resumed.network.state_dict()[name], tensor, rtol=0, atol=0, msg=name)
 

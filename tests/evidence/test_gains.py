@@ -421,3 +421,15 @@ def test_rough_labels_reach_the_generator_and_nothing_else(tmp_path: Path, monke
     label_map[24:40, 24:40] = 1
     rows, columns = np.nonzero(gains.displaced(label_map, np.random.default_rng(0)))
     assert 0.14 * 64 < math.hypot(rows.mean() - 31.5, columns.mean() - 31.5) < 0.26 * 64
+
+
+def test_without_a_gate_the_last_step_is_taken_and_the_verdict_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    settings = replace(QUICK, gated=False, align_steps=3, rounds=2, sdpo_mu=0.5)
+    run = cell(tmp_path, settings=settings)
+    assert run.round(1).key != cell(tmp_path, settings=replace(settings, gated=True)).round(1).key
+    one, two = run.rounds_in_numbers()
+    assert one["step"] == two["step"] == 3 and len(one["gain"]) == 3 and "refused" not in two
+    assert isinstance(one["reasons"], str) and run.pool_key(1) != run.pool_key(0)
+    monkeypatch.setattr(gains.PairTrainer, "train_step", lambda self: {"gradient_norm": float("nan")})
+    (broken,) = cell(tmp_path, settings=replace(settings, align_steps=4, rounds=1)).rounds_in_numbers()
+    assert broken == {"refused": "the gradient is not a number any more"}
