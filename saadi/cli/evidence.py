@@ -130,6 +130,7 @@ def gains(
     align_lr: Annotated[float, typer.Option(help="Learning rate of each alignment.", min=1e-7, max=1e-2)] = 1e-4,
     sdpo_mu: Annotated[float | None, typer.Option(help="As in `align`.", min=0, max=1)] = None,
     ungated: Annotated[bool, typer.Option("--ungated", help="Take each round's last step, whatever the gate says.")] = False,
+    draws: Annotated[int, typer.Option(help="Per arm and seed: times to draw masks, noise and weights anew.", min=1)] = 1,
     folds: FoldsOption = 2,
     masks: Annotated[str, typer.Option(help="Masks of synthetic images: real ones moved, or warped as well.")] = "moved",
     rough: RoughOption = 0.0,
@@ -152,18 +153,19 @@ def gains(
     """Does synthetic data help? Arms with equal budgets, measured on unseen patients. An interrupted run goes on where it was."""
     from saadi.evidence import gains as experiment
     from saadi.evidence import tables
+    from saadi.evidence.settings import Models, Settings
     from saadi.evidence.stages import Stages
 
     opened = home_of(home)
     found = _cases(name, opened, side=side, test_share=test_share, test_groups=test_group or (), each=leave_one_out)
-    settings = experiment.Settings(
+    settings = Settings(
         fit_steps=fit_steps, scorer_steps=scorer_steps, downstream_steps=downstream_steps, align_steps=align_steps, rounds=rounds,
         shares=tuple(_numbers(shares)), recipes=_recipes(recipes), curated=curated, candidates=candidates,
         pool_masks=pool, learning_rate=align_lr, folds=folds, masks=_shape(masks), rough=rough,
-        sdpo_mu=sdpo_mu, gated=not ungated)  # fmt: skip
+        sdpo_mu=sdpo_mu, gated=not ungated, draws=draws)  # fmt: skip
     if found[0].task == "classification" and "sure" in settings.recipes:
         raise BadInputError("recipe 'sure' leaves out pixels, and a classification project has none; choose mixed or first")
-    models = experiment.Models.of(found[0], side=side, width=width)
+    models = Models.of(found[0], side=side, width=width)
     stages = Stages(folder or opened.evidence)
     result: dict[str, Any] = {"case": found[0].name, "task": found[0].task, "num_test": [len(case.test) for case in found],
                               "settings": vars(settings) | {"side": side, "width": width}, "real": {}}  # fmt: skip
@@ -199,7 +201,8 @@ def ablations(
 ) -> None:
     """What each setting of an alignment is worth: one changed at a time, on masks of no pair. Interrupted runs go on."""
     from saadi.evidence import ablations as experiment
-    from saadi.evidence.gains import Cell, Models, Settings
+    from saadi.evidence.gains import Cell
+    from saadi.evidence.settings import Models, Settings
     from saadi.evidence.stages import Stages
 
     opened = home_of(home)

@@ -86,17 +86,17 @@ def run_variant(cell: Cell, variant: Variant) -> dict[str, Any]:
     base = AlignmentConfig(num_steps=cell.settings.align_steps, learning_rate=cell.settings.learning_rate, seed=cell.seed)
     config = replace(base, **given)
     if per_value is not None:
-        config = replace(config, beta=per_value * 3 * cell.side**2)
+        config = replace(config, beta=per_value * 3 * cell.learners.side**2)
 
     def make() -> Arrays:
-        engine, gate = cell.engine(), _gate(cell)
+        engine, gate = cell.learners.engine(), _gate(cell)
         seeds = [FIRST_SEED + index for index in range(len(gate.label_maps))]
         before = gate.read(engine.generate(gate.label_maps, seeds))
-        trainer = PairTrainer(engine, pairs, config, anchors=[(e.image, e.label_map) for e in cell.real])
+        trainer = PairTrainer(engine, pairs, config, anchors=[(e.image, e.label_map) for e in cell.learners.real])
         alarm = ""
         for _ in range(config.num_steps):
             numbers = trainer.train_step()
-            cell.report(trainer.step, config.num_steps, variant.name)
+            cell.learners.report(trainer.step, config.num_steps, variant.name)
             alarm = alarm or trainer.alarm() or ""
             if not np.isfinite(numbers["gradient_norm"]):
                 break
@@ -111,10 +111,12 @@ def run_variant(cell: Cell, variant: Variant) -> dict[str, Any]:
             "alarm": np.array(alarm),
         }
 
-    upstream = {"pool": cell.pool_key(0), "scorers": [cell.scorer_key(name) for name in ("fold 0", "judge")], "test": cell.test}
+    own = cell.learners
+    upstream = {"pool": cell.rounds.pool_stage(0).key, "scorers": [own.scorer_stage(name).key for name in ("fold 0", "judge")],
+                "test": own.test}  # fmt: skip
     if variant.judged_by == "votes":
-        upstream["expert"] = cell.scorer_key("expert")
-    key = cell.base | upstream | {"variant": asdict(variant), "config": asdict(config), "masks": FRESH_MASKS}
+        upstream["expert"] = own.scorer_stage("expert").key
+    key = own.base | upstream | {"variant": asdict(variant), "config": asdict(config), "masks": FRESH_MASKS}
     stage = cell.stages.get("ablation", key, make)
     before, after = (reading_from_json(json.loads(str(text))) for text in stage["readings"])
     return _told(before, after, winner_ratio=float(stage["winner_ratio"])) | {
@@ -127,14 +129,14 @@ def run_variant(cell: Cell, variant: Variant) -> dict[str, Any]:
 
 def chosen_pairs(cell: Cell, variant: Variant) -> list[TrainingPair]:
     """Best against worst of each mask, and real images against the worst, as the variant wants them."""
-    masks, rows, scores = cell.pool(0)
+    masks, rows, scores = cell.rounds.pool(0)
     if variant.judged_by == "votes":
         flat = [image for row in rows for image in row]
         asked = [label_map for label_map, _ in masks for _ in rows[0]]
-        scores = np.array([one.mean for one in cell.scorer("expert").fidelity(flat, asked)]).reshape(scores.shape)
+        scores = np.array([one.mean for one in cell.learners.scorer("expert").fidelity(flat, asked)]).reshape(scores.shape)
     if variant.candidates is not None:
         rows, scores = [row[: variant.candidates] for row in rows], scores[:, : variant.candidates]
-    pairs = cell.pairs(masks, rows, scores, margin=variant.margin)
+    pairs = cell.rounds.pairs(masks, rows, scores, margin=variant.margin)
     draw = np.random.default_rng(cell.seed)
     if variant.real_share is not None:
         real, made = ([pair for pair in pairs if pair.is_real is wanted] for wanted in (True, False))
@@ -156,11 +158,10 @@ def _mixed(real: Sequence[TrainingPair], made: Sequence[TrainingPair], *, share:
 
 
 def _gate(cell: Cell) -> Gate:
-    real = [example.image for example in cell.real]
-    fresh = [label_map for label_map, _ in cell.masks(FRESH_MASKS, first=FIRST_FRESH)]
-    test = [example.image for example in cell.case.test]
-    return Gate(label_maps=fresh, selector=cell.scorer("fold 0"), judge=cell.scorer("judge"), num_classes=cell.num_classes,
-                real=test, training=real)  # fmt: skip
+    own = cell.learners
+    fresh = [label_map for label_map, _ in cell.rounds.masks(FRESH_MASKS, first=FIRST_FRESH)]
+    return Gate(label_maps=fresh, selector=own.scorer("fold 0"), judge=own.scorer("judge"), num_classes=own.num_classes,
+                real=[example.image for example in cell.case.test], training=[example.image for example in own.real])  # fmt: skip
 
 
 def _told(before: Reading, after: Reading, *, winner_ratio: float) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from saadi import devices, orders
 from saadi.errors import BadInputError, TooFewError
 from saadi.evidence import cases, gains, tables
 from saadi.evidence.measures import told
+from saadi.evidence.settings import Models, Settings
 from saadi.evidence.stages import Stages
 from saadi.jobs import JobContext, Outcome
 
@@ -26,7 +27,7 @@ def run_job(context: JobContext) -> Outcome:
         raise BadInputError("the project's images or masks have changed since this measurement began; measure again: what is "
                             "unchanged is not computed twice")  # fmt: skip
     case = cases.of_project(store, project, side=min(SIDE_PX, project.resolution), test_share=order["test_share"])
-    settings = gains.Settings(
+    settings = Settings(
         fit_steps=order["fit_steps"],
         scorer_steps=order["scorer_steps"],
         downstream_steps=order["downstream_steps"],
@@ -35,7 +36,7 @@ def run_job(context: JobContext) -> Outcome:
         shares=tuple(order["shares"]),
     )
     side = case.train[0].image.shape[0]
-    models = gains.Models.of(case, side=side)
+    models = Models.of(case, side=side)
     if order["num_real"] is not None and order["num_real"] > len(case.train):
         raise TooFewError(f"{order['num_real']} real images wanted, {len(case.train)} are left to train on; choose fewer")
     num_real = order["num_real"] or len(case.train)
@@ -45,12 +46,12 @@ def run_job(context: JobContext) -> Outcome:
     for seed in range(order["seeds"]):
         cell = gains.Cell(case, num_real, seed, settings, models, stages)
         total = order["seeds"] * len(cell.arms())
-        found = {}
+        found: gains.Measured = {}
         for arm in cell.arms():
-            cell.report = _within(context, done, total, f"seed {seed + 1} of {order['seeds']}, {arm}")
-            found[str(arm)] = cell.arm(arm)
+            cell.learners.report = _within(context, done, total, f"seed {seed + 1} of {order['seeds']}, {arm}")
+            found[str(arm)] = [cell.arm(arm)]
             done += 1
-            context.report(done, total, "measured an arm", metrics={str(arm): told(case.task, found[str(arm)])})
+            context.report(done, total, "measured an arm", metrics={str(arm): told(case.task, found[str(arm)][0])})
         run.append((cell, found))
     result = {
         "case": case.name,

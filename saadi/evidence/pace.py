@@ -12,7 +12,7 @@ FIT_S, SCORER_S, JUDGE_S, ARM_S, ALIGN_S = 0.28, 0.20, 0.35, 0.20, 0.95
 """Seconds per step at 128 px on two cores."""
 IMAGE_S = 0.08
 CANDIDATES = 4
-"""Images from which the best is taken, as `saadi.evidence.gains.Settings` has it."""
+"""Images from which the best is taken, as `saadi.evidence.settings.Settings` has it."""
 ROUND_S = 75.0
 """A round's pool, and what the gate adds to its alignment."""
 FIXED_ARMS, ARMS_PER_SHARE = 2, 2

@@ -10,30 +10,38 @@ import numpy as np
 
 from saadi.evidence import classified
 from saadi.evidence.cases import Case, rarest_class
-from saadi.evidence.gains import Arm, Cell
+from saadi.evidence.gains import Cell, Measured
 from saadi.evidence.intervals import mean_with_interval
-from saadi.evidence.stages import Arrays, Stage
+from saadi.evidence.settings import Arm
+from saadi.evidence.stages import Arrays
 
 
 def summary(
-    cells: Sequence[tuple[Cell, dict[str, Stage]]], *, report: Callable[[str], None] = lambda message: None
+    cells: Sequence[tuple[Cell, Measured]], *, report: Callable[[str], None] = lambda message: None
 ) -> dict[str, Any]:
     """Per arm: Dice, IoU and HD95 with intervals, overall and per class, paired gains over other arms, and what it cost.
 
     Args:
-        cells: Per seed a cell of one number of real images and its arms.
+        cells: Per seed a cell of one number of real images and its arms; all with as many draws. Draws of a seed count together:
+            more of them make its number surer, not the seeds more.
     """
     case, rows = cells[0][0].case, {}
+    seeds = [cell.seed for cell, _ in cells for _ in range(cell.settings.draws)]
     for arm in cells[0][0].arms():
         row: dict[str, Any] = {"minutes": round(float(np.mean([cell.seconds(arm) for cell, _ in cells])) / 60, 1)}
         if arm.version:  # a refused round leaves the version before in use, whose images these then are
-            row["refused"] = sum("refused" in cell.round(arm.version).arrays for cell, _ in cells)
+            row["refused"] = sum("refused" in cell.rounds.round(arm.version).arrays for cell, _ in cells)
         report(f"computing ranges: {arm}")
-        mine = [found[str(arm)].arrays for _, found in cells]
-        others = {other: [found[str(other)].arrays for _, found in cells] for other in _compared_with(arm) if str(other) in rows}
+        mine, compared = _arrays(cells, arm), [other for other in _compared_with(arm) if str(other) in rows]
+        others = {other: _arrays(cells, other) for other in compared}
         words = _told_of_classes if case.task == "classification" else _told_of_masks
-        rows[str(arm)] = row | words(case, mine, others, [cell.seed for cell, _ in cells])
-    return {"arms": rows, "rarest_class": rarest_class(case), "rounds": [cell.rounds_in_numbers() for cell, _ in cells]}
+        rows[str(arm)] = row | words(case, mine, others, seeds)
+    return {"arms": rows, "rarest_class": rarest_class(case), "rounds": [cell.rounds.in_numbers() for cell, _ in cells]}
+
+
+def _arrays(cells: Sequence[tuple[Cell, Measured]], arm: Arm) -> list[Arrays]:
+    """Of each draw of each cell, in the order of the cells."""
+    return [stage.arrays for _, found in cells for stage in found[str(arm)]]
 
 
 def _told_of_masks(

@@ -25,7 +25,7 @@ def keys(pairs) -> list[tuple[bytes, bytes, bool]]:
 
 def test_variants_choose_pairs_as_they_say(cell: Cell):
     whole = chosen_pairs(cell, Variant("all", margin=0.0))
-    real = {example.image.tobytes() for example in cell.real}
+    real = {example.image.tobytes() for example in cell.learners.real}
     assert {pair.chosen.tobytes() in real for pair in whole if pair.is_real} == {True}
     assert keys(chosen_pairs(cell, Variant("real", margin=0.0, real_share=1.0))) == keys(p for p in whole if p.is_real)
     assert not any(pair.is_real for pair in chosen_pairs(cell, Variant("made", margin=0.0, real_share=0.0)))
@@ -42,9 +42,9 @@ def test_variants_choose_pairs_as_they_say(cell: Cell):
 
 
 def test_votes_order_by_the_expert_and_two_candidates_are_two(cell: Cell):
-    masks, rows, _ = cell.pool(0)
+    masks, rows, _ = cell.rounds.pool(0)
     flat, asked = [image for row in rows for image in row], [label_map for label_map, _ in masks for _ in rows[0]]
-    judged = np.array([one.mean for one in cell.scorer("expert").fidelity(flat, asked)]).reshape(len(rows), 4)
+    judged = np.array([one.mean for one in cell.learners.scorer("expert").fidelity(flat, asked)]).reshape(len(rows), 4)
     made = [pair for pair in chosen_pairs(cell, Variant("votes", margin=0.0, judged_by="votes")) if not pair.is_real]
     best = {rows[index][int(judged[index].argmax())].tobytes() for index in range(len(rows))}
     assert {pair.chosen.tobytes() for pair in made} <= best
@@ -64,8 +64,8 @@ def test_each_variant_is_measured_once_on_masks_of_no_pair(cell: Cell, monkeypat
 
     monkeypatch.setattr(ablations, "PairTrainer", never)
     assert ablations.run([cell], wanted, note=lambda text: None) == result
-    pool = {label_map.tobytes() for label_map, _ in cell.pool_masks(0)}
-    fresh = [label_map for label_map, _ in cell.masks(ablations.FRESH_MASKS, first=ablations.FIRST_FRESH)]
+    pool = {label_map.tobytes() for label_map, _ in cell.rounds.pool_masks(0)}
+    fresh = [label_map for label_map, _ in cell.rounds.masks(ablations.FRESH_MASKS, first=ablations.FIRST_FRESH)]
     assert sum(label_map.tobytes() in pool for label_map in fresh) == 0
 
 

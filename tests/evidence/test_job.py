@@ -9,7 +9,8 @@ import pytest
 
 from saadi import orders, worker
 from saadi.errors import BadInputError, TooFewError
-from saadi.evidence import gains
+from saadi.evidence import learners, rounds
+from saadi.evidence.settings import Models
 from saadi.jobs import run_job
 from saadi.records import Project
 from saadi.store import Store
@@ -22,7 +23,7 @@ def ready(store: Store, project: Project, monkeypatch: pytest.MonkeyPatch) -> Pr
     """Ten images of five patients to learn from, four of two others; tiny models."""
     made = replace(MODELS, generator=tiny.architecture(num_classes=2), selector=MODELS.selector | {"num_classes": 2},
                    judge=MODELS.judge | {"num_classes": 2})  # fmt: skip
-    monkeypatch.setattr(gains.Models, "of", classmethod(lambda cls, case, **sizes: made))
+    monkeypatch.setattr(Models, "of", classmethod(lambda cls, case, **sizes: made))
     for index in range(14):
         image, label_map = tiny.scene(index)
         store.add_image(project.id, blob=store.blobs.put_image(image), size=(16, 16), group_id=f"p{index // 2}",
@@ -54,8 +55,8 @@ def test_a_measurement_ends_with_a_table_and_is_not_computed_twice(store: Store,
     def never(*args, **more):
         raise AssertionError("computed again")
 
-    for name in ("train", "fit", "align"):
-        monkeypatch.setattr(gains, name, never)
+    for module, name in ((learners, "train"), (learners, "fit"), (rounds, "align")):
+        monkeypatch.setattr(module, name, never)
     assert not orders.place(store, order(ready), actor="x")[1]  # the same images: the answer is there
     store.add_image(ready.id, blob=store.blobs.put_image(tiny.scene(99)[0]), size=(16, 16), group_id="p9", split="val",
                     source_name="99.png", label_map_blob=None, actor="x")  # fmt: skip
@@ -65,7 +66,7 @@ def test_a_measurement_ends_with_a_table_and_is_not_computed_twice(store: Store,
 def test_whoever_waits_goes_first_and_the_measurement_goes_on(store: Store, ready: Project, monkeypatch):
     placed, _ = orders.place(store, order(ready), actor="x")
     claimed = store.claim_job("me")
-    original, calls = gains.fit, []
+    original, calls = learners.fit, []
 
     def fit_while_somebody_orders(engine, data, config, report, **more):
         calls.append(1)
@@ -73,7 +74,7 @@ def test_whoever_waits_goes_first_and_the_measurement_goes_on(store: Store, read
             store.add_job("predict", {}, project_id=ready.id, actor="x", request_id="r", priority=10)
         return original(engine, data, config, report, **more)
 
-    monkeypatch.setattr(gains, "fit", fit_while_somebody_orders)
+    monkeypatch.setattr(learners, "fit", fit_while_somebody_orders)
     run_job(store, claimed, worker.HANDLERS)
     paused = store.job(placed.id)
     assert paused.state == "queued" and paused.attempt == 0 and paused.message == "paused, somebody waits; goes on by itself"

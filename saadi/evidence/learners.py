@@ -1,0 +1,200 @@
+"""What is learnt from one draw of real images: the generator, selectors dealt by patient, and the judge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from saadi.downstream import models
+from saadi.downstream.calibration import calibrate
+from saadi.downstream.classifier import Classifier, class_of
+from saadi.downstream.models import DownstreamModel
+from saadi.downstream.segmenter import Segmenter
+from saadi.downstream.training import ScorerConfig, misses_a_class, train, train_classifier
+from saadi.engines import shipped
+from saadi.engines.compact import CompactEngine
+from saadi.engines.fitting import FitConfig, TrainingSet, borrow_shipped, fit
+from saadi.evidence.cases import Case, Example, choose_real, digest
+from saadi.evidence.settings import Models, Settings
+from saadi.evidence.shapes import displaced
+from saadi.evidence.stages import Arrays, Stage, Stages
+from saadi.jobs import Report, silent
+from saadi.records import IGNORE, Image, LabelMap
+
+STAGES_VERSION = 2
+"""A new number when a stage computes something else under the same settings, so that none of an earlier release is taken."""
+DOUBT = 0.2
+"""Where the selector gives the asked class less than this, a pixel of a synthetic image says nothing (recipe 'sure')."""
+MIN_TO_CALIBRATE = 8
+ROUGH_STREAM = 77
+"""Of the random numbers that displace label maps."""
+
+
+@dataclass
+class Learners:
+    """All that a number of real images and a seed decide; every stage is computed when it is asked for."""
+
+    case: Case
+    num_real: int
+    seed: int
+    settings: Settings
+    models: Models
+    stages: Stages
+    report: Report = silent
+    """Called in every step of every stage, with the stage's own numbers of steps."""
+
+    def __post_init__(self) -> None:
+        self.real = choose_real(self.case.train, self.num_real, seed=self.seed)
+        self.num_classes = len(self.case.class_names)
+        self.side = self.real[0].image.shape[0]
+        self._folds = self._deal()
+        self.num_folds = max(self._folds) + 1
+        self.test = digest(self.case.test)
+        start = shipped.manifest()["engine"]["sha256"] if self.models.starts_from == "shipped" else None
+        self.base = {"made_by": STAGES_VERSION, "case": self.case.name, "seed": self.seed, "real": digest(self.real),
+                     "models": asdict(self.models), "start": start}  # fmt: skip
+
+    def generator(self) -> Stage:
+        """The shipped generator, fitted to the real images of this cell."""
+        settings = self.base | {"steps": self.settings.fit_steps}
+        settings |= {"rough": self.settings.rough} if self.settings.rough else {}
+
+        def make() -> Arrays:
+            torch.manual_seed(self.seed)
+            engine = CompactEngine(self.models.generator)
+            if self.models.starts_from == "shipped":
+                borrow_shipped(engine)
+            data = TrainingSet([e.image for e in self.real], self.label_maps_to_fit(), engine=engine)
+            fit(engine, data, FitConfig(num_steps=self.settings.fit_steps, sample_every=0, seed=self.seed), self.report,
+                folder=self.stages.workspace("generator", settings))  # fmt: skip
+            return to_arrays(engine.denoiser.state_dict())
+
+        return self.stages.get("generator", settings, make)
+
+    def label_maps_to_fit(self) -> list[LabelMap]:
+        """Those of the real images, some of them displaced where labels are rough."""
+        draw = np.random.default_rng([self.seed, ROUGH_STREAM])
+        chosen = set(draw.permutation(len(self.real))[: round(self.settings.rough * len(self.real))].tolist())
+        return [displaced(e.label_map, draw) if i in chosen else e.label_map for i, e in enumerate(self.real)]
+
+    def engine(self) -> CompactEngine:
+        return CompactEngine(self.models.generator, to_tensors(self.generator().arrays))
+
+    def scorer(self, name: str) -> DownstreamModel:
+        """'judge': all real images; 'fold 0', 'fold 1': selectors that have not seen that fold's images; 'expert': stands for
+        clinicians in simulations, trained on the test patients."""
+        stage, architecture = self.scorer_stage(name), self._architecture(name)
+        if self.case.task == "classification":
+            architecture = architecture | {"temperature": float(stage["_temperature"])}
+        return models.load(architecture, to_tensors(without_notes(stage.arrays)))
+
+    def _architecture(self, name: str) -> dict[str, Any]:
+        return self.models.judge if name == "judge" else self.models.selector
+
+    def scorer_stage(self, name: str) -> Stage:
+        settings = self.base | {"name": name, "steps": self.settings.scorer_steps}
+        settings |= {"test": self.test} if name == "expert" else {"folds": self.num_folds} if name.startswith("fold") else {}
+
+        def make() -> Arrays:
+            fold = int(name.removeprefix("fold ")) if name.startswith("fold") else None
+            seen = list(self.case.test) if name == "expert" else [
+                e for i, e in enumerate(self.real) if self.fold(i) != fold or self.num_folds == 1
+            ]
+            config = ScorerConfig(num_steps=self.settings.scorer_steps, seed=self.seed * 10 + len(name))
+            model = self.train(seen, architecture=self._architecture(name), config=config,
+                               folder=self.stages.workspace("scorer", settings))  # fmt: skip
+            arrays = to_arrays(model.network.state_dict())
+            if isinstance(model, Classifier):  # calibrated on what the fold has not seen; of the judge only the order counts
+                rest = [e for index, e in enumerate(self.real) if self.fold(index) == fold]
+                arrays["_temperature"] = np.array(temperature_of(model, rest))
+            return arrays
+
+        return self.stages.get("scorer", settings, make)
+
+    def selector_keys(self) -> list[str]:
+        return [self.scorer_stage(f"fold {fold}").key for fold in range(self.num_folds)]
+
+    def train(self, examples: Sequence[Example], *, architecture: dict[str, Any], config: ScorerConfig, folder: Path,
+              start: dict[str, torch.Tensor] | None = None) -> DownstreamModel:  # fmt: skip
+        """A downstream model of the case's task."""
+        learn = train_classifier if self.case.task == "classification" else train
+        return learn([e.image for e in examples], [e.label_map for e in examples], architecture=architecture, config=config,
+                     report=self.report, start=start, folder=folder)  # fmt: skip
+
+    def fold(self, index: int) -> int:
+        """Patients, not images, are dealt out."""
+        return self._folds[index]
+
+    def _deal(self) -> list[int]:
+        """Per real image its fold. Of a classification all are 0, and one selector sees all of them, where some fold would never
+        see a class: its word on that class would be worth nothing."""
+        groups, folds = sorted({example.group for example in self.real}), self.settings.folds
+        found = [groups.index(e.group) % folds if len(groups) >= folds else i % folds for i, e in enumerate(self.real)]
+        if self.case.task == "classification":
+            held = np.array([np.isin(np.arange(self.num_classes), example.label_map) for example in self.real])
+            names = [str(fold) for fold in found]
+            if misses_a_class(names, held, {name: int(name) for name in names}):
+                return [0] * len(found)
+        return found
+
+    def scores(self, images: Sequence[Image], masks: Sequence[tuple[LabelMap, int]]) -> NDArray[np.float64]:
+        """Mean Dice over the asked classes (or the probability of the asked class), by the selector that has not seen the mask's
+        image."""
+        found = np.zeros(len(images))
+        for fold in range(self.num_folds):
+            chosen = [index for index, (_, source) in enumerate(masks) if self.fold(source) == fold]
+            if chosen:
+                scorer = self.scorer(f"fold {fold}")
+                seen = scorer.fidelity([images[index] for index in chosen], [masks[index][0] for index in chosen])
+                found[chosen] = [one.mean for one in seen]
+        return found
+
+    def without_doubt(
+        self, images: NDArray[np.uint8], masks: Sequence[tuple[LabelMap, int]]
+    ) -> NDArray[np.uint8]:
+        """Label maps, IGNORE where the selector that has not seen the mask's image gives the asked class less than DOUBT.
+
+        Args:
+            images: (N, side, side, 3), one per mask.
+
+        Returns:
+            (N, side, side).
+        """
+        found = np.stack([label_map for label_map, _ in masks])
+        for fold in range(self.num_folds):
+            selector = self.scorer(f"fold {fold}")
+            assert isinstance(selector, Segmenter)
+            chosen = [index for index, (_, source) in enumerate(masks) if self.fold(source) == fold]
+            for index, seen in zip(chosen, selector.probabilities([images[index] for index in chosen]), strict=True):
+                asked = torch.from_numpy(masks[index][0].astype(np.int64))[None].to(seen.device)
+                sure = seen.gather(0, asked.clamp(max=self.num_classes - 1))[0] >= DOUBT
+                found[index][~sure.cpu().numpy()] = IGNORE
+        return found
+
+
+def temperature_of(model: Classifier, examples: Sequence[Example]) -> float:
+    """By images that the model has not seen; 1 where they are too few to tell."""
+    if len(examples) < MIN_TO_CALIBRATE:
+        return 1.0
+    labels = np.array([class_of(example.label_map) for example in examples])
+    found = calibrate(model.logits([example.image for example in examples]).numpy(), labels)
+    return found.temperature if found else 1.0
+
+
+def to_arrays(state: dict[str, torch.Tensor]) -> Arrays:
+    return {name: tensor.detach().cpu().numpy() for name, tensor in state.items()}
+
+
+def to_tensors(arrays: Arrays) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
+
+
+def without_notes(arrays: Arrays) -> Arrays:
+    """Weights alone: what is said about them has names that begin with '_'."""
+    return {name: value for name, value in arrays.items() if not name.startswith("_")}
