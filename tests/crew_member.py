@@ -10,7 +10,8 @@ import torch
 
 from saadi import devices
 from saadi.alignment.crew import ALONE, READY, Crew, Member, end_with_the_leader, say
-from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair, TrainingSingle
+from saadi.alignment.settings import AlignmentConfig, TrainingPair, TrainingSingle
+from saadi.alignment.trainer import PairTrainer
 from tests import tiny
 
 CONFIG = AlignmentConfig(batch_size=6, lora_rank=2, learning_rate=1e-3, held_out_share=0.25, sft_weight=0.5, beta=20.0,

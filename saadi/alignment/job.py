@@ -17,7 +17,8 @@ from saadi.alignment import resume
 from saadi.alignment.crew import Crew, leading
 from saadi.alignment.gate import Gate, class_changes, metrics_of
 from saadi.alignment.recipe import STRIP, InGuidance, align
-from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair, TrainingSingle
+from saadi.alignment.settings import AlignmentConfig, TrainingPair, TrainingSingle
+from saadi.alignment.trainer import PairTrainer
 from saadi.datasets.real import real_pairs
 from saadi.downstream.scoring import selector_and_judge
 from saadi.engines import lora, weights

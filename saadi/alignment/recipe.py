@@ -29,7 +29,8 @@ from saadi.alignment.gate import (
     reading_to_json,
 )
 from saadi.alignment.limits import ACCURACY_GAP, MIN_HELD_FOR_GAP
-from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair, TrainingSingle
+from saadi.alignment.settings import AlignmentConfig, TrainingPair, TrainingSingle
+from saadi.alignment.trainer import PairTrainer
 from saadi.engines import checkpoints, lora, weights
 from saadi.engines.base import Negative, StepCallback, TrainableEngine, no_callback
 from saadi.errors import AlignmentStoppedError, CancelledError
@@ -178,72 +179,104 @@ def align(
                           measured_on=_fingerprint(gate.label_maps, before), crew=crew)  # fmt: skip
     at_start = _curves(reference) | {"held_pairs": float(len(trainer.held_ids)), "start_s": time.monotonic() - began}
     report(0, config.num_steps, "learning from the pairs", metrics=at_start, images=_shown(before, show))
-    history: list[dict[str, Any]] = []
-    best: Aligned | None = None
-    saved = trainer.restore(folder) if folder is not None else None
-    promising: Promising | None = None
-    if saved is not None:
-        promising = _promising_from(saved.get("promising"))
-        history, reference = saved["history"], reading_from_json(saved["reference"])
-        best = _best_from(saved["best"], reference, before, history)
+    run = _Run(trainer, reference)
+    if folder is not None and (saved := trainer.restore(folder)) is not None:
+        run.restore(saved, before)
     elif folder is not None and (folder / checkpoints.NAME).exists():
         report(0, config.num_steps, "the masks it is tested on have changed since; learning begins anew")
-    test = _Test(trainer, gate, reference, before, drawing, report, show, history)
-    accuracies: list[float] = saved["accuracies"] if saved else []
-    stopped: str | None = saved["stopped"] if saved else None
-    # A stop may fall between a step and the test that follows it.
-    due: bool = saved.get("due", False) if saved else False
-
-    def save() -> None:
-        if folder is not None and keep is not None:
-            state = {"history": history, "reference": reading_to_json(reference), "best": _best_to(best, keep),
-                     "promising": {"file": keep(promising[0]), "step": promising[1]} if promising else None}  # fmt: skip
-            trainer.save(folder, state | {"accuracies": accuracies, "stopped": stopped, "due": due})
-
+    test = _Test(trainer, gate, run.reference, before, drawing, report, show, run.history)
     try:
-        while (due or trainer.step < config.num_steps) and not stopped:
-            if not due:
-                clock = time.monotonic()
-                numbers = trainer.train_step()
-                if not np.isfinite(numbers["gradient_norm"]):
-                    break  # without a checkpoint: these weights are of no use to anybody
-                accuracies = [*accuracies[-49:], numbers["accuracy"]]
-                at_end = trainer.step >= config.num_steps
-                due = trainer.step % config.gate_every == 0 or at_end or trainer.alarm() is not None
-                live = {name: numbers[name] for name in LIVE if name in numbers}
-                live |= {"accuracy": float(np.mean(accuracies)), "step_s": time.monotonic() - clock}
-                report(trainer.step, config.num_steps, "learning from the pairs", metrics=live)
-                if not due:
-                    continue
-            # A checkpoint: new images on the fixed label maps and seeds, measured against the reference.
-            with trainer.averaged():
-                found, row = test.run(float(np.mean(accuracies)))
-            due = False
-            history.append(row)
-            if found.is_better_than(best):
-                best = found
-            elif (gain := found.verdict.dice_gain[0]) > 0 and all(gain >= other["dice_gain"] for other in history[:-1]):
-                promising = (found.state, found.step)
-            if stopped := trainer.alarm() or _accuracy_gap(trainer, row):
-                log.warning("alignment_stopped", step=trainer.step, reason=stopped)
-                row["stopped"] = stopped
-            save()
+        while (run.is_due or trainer.step < config.num_steps) and not run.stopped:
+            if not run.is_due and not run.learns(report):
+                break  # without a checkpoint: these weights are of no use to anybody
+            if run.is_due:
+                run.tests(test)
+                run.save(folder, keep)
     except CancelledError:
-        save()
+        run.save(folder, keep)
         raise
-    if (alarm := trainer.alarm()) and not stopped:
+    best = run.best
+    if (alarm := trainer.alarm()) and not run.stopped:
         log.warning("alignment_stopped", step=trainer.step, reason=alarm)
         report(trainer.step, config.num_steps, alarm, metrics={"not_a_number": 1.0})
     if config.scale_search == "always" or (config.scale_search == "rescue" and best is None):
-        best = _best_strength(test, best, promising, parent=weights.read(parent) if parent else None,
-                              train_accuracy=float(np.mean(accuracies or [0.0])))  # fmt: skip
+        best = _best_strength(test, best, run.promising, parent=weights.read(parent) if parent else None,
+                              train_accuracy=run.accuracy)  # fmt: skip
     if best is None:
-        reasons = "; ".join(history[-1]["reasons"]) if history else "no checkpoint was reached"
+        reasons = "; ".join(run.history[-1]["reasons"]) if run.history else "no checkpoint was reached"
         raise AlignmentStoppedError(
             f"no checkpoint was better than the old model, which stays in use ({reasons}); "
             "collect more pairs or votes, or lower the learning rate"
         )
-    return replace(best, before=before, history=history)
+    return replace(best, before=before, history=run.history)
+
+
+class _Run:
+    """How far an alignment is: its steps and tests, and what of them a checkpoint keeps."""
+
+    def __init__(self, trainer: PairTrainer, reference: Reading) -> None:
+        self.trainer, self.reference = trainer, reference
+        self.history: list[dict[str, Any]] = []
+        self.best: Aligned | None = None
+        self.promising: Promising | None = None
+        self.stopped: str | None = None
+        self.is_due = False
+        """The step that was just taken has to be tested; a stop may fall between both."""
+        self._accuracies: list[float] = []
+
+    @property
+    def accuracy(self) -> float:
+        """Mean over the last steps."""
+        return float(np.mean(self._accuracies or [0.0]))
+
+    def restore(self, saved: dict[str, Any], before: list[Image]) -> None:
+        """What `save` wrote; checkpoints of earlier releases lack some of it."""
+        self.promising = _promising_from(saved.get("promising"))
+        self.history, self.reference = saved["history"], reading_from_json(saved["reference"])
+        self.best = _best_from(saved["best"], self.reference, before, self.history)
+        self._accuracies, self.stopped, self.is_due = saved["accuracies"], saved["stopped"], saved.get("due", False)
+
+    def save(self, folder: Path | None, keep: Callable[[dict[str, Tensor]], str] | None) -> None:
+        """Write a checkpoint, where there is a place for it."""
+        if folder is None or keep is None:
+            return
+        self.trainer.save(folder, {
+            "history": self.history,
+            "reference": reading_to_json(self.reference),
+            "best": _best_to(self.best, keep),
+            "promising": {"file": keep(self.promising[0]), "step": self.promising[1]} if self.promising else None,
+            "accuracies": self._accuracies,
+            "stopped": self.stopped,
+            "due": self.is_due,
+        })  # fmt: skip
+
+    def learns(self, report: Report) -> bool:
+        """One step; False where its gradient is not a number."""
+        trainer, config, began = self.trainer, self.trainer.config, time.monotonic()
+        numbers = trainer.train_step()
+        if not np.isfinite(numbers["gradient_norm"]):
+            return False
+        self._accuracies = [*self._accuracies[-49:], numbers["accuracy"]]
+        at_end = trainer.step >= config.num_steps
+        self.is_due = trainer.step % config.gate_every == 0 or at_end or trainer.alarm() is not None
+        live = {name: numbers[name] for name in LIVE if name in numbers}
+        live |= {"accuracy": self.accuracy, "step_s": time.monotonic() - began}
+        report(trainer.step, config.num_steps, "learning from the pairs", metrics=live)
+        return True
+
+    def tests(self, test: _Test) -> None:
+        """New images on the fixed label maps and seeds, measured against the reference."""
+        with self.trainer.averaged():
+            found, row = test.run(self.accuracy)
+        self.is_due = False
+        self.history.append(row)
+        if found.is_better_than(self.best):
+            self.best = found
+        elif (gain := found.verdict.dice_gain[0]) > 0 and all(gain >= other["dice_gain"] for other in self.history[:-1]):
+            self.promising = (found.state, found.step)
+        if stopped := self.trainer.alarm() or _accuracy_gap(self.trainer, row):
+            log.warning("alignment_stopped", step=self.trainer.step, reason=stopped)
+            self.stopped = row["stopped"] = stopped
 
 
 def _best_strength(

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from saadi import devices
 from saadi.alignment.loss import dpo_logit, dpo_loss
-from saadi.alignment.trainer import NUM_DRAWS, AlignmentConfig, PairTrainer, TrainingPair
+from saadi.alignment.settings import AlignmentConfig, TrainingPair
+from saadi.alignment.trainer import NUM_DRAWS, PairTrainer
 from saadi.bench import median_seconds, paired_medians
 from saadi.engines import lora, norms, residual
 from saadi.engines.compact import CompactEngine, default_architecture

@@ -23,7 +23,7 @@ import numpy as np
 from saadi import devices
 from saadi.alignment.gate import Gate
 from saadi.alignment.recipe import align
-from saadi.alignment.trainer import AlignmentConfig, TrainingPair
+from saadi.alignment.settings import AlignmentConfig, TrainingPair
 from saadi.downstream.segmenter import Segmenter, default_architecture as scorer
 from saadi.engines.compact import CompactEngine, default_architecture
 from saadi.errors import AlignmentStoppedError
@@ -52,7 +52,8 @@ STEP_CHILD = """
 import json, psutil, torch
 import numpy as np
 from saadi import devices
-from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair
+from saadi.alignment.settings import AlignmentConfig, TrainingPair
+from saadi.alignment.trainer import PairTrainer
 from saadi.bench import alignment as bench
 from saadi.engines.compact import CompactEngine, default_architecture
 devices.use_all_threads()

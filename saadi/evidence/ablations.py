@@ -11,7 +11,8 @@ import numpy as np
 
 from saadi import devices, quality
 from saadi.alignment.gate import Gate, Reading, compare, reading_from_json, reading_to_json
-from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair
+from saadi.alignment.settings import AlignmentConfig, TrainingPair
+from saadi.alignment.trainer import PairTrainer
 from saadi.evidence.gains import Cell
 from saadi.evidence.stages import Arrays
 from saadi.preferences import MIN_MARGIN

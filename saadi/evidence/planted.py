@@ -20,7 +20,8 @@ import numpy as np
 from saadi import devices, quality
 from saadi.alignment.gate import Gate, Reading, compare, metrics_of
 from saadi.alignment.recipe import Aligned, align
-from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair
+from saadi.alignment.settings import AlignmentConfig, TrainingPair
+from saadi.alignment.trainer import PairTrainer
 from saadi.datasets import phantom
 from saadi.downstream.metrics import agreement, mean_over_asked
 from saadi.downstream.segmenter import Segmenter

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from saadi.alignment.gate import Gate, Verdict, compare
 from saadi.alignment.recipe import align
-from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair
+from saadi.alignment.settings import AlignmentConfig, TrainingPair
+from saadi.alignment.trainer import PairTrainer
 from saadi.engines import lora, weights
 from saadi.errors import AlignmentStoppedError, TooFewError
 from saadi.evidence.learners import Learners, to_arrays, to_tensors, without_notes

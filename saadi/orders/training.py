@@ -120,7 +120,7 @@ class AlignOrder(Order):
     gate_every: int = Field(default=50, ge=1)
     seed: Seed = 0
     loss: Literal["dpo", "kto", "mapo", "sft"] = "dpo"
-    """How pairs are learnt from; see `saadi.alignment.trainer.AlignmentConfig`."""
+    """How pairs are learnt from; see `saadi.alignment.settings.AlignmentConfig`."""
     sdpo_mu: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     accumulation: int = Field(default=1, ge=1, le=1024)
     ema_decay: float | None = Field(default=None, ge=0, lt=1, allow_inf_nan=False)

@@ -11,7 +11,7 @@ import torch
 
 from saadi.alignment.gate import Reading
 from saadi.alignment.recipe import Aligned, InGuidance, align
-from saadi.alignment.trainer import AlignmentConfig, TrainingPair
+from saadi.alignment.settings import AlignmentConfig, TrainingPair
 from saadi.engines import weights
 from saadi.engines.base import Negative
 from saadi.errors import AlignmentStoppedError, CancelledError

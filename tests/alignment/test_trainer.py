@@ -6,7 +6,8 @@ import torch
 
 from saadi import devices
 from saadi.alignment.loss import KTO_SHARE, kto_loss
-from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair, TrainingSingle, pairs_at_once, split_pairs
+from saadi.alignment.settings import AlignmentConfig, TrainingPair, TrainingSingle, pairs_at_once, split_pairs
+from saadi.alignment.trainer import PairTrainer
 from saadi.engines import lora, weights
 from saadi.errors import TooFewError
 from tests import tiny

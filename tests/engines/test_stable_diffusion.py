@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from saadi import devices
-from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair
+from saadi.alignment.settings import AlignmentConfig, TrainingPair
+from saadi.alignment.trainer import PairTrainer
 from saadi.engines import lora, weights
 from saadi.engines.adapted import lean_forward
 from saadi.engines.base import SAMPLING_BATCH, Negative, Region, named_region

@@ -13,7 +13,8 @@ from saadi import inpainting, orders, pairing
 from saadi.alignment.gate import Gate, Reading
 from saadi.alignment.job import build_gate
 from saadi.alignment.recipe import align
-from saadi.alignment.trainer import AlignmentConfig, PairTrainer, TrainingPair, TrainingSingle
+from saadi.alignment.settings import AlignmentConfig, TrainingPair, TrainingSingle
+from saadi.alignment.trainer import PairTrainer
 from saadi.config import Home
 from saadi.engines import lora, weights
 from saadi.engines.base import named_region

@@ -70,7 +70,7 @@ def test_each_variant_is_measured_once_on_masks_of_no_pair(cell: Cell, monkeypat
 
 
 def test_names_are_unique_and_settings_exist():
-    from saadi.alignment.trainer import AlignmentConfig
+    from saadi.alignment.settings import AlignmentConfig
 
     assert len({variant.name for variant in VARIANTS}) == len(VARIANTS) >= 20
     for variant in VARIANTS:

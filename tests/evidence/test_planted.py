@@ -1,6 +1,6 @@
 import numpy as np
 
-from saadi.alignment.trainer import AlignmentConfig, TrainingPair
+from saadi.alignment.settings import AlignmentConfig, TrainingPair
 from saadi.evidence.planted import arms
 
 
