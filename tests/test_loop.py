@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from saadi import devices, orders, pairing
 from saadi.alignment import job as alignment_job
-from saadi.alignment import resume
+from saadi.alignment import material, resume
 from saadi.alignment.crew import ALONE
 from saadi.config import Home
 from saadi.downstream.folds import CrossFitted
@@ -176,8 +176,8 @@ def test_a_negative_adapter_is_learnt_from_the_pairs_the_other_way_round(store: 
     assert job.state == "done" or "no checkpoint was better" in job.error, store.job_traceback(job.id)
     helper = alignment_job.trainer_of(store, job.params, ALONE)  # what a further process would compute
     assert helper.train_step()["loss"] == store.job_metrics(job.id)["loss"][0][1]
-    learning = alignment_job._learning(store, job.params, tiny.engine())
-    plain = alignment_job._learning(store, job.params | {"negative": None}, tiny.engine())
+    learning = material.learning(store, job.params, tiny.engine())
+    plain = material.learning(store, job.params | {"negative": None}, tiny.engine())
     for pair, other in zip(learning.pairs, plain.pairs, strict=True):
         assert not pair.is_real and (pair.chosen == other.rejected).all() and (pair.rejected == other.chosen).all()
     assert learning.config.sft_weight == 0 and plain.config.sft_weight > 0 and learning.anchors == []

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from saadi import orders, pairing, preferences, settled, singles
-from saadi.alignment import job as alignment_job
-from saadi.alignment import plan
+from saadi.alignment import material, plan
 from saadi.alignment.rounds import first_order
 from saadi.asking import purpose
 from saadi.conditions import asked_blob
@@ -230,20 +229,20 @@ def test_images_of_an_earlier_program_get_the_label_map_of_their_class(store: St
 
 
 def test_a_new_version_is_tested_on_every_class_as_often_as_real_images_show_it(store: Store, phases: Project):
-    chosen = Counter(alignment_job.gate_classes(store, phases, count=18))  # 8, 5, 5 training images; held-out: too few
+    chosen = Counter(material.gate_classes(store, phases, count=18))  # 8, 5, 5 training images; held-out: too few
     assert chosen == {0: 8, 1: 5, 2: 5}
-    assert Counter(alignment_job.gate_classes(store, phases, count=4)) == {0: 2, 1: 1, 2: 1}
+    assert Counter(material.gate_classes(store, phases, count=4)) == {0: 2, 1: 1, 2: 1}
 
 
 def test_pairs_that_share_an_image_fall_on_one_side(store: Store, phases: Project):
     blobs = [store.blobs.put_image(coloured(0, 9000 + number)) for number in range(5)]
     token = store.class_map(phases, "clipping")
     pairs = [Pair(token, blobs[one], blobs[other], "score", 1.0, 0.5) for one, other in ((0, 1), (2, 1), (3, 4))]
-    first, second, third = alignment_job.pair_groups(store.freeze_pairs(phases.id, pairs, {}, actor="t"), "classification")
+    first, second, third = material.pair_groups(store.freeze_pairs(phases.id, pairs, {}, actor="t"), "classification")
     assert first == second != third
     alone = [Single(token, blobs[index], True, "real", 0, 1.0) for index in (0, 4)]  # an image of a pair is on its pair's side
     frozen = store.freeze_pairs(phases.id, pairs, {}, actor="t", singles=alone)
-    assert [single.group for single in alignment_job.training_singles(store, frozen, side=32)] == [first, third]
+    assert [single.group for single in material.training_singles(store, frozen, side=32)] == [first, third]
 
 
 def test_real_images_that_stand_for_liked_ones_are_of_all_classes(store: Store, phases: Project, monkeypatch):

@@ -1,252 +1,40 @@
-"""Job `align`: what a project's pairs, gate and order become for the recipe, and what is kept of what it found."""
+"""Job `align`: from a project's pairs to a candidate adapter, compared with the version in use, and what is kept of both."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cache
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from saadi import devices
-from saadi.alignment import resume
+from saadi.alignment import material, resume
 from saadi.alignment.crew import Crew, leading
 from saadi.alignment.gate import Gate, class_changes, metrics_of
-from saadi.alignment.recipe import STRIP, InGuidance, align
-from saadi.alignment.settings import AlignmentConfig, TrainingPair, TrainingSingle
+from saadi.alignment.material import Learning
+from saadi.alignment.recipe import STRIP, Aligned, InGuidance, align
 from saadi.alignment.trainer import PairTrainer
-from saadi.datasets.real import real_pairs
-from saadi.downstream.scoring import selector_and_judge
 from saadi.engines import lora, weights
 from saadi.engines.base import TrainableEngine
 from saadi.engines.fitting import load_engine
-from saadi.errors import AlignmentStoppedError, TooFewError
+from saadi.errors import AlignmentStoppedError
 from saadi.jobs import JobContext, Outcome
-from saadi.masks import fit_image_to, fit_to, whole
-from saadi.records import Adapter, Image, LabelMap, PairSet, Project, Task
+from saadi.records import Adapter, PairSet, Task
 from saadi.store import Store
 
 GATE_FIRST_SEED = 2**40
 """Seeds of the gate's images: beyond those that people and pools can use."""
 MEMORY_ADVICE = "align with --checkpointing, or with a smaller --batch-size"
-MIN_HELD = 8
-"""Held-out real images below which training images take their place."""
-MAX_REAL = 200
-"""Real images used for distances."""
-MAX_ANCHORS = 128
-"""Real images held for the denoising term."""
 TRIAL_PAIRS = 64
 """Gate images kept of both versions, from which the blind test of a reviewer takes twenty."""
-
-
-def training_pairs(store: Store, pair_set: PairSet, *, side: int) -> list[TrainingPair]:
-    """Pairs with their pixels, from the blob store, scaled to the engine's side; a blob that several pairs share is held once."""
-    groups = pair_groups(pair_set, store.project(pair_set.project_id).task)
-
-    @cache
-    def image(blob: str) -> Image:
-        return fit_image_to(store.blobs.image(blob), side=side)
-
-    @cache
-    def label_map(blob: str) -> LabelMap:
-        return fit_to(store.blobs.label_map(blob), size=(side, side))
-
-    return [
-        TrainingPair(
-            label_map=label_map(pair.label_map_blob),
-            chosen=image(pair.chosen_blob),
-            rejected=image(pair.rejected_blob),
-            weight=pair.weight,
-            is_real=pair.source == "real",
-            group=group,
-        )
-        for pair, group in zip(pair_set.pairs, groups, strict=True)
-    ]
-
-
-def pair_groups(pair_set: PairSet, task: Task) -> list[str]:
-    """What falls on one side of the held-out split, per pair: the pairs of a label map; in classification, where all pairs of a
-    class have the same one, those that share an image."""
-    if task == "segmentation":
-        return [pair.label_map_blob for pair in pair_set.pairs]
-    group_of = _linked_images(pair_set)
-    return [group_of(pair.chosen_blob) for pair in pair_set.pairs]
-
-
-def _linked_images(pair_set: PairSet) -> Callable[[str], str]:
-    """Blob of an image -> one name for all images that pairs connect with it."""
-    leader: dict[str, str] = {}
-
-    def find(blob: str) -> str:
-        while (above := leader.setdefault(blob, blob)) != blob:
-            blob = above
-        return blob
-
-    for pair in pair_set.pairs:
-        leader[find(pair.chosen_blob)] = find(pair.rejected_blob)
-    return find
-
-
-def training_singles(store: Store, pair_set: PairSet, *, side: int) -> list[TrainingSingle]:
-    """Single images with their pixels, scaled to the engine's side; one that a pair has is of that pair's group."""
-    is_classification = store.project(pair_set.project_id).task == "classification"
-    group_of = _linked_images(pair_set)
-    return [
-        TrainingSingle(
-            label_map=fit_to(store.blobs.label_map(single.label_map_blob), size=(side, side)),
-            image=fit_image_to(store.blobs.image(single.blob), side=side),
-            is_liked=single.is_liked,
-            weight=single.weight,
-            group=group_of(single.blob) if is_classification else single.label_map_blob,
-        )
-        for single in pair_set.singles
-    ]
-
-
-def anchors(store: Store, project: Project, *, side: int) -> list[tuple[Image, LabelMap]]:
-    """Real training images with their label maps, at the engine's side, spread over the split."""
-    return list(zip(*real_pairs(store, project, "train", limit=MAX_ANCHORS, side=side), strict=True))
-
-
-def gate_label_maps(store: Store, project: Project, *, count: int, exclude: set[str]) -> list[tuple[str, bool]]:
-    """Label maps that no pair uses: of the validation split, then unused ones of the training split, then mirrored ones.
-
-    Returns:
-        (blob, whether it is to be mirrored) each.
-
-    Raises:
-        TooFewError: The project has fewer than four label maps in all.
-    """
-    validation = [record.blob for record in store.label_maps(project.id, splits=["val"])]
-    training = [record.blob for record in store.label_maps(project.id, splits=["train"])]
-    unused = list(dict.fromkeys(blob for blob in [*validation, *training] if blob not in exclude))
-    chosen = [(blob, False) for blob in unused[:count]]
-    chosen += [(blob, True) for blob in dict.fromkeys([*unused, *training])][: count - len(chosen)]
-    if len(chosen) < 4:
-        raise TooFewError(f"{len(chosen)} label maps to check the new model on, 4 needed; import or draw {4 - len(chosen)} more")
-    return chosen
-
-
-def gate_classes(store: Store, project: Project, *, count: int) -> list[int]:
-    """The classes on which a new version of a classification project is tested, on seeds of their own.
-
-    Each class that real images show comes twice, then as often as the held-out real images (the training images, where there are
-    few) show it, so that both sets are mixed alike when their distance is measured.
-
-    Raises:
-        TooFewError: No training image has a class.
-    """
-    shown = store.count_classes(project.id, splits=["train"])
-    if not shown:
-        raise TooFewError("no training image has a class to check the new model on; import images with their classes")
-    held = store.count_classes(project.id, splits=["val"])
-    like = held if sum(held.values()) >= MIN_HELD else shown
-    shares = {project.class_names.index(name): like.get(name, 0) for name in shown if name in project.class_names}
-    chosen = sorted(shares) * 2
-    while len(chosen) < count:  # the highest averages, as seats are dealt out
-        chosen.append(max(shares, key=lambda index: (shares[index] / (chosen.count(index) + 1), -index)))
-    return chosen[: max(count, len(shares))]
-
-
-def _turned(pixels: np.ndarray, is_mirrored: bool) -> np.ndarray:
-    return np.ascontiguousarray(pixels[:, ::-1]) if is_mirrored else pixels
-
-
-def _pictures(store: Store, project: Project, chosen: Sequence[tuple[str, bool]]) -> list[Image]:
-    """The real images that label maps belong to, at the project's side."""
-    blobs = {image.id: image.blob for image in store.images(project.id, splits=["train", "val"])}
-    of = {record.blob: blobs[record.image_id] for record in store.label_maps(project.id, splits=["train", "val"])
-          if record.image_id in blobs}  # fmt: skip
-    return [_turned(fit_image_to(store.blobs.image(of[blob]), side=project.resolution), mirrored) for blob, mirrored in chosen]
-
-
-def build_gate(store: Store, project: Project, *, count: int, exclude: set[str], with_pictures: bool = False) -> Gate:
-    """The gate of a project: its selector and judge, unused label maps, held-out real images.
-
-    Args:
-        with_pictures: Also the real images of the label maps, for a generator that paints into pictures.
-    """
-    scorers = selector_and_judge(store, project)
-    if scorers is None:
-        raise TooFewError("this project has no selector and judge yet; run `train-scorer` first")
-    side = project.resolution  # real images are compared at the size at which images are made
-    training = real_pairs(store, project, "train", limit=MAX_REAL, side=side)[0]
-    real = real_pairs(store, project, "val", limit=MAX_REAL, side=side)[0]
-    scaled = {"training": training, "real": real if len(real) >= MIN_HELD else training}
-    if project.task == "classification":
-        label_maps = [whole(index, side=side) for index in gate_classes(store, project, count=count)]
-        return Gate(label_maps=label_maps, selector=scorers[0], judge=scorers[1], num_classes=len(project.classes), **scaled)
-    chosen = gate_label_maps(store, project, count=count, exclude=exclude)
-    return Gate(
-        label_maps=[_turned(store.blobs.label_map(blob), mirrored) for blob, mirrored in chosen],
-        pictures=_pictures(store, project, chosen) if with_pictures else None,
-        selector=scorers[0],
-        judge=scorers[1],
-        num_classes=len(project.classes),
-        **scaled,
-    )
-
-
-@dataclass(frozen=True)
-class _Learning:
-    """What an order learns from, and how; the same in every process of a crew."""
-
-    config: AlignmentConfig
-    pairs: list[TrainingPair]
-    singles: list[TrainingSingle]
-    anchors: list[tuple[Image, LabelMap]]
-    parent: Path | None
-    parent_scale: float
-
-
-def _learning(store: Store, order: dict[str, Any], engine: TrainableEngine) -> _Learning:
-    project, pair_set = store.project(order["project_id"]), store.pair_set(order["pair_set_id"])
-    parent = store.adapter(order["parent_id"]) if order["parent_id"] is not None else None
-    found = _Learning(
-        config=config_of(order),
-        pairs=training_pairs(store, pair_set, side=engine.resolution),
-        singles=training_singles(store, pair_set, side=engine.resolution),
-        anchors=anchors(store, project, side=engine.resolution),
-        parent=store.files.path(parent.file) if parent else None,
-        parent_scale=parent.scale if parent else 1.0,
-    )
-    return found if order.get("negative") is None else _the_other_way_round(found)
-
-
-def _the_other_way_round(learning: _Learning) -> _Learning:
-    """Losers win, and nothing holds the model on real images: what is to be avoided is learnt (Diffusion-NPO)."""
-    pairs = [replace(pair, chosen=pair.rejected, rejected=pair.chosen, is_real=False) for pair in learning.pairs]
-    singles = [replace(single, is_liked=not single.is_liked) for single in learning.singles]
-    return replace(learning, pairs=pairs, singles=singles, anchors=[], config=replace(learning.config, sft_weight=0.0))
-
-
-def config_of(order: dict[str, Any]) -> AlignmentConfig:
-    """The settings of an order, as they lie in its job; those of earlier versions lack some."""
-    return AlignmentConfig(
-        num_steps=order["steps"],
-        batch_size=order["batch_size"],
-        learning_rate=order["learning_rate"],
-        beta=order["beta"],
-        sft_weight=order["sft_weight"],
-        gate_every=order["gate_every"],
-        seed=order["seed"],
-        loss=order.get("loss", "dpo"),
-        sdpo_mu=order.get("sdpo_mu"),
-        accumulation=order.get("accumulation", 1),
-        ema_decay=order.get("ema_decay"),
-        scale_search=order.get("scale_search", "rescue"),
-        checkpointing=order.get("checkpointing", False),
-    )
 
 
 def trainer_of(store: Store, order: dict[str, Any], crew: Crew) -> PairTrainer:
     """The trainer of an order in a process that helps with it."""
     engine = load_engine(store, store.project(order["project_id"]), model_id=order["model_id"])
-    learning = _learning(store, order, engine)
+    learning = material.learning(store, order, engine)
     return PairTrainer(engine, learning.pairs, learning.config, parent=learning.parent, parent_scale=learning.parent_scale,
                        anchors=learning.anchors, singles=learning.singles, crew=crew)  # fmt: skip
 
@@ -256,63 +44,66 @@ def run_job(context: JobContext) -> Outcome:
     devices.use_all_threads()
     store, order = context.store, context.params
     context.keeps_checkpoint = True  # "Continue" starts from it
-    places = devices.accelerators(order.get("gpus", 1))
+    places = devices.accelerators(order.get("gpus", 1))  # refused before anything is loaded
     resume.take_over(store, order.get("continues"), context.dir)
     project, pair_set = store.project(order["project_id"]), store.pair_set(order["pair_set_id"])
-    parent = store.adapter(order["parent_id"]) if order["parent_id"] is not None else None
     engine = load_engine(store, project, model_id=order["model_id"])
     learnt = {pair.label_map_blob for pair in pair_set.pairs} | {single.label_map_blob for single in pair_set.singles}
-    gate = build_gate(store, project, count=order["gate_masks"], exclude=learnt, with_pictures=engine.needs_picture)
-    learning = _learning(store, order, engine)
-    config = learning.config
+    gate = material.build_gate(store, project, count=order["gate_masks"], exclude=learnt, with_pictures=engine.needs_picture)
+    learning = material.learning(store, order, engine)
     seeds = [GATE_FIRST_SEED + index for index in range(len(gate.label_maps))]
 
     label_maps = [store.blobs.put_label_map(label_map) for label_map in gate.label_maps[:TRIAL_PAIRS]]
-    context.report(0, config.num_steps, "drawing the old model's images",
+    context.report(0, learning.config.num_steps, "drawing the old model's images",
                    images={f"label map {index}": blob for index, blob in enumerate(label_maps[:STRIP], start=1)})  # fmt: skip
-
-    def keep(state: dict[str, Tensor]) -> str:
-        return str(store.files.path(store.files.put(weights.to_bytes(state))))
-
     drawing = None
     if order.get("negative") is not None:
         other = load_engine(store, project, model_id=order["model_id"])
         drawing = InGuidance(other, gate, seeds, guidance_scale=order["negative"], parent=learning.parent,
                              parent_scale=learning.parent_scale, folder=context.dir)  # fmt: skip
-    command = [sys.executable, "-m", "saadi.alignment.crew_member", str(store.home.path), str(context.job.id)]
     try:
-        with leading(command, places, context.dir) as crew, devices.memory_told(MEMORY_ADVICE):
-            found = align(
-                engine,
-                learning.pairs,
-                gate,
-                config,
-                context.report,
-                seeds=seeds,
-                anchors=learning.anchors,
-                singles=learning.singles,
-                folder=context.dir,
-                parent=learning.parent,
-                parent_scale=learning.parent_scale,
-                keep=keep,
-                show=store.blobs.put_image,
-                crew=crew,
-                drawing=drawing,
-            )
+        found = _found(context, engine, learning, gate, seeds, drawing, places)
     except AlignmentStoppedError:
         context.keeps_checkpoint = False  # it ran to its end; to go on would end the same way
         raise
     file = store.files.put(weights.to_bytes(found.state))
-    # A resumed run has no pictures of its best checkpoint; they need an engine to which no adapter is attached.
-    shown = gate.label_maps[:TRIAL_PAIRS]
-    regions = gate.regions(engine)
-    after = found.after or (drawing.by(found.state) if drawing else load_engine(
-        store, project, model_id=order["model_id"]).generate(
-        shown, seeds[: len(shown)], adapter=store.files.path(file), regions=regions[: len(shown)] if regions else None
-    ))  # fmt: skip
-    old = [store.blobs.put_image(image) for image in found.before[:TRIAL_PAIRS]]
-    new = [store.blobs.put_image(image) for image in after[:TRIAL_PAIRS]]
-    metrics = metrics_of(found.reading, found.reference, found.verdict, task=project.task) | {
+    metrics = (_measured(found, pair_set, task=project.task)
+               | _pictures(context, found, gate, seeds, file=file, drawing=drawing)
+               | {"strip_label_maps": label_maps[:STRIP], "strip_trial_label_maps": label_maps})  # fmt: skip
+    settings = asdict(learning.config) | {"pair_set": pair_set.sha256, "targets": list(lora.TARGETS)}
+    settings |= {"negative": drawing.guidance_scale} if drawing else {}
+
+    def publish(store: Store) -> dict[str, Any]:
+        adapter: Adapter = store.add_adapter(
+            project.id, model_id=order["model_id"], parent_id=order["parent_id"], file=file, scale=learning.parent_scale,
+            config=settings, metrics=metrics, actor=context.job.created_by, job_id=context.job.id)  # fmt: skip
+        told = {name: metrics[name] for name in ("win_rate", "dice_before", "dice_after", "verdict")}
+        return {"adapter_id": adapter.id, "name": adapter.name} | told
+
+    return Outcome(_said(found, task=project.task, is_negative=drawing is not None), publish)
+
+
+def _found(
+    context: JobContext, engine: TrainableEngine, learning: Learning, gate: Gate, seeds: list[int],
+    drawing: InGuidance | None, places: Sequence[str],
+) -> Aligned:  # fmt: skip
+    """The recipe on this order's pairs; places: of each process that computes its steps."""
+    store = context.store
+
+    def keep(state: dict[str, Tensor]) -> str:
+        return str(store.files.path(store.files.put(weights.to_bytes(state))))
+
+    command = [sys.executable, "-m", "saadi.alignment.crew_member", str(store.home.path), str(context.job.id)]
+    with leading(command, places, context.dir) as crew, devices.memory_told(MEMORY_ADVICE):
+        return align(
+            engine, learning.pairs, gate, learning.config, context.report, seeds=seeds, anchors=learning.anchors,
+            singles=learning.singles, folder=context.dir, parent=learning.parent, parent_scale=learning.parent_scale, keep=keep,
+            show=store.blobs.put_image, crew=crew, drawing=drawing)  # fmt: skip
+
+
+def _measured(found: Aligned, pair_set: PairSet, *, task: Task) -> dict[str, Any]:
+    """What is told of a version beside its pictures."""
+    return metrics_of(found.reading, found.reference, found.verdict, task=task) | {
         "step": found.step,
         "strength": found.scale,
         "classes": class_changes(found.reading, found.reference),
@@ -320,42 +111,32 @@ def run_job(context: JobContext) -> Outcome:
         "num_pairs": len(pair_set.pairs),
         "num_singles": len(pair_set.singles),
         "pairs": pair_set.summary,
-        "strip_before": old[:STRIP],
-        "strip_after": new[:STRIP],
-        "strip_label_maps": label_maps[:STRIP],
-        "strip_trial_old": old,
-        "strip_trial_new": new,
-        "strip_trial_label_maps": label_maps,
     }
-    settings = asdict(config) | {"pair_set": pair_set.sha256, "targets": list(lora.TARGETS)}
-    if drawing is not None:
-        settings["negative"] = drawing.guidance_scale
 
-    def publish(store: Store) -> dict[str, Any]:
-        adapter: Adapter = store.add_adapter(
-            project.id,
-            model_id=order["model_id"],
-            parent_id=parent.id if parent else None,
-            file=file,
-            scale=parent.scale if parent else 1.0,
-            config=settings,
-            metrics=metrics,
-            actor=context.job.created_by,
-            job_id=context.job.id,
-        )
-        return {
-            "adapter_id": adapter.id,
-            "name": adapter.name,
-            "win_rate": metrics["win_rate"],
-            "dice_before": metrics["dice_before"],
-            "dice_after": metrics["dice_after"],
-            "verdict": metrics["verdict"],
-        }
 
-    if drawing is not None:
-        return Outcome("a negative version is ready: guidance that leads away from it makes images which the judge prefers in "
-                       f"{found.verdict.win_rate:.0%} of the masks", publish)  # fmt: skip
-    return Outcome(
-        f"a new version waits for acceptance: the judge prefers it in {found.verdict.win_rate:.0%} of the "
-        f"{'test images' if project.task == 'classification' else 'masks'}", publish
-    )  # fmt: skip
+def _pictures(
+    context: JobContext, found: Aligned, gate: Gate, seeds: list[int], *, file: str, drawing: InGuidance | None
+) -> dict[str, Any]:
+    """Blobs of the gate's first images by the old version and the new one.
+
+    Args:
+        file: Of the new adapter.
+    """
+    store, order = context.store, context.params
+    after = found.after
+    if not after and drawing:
+        after = drawing.by(found.state)
+    elif not after:  # a resumed run has no pictures of its best checkpoint; they need an engine without any adapter
+        engine = load_engine(store, store.project(order["project_id"]), model_id=order["model_id"])
+        regions, shown = gate.regions(engine), gate.label_maps[:TRIAL_PAIRS]
+        after = engine.generate(shown, seeds[: len(shown)], adapter=store.files.path(file),
+                                regions=regions[: len(shown)] if regions else None)  # fmt: skip
+    old, new = ([store.blobs.put_image(image) for image in images[:TRIAL_PAIRS]] for images in (found.before, after))
+    return {"strip_before": old[:STRIP], "strip_after": new[:STRIP], "strip_trial_old": old, "strip_trial_new": new}
+
+
+def _said(found: Aligned, *, task: Task, is_negative: bool) -> str:
+    wins = f"{found.verdict.win_rate:.0%} of the {'test images' if task == 'classification' else 'masks'}"
+    if is_negative:
+        return f"a negative version is ready: guidance that leads away from it makes images which the judge prefers in {wins}"
+    return f"a new version waits for acceptance: the judge prefers it in {wins}"

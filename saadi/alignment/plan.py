@@ -205,7 +205,7 @@ def missing(store: Store, project: Project, settled: Settled) -> dict[str, str] 
         }
     if is_classification:
         return None  # a class is tested on fresh seeds
-    # As `saadi.alignment.job.gate_label_maps` chooses them: those that nothing is learnt on, then mirrored ones.
+    # As `saadi.alignment.material.gate_label_maps` chooses them: those that nothing is learnt on, then mirrored ones.
     learnt = {pair.label_map_blob for pair in settled.pairs} | {single.label_map_blob for single in settled.singles}
     training = {record.blob for record in store.label_maps(project.id, splits=["train"])}
     held = {record.blob for record in store.label_maps(project.id, splits=["val"])}

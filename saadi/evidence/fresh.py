@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from saadi.alignment.gate import Gate, compare, metrics_of
-from saadi.alignment.job import MAX_REAL
+from saadi.alignment.material import MAX_REAL
 from saadi.datasets.real import real_pairs
 from saadi.downstream.scoring import selector_and_judge
 from saadi.engines.fitting import load_engine

@@ -11,7 +11,7 @@ import torch
 
 from saadi import inpainting, orders, pairing
 from saadi.alignment.gate import Gate, Reading
-from saadi.alignment.job import build_gate
+from saadi.alignment.material import build_gate
 from saadi.alignment.recipe import align
 from saadi.alignment.settings import AlignmentConfig, TrainingPair, TrainingSingle
 from saadi.alignment.trainer import PairTrainer
