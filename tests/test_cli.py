@@ -318,6 +318,12 @@ def test_the_readme_uses_commands_and_options_that_exist(line: str) -> None:
     assert command.make_context("saadi", arguments).params  # parses and checks, runs nothing
 
 
+def test_evidence_of_a_name_is_its_gains(run: Run, tmp_path: Path):
+    for words in (["nobody"], ["gains", "nobody"]):
+        assert run("evidence", *words, "--home", tmp_path) == (1, "", "no project 'nobody'; there are: none yet\n")
+    assert run("evidence", "nobody", "--seeds", "0", "--home", tmp_path)[0] == 2
+
+
 def test_a_recorded_command_has_no_folders_and_can_be_copied():
     from saadi.cli.evidence import _told
 

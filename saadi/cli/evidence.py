@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from saadi.cli.common import HomeOption, JsonOption, ProjectArgument, answer, home_of, note
 from saadi.config import VERSION, Home
@@ -39,9 +40,18 @@ RoughOption = Annotated[
 FolderOption = Annotated[Path | None, typer.Option(help="Where stages are kept; default: evidence in the data folder.")]
 
 
+class _GainsOf(TyperGroup):
+    """What is no command is a project whose gains are wanted."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        is_name = bool(args) and args[0] not in self.commands and not args[0].startswith("-")
+        return super().resolve_command(ctx, ["gains", *args] if is_name else args)
+
+
 def register(app: typer.Typer) -> None:
     """Add these commands to the program."""
-    group = typer.Typer(help="Measure whether it helps: seeds, intervals, results as JSON.", no_args_is_help=True)
+    group = typer.Typer(cls=_GainsOf, help="Measure whether it helps: seeds, intervals, results as JSON. "
+                        "`evidence NAME` is `evidence gains NAME`.", no_args_is_help=True)  # fmt: skip
     group.command("planted")(planted)
     group.command("adapter")(adapter)
     group.command("gains")(gains)
