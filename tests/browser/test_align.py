@@ -298,3 +298,15 @@ def test_a_negative_version_is_explained_and_cannot_be_put_into_use(page: Page, 
     expect(card).to_contain_text(f"saadi generate --guidance 2 --negative-adapter {version.id}")
     expect(card.get_by_role("button", name="Accept")).to_have_count(0)
     expect(row.locator("[data-use]")).to_have_count(0)
+    open_tab(tab, "Generate")
+    away = tab.get_by_label("Lead away from")
+    expect(away.locator("option")).to_have_text(["nothing", version.name])
+    assert version.name not in tab.get_by_label("Version").locator("option").all_inner_texts()
+    away.select_option(version.name)
+    tab.click("#pool-generate")
+    tab.wait_for_selector(".sx-toast")
+    with Store.open(tiny.home) as store:
+        order = next(job for job in store.jobs(1) if job.kind == "generate")
+        store.cancel_job(order.id, actor="test")
+    assert order.params["settings"]["guidance_scale"] == 2.0
+    assert order.params["settings"]["negative"] == {"adapter_id": version.id, "weight": 1.0}

@@ -10,6 +10,7 @@ import {
   emit,
   get,
   h,
+  isNegative,
   numberField,
   on,
   onShow,
@@ -311,7 +312,7 @@ class AlignTab {
     if (state.project !== project) return;
     this.found = found;
     const usable = found.items.filter((item) => item.model_id === found.engine_id);
-    this.opened ??= (usable.find((item) => item.state === "candidate" && item.config?.negative == null) ?? usable.find((item) => item.state === "accepted"))?.id ?? null;
+    this.opened ??= (usable.find((item) => item.state === "candidate" && !isNegative(item)) ?? usable.find((item) => item.state === "accepted"))?.id ?? null;
     this.showVersions();
   }
 

@@ -1,6 +1,6 @@
 // The acceptance card: four questions in words, red ones on top; the numbers; the blind test by people; and the decision.
 import { beforeAfter } from "./curves.js";
-import { fixed, h, isClassification, percent, plural, replace, state } from "./lib.js";
+import { fixed, h, isClassification, isNegative, percent, plural, replace, state } from "./lib.js";
 
 const MARKS = { yes: "\u2713", no: "\u2715", unknown: "?" };
 const ORDER = { no: 0, yes: 1, unknown: 2 };
@@ -157,11 +157,11 @@ export class Verdict {
   }
 
   choices(adapter, isRed, inUse) {
-    if (adapter.config?.negative != null)
+    if (isNegative(adapter))
       return h(
         "p",
         { class: "sx-note" },
-        `A negative version has learnt what is not wanted: guidance leads away from it (saadi generate --guidance ${adapter.config.negative} --negative-adapter ${adapter.id}). It never makes images by itself.`,
+        `A negative version has learnt what is not wanted, and never makes images by itself: choose it in Generate under "Lead away from" (or saadi generate --guidance ${adapter.config.negative} --negative-adapter ${adapter.id}).`,
       );
     if (adapter.state === "accepted") return h("p", { class: "sx-note" }, "This version makes the next images.");
     if (adapter.state !== "candidate") return h("p", { class: "sx-note" }, "The list of versions below puts it into use again.");

@@ -10,6 +10,7 @@ import {
   get,
   h,
   isClassification,
+  isNegative,
   numberField,
   on,
   onShow,
@@ -28,6 +29,15 @@ import {
 } from "./lib.js";
 
 const NUM_LAST = 8; // finished images that are shown before a job ends
+/** New options of a choice; what was chosen stays chosen as long as it is there. */
+const offer = (input, options, otherwise) => {
+  const kept = input.value;
+  replace(
+    input,
+    options.map(([key, text]) => h("option", { value: key }, text)),
+  );
+  input.value = options.some(([key]) => key === kept) ? kept : otherwise;
+};
 const ENDS = { done: "done", failed: "failed", cancelled: "stopped" };
 
 export function mount(element) {
@@ -68,6 +78,10 @@ class GenerateTab {
       ],
       "accepted",
     );
+    this.negatives = []; // versions that have learnt what is not wanted
+    this.negative = selectField("Lead away from", [["", "nothing"]], "");
+    this.negative.input.id = "pool-negative";
+    this.negative.hidden = true;
     this.button = h(
       "button",
       { type: "button", class: "sx-button sx-primary sx-big", id: "pool-generate", onclick: () => this.start() },
@@ -88,7 +102,7 @@ class GenerateTab {
           h("h2", {}, "A pool of synthetic images"),
           this.words,
           this.choice.root,
-          h("div", { class: "sx-form-grid" }, this.from, this.count, this.candidates, this.seed, this.adapter, this.steps, this.guidance),
+          h("div", { class: "sx-form-grid" }, this.from, this.count, this.candidates, this.seed, this.adapter, this.steps, this.guidance, this.negative),
           this.button,
           h(
             "p",
@@ -120,18 +134,22 @@ class GenerateTab {
   async load() {
     this.choice.show();
     const project = state.project,
-      { items } = await get(`/api/projects/${project.id}/adapters`);
+      { items: all, engine } = await get(`/api/projects/${project.id}/adapters`);
     if (state.project !== project) return;
-    const kept = this.adapter.input.value;
-    replace(
+    const items = all.filter((item) => item.model_id === engine?.id); // those of an earlier generator fit its weights alone
+    this.negatives = items.filter(isNegative);
+    const versions = items.filter((item) => !isNegative(item));
+    offer(
       this.adapter.input,
       [
-        ["accepted", `in use (${items.find((item) => item.state === "accepted")?.name ?? "base"})`],
+        ["accepted", `in use (${versions.find((item) => item.state === "accepted")?.name ?? "base"})`],
         ["none", "base"],
-        ...items.map((item) => [String(item.id), `${item.name}${item.state === "candidate" ? ", not accepted" : ""}`]),
-      ].map(([key, text]) => h("option", { value: key }, text)),
+        ...versions.map((item) => [String(item.id), `${item.name}${item.state === "candidate" ? ", not accepted" : ""}`]),
+      ],
+      "accepted",
     );
-    this.adapter.input.value = [...this.adapter.input.options].some((option) => option.value === kept) ? kept : "accepted";
+    this.negative.hidden = !this.negatives.length;
+    offer(this.negative.input, [["", "nothing"], ...this.negatives.map((item) => [String(item.id), item.name])], "");
     this.showJobs();
   }
 
@@ -176,11 +194,21 @@ class GenerateTab {
         candidates: this.candidates.number() ?? 4,
         seed: this.seed.number() ?? 0,
         adapter: /^\d+$/.test(chosen) ? Number(chosen) : chosen,
-        settings: { num_inference_steps: this.steps.number(), guidance_scale: this.guidance.number() },
+        settings: this.settings(),
       });
       this.seed.input.value = (this.seed.number() ?? 0) + 1000;
       toast(job.before ? `In the queue: ${job.turn}.` : "Started.");
     });
+  }
+
+  /** How images are made; without a guidance of its own, a version to lead away from brings the one that it was tested at. */
+  settings() {
+    const away = this.negatives.find((item) => String(item.id) === this.negative.input.value);
+    return {
+      num_inference_steps: this.steps.number(),
+      guidance_scale: this.guidance.number() ?? away?.config.negative ?? null,
+      ...(away && { negative: { adapter_id: away.id } }),
+    };
   }
 
   /** The masks of the order: so many of the training images, or named ones. */

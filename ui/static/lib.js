@@ -95,6 +95,8 @@ export const state = { project: null, projects: [], user: "", people: [], overvi
 
 /** The images of this project have a class each, in place of a mask. */
 export const isClassification = () => state.project?.task === "classification";
+/** A version that has learnt what is not wanted: guidance leads away from it, and it never makes images by itself. */
+export const isNegative = (version) => version.config?.negative != null;
 /** Words that stand in the page for good: those of the project's task are seen (classes.css). */
 export const byTask = (masks, classes) => [h("span", { class: "sx-mask-only" }, masks), h("span", { class: "sx-class-only" }, classes)];
 /** A class as people see it: its colour and its name. */

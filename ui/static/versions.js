@@ -1,5 +1,5 @@
 // The tree of versions, drawn like a history: newest on top, one lane per branch, the generator without alignment at the root.
-import { h, percent, picture, replace, svg, urls, when } from "./lib.js";
+import { h, isNegative, percent, picture, replace, svg, urls, when } from "./lib.js";
 
 const LANE = 18,
   ROW = 64,
@@ -96,7 +96,6 @@ export class Versions {
       metrics.win_rate !== undefined && `wins ${percent(metrics.win_rate)}`,
       item.trial && item.trial.rate !== null && `people ${percent(item.trial.rate)}`,
     ];
-    const isNegative = item.config?.negative != null; // guidance leads away from it: it never makes images by itself
     const facts = [...wins, `from ${names.get(item.parent_id) ?? "base"}`, when(item.created_at)].filter(Boolean).join(" \u00b7 ");
     const said = decision && `${decision.what} by ${decision.who}${decision.why ? `: ${decision.why}` : ""}`;
     return h(
@@ -112,7 +111,7 @@ export class Versions {
         "span",
         { class: "sx-version-facts" },
         h("b", {}, item.name),
-        h("span", { class: "sx-chip", dataset: { state: isNegative ? "retired" : item.state } }, isNegative ? "\u2212 negative" : `${STATE_MARKS[item.state]} ${STATES[item.state]}`),
+        h("span", { class: "sx-chip", dataset: { state: isNegative(item) ? "retired" : item.state } }, isNegative(item) ? "\u2212 negative" : `${STATE_MARKS[item.state]} ${STATES[item.state]}`),
         h("small", { class: "sx-cut", title: facts }, facts),
         said && h("small", { class: "sx-cut", title: said }, said),
       ),
@@ -130,7 +129,7 @@ export class Versions {
           },
           "Look",
         ),
-        isUsable && !isNegative && item.state !== "accepted" && item.state !== "candidate" && this.use(item.id, item.name, inUse),
+        isUsable && !isNegative(item) && item.state !== "accepted" && item.state !== "candidate" && this.use(item.id, item.name, inUse),
       ),
     );
   }
