@@ -145,6 +145,7 @@ def gains(
     masks: Annotated[str, typer.Option(help="Masks of synthetic images: real ones moved, or warped as well.")] = "moved",
     rough: RoughOption = 0.0,
     recipes: Annotated[str, typer.Option(help="How synthetic images train, with commas: mixed, first, sure.")] = "mixed",
+    ceiling: Annotated[bool, typer.Option("--ceiling", help="Also a generator fitted to all training images.")] = False,
     curated: Annotated[bool, typer.Option(help="Also arms that take the best of K images of the aligned generator.")] = False,
     candidates: CandidatesOption = 4,
     pool: PoolOption = 64,
@@ -172,7 +173,7 @@ def gains(
         fit_steps=fit_steps, scorer_steps=scorer_steps, downstream_steps=downstream_steps, align_steps=align_steps, rounds=rounds,
         shares=tuple(_numbers(shares)), recipes=_recipes(recipes), curated=curated, candidates=candidates,
         pool_masks=pool, learning_rate=align_lr, folds=folds, masks=_shape(masks), rough=rough,
-        sdpo_mu=sdpo_mu, gated=not ungated, draws=draws)  # fmt: skip
+        sdpo_mu=sdpo_mu, gated=not ungated, draws=draws, ceiling=ceiling)  # fmt: skip
     if found[0].task == "classification" and "sure" in settings.recipes:
         raise BadInputError("recipe 'sure' leaves out pixels, and a classification project has none; choose mixed or first")
     models = Models.of(found[0], side=side, width=width)

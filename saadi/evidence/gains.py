@@ -51,7 +51,8 @@ class Cell:
         def make() -> Arrays:
             many = [mask for mask in masks for _ in range(k)]
             first = 2**32 + draw * SEEDS_OF_DRAW + self.seed * 1_000_000
-            made = self.rounds.images(arm.version, many, [first + index for index in range(len(many))])
+            engine = self.learners.engine(of_all=True) if arm.kind == "ceiling" else None
+            made = self.rounds.images(arm.version, many, [first + index for index in range(len(many))], engine=engine)
             if k > 1:
                 scores = self.learners.scores(made, many).reshape(count, k)
                 made = [made[row * k + int(scores[row].argmax())] for row in range(count)]
@@ -62,7 +63,8 @@ class Cell:
 
     def _source(self, arm: Arm, draw: int) -> dict[str, Any]:
         """What each of an arm's synthetic images depends on."""
-        found = self.rounds.upstream(arm.version) | ({"draw": draw} if draw else {})
+        upstream = {"generator of all": self.learners.generator(of_all=True).key} if arm.kind == "ceiling" else {}
+        found = self.rounds.upstream(arm.version) | upstream | ({"draw": draw} if draw else {})
         if not arm.is_best_of_many:
             return found | {"k": 1}
         return found | {"k": self.settings.candidates, "scorers": self.learners.selector_keys()}
@@ -113,7 +115,7 @@ class Cell:
         learners, total = self.learners, self.arm(arm).seconds
         if not arm.share:
             return total
-        total += learners.generator().seconds + self.synthetic(arm)[0].seconds
+        total += learners.generator(of_all=arm.kind == "ceiling").seconds + self.synthetic(arm)[0].seconds
         if arm.is_best_of_many or arm.version or arm.recipe == "sure":
             total += sum(learners.scorer_stage(f"fold {fold}").seconds for fold in range(learners.num_folds))
         if arm.version:
@@ -124,7 +126,8 @@ class Cell:
 
     def arms(self) -> list[Arm]:
         rounds = range(1, self.settings.rounds + 1)
-        kinds = ["base", "rejection", *(f"aligned {number}" for number in rounds)]
+        ceiling = ["ceiling"] if self.settings.ceiling else []
+        kinds = ["base", *ceiling, "rejection", *(f"aligned {number}" for number in rounds)]
         kinds += [f"curated {number}" for number in rounds] if self.settings.curated else []
         how = [(share, recipe) for share in self.settings.shares for recipe in self.settings.recipes]
         return [Arm("plain"), Arm("augmented"), *(Arm(kind, *one) for one in how for kind in kinds)]

@@ -60,18 +60,26 @@ class Learners:
         self.base = {"made_by": STAGES_VERSION, "case": self.case.name, "seed": self.seed, "real": digest(self.real),
                      "models": asdict(self.models), "start": start}  # fmt: skip
 
-    def generator(self) -> Stage:
-        """The shipped generator, fitted to the real images of this cell."""
-        settings = self.base | {"steps": self.settings.fit_steps}
+    def generator(self, *, of_all: bool = False) -> Stage:
+        """The shipped generator, fitted to the real images of this cell.
+
+        Args:
+            of_all: To all training images of the data set instead, with four times the steps.
+        """
+        steps = self.settings.fit_steps * (4 if of_all else 1)
+        settings = self.base | {"steps": steps}
         settings |= {"rough": self.settings.rough} if self.settings.rough else {}
+        settings |= {"fitted to": digest(self.case.train)} if of_all else {}
 
         def make() -> Arrays:
             torch.manual_seed(self.seed)
             engine = CompactEngine(self.models.generator)
             if self.models.starts_from == "shipped":
                 borrow_shipped(engine)
-            data = TrainingSet([e.image for e in self.real], self.label_maps_to_fit(), engine=engine)
-            fit(engine, data, FitConfig(num_steps=self.settings.fit_steps, sample_every=0, seed=self.seed), self.report,
+            seen = self.case.train if of_all else self.real
+            label_maps = [e.label_map for e in seen] if of_all else self.label_maps_to_fit()
+            data = TrainingSet([e.image for e in seen], label_maps, engine=engine)
+            fit(engine, data, FitConfig(num_steps=steps, sample_every=0, seed=self.seed), self.report,
                 folder=self.stages.workspace("generator", settings))  # fmt: skip
             return to_arrays(engine.denoiser.state_dict())
 
@@ -83,8 +91,8 @@ class Learners:
         chosen = set(draw.permutation(len(self.real))[: round(self.settings.rough * len(self.real))].tolist())
         return [displaced(e.label_map, draw) if i in chosen else e.label_map for i, e in enumerate(self.real)]
 
-    def engine(self) -> CompactEngine:
-        return CompactEngine(self.models.generator, to_tensors(self.generator().arrays))
+    def engine(self, *, of_all: bool = False) -> CompactEngine:
+        return CompactEngine(self.models.generator, to_tensors(self.generator(of_all=of_all).arrays))
 
     def scorer(self, name: str) -> DownstreamModel:
         """'judge': all real images; 'fold 0', 'fold 1': selectors that have not seen that fold's images; 'expert': stands for

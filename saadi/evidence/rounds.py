@@ -19,6 +19,7 @@ from saadi.alignment.recipe import align
 from saadi.alignment.settings import AlignmentConfig, TrainingPair
 from saadi.alignment.trainer import PairTrainer
 from saadi.engines import lora, weights
+from saadi.engines.compact import CompactEngine
 from saadi.errors import AlignmentStoppedError, TooFewError
 from saadi.evidence.learners import Learners, to_arrays, to_tensors, without_notes
 from saadi.evidence.shapes import moved, warped
@@ -50,9 +51,15 @@ class Rounds:
             found.append((warped(label_map, draw) if own.settings.masks == "warped" else label_map, index))
         return found
 
-    def images(self, version: int, masks: Masks, seeds: Sequence[int]) -> list[Image]:
-        """One image per mask and seed."""
-        return self.learners.engine().generate(
+    def images(
+        self, version: int, masks: Masks, seeds: Sequence[int], *, engine: CompactEngine | None = None
+    ) -> list[Image]:
+        """One image per mask and seed.
+
+        Args:
+            engine: None = the one that was fitted to the real images.
+        """
+        return (engine or self.learners.engine()).generate(
             [label_map for label_map, _ in masks], seeds, adapter=self._adapter_file(version),
             on_step=lambda step, total: self.learners.report(step, total, "making images"))  # fmt: skip
 

@@ -21,8 +21,9 @@ class Arm:
     """One way to train a segmenter."""
 
     kind: str
-    """'plain' (real images, no augmentation), 'augmented' (real images), 'base' (and images of the base generator), 'rejection'
-    (best of K of those), 'aligned N' (of the generator after N rounds), 'curated N' (best of K of those)."""
+    """'plain' (real images, no augmentation), 'augmented' (real images), 'base' (and images of the base generator), 'ceiling'
+    (and images of one that was fitted to all training images of the data set), 'rejection' (best of K of the base's),
+    'aligned N' (of the generator after N rounds), 'curated N' (best of K of those)."""
     share: float = 0.0
     """Synthetic images per real one."""
     recipe: Recipe = "mixed"
@@ -55,6 +56,8 @@ class Settings:
     """Synthetic images per real one."""
     recipes: tuple[Recipe, ...] = ("mixed",)
     """How arms with synthetic images train."""
+    ceiling: bool = False
+    """Also an arm whose generator has seen all training images: what no preference learnt from fewer can be expected to beat."""
     curated: bool = False
     """Also arms that take the best of K images of the aligned generator."""
     learning_rate: float = 1e-4

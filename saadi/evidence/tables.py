@@ -101,8 +101,15 @@ def _rounded(values: Sequence[float]) -> list[float | None]:
     return [None if math.isnan(value) else round(value, 4) for value in values]
 
 
-_WORDS = {"plain": "real images only", "augmented": "the same, augmented", "base": "+ base synthetic", "rejection": "+ best of K",
-          "aligned": "+ aligned, round", "curated": "+ best of K, aligned"}  # fmt: skip
+_WORDS = {
+    "plain": "real images only",
+    "augmented": "the same, augmented",
+    "base": "+ base synthetic",
+    "ceiling": "+ base fitted to all images",
+    "rejection": "+ best of K",
+    "aligned": "+ aligned, round",
+    "curated": "+ best of K, aligned",
+}
 
 
 def markdown(result: dict[str, Any]) -> list[str]:

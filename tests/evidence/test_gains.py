@@ -136,6 +136,26 @@ def test_each_draw_has_images_and_a_start_of_its_own_and_all_arms_have_the_same_
     assert table["base 1"]["gain over augmented 0"][0] == pytest.approx(gain, abs=1e-3)
 
 
+def test_the_ceiling_is_a_generator_that_has_seen_all_training_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made = cell(tmp_path, settings=replace(QUICK, recipes=("mixed",), rounds=1, curated=False, ceiling=True))
+    assert [arm.kind for arm in made.arms()] == ["plain", "augmented", "base", "ceiling", "rejection", "aligned 1"]
+    learnt: list[set[bytes]] = []
+    original = learners.TrainingSet
+
+    def watched(images, label_maps, **more):
+        learnt.append({image.tobytes() for image in images})
+        return original(images, label_maps, **more)
+
+    monkeypatch.setattr(learners, "TrainingSet", watched)
+    (base, masks), (ceiling, same) = made.synthetic(Arm("base", 1.0)), made.synthetic(Arm("ceiling", 1.0))
+    test = {example.image.tobytes() for example in CASE.test}
+    assert [len(seen) for seen in learnt] == [8, 12]
+    assert not any(seen & test for seen in learnt)
+    assert (base["images"] != ceiling["images"]).any()
+    assert [label_map.tobytes() for label_map, _ in masks] == [label_map.tobytes() for label_map, _ in same]
+    assert made.arm(Arm("ceiling", 1.0)).key != made.arm(Arm("base", 1.0)).key
+
+
 def test_what_an_arm_costs_counts_each_stage_once(tmp_path: Path):
     stages = Stages(tmp_path)
 
