@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from saadi.datasets import phantom
-from saadi.downstream.segmenter import Segmenter
+from saadi.downstream.segmenter import Prediction, Segmenter
 from saadi.errors import NotFoundError, TooFewError, YieldedError
 from saadi.evidence import cases, gains, learners, measures, rounds, shapes, tables
 from saadi.evidence.cases import Case, Example
@@ -219,6 +219,18 @@ def test_the_hausdorff_distance_counts_pixels_and_absent_classes_are_far():
     shifted[0, 0] = 2
     found = measures.hd95(shifted, asked, num_classes=4)
     assert found[1] == pytest.approx(4) and found[2] == pytest.approx(math.hypot(32, 32)) and math.isnan(found[3])
+
+
+def test_a_class_that_no_test_image_shows_is_not_measured(monkeypatch: pytest.MonkeyPatch):
+    one, other = (replace(example, label_map=np.where(example.label_map == 2, 0, example.label_map)) for example in CASE.test[:2])
+    model = Segmenter(SEGMENTER | {"model": "unet"})
+    invented = np.full((16, 16), 2, np.uint8)
+    monkeypatch.setattr(model, "predict", lambda images: [Prediction(invented, 1.0)] * len(images))
+    found = measures.measure(model, [one, other], num_classes=3)
+    assert np.isnan(found["dice"][:, 2]).all() and np.isnan(found["hd95"][:, 2]).all()
+    assert (found["dice"][:, 1][~np.isnan(found["dice"][:, 1])] == 0).all()
+    with_it = replace(other, label_map=np.full_like(other.label_map, 2))
+    assert measures.measure(model, [one, with_it], num_classes=3)["dice"][:, 2].tolist() == [0.0, 1.0]
 
 
 def test_moved_masks_keep_their_classes_and_differ():
