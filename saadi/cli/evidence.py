@@ -141,6 +141,9 @@ def gains(
     sdpo_mu: Annotated[float | None, typer.Option(help="As in `align`.", min=0, max=1)] = None,
     ungated: Annotated[bool, typer.Option("--ungated", help="Take each round's last step, whatever the gate says.")] = False,
     draws: Annotated[int, typer.Option(help="Per arm and seed: times to draw masks, noise and weights anew.", min=1)] = 1,
+    voters: Annotated[
+        bool, typer.Option("--voters", help="A segmenter of all other training images orders candidates, as clinicians would.")
+    ] = False,
     folds: FoldsOption = 2,
     masks: Annotated[str, typer.Option(help="Masks of synthetic images: real ones moved, or warped as well.")] = "moved",
     rough: RoughOption = 0.0,
@@ -173,7 +176,7 @@ def gains(
         fit_steps=fit_steps, scorer_steps=scorer_steps, downstream_steps=downstream_steps, align_steps=align_steps, rounds=rounds,
         shares=tuple(_numbers(shares)), recipes=_recipes(recipes), curated=curated, candidates=candidates,
         pool_masks=pool, learning_rate=align_lr, folds=folds, masks=_shape(masks), rough=rough,
-        sdpo_mu=sdpo_mu, gated=not ungated, draws=draws, ceiling=ceiling)  # fmt: skip
+        sdpo_mu=sdpo_mu, gated=not ungated, draws=draws, ceiling=ceiling, voters=voters)  # fmt: skip
     if found[0].task == "classification" and "sure" in settings.recipes:
         raise BadInputError("recipe 'sure' leaves out pixels, and a classification project has none; choose mixed or first")
     models = Models.of(found[0], side=side, width=width)

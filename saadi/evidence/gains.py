@@ -67,7 +67,7 @@ class Cell:
         found = self.rounds.upstream(arm.version) | upstream | ({"draw": draw} if draw else {})
         if not arm.is_best_of_many:
             return found | {"k": 1}
-        return found | {"k": self.settings.candidates, "scorers": self.learners.selector_keys()}
+        return found | {"k": self.settings.candidates, "scorers": self.learners.keys_of(self.learners.ordered_by())}
 
     def _extra(self, arm: Arm, count: int, draw: int) -> list[Example]:
         """The synthetic part of an arm's training set."""
@@ -92,7 +92,7 @@ class Cell:
         count = math.ceil(arm.share * self.num_real)
         source = self._source(arm, draw) | {"shape": self.settings.masks} if count else {"draw": draw} if draw else {}
         if arm.recipe == "sure":
-            source |= {"judged by": learners.selector_keys(), "doubt": DOUBT}
+            source |= {"judged by": learners.keys_of(learners.selectors()), "doubt": DOUBT}
         wanted = learners.base | {"arm": asdict(arm), "steps": steps, "source": source, "test": learners.test}
 
         def make() -> Arrays:
@@ -116,8 +116,8 @@ class Cell:
         if not arm.share:
             return total
         total += learners.generator(of_all=arm.kind == "ceiling").seconds + self.synthetic(arm)[0].seconds
-        if arm.is_best_of_many or arm.version or arm.recipe == "sure":
-            total += sum(learners.scorer_stage(f"fold {fold}").seconds for fold in range(learners.num_folds))
+        if ((arm.is_best_of_many or arm.version) and not self.settings.voters) or arm.recipe == "sure":
+            total += sum(learners.scorer_stage(name).seconds for name in learners.selectors())
         if arm.version:
             total += learners.scorer_stage("judge").seconds
             total += sum(self.rounds.round(version).seconds + self.rounds.pool_stage(version - 1).seconds

@@ -20,6 +20,7 @@ from saadi.downstream.training import ScorerConfig, misses_a_class, train, train
 from saadi.engines import shipped
 from saadi.engines.compact import CompactEngine
 from saadi.engines.fitting import FitConfig, TrainingSet, borrow_shipped, fit
+from saadi.errors import TooFewError
 from saadi.evidence.cases import Case, Example, choose_real, digest
 from saadi.evidence.settings import Models, Settings
 from saadi.evidence.shapes import displaced
@@ -32,6 +33,8 @@ STAGES_VERSION = 2
 DOUBT = 0.2
 """Where the selector gives the asked class less than this, a pixel of a synthetic image says nothing (recipe 'sure')."""
 MIN_TO_CALIBRATE = 8
+VOTERS_STEPS = 4
+"""Times the steps of a selector: those who vote learn from several times as many images."""
 ROUGH_STREAM = 77
 """Of the random numbers that displace label maps."""
 
@@ -95,8 +98,8 @@ class Learners:
         return CompactEngine(self.models.generator, to_tensors(self.generator(of_all=of_all).arrays))
 
     def scorer(self, name: str) -> DownstreamModel:
-        """'judge': all real images; 'fold 0', 'fold 1': selectors that have not seen that fold's images; 'expert': stands for
-        clinicians in simulations, trained on the test patients."""
+        """'judge': all real images; 'fold 0', 'fold 1': selectors that have not seen that fold's images. In the place of clinicians:
+        'voters', trained on all other training images; 'expert' (of ablations, which measure no arms), on the test patients."""
         stage, architecture = self.scorer_stage(name), self._architecture(name)
         if self.case.task == "classification":
             architecture = architecture | {"temperature": float(stage["_temperature"])}
@@ -106,15 +109,17 @@ class Learners:
         return self.models.judge if name == "judge" else self.models.selector
 
     def scorer_stage(self, name: str) -> Stage:
-        settings = self.base | {"name": name, "steps": self.settings.scorer_steps}
+        steps = self.settings.scorer_steps * (VOTERS_STEPS if name == "voters" else 1)
+        settings = self.base | {"name": name, "steps": steps}
         settings |= {"test": self.test} if name == "expert" else {"folds": self.num_folds} if name.startswith("fold") else {}
+        settings |= {"others": digest(self.others())} if name == "voters" else {}
 
         def make() -> Arrays:
             fold = int(name.removeprefix("fold ")) if name.startswith("fold") else None
-            seen = list(self.case.test) if name == "expert" else [
+            seen = self.others() if name == "voters" else list(self.case.test) if name == "expert" else [
                 e for i, e in enumerate(self.real) if self.fold(i) != fold or self.num_folds == 1
             ]
-            config = ScorerConfig(num_steps=self.settings.scorer_steps, seed=self.seed * 10 + len(name))
+            config = ScorerConfig(num_steps=steps, seed=self.seed * 10 + len(name))
             model = self.train(seen, architecture=self._architecture(name), config=config,
                                folder=self.stages.workspace("scorer", settings))  # fmt: skip
             arrays = to_arrays(model.network.state_dict())
@@ -125,8 +130,29 @@ class Learners:
 
         return self.stages.get("scorer", settings, make)
 
-    def selector_keys(self) -> list[str]:
-        return [self.scorer_stage(f"fold {fold}").key for fold in range(self.num_folds)]
+    def others(self) -> list[Example]:
+        """Training images that are not among the real ones of this cell.
+
+        Raises:
+            TooFewError: There are fewer than these.
+        """
+        mine = {id(example) for example in self.real}
+        found = [example for example in self.case.train if id(example) not in mine]
+        if len(found) < len(self.real):
+            raise TooFewError(f"{len(found)} training images are left for those who vote, {len(self.real)} needed: as many as "
+                              "the rest learns from; choose fewer real images, or leave --voters out")  # fmt: skip
+        return found
+
+    def selectors(self) -> list[str]:
+        """Names; number N scores what fold N has not seen."""
+        return [f"fold {fold}" for fold in range(self.num_folds)]
+
+    def ordered_by(self) -> list[str]:
+        """Names of those that order candidates."""
+        return ["voters"] if self.settings.voters else self.selectors()
+
+    def keys_of(self, names: Sequence[str]) -> list[str]:
+        return [self.scorer_stage(name).key for name in names]
 
     def train(self, examples: Sequence[Example], *, architecture: dict[str, Any], config: ScorerConfig, folder: Path,
               start: dict[str, torch.Tensor] | None = None) -> DownstreamModel:  # fmt: skip
@@ -153,13 +179,12 @@ class Learners:
 
     def scores(self, images: Sequence[Image], masks: Sequence[tuple[LabelMap, int]]) -> NDArray[np.float64]:
         """Mean Dice over the asked classes (or the probability of the asked class), by the selector that has not seen the mask's
-        image."""
-        found = np.zeros(len(images))
-        for fold in range(self.num_folds):
-            chosen = [index for index, (_, source) in enumerate(masks) if self.fold(source) == fold]
+        image, or by those who vote."""
+        found, names = np.zeros(len(images)), self.ordered_by()
+        for number, name in enumerate(names):
+            chosen = [index for index, (_, source) in enumerate(masks) if len(names) == 1 or self.fold(source) == number]
             if chosen:
-                scorer = self.scorer(f"fold {fold}")
-                seen = scorer.fidelity([images[index] for index in chosen], [masks[index][0] for index in chosen])
+                seen = self.scorer(name).fidelity([images[index] for index in chosen], [masks[index][0] for index in chosen])
                 found[chosen] = [one.mean for one in seen]
         return found
 
@@ -175,8 +200,8 @@ class Learners:
             (N, side, side).
         """
         found = np.stack([label_map for label_map, _ in masks])
-        for fold in range(self.num_folds):
-            selector = self.scorer(f"fold {fold}")
+        for fold, name in enumerate(self.selectors()):
+            selector = self.scorer(name)
             assert isinstance(selector, Segmenter)
             chosen = [index for index, (_, source) in enumerate(masks) if self.fold(source) == fold]
             for index, seen in zip(chosen, selector.probabilities([images[index] for index in chosen]), strict=True):

@@ -102,7 +102,7 @@ class Rounds:
             return {"images": np.stack(made), "dice": own.scores(made, many)}
 
         wanted = {"masks": settings.pool_masks, "shape": settings.masks, "k": settings.candidates,
-                  "scorers": own.selector_keys()}  # fmt: skip
+                  "scorers": own.keys_of(own.ordered_by())}  # fmt: skip
         return own.stages.get("pool", self.upstream(version) | wanted, make)
 
     def pairs(

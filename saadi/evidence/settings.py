@@ -66,6 +66,9 @@ class Settings:
     """As in `AlignmentConfig`."""
     gated: bool = True
     """Keep the best checkpoint that passes the gate; False = the last one whatever the gate says: what its limits cost."""
+    voters: bool = False
+    """Who orders candidates: False = the cross-fitted selectors, which know the real images of the cell alone; True = in the
+    place of clinicians a segmenter that has learnt all other training images, from which nothing else learns."""
     folds: int = 2
     """Selectors, each trained without the patients that it scores."""
     rough: float = 0.0

@@ -136,6 +136,31 @@ def test_each_draw_has_images_and_a_start_of_its_own_and_all_arms_have_the_same_
     assert table["base 1"]["gain over augmented 0"][0] == pytest.approx(gain, abs=1e-3)
 
 
+def test_those_who_vote_know_other_images_and_order_the_candidates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    voted = replace(QUICK, recipes=("mixed",), rounds=1, curated=False, voters=True, candidates=3)
+    case = replace(CASE, train=(*CASE.train, *examples(50, 8, groups=4)))
+    made = Cell(case, 8, 0, voted, MODELS, Stages(tmp_path))
+    learnt: list[set[bytes]] = []
+    original = learners.train
+
+    def watched(images, label_maps, **more):
+        learnt.append({image.tobytes() for image in images})
+        return original(images, label_maps, **more)
+
+    monkeypatch.setattr(learners, "train", watched)
+    masks, rows, scores = made.rounds.pool(0)
+    real, test = ({example.image.tobytes() for example in part} for part in (made.learners.real, CASE.test))
+    assert len(learnt) == 1 and len(learnt[0]) == 12 and not learnt[0] & (real | test)
+    seen = made.learners.scorer("voters").fidelity(rows[0], [masks[0][0]] * 3)
+    assert scores[0].tolist() == [one.mean for one in seen]
+    by_scores = Cell(case, 8, 0, replace(voted, voters=False), MODELS, Stages(tmp_path))
+    for kind, is_same in (("base", True), ("rejection", False), ("aligned 1", False)):
+        keys = {one.arm(Arm(kind, 1.0)).key for one in (made, by_scores)}
+        assert (len(keys) == 1) is is_same
+    with pytest.raises(TooFewError, match="4 training images are left for those who vote, 8 needed"):
+        cell(tmp_path, settings=voted).rounds.pool(0)
+
+
 def test_the_ceiling_is_a_generator_that_has_seen_all_training_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     made = cell(tmp_path, settings=replace(QUICK, recipes=("mixed",), rounds=1, curated=False, ceiling=True))
     assert [arm.kind for arm in made.arms()] == ["plain", "augmented", "base", "ceiling", "rejection", "aligned 1"]
@@ -326,7 +351,7 @@ def test_where_a_fold_would_never_see_a_class_one_classifier_sees_all(tmp_path: 
         test = tuple(replace(e, label_map=cases.whole(0, side=16)) for e in CASE.test)
         case = Case("phases", ("early", "late"), train, test, "classification")
         run = Cell(case, 12, 0, QUICK, made, Stages(tmp_path))
-        assert run.learners.num_folds == folds and len(run.learners.selector_keys()) == folds
+        assert run.learners.num_folds == folds and len(run.learners.selectors()) == folds
         if folds == 1:
             assert run.learners.scorer("fold 0").probabilities([CASE.train[0].image]).shape == (1, 2)
 
