@@ -98,8 +98,8 @@ class Learners:
         return CompactEngine(self.models.generator, to_tensors(self.generator(of_all=of_all).arrays))
 
     def scorer(self, name: str) -> DownstreamModel:
-        """'judge': all real images; 'fold 0', 'fold 1': selectors that have not seen that fold's images. In the place of clinicians:
-        'voters', trained on all other training images; 'expert' (of ablations, which measure no arms), on the test patients."""
+        """'judge': all real images; 'fold 0', 'fold 1': selectors that have not seen that fold's images. In the place of
+        clinicians 'voters', trained on all other training images, or 'expert' (of ablations, without arms), on the test patients."""
         stage, architecture = self.scorer_stage(name), self._architecture(name)
         if self.case.task == "classification":
             architecture = architecture | {"temperature": float(stage["_temperature"])}
