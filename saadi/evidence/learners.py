@@ -99,7 +99,7 @@ class Learners:
 
     def scorer(self, name: str) -> DownstreamModel:
         """'judge': all real images; 'fold 0', 'fold 1': selectors that have not seen that fold's images. In the place of
-        clinicians 'voters', trained on all other training images, or 'expert' (of ablations, without arms), on the test patients."""
+        clinicians 'voters', trained on all other training images, or 'expert' (of ablations, without arms), on test patients."""
         stage, architecture = self.scorer_stage(name), self._architecture(name)
         if self.case.task == "classification":
             architecture = architecture | {"temperature": float(stage["_temperature"])}
