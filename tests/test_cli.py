@@ -322,6 +322,8 @@ def test_evidence_of_a_name_is_its_gains(run: Run, tmp_path: Path):
     for words in (["nobody"], ["gains", "nobody"]):
         assert run("evidence", *words, "--home", tmp_path) == (1, "", "no project 'nobody'; there are: none yet\n")
     assert run("evidence", "nobody", "--seeds", "0", "--home", tmp_path)[0] == 2
+    status, _, err = run("evidence", "ablation", "phantom")  # a slip, no project
+    assert status == 2 and "ablations" in err
 
 
 def test_a_recorded_command_has_no_folders_and_can_be_copied():

@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,14 +45,14 @@ class _GainsOf(TyperGroup):
     """What is no command is a project whose gains are wanted."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        is_name = bool(args) and args[0] not in self.commands and not args[0].startswith("-")
+        is_name = bool(args) and not get_close_matches(args[0], self.commands) and not args[0].startswith("-")
         return super().resolve_command(ctx, ["gains", *args] if is_name else args)
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the program."""
-    group = typer.Typer(cls=_GainsOf, help="Measure whether it helps: seeds, intervals, results as JSON. "
-                        "`evidence NAME` is `evidence gains NAME`.", no_args_is_help=True)  # fmt: skip
+    group = typer.Typer(cls=_GainsOf, no_args_is_help=True, help="Measure whether it helps: seeds, intervals, results as JSON. "
+                        "`evidence NAME` is `evidence gains NAME` where NAME is not like a command.")  # fmt: skip
     group.command("planted")(planted)
     group.command("adapter")(adapter)
     group.command("gains")(gains)
@@ -148,7 +149,7 @@ def gains(
     masks: Annotated[str, typer.Option(help="Masks of synthetic images: real ones moved, or warped as well.")] = "moved",
     rough: RoughOption = 0.0,
     recipes: Annotated[str, typer.Option(help="How synthetic images train, with commas: mixed, first, sure.")] = "mixed",
-    ceiling: Annotated[bool, typer.Option("--ceiling", help="Also a generator fitted to all training images.")] = False,
+    ceiling: Annotated[bool, typer.Option("--ceiling", help="Also a generator of all training images, 4 x the steps.")] = False,
     curated: Annotated[bool, typer.Option(help="Also arms that take the best of K images of the aligned generator.")] = False,
     candidates: CandidatesOption = 4,
     pool: PoolOption = 64,
@@ -183,10 +184,10 @@ def gains(
     stages = Stages(folder or opened.evidence)
     result: dict[str, Any] = {"case": found[0].name, "task": found[0].task, "num_test": [len(case.test) for case in found],
                               "settings": vars(settings) | {"side": side, "width": width}, "real": {}}  # fmt: skip
-    for num_real in _counts(real):
-        numbers = range(first_seed, first_seed + seeds)
-        cells = [experiment.Cell(case, min(num_real, len(case.train)), seed, settings, models, stages)
-                 for case in found for seed in numbers]  # fmt: skip
+    numbers = range(first_seed, first_seed + seeds)
+    sizes = [[experiment.Cell(case, min(num_real, len(case.train)), seed, settings, models, stages)
+              for case in found for seed in numbers] for num_real in _counts(real)]  # fmt: skip
+    for num_real, cells in zip(_counts(real), sizes, strict=True):
         run = [(cell, experiment.run_cell(cell, note=note)) for cell in cells]
         result["real"]["full" if num_real == sys.maxsize else str(cells[0].num_real)] = tables.summary(run)
     _finish(result, out, as_json=as_json, lines=lambda: tables.markdown(result))

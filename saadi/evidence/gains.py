@@ -1,7 +1,8 @@
 """Does synthetic data make a downstream model better? Arms with equal training budgets, measured on patients nobody has seen.
 
 For each number of real images and each seed everything is learnt from those images alone: generator (from the shipped weights),
-selectors, judge, alignment. Masks for synthetic images are moved, turned and scaled versions of the real ones.
+selectors, judge, alignment. Masks for synthetic images are moved, turned and scaled versions of the real ones. Two exceptions are
+asked for by name: a ceiling, whose generator has seen all training images, and voters, who stand for clinicians.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Cell:
         Args:
             draw: Other masks and other noise.
         """
-        count = math.ceil(max(self.settings.shares) * self.num_real)
+        arm, count = self._in_use(arm), math.ceil(max(self.settings.shares) * self.num_real)
         masks = self.rounds.masks(count, first=draw * FIRST_OF_DRAW)
         k = self.settings.candidates if arm.is_best_of_many else 1
 
@@ -60,6 +61,11 @@ class Cell:
 
         wanted = self._source(arm, draw) | {"count": count, "shape": self.settings.masks}
         return self.stages.get("synthetic", wanted, make), masks
+
+    def _in_use(self, arm: Arm) -> Arm:
+        """The arm whose images these are: after a refused round those of the version before."""
+        version = self.rounds.in_use(arm.version)
+        return arm if version == arm.version else arm.of_version(version)
 
     def _source(self, arm: Arm, draw: int) -> dict[str, Any]:
         """What each of an arm's synthetic images depends on."""
@@ -88,7 +94,7 @@ class Cell:
             dice, iou, hd95: (N, num_classes) per test image, NaN where the class is in neither mask; group: (N,). In
             classification: probabilities (N, num_classes), label (N,) and group.
         """
-        learners, steps = self.learners, self.settings.downstream_steps
+        arm, learners, steps = self._in_use(arm), self.learners, self.settings.downstream_steps
         count = math.ceil(arm.share * self.num_real)
         source = self._source(arm, draw) | {"shape": self.settings.masks} if count else {"draw": draw} if draw else {}
         if arm.recipe == "sure":
@@ -111,15 +117,17 @@ class Cell:
         return self.stages.get("arm", wanted, make)
 
     def seconds(self, arm: Arm) -> float:
-        """What this arm costs from the real images to the trained segmenter, all that it stands on included."""
+        """What this arm costs from the real images to the trained segmenter, all that it stands on included but those who vote:
+        they stand for people."""
         learners, total = self.learners, self.arm(arm).seconds
         if not arm.share:
             return total
         total += learners.generator(of_all=arm.kind == "ceiling").seconds + self.synthetic(arm)[0].seconds
-        if ((arm.is_best_of_many or arm.version) and not self.settings.voters) or arm.recipe == "sure":
-            total += sum(learners.scorer_stage(name).seconds for name in learners.selectors())
+        scorers = {"fold 0", "judge"} if arm.version else set()  # of the gate
+        if arm.recipe == "sure" or ((arm.is_best_of_many or arm.version) and not self.settings.voters):
+            scorers |= set(learners.selectors())
+        total += sum(learners.scorer_stage(name).seconds for name in sorted(scorers))
         if arm.version:
-            total += learners.scorer_stage("judge").seconds
             total += sum(self.rounds.round(version).seconds + self.rounds.pool_stage(version - 1).seconds
                          for version in range(1, arm.version + 1))  # fmt: skip
         return total

@@ -33,6 +33,8 @@ STAGES_VERSION = 2
 DOUBT = 0.2
 """Where the selector gives the asked class less than this, a pixel of a synthetic image says nothing (recipe 'sure')."""
 MIN_TO_CALIBRATE = 8
+CEILING_STEPS = 4
+"""Times the steps of a fit: the more images, the longer there is something to learn."""
 VOTERS_STEPS = 4
 """Times the steps of a selector: those who vote learn from several times as many images."""
 ROUGH_STREAM = 77
@@ -58,6 +60,8 @@ class Learners:
         self.side = self.real[0].image.shape[0]
         self._folds = self._deal()
         self.num_folds = max(self._folds) + 1
+        if self.settings.voters:
+            self.others()  # refused before anything is computed
         self.test = digest(self.case.test)
         start = shipped.manifest()["engine"]["sha256"] if self.models.starts_from == "shipped" else None
         self.base = {"made_by": STAGES_VERSION, "case": self.case.name, "seed": self.seed, "real": digest(self.real),
@@ -67,12 +71,14 @@ class Learners:
         """The shipped generator, fitted to the real images of this cell.
 
         Args:
-            of_all: To all training images of the data set instead, with four times the steps.
+            of_all: To all training images of the data set and their true label maps instead, with CEILING_STEPS times the steps.
         """
-        steps = self.settings.fit_steps * (4 if of_all else 1)
+        steps = self.settings.fit_steps * (CEILING_STEPS if of_all else 1)
         settings = self.base | {"steps": steps}
-        settings |= {"rough": self.settings.rough} if self.settings.rough else {}
-        settings |= {"fitted to": digest(self.case.train)} if of_all else {}
+        if of_all:
+            settings = {name: value for name, value in settings.items() if name != "real"} | {"all": digest(self.case.train)}
+        elif self.settings.rough:
+            settings |= {"rough": self.settings.rough}
 
         def make() -> Arrays:
             torch.manual_seed(self.seed)
@@ -123,24 +129,28 @@ class Learners:
             model = self.train(seen, architecture=self._architecture(name), config=config,
                                folder=self.stages.workspace("scorer", settings))  # fmt: skip
             arrays = to_arrays(model.network.state_dict())
-            if isinstance(model, Classifier):  # calibrated on what the fold has not seen; of the judge only the order counts
-                rest = [e for index, e in enumerate(self.real) if self.fold(index) == fold]
+            if isinstance(model, Classifier):  # calibrated on what it has not seen; of the judge only the order counts
+                rest = self.real if name == "voters" else [e for i, e in enumerate(self.real) if self.fold(i) == fold]
                 arrays["_temperature"] = np.array(temperature_of(model, rest))
             return arrays
 
         return self.stages.get("scorer", settings, make)
 
     def others(self) -> list[Example]:
-        """Training images that are not among the real ones of this cell.
+        """Training images that are not among the real ones of this cell: what those who vote have learnt.
 
         Raises:
-            TooFewError: There are fewer than these.
+            TooFewError: There are fewer than these, or they lack a class.
         """
         mine = {id(example) for example in self.real}
         found = [example for example in self.case.train if id(example) not in mine]
         if len(found) < len(self.real):
             raise TooFewError(f"{len(found)} training images are left for those who vote, {len(self.real)} needed: as many as "
                               "the rest learns from; choose fewer real images, or leave --voters out")  # fmt: skip
+        known, asked = ({int(index) for e in part for index in np.unique(e.label_map)} - {IGNORE} for part in (found, self.real))
+        if missing := sorted(asked - known):
+            raise TooFewError(f"no training image that is left for those who vote shows {self.case.class_names[missing[0]]}; "
+                              "choose fewer real images, or leave --voters out")  # fmt: skip
         return found
 
     def selectors(self) -> list[str]:

@@ -63,12 +63,16 @@ class Rounds:
             [label_map for label_map, _ in masks], seeds, adapter=self._adapter_file(version),
             on_step=lambda step, total: self.learners.report(step, total, "making images"))  # fmt: skip
 
+    def in_use(self, version: int) -> int:
+        """The version that makes the images after so many rounds: a refused round leaves the one before."""
+        while version and "refused" in self.round(version).arrays:
+            version -= 1
+        return version
+
     def _adapter_file(self, version: int) -> Path | None:
-        if version == 0:
+        if (version := self.in_use(version)) == 0:
             return None
         stage = self.round(version)
-        if "refused" in stage.arrays:
-            return self._adapter_file(version - 1)
         data = weights.to_bytes(to_tensors(without_notes(stage.arrays)))
         return self.learners.stages.file(f"{stage.key}.safetensors", data)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 from saadi.downstream import models
@@ -32,6 +32,11 @@ class Arm:
     def version(self) -> int:
         """Of the generator: 0 = base."""
         return int(self.kind.split()[1]) if self.kind.startswith(("aligned", "curated")) else 0
+
+    def of_version(self, version: int) -> Arm:
+        """The same arm with the generator after another number of rounds."""
+        before = "rejection" if self.is_best_of_many else "base"
+        return replace(self, kind=f"{self.kind.split()[0]} {version}" if version else before)
 
     @property
     def is_best_of_many(self) -> bool:
@@ -68,7 +73,7 @@ class Settings:
     """Keep the best checkpoint that passes the gate; False = the last one whatever the gate says: what its limits cost."""
     voters: bool = False
     """Who orders candidates: False = the cross-fitted selectors, which know the real images of the cell alone; True = in the
-    place of clinicians a segmenter that has learnt all other training images, from which nothing else learns."""
+    place of clinicians a segmenter that has learnt all other training images, as only a ceiling's generator has."""
     folds: int = 2
     """Selectors, each trained without the patients that it scores."""
     rough: float = 0.0

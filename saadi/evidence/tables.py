@@ -26,6 +26,7 @@ def summary(
             more of them make its number surer, not the seeds more.
     """
     case, rows = cells[0][0].case, {}
+    shown = [_is_shown([cell.case for cell, _ in cells], index) for index in range(len(case.class_names))]
     seeds = [cell.seed for cell, _ in cells for _ in range(cell.settings.draws)]
     for arm in cells[0][0].arms():
         row: dict[str, Any] = {"minutes": round(float(np.mean([cell.seconds(arm) for cell, _ in cells])) / 60, 1)}
@@ -34,9 +35,23 @@ def summary(
         report(f"computing ranges: {arm}")
         mine, compared = _arrays(cells, arm), [other for other in _compared_with(arm) if str(other) in rows]
         others = {other: _arrays(cells, other) for other in compared}
-        words = _told_of_classes if case.task == "classification" else _told_of_masks
-        rows[str(arm)] = row | words(case, mine, others, seeds)
+        if case.task == "classification":
+            rows[str(arm)] = row | _told_of_classes(case, mine, others, seeds)
+        else:
+            rows[str(arm)] = row | _told_of_masks(case, [_only(shown, one) for one in mine], others, seeds)
     return {"arms": rows, "rarest_class": rarest_class(case), "rounds": [cell.rounds.in_numbers() for cell, _ in cells]}
+
+
+def _is_shown(cases: Sequence[Case], index: int) -> bool:
+    """Whether some test image shows the class: of one that none shows, a single invented pixel would count as 0 beside all that
+    is right of the others."""
+    different = {id(case): case for case in cases}.values()
+    return any((example.label_map == index).any() for case in different for example in case.test)
+
+
+def _only(shown: Sequence[bool], arrays: Arrays) -> Arrays:
+    """Numbers of those classes alone; the others are unknown."""
+    return arrays | {name: np.where(shown, arrays[name], np.nan) for name in ("dice", "iou", "hd95")}
 
 
 def _arrays(cells: Sequence[tuple[Cell, Measured]], arm: Arm) -> list[Arrays]:
@@ -105,7 +120,7 @@ _WORDS = {
     "plain": "real images only",
     "augmented": "the same, augmented",
     "base": "+ base synthetic",
-    "ceiling": "+ base fitted to all images",
+    "ceiling": "+ base of all images, 4 x the steps,",
     "rejection": "+ best of K",
     "aligned": "+ aligned, round",
     "curated": "+ best of K, aligned",
@@ -119,7 +134,7 @@ def markdown(result: dict[str, Any]) -> list[str]:
     for size, part in result["real"].items():
         arms: dict[str, dict[str, Any]] = part["arms"]
         compared = [name for name in arms if name.split()[0] in ("plain", "augmented", "base", "rejection")]
-        found += ["", f"{size} real images, {len(part['rounds'])} runs:", "",
+        found += ["", f"{size} real images, {_runs(len(part['rounds']), result.get('settings', {}))}:", "",
                   "| trained on | " + " | ".join([measure, *others, *(f"over {name}" for name in compared), "minutes"]) + " |",
                   "|" + "---|" * (3 + len(others) + len(compared))]  # fmt: skip
         for name, row in arms.items():
@@ -130,10 +145,17 @@ def markdown(result: dict[str, Any]) -> list[str]:
         for other in compared[1:]:
             per_class = arms[last].get(f"gain per class over {other}", {})
             if len(per_class) > 1:
-                told = (f"{label}{' (rarest)' if label == part['rarest_class'] else ''} {_ranged(gain, signed=True)}"
-                        for label, gain in per_class.items())  # fmt: skip
+                told = (f"{label}{' (rarest)' if label == part['rarest_class'] else ''} "
+                        f"{_ranged(gain, signed=True) or 'in no test image'}" for label, gain in per_class.items())  # fmt: skip
                 found += ["", f"{last} over {other}, class by class: " + "; ".join(told)]
     return found
+
+
+def _runs(count: int, settings: dict[str, Any]) -> str:
+    """How often it was measured, and who ordered the candidates where that was not the selectors."""
+    draws = settings.get("draws", 1)
+    times = f"{count} runs" + (f" of {draws} draws" if draws > 1 else "")
+    return f"{times}, candidates ordered by those who vote" if settings.get("voters") else times
 
 
 def _words(name: str) -> str:

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from saadi.datasets import phantom
-from saadi.downstream.segmenter import Prediction, Segmenter
-from saadi.errors import NotFoundError, TooFewError, YieldedError
+from saadi.downstream.segmenter import Segmenter
+from saadi.errors import AlignmentStoppedError, NotFoundError, TooFewError, YieldedError
 from saadi.evidence import cases, gains, learners, measures, rounds, shapes, tables
 from saadi.evidence.cases import Case, Example
 from saadi.evidence.gains import Cell
@@ -136,6 +136,21 @@ def test_each_draw_has_images_and_a_start_of_its_own_and_all_arms_have_the_same_
     assert table["base 1"]["gain over augmented 0"][0] == pytest.approx(gain, abs=1e-3)
 
 
+def test_where_rounds_were_refused_the_arm_is_that_of_the_version_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made = cell(tmp_path)
+
+    def refuses(*args, **more):
+        raise AlignmentStoppedError("no checkpoint was better")
+
+    first = made.rounds.round(1) if "refused" not in made.rounds.round(1).arrays else None
+    monkeypatch.setattr(rounds, "align", refuses)
+    other = cell(tmp_path, settings=replace(QUICK, align_steps=3))
+    for kind, before in (("aligned 1", "base"), ("aligned 2", "base"), ("curated 2", "rejection")):
+        assert other.arm(Arm(kind, 1.0, "first")).key == other.arm(Arm(before, 1.0, "first")).key
+        assert other.synthetic(Arm(kind, 1.0))[0].key == other.synthetic(Arm(before, 1.0))[0].key
+    assert first is None or made.arm(Arm("aligned 1", 1.0)).key != made.arm(Arm("base", 1.0)).key
+
+
 def test_those_who_vote_know_other_images_and_order_the_candidates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     voted = replace(QUICK, recipes=("mixed",), rounds=1, curated=False, voters=True, candidates=3)
     case = replace(CASE, train=(*CASE.train, *examples(50, 8, groups=4)))
@@ -154,11 +169,21 @@ def test_those_who_vote_know_other_images_and_order_the_candidates(tmp_path: Pat
     seen = made.learners.scorer("voters").fidelity(rows[0], [masks[0][0]] * 3)
     assert scores[0].tolist() == [one.mean for one in seen]
     by_scores = Cell(case, 8, 0, replace(voted, voters=False), MODELS, Stages(tmp_path))
-    for kind, is_same in (("base", True), ("rejection", False), ("aligned 1", False)):
+    for kind, is_same in (("base", True), ("rejection", False)):
         keys = {one.arm(Arm(kind, 1.0)).key for one in (made, by_scores)}
         assert (len(keys) == 1) is is_same
-    with pytest.raises(TooFewError, match="4 training images are left for those who vote, 8 needed"):
-        cell(tmp_path, settings=voted).rounds.pool(0)
+    assert made.rounds.round(1).key != by_scores.rounds.round(1).key
+    row = {"dice": [0.5, 0.4, 0.6], "iou": [0.4], "hd95": [9.0], "minutes": 1}
+    measured = {"8": {"arms": {"plain 0": row}, "rounds": [[]], "rarest_class": "bar"}}
+    told = tables.markdown({"task": "segmentation", "settings": vars(voted) | {"draws": 2}, "real": measured})
+    assert told[1] == "8 real images, 1 runs of 2 draws, candidates ordered by those who vote:"
+    with pytest.raises(TooFewError, match="4 training images are left for those who vote, 8 needed"):  # before anything is learnt
+        cell(tmp_path, settings=voted)
+    mine = {id(example) for example in made.learners.real}
+    lacking = replace(case, train=tuple(e if id(e) in mine else replace(e, label_map=np.minimum(e.label_map, 1))
+                                        for e in case.train))  # fmt: skip
+    with pytest.raises(TooFewError, match="no training image that is left for those who vote shows bar"):
+        Cell(lacking, 8, 0, voted, MODELS, Stages(tmp_path))
 
 
 def test_the_ceiling_is_a_generator_that_has_seen_all_training_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -246,16 +271,23 @@ def test_the_hausdorff_distance_counts_pixels_and_absent_classes_are_far():
     assert found[1] == pytest.approx(4) and found[2] == pytest.approx(math.hypot(32, 32)) and math.isnan(found[3])
 
 
-def test_a_class_that_no_test_image_shows_is_not_measured(monkeypatch: pytest.MonkeyPatch):
-    one, other = (replace(example, label_map=np.where(example.label_map == 2, 0, example.label_map)) for example in CASE.test[:2])
-    model = Segmenter(SEGMENTER | {"model": "unet"})
-    invented = np.full((16, 16), 2, np.uint8)
-    monkeypatch.setattr(model, "predict", lambda images: [Prediction(invented, 1.0)] * len(images))
-    found = measures.measure(model, [one, other], num_classes=3)
-    assert np.isnan(found["dice"][:, 2]).all() and np.isnan(found["hd95"][:, 2]).all()
-    assert (found["dice"][:, 1][~np.isnan(found["dice"][:, 1])] == 0).all()
-    with_it = replace(other, label_map=np.full_like(other.label_map, 2))
-    assert measures.measure(model, [one, with_it], num_classes=3)["dice"][:, 2].tolist() == [0.0, 1.0]
+def test_a_class_that_no_test_image_shows_is_not_measured(tmp_path: Path):
+    """In none of the runs: left out of one patient's test images alone, an invented one still counts as 0."""
+    without = tuple(replace(e, label_map=np.where(e.label_map == 2, 0, e.label_map)) for e in CASE.test)
+    quick = replace(QUICK, recipes=("mixed",), rounds=1, curated=False)
+    for cases_, is_shown in (((replace(CASE, test=without),), False), ((CASE, replace(CASE, test=without)), True)):
+        cells = [Cell(case, 8, 0, quick, MODELS, Stages(tmp_path)) for case in cases_]
+        runs = [(one, gains.run_cell(one, note=lambda text: None)) for one in cells]
+        invented = runs[-1][1]["base 1"][0].arrays["dice"]
+        invented[0, 2] = 0.0
+        result = tables.summary(runs)
+        table = result["arms"]["base 1"]
+        assert (table["dice_per_class"]["bar"][0] is not None) is is_shown
+        if not is_shown:
+            assert table["dice"] == pytest.approx(table["dice_per_class"]["organ"])
+            assert table["gain per class over plain 0"]["bar"] == [None] * 3
+            told = tables.markdown({"task": "segmentation", "real": {"8": result}})
+            assert "bar (rarest) in no test image" in told[-1] or "bar in no test image" in told[-1]
 
 
 def test_moved_masks_keep_their_classes_and_differ():

@@ -1,5 +1,5 @@
 // What the next images are made with: seeds and their lock, steps, guidance, version, and which part of a picture.
-import { ApiError, get, h, numberField, on, replace, selectField, state, svg, toast, withProject } from "./lib.js";
+import { ApiError, get, h, isNegative, numberField, on, replace, selectField, state, svg, toast, withProject } from "./lib.js";
 
 export const VARIANTS = 4;
 const KEPT = "saadi.draw.strip",
@@ -46,6 +46,7 @@ export class Strip {
     );
     this.used = null; // the first seed of the last order
     this.before = null; // my settings while others are shown
+    this.negative = null; // of those others: a version that guidance leads away from
     this.samples = [];
     this.restore();
     withProject((project) => this.showProject(project));
@@ -142,7 +143,11 @@ export class Strip {
       candidates: VARIANTS,
       seed: this.seed.number() ?? 0,
       adapter: /^\d+$/.test(chosen) ? Number(chosen) : chosen,
-      settings: { num_inference_steps: this.steps.number(), guidance_scale: this.guidance.number() },
+      settings: {
+        num_inference_steps: this.steps.number(),
+        guidance_scale: this.guidance.number(),
+        ...(this.negative && { negative: this.negative }),
+      },
     };
     if (!this.isPart) return values;
     const [kind, id] = this.source.input.value.split("-"),
@@ -160,6 +165,7 @@ export class Strip {
     this.seed.input.value = seed;
     this.steps.input.value = settings.num_inference_steps ?? "";
     this.guidance.input.value = settings.guidance_scale ?? "";
+    this.negative = settings.negative ?? null; // borrowed with the rest, and given back with it
     const isThere = [...this.version.input.options].some((option) => option.value === String(adapter));
     if (isThere) this.version.input.value = String(adapter);
     else toast("That version belongs to another generator; the chosen one stays.");
@@ -167,7 +173,7 @@ export class Strip {
     this.recalled.hidden = false;
     replace(
       this.recalled,
-      h("span", {}, `Settings of ${name}.`),
+      h("span", {}, `Settings of ${name}${this.negative ? ", which leads away from what a negative version has learnt" : ""}.`),
       h("button", { type: "button", class: "sx-link", onclick: () => this.giveBack() }, "Back to my settings"),
     );
     this.recalled.scrollIntoView({ block: "nearest" });
@@ -179,7 +185,7 @@ export class Strip {
     this.steps.input.value = steps;
     this.guidance.input.value = guidance;
     this.version.input.value = version;
-    Object.assign(this, { used, before: null });
+    Object.assign(this, { used, before: null, negative: null });
     this.recalled.hidden = true;
     this.seed.input.focus({ preventScroll: true });
   }
@@ -213,7 +219,7 @@ export class Strip {
         ["accepted", `${items.find((item) => item.state === "accepted")?.name ?? "base"}, in use`],
         ["none", "base"],
         ...items
-          .filter((item) => item.model_id === engine?.id)
+          .filter((item) => item.model_id === engine?.id && !isNegative(item))
           .map((item) => [String(item.id), `${item.name}${item.state === "candidate" ? ", not accepted" : ""}`]),
       ].map(([value, text]) => h("option", { value }, text)),
     );

@@ -232,6 +232,7 @@ class EvidenceTab {
       name: label === result.rarest_class ? `${label} (rarest)` : label,
       value,
       kind: { better: "aligned", worse: "worse" }[verdictOf(value)] ?? "made",
+      missing: "no test image shows it",
     }));
     return [
       h("h3", {}, `Gain per class, ${armWords(name).replace(/^\+ /, "")} against real images only`),

@@ -9,7 +9,7 @@ const W = 640,
   BOTTOM = 24;
 
 /**
- * One row per item: { name, value: [mean, low, high], kind }. `reference` draws a dashed line, `band` its interval.
+ * One row per item: { name, value: [mean, low, high], kind, missing: what is said where there is no value }. `reference` draws a dashed line, `band` its interval.
  * A dot's shape tells the kind, not its colour alone: "real" is hollow, all else is filled.
  */
 export function intervalChart(rows, { label, reference = null, band = null, digits = 2, signed = false }) {
@@ -32,11 +32,11 @@ export function intervalChart(rows, { label, reference = null, band = null, digi
   if (band) node.append(svg("rect", { x: x(band[1]), y: TOP, width: x(band[2]) - x(band[1]), height: rows.length * ROW, class: "sx-band" }));
   if (reference !== null)
     node.append(svg("line", { x1: x(reference), x2: x(reference), y1: TOP, y2: height - BOTTOM + 4, class: "sx-chart-reference" }));
-  rows.forEach(({ name, value, kind }, index) => {
+  rows.forEach(({ name, value, kind, missing }, index) => {
     const y = TOP + index * ROW + ROW / 2;
     node.append(svg("text", { x: LEFT - 10, y: y + 4, "text-anchor": "end", class: "sx-interval-name" }, name));
     if (!value || value[0] === null) {
-      node.append(svg("text", { x: LEFT, y: y + 4, class: "sx-chart-text" }, "not measured yet"));
+      node.append(svg("text", { x: LEFT, y: y + 4, class: "sx-chart-text" }, missing ?? "not measured yet"));
       return;
     }
     const [mean, from, to] = value;
