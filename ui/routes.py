@@ -10,9 +10,11 @@ from ui import (
     routes_align,
     routes_curate,
     routes_evidence,
+    routes_exports,
     routes_generate,
     routes_jobs,
     routes_library,
+    routes_masks,
     routes_pool,
     routes_review,
     routes_segment,
@@ -28,6 +30,7 @@ def build_router(context: Context) -> APIRouter:
     parts = (
         pictures,
         routes_library,
+        routes_masks,
         routes_segment,
         routes_pool,
         routes_review,
@@ -35,6 +38,7 @@ def build_router(context: Context) -> APIRouter:
         routes_generate,
         routes_jobs,
         routes_align,
+        routes_exports,
         routes_evidence,
     )
     for part in parts:
