@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import comb
@@ -28,6 +28,8 @@ MIN_PAIRS_PER_CLASS = 10
 SECONDS_PER_VOTE = 4.0
 """Until this project's own votes tell; 20 pairs a minute is what one-key voting aims at."""
 MIN_GATE_MASKS = 4
+MIN_SCORES = 8
+"""Images that hold a class, below which nothing is said of it."""
 JOBS_FOR_PACE = 3
 
 
@@ -72,6 +74,7 @@ def plan(store: Store, project: Project) -> dict[str, Any]:
         "pairs_left_out": dict(left_out),
         "images_left_out": images_left_out(store, project.id),
         "classes": classes(store, project, settled),
+        "fidelity": fidelity(store, project, settled),
         "votes": votes(settled),
         "missing": missing(store, project, settled),
         "pace": asdict(pace(store, project)),
@@ -145,6 +148,32 @@ def classes(store: Store, project: Project, settled: Settled) -> list[dict[str, 
             }
         )
     return rows
+
+
+def fidelity(store: Store, project: Project, settled: Settled) -> dict[str, Any] | None:
+    """How well the selector finds the masks of the usable synthetic images, against those of real images that it has not seen:
+    where it finds them as well, its scores leave little to repair (measured in docs/evidence).
+
+    Returns:
+        synthetic, real (Dice, the mean over classes that both have), weakest (the class that loses most: class, synthetic, real);
+        None in classification, and where there are too few numbers.
+    """
+    selector = store.active_model(project.id, "selector")
+    if project.task == "classification" or selector is None or not selector.metrics.get("num_images"):
+        return None
+    seen: dict[int, list[float]] = defaultdict(list)
+    for group in settled.groups.values():
+        for candidate in group:
+            for index, dice in enumerate(candidate.class_dice[1:], start=1):
+                if dice is not None:
+                    seen[index].append(dice)
+    real = selector.metrics.get("dice_per_class", {})
+    rows = [{"class": label.index, "synthetic": float(np.mean(seen[label.index])), "real": float(real[label.name])}
+            for label in project.classes[1:] if label.name in real and len(seen[label.index]) >= MIN_SCORES]  # fmt: skip
+    if not rows:
+        return None
+    means = {name: float(np.mean([row[name] for row in rows])) for name in ("synthetic", "real")}
+    return means | {"weakest": max(rows, key=lambda row: row["real"] - row["synthetic"])}
 
 
 def _room(candidates: Sequence[Candidate], votes: Sequence[Vote], merged: Merged) -> int:

@@ -149,6 +149,24 @@ def test_the_plan_of_a_small_project_counts_what_it_would_learn(pool: Pool) -> N
                                                                 "people": 2}  # fmt: skip
 
 
+def test_fidelity_is_told_class_by_class_against_real_images(store: Store, project: Project) -> None:
+    store.add_model(project.id, kind="selector", architecture={}, file="s", actor="test",
+                    metrics={"num_images": 12, "dice_per_class": {"background": 0.9, "polyp": 0.7}})  # fmt: skip
+    two = [preferences.Candidate(k, "b", 0.5, class_dice=(0.9, dice)) for k, dice in enumerate((0.2, 0.6))]
+
+    def found(candidates: list[preferences.Candidate], *, masks: int) -> dict | None:
+        groups = {f"{mask}": candidates for mask in range(masks)}
+        settled = pairing.Settled(pairs=[], merged={}, groups=groups, votes={}, summary={})
+        return plan.fidelity(store, project, settled)
+
+    weakest = {"class": 1, "synthetic": pytest.approx(0.4), "real": 0.7}
+    assert found(two, masks=4) == {"synthetic": pytest.approx(0.4), "real": 0.7, "weakest": weakest}
+    assert found(two, masks=3) is None
+    assert found([candidate._replace(class_dice=(0.9, None)) for candidate in two], masks=4) is None
+    store.add_model(project.id, kind="selector", architecture={}, file="t", actor="test", metrics={"num_images": 0})
+    assert found(two, masks=4) is None  # no real image that it has not seen
+
+
 def test_two_people_overrule_a_score(pool: Pool) -> None:
     first, second = pool.samples(pool.label_map(), 0.9, 0.4)
     for voter in ("ann", "bob"):

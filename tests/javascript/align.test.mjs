@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { deciderInWords, doubtInWords, singleInWords } from "../../ui/static/align_pairs.js";
-import { estimate, roughly, singlesInWords, votesInWords } from "../../ui/static/align_plan.js";
+import { estimate, fidelityInWords, roughly, singlesInWords, votesInWords } from "../../ui/static/align_plan.js";
 import { trialInWords } from "../../ui/static/align_verdict.js";
 import { lamps, lampsInWords, pictureRows, smoothed } from "../../ui/static/curves.js";
 import { lanes } from "../../ui/static/versions.js";
@@ -24,6 +24,20 @@ test("votes are told against scores", () => {
   assert.equal(
     votesInWords({ num: 46, people: 2, agreed: 20, overruled: 12, tipped: 3, left_out: 4 }),
     "46 votes by 2 people: 20 pairs where the score agrees, 3 that the score left open, 12 that overrule the score. 4 more on images that cannot be used.",
+  );
+});
+
+test("where the scores have something to repair is told with its weakest class", () => {
+  const weakest = { class: 2, synthetic: 0.31, real: 0.62 };
+  const named = (index) => ["tissue", "liver", "tip"][index];
+  assert.equal(fidelityInWords(null, named), "");
+  assert.equal(
+    fidelityInWords({ synthetic: 0.51, real: 0.7, weakest }, named),
+    "The selector's overlap with the masks: 0.51 in synthetic images, 0.70 in real ones. That can be repaired, most of all the tip: 0.31 in synthetic images, 0.62 in real ones.",
+  );
+  assert.equal(
+    fidelityInWords({ synthetic: 0.68, real: 0.7, weakest }, named),
+    "The selector's overlap with the masks: 0.68 in synthetic images, 0.70 in real ones. The scores leave little to repair; votes can tell what they do not see.",
   );
 });
 

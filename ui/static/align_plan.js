@@ -1,6 +1,7 @@
 // What "Align now" will do, before it does it: pairs, what is left out and why, classes, votes against scores, minutes.
 import { byTask, duration, fixed, h, isClassification, openTab, plural, replace, state } from "./lib.js";
 
+const ALIKE = 0.03; // of Dice
 const thing = () => (isClassification() ? "set" : "mask"); // what images are compared in
 
 const SOURCES = [
@@ -53,6 +54,20 @@ export function votesInWords({ num, people, agreed, overruled, tipped, left_out 
   return `${said}${parts.length ? `: ${parts.join(", ")}` : ", no pair decided by them"}.${left_out ? ` ${left_out} more on images that cannot be used.` : ""}`;
 }
 
+/**
+ * Whether the scores have something to repair: the selector's Dice in synthetic images and in real ones that it has not seen.
+ * Where both are alike, alignment by scores brought nothing (docs/evidence); "" where it is not known.
+ */
+export function fidelityInWords(found, labelOf) {
+  if (!found) return "";
+  const both = ({ synthetic, real }) => `${fixed(synthetic, 2)} in synthetic images, ${fixed(real, 2)} in real ones`;
+  const said = `The selector's overlap with the masks: ${both(found)}.`;
+  if (found.synthetic >= found.real - ALIKE)
+    return `${said} The scores leave little to repair; votes can tell what they do not see.`;
+  const { weakest } = found;
+  return `${said} That can be repaired, most of all the ${labelOf(weakest.class)}: ${both(weakest)}.`;
+}
+
 /** The single images that it learns from beside the pairs; "" where there are none. */
 export function singlesInWords({ liked, disliked, real, disputed }) {
   const all = liked + disliked,
@@ -90,6 +105,7 @@ export class Plan {
       this.body,
       this.sources(found),
       found.num_images || found.votes.left_out ? h("p", { class: "sx-plan-votes" }, votesInWords(found.votes)) : null,
+      found.fidelity ? h("p", { id: "align-fidelity" }, fidelityInWords(found.fidelity, (index) => state.project.classes[index]?.name)) : null,
       singlesInWords(found.singles) ? h("p", { id: "align-singles" }, singlesInWords(found.singles)) : null,
       this.leftOut(found),
       found.num_pairs || Object.keys(found.pairs_left_out).length ? this.opener() : null,
