@@ -159,7 +159,7 @@ def fidelity(store: Store, project: Project, settled: Settled) -> dict[str, Any]
         None in classification, and where there are too few numbers.
     """
     selector = store.active_model(project.id, "selector")
-    if project.task == "classification" or selector is None or not selector.metrics.get("num_images"):
+    if project.task == "classification" or selector is None:
         return None
     seen: dict[int, list[float]] = defaultdict(list)
     for group in settled.groups.values():
@@ -167,7 +167,7 @@ def fidelity(store: Store, project: Project, settled: Settled) -> dict[str, Any]
             for index, dice in enumerate(candidate.class_dice[1:], start=1):
                 if dice is not None:
                     seen[index].append(dice)
-    real = selector.metrics.get("dice_per_class", {})
+    real = (selector.metrics.get("val") or {}).get("dice_per_class") or {}
     rows = [{"class": label.index, "synthetic": float(np.mean(seen[label.index])), "real": float(real[label.name])}
             for label in project.classes[1:] if label.name in real and len(seen[label.index]) >= MIN_SCORES]  # fmt: skip
     if not rows:

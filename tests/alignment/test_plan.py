@@ -150,8 +150,10 @@ def test_the_plan_of_a_small_project_counts_what_it_would_learn(pool: Pool) -> N
 
 
 def test_fidelity_is_told_class_by_class_against_real_images(store: Store, project: Project) -> None:
-    store.add_model(project.id, kind="selector", architecture={}, file="s", actor="test",
-                    metrics={"num_images": 12, "dice_per_class": {"background": 0.9, "polyp": 0.7}})  # fmt: skip
+    def knows(**val: object) -> None:
+        metrics = {"val": val} if val else {}
+        store.add_model(project.id, kind="selector", architecture={}, file=f"{val}", actor="test", metrics=metrics)
+
     two = [preferences.Candidate(k, "b", 0.5, class_dice=(0.9, dice)) for k, dice in enumerate((0.2, 0.6))]
 
     def found(candidates: list[preferences.Candidate], *, masks: int) -> dict | None:
@@ -159,11 +161,13 @@ def test_fidelity_is_told_class_by_class_against_real_images(store: Store, proje
         settled = pairing.Settled(pairs=[], merged={}, groups=groups, votes={}, summary={})
         return plan.fidelity(store, project, settled)
 
+    assert found(two, masks=4) is None  # there is no selector
+    knows(num_images=12, dice_per_class={"background": 0.9, "polyp": 0.7})
     weakest = {"class": 1, "synthetic": pytest.approx(0.4), "real": 0.7}
     assert found(two, masks=4) == {"synthetic": pytest.approx(0.4), "real": 0.7, "weakest": weakest}
     assert found(two, masks=3) is None
     assert found([candidate._replace(class_dice=(0.9, None)) for candidate in two], masks=4) is None
-    store.add_model(project.id, kind="selector", architecture={}, file="t", actor="test", metrics={"num_images": 0})
+    knows()
     assert found(two, masks=4) is None  # no real image that it has not seen
 
 

@@ -60,12 +60,11 @@ export function votesInWords({ num, people, agreed, overruled, tipped, left_out 
  */
 export function fidelityInWords(found, labelOf) {
   if (!found) return "";
-  const both = ({ synthetic, real }) => `${fixed(synthetic, 2)} in synthetic images, ${fixed(real, 2)} in real ones`;
-  const said = `The selector's overlap with the masks: ${both(found)}.`;
-  if (found.synthetic >= found.real - ALIKE)
-    return `${said} The scores leave little to repair; votes can tell what they do not see.`;
-  const { weakest } = found;
-  return `${said} That can be repaired, most of all the ${labelOf(weakest.class)}: ${both(weakest)}.`;
+  const { synthetic, real, weakest } = found;
+  if (synthetic >= real - ALIKE)
+    return `Masks are found as well in synthetic images (overlap ${fixed(synthetic, 2)}) as in real ones (${fixed(real, 2)}): scores leave little to repair, votes may.`;
+  const least = `${labelOf(weakest.class)} (${fixed(weakest.synthetic, 2)}, real ${fixed(weakest.real, 2)})`;
+  return `Masks are found less well in synthetic images (overlap ${fixed(synthetic, 2)}) than in real ones (${fixed(real, 2)}), least of all ${least}: aligning can repair that.`;
 }
 
 /** The single images that it learns from beside the pairs; "" where there are none. */
