@@ -51,6 +51,8 @@ VARIANTS: tuple[Variant, ...] = (
     Variant("learning rate 3e-4", {"learning_rate": 3e-4}),
     Variant("learning rate 1e-3", {"learning_rate": 1e-3}),
     Variant("learning rate 1e-3, SDPO mu 0.5", {"learning_rate": 1e-3, "sdpo_mu": 0.5}),
+    Variant("learning rate 1e-3, denoising term 1", {"learning_rate": 1e-3, "sft_weight": 1.0}),
+    Variant("learning rate 1e-3, denoising term 3", {"learning_rate": 1e-3, "sft_weight": 3.0}),
     Variant("no real winners", real_share=0.0),
     Variant("half real winners", real_share=0.5),
     Variant("winners alone, real ones (SFT)", {"loss": "sft"}, real_share=1.0),
