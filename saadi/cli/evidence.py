@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from saadi.alignment.settings import AlignmentConfig
 from saadi.cli.common import HomeOption, JsonOption, ProjectArgument, answer, home_of, note
 from saadi.config import VERSION, Home
 from saadi.errors import BadInputError, NotFoundError, TooFewError
@@ -138,7 +139,10 @@ def gains(
     scorer_steps: int = 400,
     downstream_steps: int = 600,
     align_steps: int = 150,
-    align_lr: Annotated[float, typer.Option(help="Learning rate of each alignment.", min=1e-7, max=1e-2)] = 1e-4,
+    align_lr: Annotated[float, typer.Option(help="Learning rate of each alignment.", min=1e-7, max=1e-2)] = AlignmentConfig.learning_rate,
+    sft_weight: Annotated[
+        float, typer.Option(help="Weight of the denoising term of each alignment.", min=0, max=10)
+    ] = AlignmentConfig.sft_weight,
     sdpo_mu: Annotated[float | None, typer.Option(help="As in `align`.", min=0, max=1)] = None,
     ungated: Annotated[bool, typer.Option("--ungated", help="Take each round's last step, whatever the gate says.")] = False,
     draws: Annotated[int, typer.Option(help="Per arm and seed: times to draw masks, noise and weights anew.", min=1)] = 1,
@@ -176,7 +180,7 @@ def gains(
     settings = Settings(
         fit_steps=fit_steps, scorer_steps=scorer_steps, downstream_steps=downstream_steps, align_steps=align_steps, rounds=rounds,
         shares=tuple(_numbers(shares)), recipes=_recipes(recipes), curated=curated, candidates=candidates,
-        pool_masks=pool, learning_rate=align_lr, folds=folds, masks=_shape(masks), rough=rough,
+        pool_masks=pool, learning_rate=align_lr, sft_weight=sft_weight, folds=folds, masks=_shape(masks), rough=rough,
         sdpo_mu=sdpo_mu, gated=not ungated, draws=draws, ceiling=ceiling, voters=voters)  # fmt: skip
     if found[0].task == "classification" and "sure" in settings.recipes:
         raise BadInputError("recipe 'sure' leaves out pixels, and a classification project has none; choose mixed or first")
@@ -188,8 +192,11 @@ def gains(
     sizes = [[experiment.Cell(case, min(num_real, len(case.train)), seed, settings, models, stages)
               for case in found for seed in numbers] for num_real in _counts(real)]  # fmt: skip
     for num_real, cells in zip(_counts(real), sizes, strict=True):
-        run = [(cell, experiment.run_cell(cell, note=note)) for cell in cells]
-        result["real"]["full" if num_real == sys.maxsize else str(cells[0].num_real)] = tables.summary(run)
+        run: list[Any] = []
+        for cell in cells:
+            run.append((cell, experiment.run_cell(cell, note=note)))
+            result["real"]["full" if num_real == sys.maxsize else str(cells[0].num_real)] = tables.summary(run)
+            _keep(result, out)
     _finish(result, out, as_json=as_json, lines=lambda: tables.markdown(result))
 
 
@@ -308,8 +315,13 @@ def _told(words: Sequence[str]) -> list[str]:
 def _finish(
     result: dict[str, Any], out: Path | None, *, as_json: bool, lines: Callable[[], list[str]] | None = None
 ) -> None:
+    _keep(result, out)
+    answer(result, as_json=as_json, lines=lines)
+
+
+def _keep(result: dict[str, Any], out: Path | None) -> None:
+    """Write down what there is so far, with the command that made it."""
     result |= {"command": "python -m saadi " + shlex.join(_told(sys.argv[1:])), "version": VERSION}
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(result, indent=1) + "\n")
-    answer(result, as_json=as_json, lines=lines)

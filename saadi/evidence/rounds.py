@@ -129,7 +129,7 @@ class Rounds:
         """Alignment number `version`: pairs of the version before, an adapter that starts from its adapter."""
         own, settings = self.learners, self.learners.settings
         config = AlignmentConfig(num_steps=settings.align_steps, learning_rate=settings.learning_rate, seed=own.seed,
-                                 sdpo_mu=settings.sdpo_mu)  # fmt: skip
+                                 sft_weight=settings.sft_weight, sdpo_mu=settings.sdpo_mu)  # fmt: skip
         if version > 1 and "refused" in (before := self.round(version - 1)).arrays:
             nothing = {"refused": np.array("the round before brought nothing")}
             return own.stages.get("round", {"after": before.key}, lambda: nothing)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
+from saadi.alignment.settings import AlignmentConfig
 from saadi.downstream import models
 from saadi.engines.compact import default_architecture as engine_architecture
 from saadi.evidence.cases import Case, is_rendered
@@ -65,10 +66,11 @@ class Settings:
     """Also an arm whose generator has seen all training images: what no preference learnt from fewer can be expected to beat."""
     curated: bool = False
     """Also arms that take the best of K images of the aligned generator."""
-    learning_rate: float = 1e-4
+    learning_rate: float = AlignmentConfig.learning_rate
     """Of the alignment."""
+    sft_weight: float = AlignmentConfig.sft_weight
     sdpo_mu: float | None = None
-    """As in `AlignmentConfig`."""
+    """As in `AlignmentConfig`, like the weight of its denoising term."""
     gated: bool = True
     """Keep the best checkpoint that passes the gate; False = the last one whatever the gate says: what its limits cost."""
     voters: bool = False
