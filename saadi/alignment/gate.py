@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from saadi import quality
 from saadi.alignment.limits import (
+    DISTANCE_GROWTH,
     DISTANCE_SLACK,
     MAX_WINNER_RATIO,
     MIN_NEAREST_RATIO,
@@ -189,13 +190,13 @@ def compare(present: Reading, reference: Reading, *, winner_ratio: float, task: 
 
 
 def moved_away(now: float, before: float, now_left_out: Sequence[float], before_left_out: Sequence[float]) -> bool:
-    """Whether a distance grew by more than chance explains (one-sided 95 %, jackknife over masks).
+    """Whether a distance grew by more than a little (`limits`) and chance (one-sided 95 %, jackknife over masks).
 
     Same masks and seeds on both sides, so the noise of the difference is much smaller than that of either distance.
     """
     gap = now - before
     error = quality.jackknife_error(np.asarray(now_left_out) - np.asarray(before_left_out))
-    return gap > DISTANCE_SLACK + 1.645 * error
+    return gap > max(DISTANCE_SLACK, DISTANCE_GROWTH * before) + 1.645 * error
 
 
 def _cases(task: Task) -> str:

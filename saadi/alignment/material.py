@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from saadi.alignment.gate import Gate
-from saadi.alignment.settings import AlignmentConfig, TrainingPair, TrainingSingle
+from saadi.alignment.settings import AlignmentConfig, TrainingPair, TrainingSingle, own_learning_rate, own_sft_weight
 from saadi.datasets.real import real_pairs
 from saadi.downstream.scoring import selector_and_judge
 from saadi.engines.base import TrainableEngine
@@ -192,7 +192,7 @@ def learning(store: Store, order: dict[str, Any], engine: TrainableEngine) -> Le
     project, pair_set = store.project(order["project_id"]), store.pair_set(order["pair_set_id"])
     parent = store.adapter(order["parent_id"]) if order["parent_id"] is not None else None
     found = Learning(
-        config=config_of(order),
+        config=config_of(order, engine=engine.name),
         pairs=training_pairs(store, pair_set, side=engine.resolution),
         singles=training_singles(store, pair_set, side=engine.resolution),
         anchors=anchors(store, project, side=engine.resolution),
@@ -206,20 +206,28 @@ def _the_other_way_round(given: Learning) -> Learning:
     """Losers win, and nothing holds the model on real images: what is to be avoided is learnt (Diffusion-NPO)."""
     pairs = [replace(pair, chosen=pair.rejected, rejected=pair.chosen, is_real=False) for pair in given.pairs]
     singles = [replace(single, is_liked=not single.is_liked) for single in given.singles]
-    return replace(given, pairs=pairs, singles=singles, anchors=[], config=replace(given.config, sft_weight=0.0))
+    return replace(given, pairs=pairs, singles=singles, anchors=[])
 
 
-def config_of(order: dict[str, Any]) -> AlignmentConfig:
-    """The settings of an order, as they lie in its job; those of earlier versions lack some."""
+def config_of(order: dict[str, Any], *, engine: str) -> AlignmentConfig:
+    """The settings of an order, as they lie in its job; those of earlier versions lack some.
+
+    Args:
+        engine: Its name: what is not chosen is its own.
+    """
+    sft_weight = 0.0 if order.get("negative") is not None else order["sft_weight"]
+    loss = order.get("loss", "dpo")
+    if sft_weight is None:
+        sft_weight = own_sft_weight(engine, loss)
     return AlignmentConfig(
         num_steps=order["steps"],
         batch_size=order["batch_size"],
-        learning_rate=order["learning_rate"],
+        learning_rate=order["learning_rate"] or own_learning_rate(engine, loss, sft_weight=sft_weight),
         beta=order["beta"],
-        sft_weight=order["sft_weight"],
+        sft_weight=sft_weight,
         gate_every=order["gate_every"],
         seed=order["seed"],
-        loss=order.get("loss", "dpo"),
+        loss=loss,
         sdpo_mu=order.get("sdpo_mu"),
         accumulation=order.get("accumulation", 1),
         ema_decay=order.get("ema_decay"),

@@ -139,7 +139,9 @@ def gains(
     scorer_steps: int = 400,
     downstream_steps: int = 600,
     align_steps: int = 150,
-    align_lr: Annotated[float, typer.Option(help="Learning rate of each alignment.", min=1e-7, max=1e-2)] = AlignmentConfig.learning_rate,
+    align_lr: Annotated[
+        float, typer.Option(help="Learning rate of each alignment.", min=1e-7, max=1e-2)
+    ] = AlignmentConfig.learning_rate,
     sft_weight: Annotated[
         float, typer.Option(help="Weight of the denoising term of each alignment.", min=0, max=10)
     ] = AlignmentConfig.sft_weight,

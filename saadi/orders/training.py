@@ -112,10 +112,13 @@ class AlignOrder(Order):
     pair_set_id: int
     steps: int = Field(default=150, ge=1, le=100_000)
     batch_size: int = Field(default=8, ge=1, le=128)
-    learning_rate: float = Field(default=1e-4, gt=0, le=1e-2, allow_inf_nan=False)
+    learning_rate: float | None = Field(default=None, gt=0, le=1e-2, allow_inf_nan=False)
+    """None = as large as is known to be held (`saadi.alignment.settings`): 1e-3 in DPO of the compact engine with a denoising
+    term of 1 or more, else 1e-4."""
     beta: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """None = 0.3 x number of values in an image (docs/design.md)."""
-    sft_weight: float = Field(default=0.2, ge=0, le=10, allow_inf_nan=False)
+    sft_weight: float | None = Field(default=None, ge=0, le=10, allow_inf_nan=False)
+    """Of the denoising term; None = 3 in DPO of the compact engine, else 0.2."""
     gate_masks: int = Field(default=32, ge=4, le=512)
     gate_every: int = Field(default=50, ge=1)
     seed: Seed = 0

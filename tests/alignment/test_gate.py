@@ -77,6 +77,12 @@ def test_a_noisy_distance_needs_more_than_chance_to_be_red():
     assert moved_away(3.0, 1.0, noisy, (1.0,) * 20)
 
 
+def test_a_twentieth_more_of_a_large_distance_is_no_departure():
+    assert not moved_away(6.7, 6.4, (6.7,) * 20, (6.4,) * 20)
+    assert moved_away(6.8, 6.4, (6.8,) * 20, (6.4,) * 20)
+    assert moved_away(0.13, 0.1, (0.13,) * 20, (0.1,) * 20)  # that of a small one is below what is told apart
+
+
 def test_a_gain_that_may_be_chance_is_not_recommended():
     even = replace(OLD, dice=(0.6,) * 11 + (0.45,) * 9)
     verdict = compare(even, OLD, winner_ratio=1.0)

@@ -168,7 +168,7 @@ def test_losses_with_a_reference_start_where_the_policy_equals_it(loss: str, fir
 
 @pytest.mark.parametrize("loss", ["dpo", "kto"])
 def test_every_preference_loss_learns_to_prefer_the_winners(loss: str):
-    config = AlignmentConfig(num_steps=30, batch_size=8, lora_rank=4, learning_rate=3e-3, loss=loss)
+    config = AlignmentConfig(num_steps=30, batch_size=8, lora_rank=4, learning_rate=3e-3, loss=loss, sft_weight=0.2)
     trainer = PairTrainer(tiny.engine(), pairs(), config)
     accuracies = [trainer.train_step()["accuracy"] for _ in range(30)]
     assert sum(accuracies[-10:]) / 10 > 0.65
@@ -315,7 +315,8 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(changes: dict, at_once: 
     loss, numbers = whole.loss(keys)
     loss.backward()
     found = parted.add_gradient(keys)
-    assert found == pytest.approx(numbers | {"loss": float(loss.detach())}, rel=1e-4)
+    # A logit is beta times a difference of float32 errors, which kernels of other shapes round otherwise.
+    assert found == pytest.approx(numbers | {"loss": float(loss.detach())}, rel=1e-4, abs=1e-5)
     assert_same_gradients(gradients(parted), gradients(whole))
 
 

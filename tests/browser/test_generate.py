@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from saadi import orders
 from saadi.engines import weights
@@ -128,6 +128,38 @@ def test_settings_of_history_can_be_used_and_given_back(draw: Page, busy: Studio
     after = {item["id"]: item["rev"] for item in busy.get("/api/projects/1/drawings")["items"]}
     assert len(after) == len(masks) + 1 and after.items() >= masks.items()
     draw.fill("#draw-steps", "")
+
+
+def test_recalled_settings_lead_away_from_the_same_negative_version_until_given_back(draw: Page):
+    """What history tells and what is ordered are changed on the way: guidance itself is tested where a version can be learnt."""
+    new_mask(draw, -75)
+    generate(draw)
+    orders_placed: list[dict] = []
+
+    def with_negative(route: Route) -> None:
+        answer = route.fetch()
+        items = answer.json()["items"]
+        for item in items:
+            item["settings"]["negative"] = {"adapter_id": 9, "weight": 1.0}
+        route.fulfill(response=answer, json={"items": items})
+
+    def refused(route: Route) -> None:
+        orders_placed.append(route.request.post_data_json["values"]["settings"])
+        route.fulfill(status=400, json={"error": "not now"})
+
+    draw.route("**/generations?*", with_negative)
+    draw.route("**/api/orders/draw", refused)
+    draw.reload()
+    draw.wait_for_selector(LOADED, timeout=30_000)
+    draw.get_by_role("button", name="History", exact=True).click()
+    draw.locator(".sx-generation").first.get_by_role("button", name="Use these settings").click()
+    expect(draw.locator(".sx-recalled")).to_contain_text("leads away from what a negative version has learnt")
+    for given_back in (False, True):
+        if given_back:
+            draw.get_by_role("button", name="Back to my settings").click()
+        with draw.expect_response("**/api/orders/draw"):
+            draw.keyboard.press("Control+Enter")
+    assert [settings.get("negative") for settings in orders_placed] == [{"adapter_id": 9, "weight": 1.0}, None]
 
 
 def test_favourites_come_back_after_a_reload(draw: Page):

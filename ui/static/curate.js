@@ -110,7 +110,8 @@ class CurateTab {
     );
     onKeys(element, (event) => this.key(event));
     this.grid.root.addEventListener("keydown", (event) => this.chooseAllKey(event));
-    onShow(element, () => state.project && this.load());
+    // A project that comes while the tab is being opened has been asked for already.
+    onShow(element, () => state.project && this.asked !== state.project && this.load());
     on("samples", (change) => (change?.states ? this.decided(change) : element.offsetParent && this.load()));
     on("marks", (change) => this.marked(change));
     on("undo", () => decided().then(() => this.undo())); // from a comparison, whose last decision may be on its way
@@ -196,8 +197,12 @@ class CurateTab {
     const project = state.project,
       since = {};
     this.loads.add(since); // what is decided meanwhile, the answer may not know
+    this.asked = project;
     await decided();
-    const columns = await get(`/api/projects/${project.id}/facts`).finally(() => this.loads.delete(since));
+    const columns = await get(`/api/projects/${project.id}/facts`).finally(() => {
+      this.loads.delete(since);
+      this.asked = null;
+    });
     if (state.project !== project) return;
     this.columns = columns;
     this.all = itemsOf(columns);
@@ -226,14 +231,14 @@ class CurateTab {
     this.shown = arrange(this.all, this.filter, this.sort.input.value);
     this.places = new Map(this.shown.map((item, index) => [item.id, index]));
     if (toTop) this.grid.root.scrollTop = 0;
+    if (!this.places.has(this.current)) this.select(this.shown[0]?.id ?? null, false); // before the cards, one of which shows it
     this.grid.set(this.shown);
     const { versions, unmeasured } = this.columns,
       { classes } = state.project;
     this.filters.show(this.filter, { classes, versions, items: this.all, unmeasured, shown: this.shown.length });
     this.showCounts();
     this.showEmpty();
-    if (!this.places.has(this.current)) this.select(this.shown[0]?.id ?? null, false);
-    else this.showChosen();
+    this.showChosen(false);
     this.remember();
     this.root.dataset.loaded = String(this.shown.length);
   }
