@@ -243,7 +243,7 @@ def ablations(
         raise BadInputError(f"no variant has {only!r} in its name; there are: {names}")
     result = experiment.run(cells, wanted, note=note) | {"settings": vars(settings) | {"side": side, "width": width},
                                                          "num_test": len(case.test)}  # fmt: skip
-    _finish(result, out, as_json=as_json)
+    _finish(result, out, as_json=as_json, lines=lambda: experiment.markdown(result))
 
 
 def _cases(

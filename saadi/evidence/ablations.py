@@ -200,3 +200,47 @@ def run(cells: Sequence[Cell], variants: Sequence[Variant] = VARIANTS, *, note: 
             note(f"{cell.case.name}, seed {cell.seed}: {variant.name}: gain {found['gain'][0]:+.4f}, "
                  f"wins {found['win_rate'][0]:.0%}, features {found['feature_distance'][1]:.2f} ({stopped})")  # fmt: skip
     return {"case": cells[0].case.name, "num_real": cells[0].num_real, "variants": rows}
+
+
+
+COLUMNS = ("", "judge's Dice, gain", "wins", "features", "colour, texture", "variety", "winners' error", "the gate")
+REASONS = {
+    "judge prefers": "wins",
+    "fidelity fell": "Dice",
+    "in features": "features",
+    "in colour": "colour, texture",
+    "held-out winners": "winners' error",
+    "variety": "variety",
+    "covered": "coverage",
+    "single training": "copies",
+}
+"""Words of the gate's reasons, and what they are called beside the numbers."""
+
+
+def markdown(result: dict[str, Any]) -> list[str]:
+    """A row per variant, its numbers the means over seeds; the interval of a gain where there is one seed."""
+    found = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    for name, rows in result["variants"].items():
+        low, high = rows[0]["gain"][1:]
+        told = [name, f"{_mean(rows, 'gain'):+.3f}" + (f" ({low:.3f} to {high:.3f})" if len(rows) == 1 else "")]
+        told.append(f"{_mean(rows, 'win_rate'):.0%}")
+        for measure in ("feature_distance", "appearance_distance", "vendi"):
+            told.append(f"{_mean(rows, measure):.2f} to {_mean(rows, measure, 1):.2f}")
+        ratios = [row["winner_ratio"] for row in rows]
+        told.append("not a number" if None in ratios else f"{np.mean(ratios):.2f}")
+        found.append("| " + " | ".join([*told, _judged(rows)]) + " |")
+    return found
+
+
+def _mean(rows: Sequence[dict[str, Any]], name: str, place: int = 0) -> float:
+    return float(np.mean([row[name][place] for row in rows]))
+
+
+def _judged(rows: Sequence[dict[str, Any]]) -> str:
+    """How many seeds the gate lets through, and what it says of the others."""
+    refused = sum(not row["passes"] for row in rows)
+    verdict = "passes" if not refused else "refuses" if refused == len(rows) else f"refuses {refused} of {len(rows)}"
+    reasons = {next((short for words, short in REASONS.items() if words in reason), reason)
+               for row in rows for reason in row["reasons"]}  # fmt: skip
+    alarms = {f"alarm: {row['alarm']}" for row in rows if row["alarm"]}
+    return ": ".join([verdict, ", ".join(sorted(reasons) + sorted(alarms))]) if reasons or alarms else verdict

@@ -68,8 +68,10 @@ def _told_of_masks(
         less = None if minus is None else [arm[name][:, classes] for arm in minus]
         return _rounded(mean_with_interval([arm[name][:, classes] for arm in mine], groups, seeds, minus=less))
 
-    row: dict[str, Any] = {name: over(name, foreground) for name in ("dice", "iou", "hd95")}
-    row["dice_per_class"] = {case.class_names[index]: over("dice", [index]) for index in foreground}
+    row: dict[str, Any] = {}
+    for name in ("dice", "iou", "hd95"):
+        row[name] = over(name, foreground)
+        row[f"{name}_per_class"] = {case.class_names[index]: over(name, [index]) for index in foreground}
     for other, theirs in others.items():
         gain = row[f"gain over {other}"] = over("dice", foreground, theirs)
         row[f"relative gain over {other}"] = _relative(gain, row["dice"])
