@@ -1,4 +1,5 @@
-"""What images are compared under: the same label map; in classification the same class, and there a place of its pool.
+"""What images are compared under: the same label map, and the same picture where only what a label map names is painted; in
+classification the same class, and there a place of its pool.
 
 A class is one label map for all its images. Best against worst of them all would be one pair, so the candidates of a class are
 compared in the small groups in which they were made: K images for each place that an order gave to the class. The place is that
@@ -13,9 +14,15 @@ MARK = "#"
 """Occurs in no hash."""
 
 
-def condition_of(task: Task, label_map_blob: str, label_map_id: int) -> str:
-    """The condition under which an image was made."""
-    return f"{label_map_blob}{MARK}{label_map_id}" if task == "classification" else label_map_blob
+def condition_of(task: Task, label_map_blob: str, label_map_id: int, picture_blob: str | None = None) -> str:
+    """The condition under which an image was made.
+
+    Args:
+        picture_blob: What it was painted into; None = all of it was made.
+    """
+    if task == "classification":
+        return f"{label_map_blob}{MARK}{label_map_id}"
+    return label_map_blob if picture_blob is None else f"{label_map_blob}{MARK}{picture_blob}"
 
 
 def asked_blob(condition: str) -> str:

@@ -264,7 +264,7 @@ def _candidates(
     asked = _asked_classes(store, {sample.label_map_blob for sample in samples}) if task == "classification" else {}
     groups: dict[str, list[Candidate]] = defaultdict(list)
     for sample in samples:
-        condition = condition_of(task, sample.label_map_blob, sample.label_map_id)
+        condition = condition_of(task, sample.label_map_blob, sample.label_map_id, sample.picture_blob)
         parts: tuple[float | None, ...] = ()
         if names:
             wanted = asked.get(sample.label_map_blob)
@@ -294,13 +294,14 @@ def _votes_by_condition(votes: list[Vote], groups: Mapping[str, list[Candidate]]
 
 
 def _real_images(store: Store, project: Project) -> dict[str, str]:
-    """Condition -> blob of the real training image it belongs to."""
+    """Condition -> blob of the real training image it belongs to; in segmentation with the image as the picture, too."""
     images = {record.id: record.blob for record in store.images(project.id, splits=["train"])}
-    return {
-        condition_of(project.task, record.blob, record.id): images[record.image_id]
-        for record in store.label_maps(project.id, splits=["train"])
-        if record.image_id in images
-    }
+    found: dict[str, str] = {}
+    for record in store.label_maps(project.id, splits=["train"]):
+        if record.image_id in images:
+            blob = images[record.image_id]
+            found |= {condition_of(project.task, record.blob, record.id, picture): blob for picture in (None, blob)}
+    return found
 
 
 @lru_cache(maxsize=65_536)

@@ -230,6 +230,8 @@ class ScoredSample(NamedTuple):
     confidence: float
     per_class: str
     """JSON, as in the table: only who needs it pays for its reading."""
+    picture_blob: str | None
+    """What it was painted into; None = all of it was made."""
 
 
 @dataclass(frozen=True)

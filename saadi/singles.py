@@ -92,5 +92,5 @@ def settle_singles(
                                   verdict.weight))  # fmt: skip
     lacking = sum(1 if not single.is_liked else -1 for single in singles)
     # By the images' hashes: as good as by lot, and the same again; conditions would bring class after class.
-    stand_ins = sorted(reals.items(), key=lambda item: (item[1], item[0]))[: max(0, lacking)]
-    return singles + [Single(asked_blob(name), blob, True, "real", 0, 1.0) for name, blob in stand_ins], num_disputed
+    stand_ins = sorted({(blob, asked_blob(name)) for name, blob in reals.items()})[: max(0, lacking)]
+    return singles + [Single(asked, blob, True, "real", 0, 1.0) for blob, asked in stand_ins], num_disputed

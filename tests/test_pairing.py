@@ -181,3 +181,30 @@ def test_after_a_block_it_is_told_on_how_many_pairs_the_selector_was_weak(store:
     vote(store, *doubtful, "skip", "bob")
     assert pairing.doubted_votes(store, project.id, store.votes(project.id)) == [(2, 1, 0.45)]
     assert pairing.doubted_votes(store, project.id, []) == []
+
+
+def test_images_painted_into_other_pictures_are_not_compared(store: Store, project: Project):
+    """The same mask lies over two real images: what surrounds it is no preference."""
+    mask = np.eye(16, dtype=np.uint8)
+    pictures = [store.blobs.put_image(np.full((16, 16, 3), value, np.uint8)) for value in (200, 210)]
+    for number, picture in enumerate(pictures):
+        store.add_image(project.id, blob=picture, size=(16, 16), group_id=f"patient {number}", split="train", actor="test",
+                        source_name=f"{number}.png", label_map_blob=store.blobs.put_label_map(mask))  # fmt: skip
+    records = store.label_maps(project.id, splits=["train"])
+    assert len(records) == 2 and records[0].blob == records[1].blob
+    engine = add_samples(store, project, count=1)[0].model_id
+    selector = store.add_model(project.id, kind="selector", architecture={}, file=store.files.put(b"s"), metrics={}, actor="test")
+    for number, (record, picture) in enumerate(zip(records, pictures, strict=True)):
+        for index, dice in enumerate((0.9, 0.3)):
+            made = store.add_sample(
+                project.id, label_map_id=record.id, label_map_rev=1, label_map_blob=record.blob, seed=index, purpose="pool",
+                blob=store.blobs.put_image(np.full((16, 16, 3), 10 * number + index, np.uint8)), engine="stable-diffusion",
+                model_id=engine, adapter_id=None, source_blob=picture, is_composite=True,
+                settings={"inpaint": {"is_whole": True, "source_blob": picture}})  # fmt: skip
+            store.add_scores([Score(made.id, selector.id, "selector", dice, dice, 1, {}, record.blob)])
+    pairs = pairing.settle(store, project.id).pairs
+    made = {sample.blob: sample.source_blob for sample in store.samples(project.id)}
+    assert {(made[pair.chosen_blob], made[pair.rejected_blob]) for pair in pairs if pair.source == "score"} == {
+        (picture, picture) for picture in pictures}  # fmt: skip
+    assert {(pair.chosen_blob, made[pair.rejected_blob]) for pair in pairs if pair.source == "real"} == {
+        (picture, picture) for picture in pictures}  # fmt: skip

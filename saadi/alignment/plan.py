@@ -113,7 +113,7 @@ def images_left_out(store: Store, project_id: int) -> dict[str, int]:
         elif sample.id not in scored:
             found["unscored"] += 1
         else:
-            usable[condition_of(task, sample.label_map_blob, sample.label_map_id)] += 1
+            usable[condition_of(task, sample.label_map_blob, sample.label_map_id, sample.source_blob)] += 1
     found["alone"] = sum(1 for count in usable.values() if count == 1)
     return dict(+found)
 

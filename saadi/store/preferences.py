@@ -127,7 +127,7 @@ class PreferenceStore(CandidateStore):
         """
         found = self.db.execute(
             "SELECT s.id AS sample_id, s.label_map_id, s.label_map_blob, s.blob, scores.dice, scores.confidence, "
-            "scores.per_class FROM samples AS s "
+            "scores.per_class, s.source_blob FROM samples AS s "
             "JOIN models AS engine ON engine.id = s.model_id AND engine.kind = 'engine' AND engine.is_active = 1 "
             "JOIN scores ON scores.sample_id = s.id "
             "JOIN models AS selector ON selector.id = scores.model_id AND selector.kind = 'selector' AND selector.is_active = 1 "
