@@ -8,12 +8,12 @@ import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 from typer.core import TyperGroup
 
-from saadi.alignment.settings import AlignmentConfig
+from saadi.alignment.settings import AlignmentConfig, LossName
 from saadi.cli.common import HomeOption, JsonOption, ProjectArgument, answer, home_of, note
 from saadi.config import VERSION, Home
 from saadi.errors import BadInputError, NotFoundError, TooFewError
@@ -146,6 +146,10 @@ def gains(
         float, typer.Option(help="Weight of the denoising term of each alignment.", min=0, max=10)
     ] = AlignmentConfig.sft_weight,
     sdpo_mu: Annotated[float | None, typer.Option(help="As in `align`.", min=0, max=1)] = None,
+    loss: Annotated[str, typer.Option(help="dpo, kto, mapo or sft, as in `align`.")] = "dpo",
+    real_winners: Annotated[
+        bool, typer.Option("--real-winners", help="Learn only from pairs whose winner is a real image.")
+    ] = False,
     ungated: Annotated[bool, typer.Option("--ungated", help="Take each round's last step, whatever the gate says.")] = False,
     draws: Annotated[int, typer.Option(help="Per arm and seed: times to draw masks, noise and weights anew.", min=1)] = 1,
     voters: Annotated[
@@ -182,7 +186,8 @@ def gains(
     settings = Settings(
         fit_steps=fit_steps, scorer_steps=scorer_steps, downstream_steps=downstream_steps, align_steps=align_steps, rounds=rounds,
         shares=tuple(_numbers(shares)), recipes=_recipes(recipes), curated=curated, candidates=candidates,
-        pool_masks=pool, learning_rate=align_lr, sft_weight=sft_weight, folds=folds, masks=_shape(masks), rough=rough,
+        pool_masks=pool, learning_rate=align_lr, sft_weight=sft_weight, loss=_loss(loss),
+        real_winners_alone=real_winners, folds=folds, masks=_shape(masks), rough=rough,
         sdpo_mu=sdpo_mu, gated=not ungated, draws=draws, ceiling=ceiling, voters=voters)  # fmt: skip
     if found[0].task == "classification" and "sure" in settings.recipes:
         raise BadInputError("recipe 'sure' leaves out pixels, and a classification project has none; choose mixed or first")
@@ -273,6 +278,13 @@ def _recipes(text: str) -> tuple[Any, ...]:
     if unknown := [part for part in found if part not in ("mixed", "first", "sure")]:
         raise BadInputError(f"recipes are mixed, first and sure, with commas between them; got {unknown[0]!r}")
     return found
+
+
+def _loss(text: str) -> Any:
+    """Raises: BadInputError: no loss of an alignment."""
+    if text not in get_args(LossName):
+        raise BadInputError(f"losses are {', '.join(get_args(LossName))}; got {text!r}")
+    return text
 
 
 def _shape(text: str) -> Any:

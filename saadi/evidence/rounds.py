@@ -129,7 +129,7 @@ class Rounds:
         """Alignment number `version`: pairs of the version before, an adapter that starts from its adapter."""
         own, settings = self.learners, self.learners.settings
         config = AlignmentConfig(num_steps=settings.align_steps, learning_rate=settings.learning_rate, seed=own.seed,
-                                 sft_weight=settings.sft_weight, sdpo_mu=settings.sdpo_mu)  # fmt: skip
+                                 sft_weight=settings.sft_weight, sdpo_mu=settings.sdpo_mu, loss=settings.loss)  # fmt: skip
         if version > 1 and "refused" in (before := self.round(version - 1)).arrays:
             nothing = {"refused": np.array("the round before brought nothing")}
             return own.stages.get("round", {"after": before.key}, lambda: nothing)
@@ -137,9 +137,10 @@ class Rounds:
         wanted = own.base | {"pool": self.pool_stage(version - 1).key, "judge": own.scorer_stage("judge").key,
                              "gate": GATE_MASKS, "shape": settings.masks, "align": asdict(config)}  # fmt: skip
         wanted |= {} if settings.gated else {"gated": False}
+        wanted |= {"winners": "real"} if settings.real_winners_alone else {}
 
         def make() -> Arrays:
-            pairs = self.pairs(*self.pool(version - 1))
+            pairs = [pair for pair in self.pairs(*self.pool(version - 1)) if pair.is_real or not settings.real_winners_alone]
             fresh, real = [label_map for label_map, _ in self.gate_masks(version)], [example.image for example in own.real]
             gate = Gate(label_maps=fresh, selector=own.scorer("fold 0"), judge=own.scorer("judge"),
                         num_classes=own.num_classes, real=real, training=real)  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
-from saadi.alignment.settings import AlignmentConfig
+from saadi.alignment.settings import AlignmentConfig, LossName
 from saadi.downstream import models
 from saadi.engines.compact import default_architecture as engine_architecture
 from saadi.evidence.cases import Case, is_rendered
@@ -70,7 +70,10 @@ class Settings:
     """Of the alignment."""
     sft_weight: float = AlignmentConfig.sft_weight
     sdpo_mu: float | None = None
+    loss: LossName = "dpo"
     """As in `AlignmentConfig`, like the weight of its denoising term."""
+    real_winners_alone: bool = False
+    """Learn only from pairs whose winner is the mask's own real image, not from what selectors prefer among synthetic ones."""
     gated: bool = True
     """Keep the best checkpoint that passes the gate; False = the last one whatever the gate says: what its limits cost."""
     voters: bool = False

@@ -545,3 +545,22 @@ def test_without_a_gate_the_last_step_is_taken_and_the_verdict_told(tmp_path: Pa
     monkeypatch.setattr(rounds.PairTrainer, "train_step", lambda self: {"gradient_norm": float("nan")})
     (broken,) = cell(tmp_path, settings=replace(settings, align_steps=4, rounds=1)).rounds.in_numbers()
     assert broken == {"refused": "the gradient is not a number any more"}
+
+
+def test_an_alignment_may_learn_from_real_winners_alone_and_by_another_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    trained = []
+    original = rounds.PairTrainer
+
+    def watched(engine, pairs, config, **more):
+        trained.append((pairs, config))
+        return original(engine, pairs, config, **more)
+
+    monkeypatch.setattr(rounds, "PairTrainer", watched)
+    settings = replace(QUICK, gated=False, align_steps=2, rounds=1, pool_masks=16)
+    runs = [cell(tmp_path, settings=replace(settings, real_winners_alone=alone, loss=loss))
+            for alone, loss in ((False, "dpo"), (True, "dpo"), (True, "sft"))]  # fmt: skip
+    assert len({run.rounds.round(1).key for run in runs}) == 3
+    assert [config.loss for _, config in trained] == ["dpo", "dpo", "sft"]
+    both, alone, _ = (pairs for pairs, _ in trained)
+    assert {pair.is_real for pair in both} == {True, False} and {pair.is_real for pair in alone} == {True}
+    assert len(alone) == sum(pair.is_real for pair in both)
