@@ -318,6 +318,23 @@ def test_the_readme_uses_commands_and_options_that_exist(line: str) -> None:
     assert command.make_context("saadi", arguments).params  # parses and checks, runs nothing
 
 
+@pytest.mark.parametrize(("option", "sentence"), [
+    (("--loss", "ppo"), "losses are dpo, kto, mapo, sft; got 'ppo'"),
+    (("--recipes", "mixed,last"), "recipes are mixed, first and sure, with commas between them; got 'last'"),
+    (("--masks", "drawn"), "masks are moved or warped; got 'drawn'"),
+    (("--shares", "0.5,-1"), "numbers above 0 with commas between them are expected, for example 0.5,1,2; got '0.5,-1'"),
+    (("--side", "32"), "rendered scenes are 64 to 512 px; got --side 32"),
+    (("--side", "100"), "the side of images is a multiple of 32; got 100"),
+    (("--leave-one-out",), "rendered scenes have test patients of their own; leave the options on test patients out"),
+])  # fmt: skip
+def test_evidence_refuses_in_one_sentence_before_anything_is_trained(
+    run: Run, tmp_path: Path, option: tuple[str, ...], sentence: str
+):
+    folder = tmp_path / "stages"
+    assert run("evidence", "phantom", "--home", tmp_path, "--folder", folder, *option) == (1, "", sentence + "\n")
+    assert not folder.exists()
+
+
 def test_evidence_of_a_name_is_its_gains(run: Run, tmp_path: Path):
     for words in (["nobody"], ["gains", "nobody"]):
         assert run("evidence", *words, "--home", tmp_path) == (1, "", "no project 'nobody'; there are: none yet\n")

@@ -181,14 +181,14 @@ def gains(
     from saadi.evidence.settings import Models, Settings
     from saadi.evidence.stages import Stages
 
-    opened = home_of(home)
-    found = _cases(name, opened, side=side, test_share=test_share, test_groups=test_group or (), each=leave_one_out)
     settings = Settings(
         fit_steps=fit_steps, scorer_steps=scorer_steps, downstream_steps=downstream_steps, align_steps=align_steps, rounds=rounds,
         shares=tuple(_numbers(shares)), recipes=_recipes(recipes), curated=curated, candidates=candidates,
         pool_masks=pool, learning_rate=align_lr, sft_weight=sft_weight, loss=_loss(loss),
         real_winners_alone=real_winners, folds=folds, masks=_shape(masks), rough=rough,
         sdpo_mu=sdpo_mu, gated=not ungated, draws=draws, ceiling=ceiling, voters=voters)  # fmt: skip
+    counts, opened = _counts(real), home_of(home)
+    found = _cases(name, opened, side=side, test_share=test_share, test_groups=test_group or (), each=leave_one_out)
     if found[0].task == "classification" and "sure" in settings.recipes:
         raise BadInputError("recipe 'sure' leaves out pixels, and a classification project has none; choose mixed or first")
     models = Models.of(found[0], side=side, width=width)
@@ -197,8 +197,8 @@ def gains(
                               "settings": vars(settings) | {"side": side, "width": width}, "real": {}}  # fmt: skip
     numbers = range(first_seed, first_seed + seeds)
     sizes = [[experiment.Cell(case, min(num_real, len(case.train)), seed, settings, models, stages)
-              for case in found for seed in numbers] for num_real in _counts(real)]  # fmt: skip
-    for num_real, cells in zip(_counts(real), sizes, strict=True):
+              for case in found for seed in numbers] for num_real in counts]  # fmt: skip
+    for num_real, cells in zip(counts, sizes, strict=True):
         run: list[Any] = []
         for cell in cells:
             run.append((cell, experiment.run_cell(cell, note=note)))
@@ -257,7 +257,11 @@ def _cases(
     """One data set, or one for each patient that is left out in turn."""
     from saadi.evidence import cases
 
+    if side % 32:
+        raise BadInputError(f"the side of images is a multiple of 32; got {side}")
     if name in ("phantom", "phantom-phases"):
+        if not 64 <= side <= 512:
+            raise BadInputError(f"rendered scenes are 64 to 512 px; got --side {side}")
         if each or test_share is not None or test_groups:
             raise BadInputError("rendered scenes have test patients of their own; leave the options on test patients out")
         return [cases.rendered(side=side, task="classification" if name == "phantom-phases" else "segmentation")]
