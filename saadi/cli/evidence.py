@@ -155,6 +155,8 @@ def gains(
     voters: Annotated[
         bool, typer.Option("--voters", help="A segmenter of all other training images orders candidates, as clinicians would.")
     ] = False,
+    prefer: Annotated[str, typer.Option(help="Candidates are ordered by fidelity to the mask, or by usefulness to the "
+                                             "selector.")] = "fidelity",
     folds: FoldsOption = 2,
     masks: Annotated[str, typer.Option(help="Masks of synthetic images: real ones moved, or warped as well.")] = "moved",
     rough: RoughOption = 0.0,
@@ -178,13 +180,14 @@ def gains(
     """Does synthetic data help? Arms with equal budgets, measured on unseen patients. An interrupted run goes on where it was."""
     from saadi.evidence import gains as experiment
     from saadi.evidence import tables
-    from saadi.evidence.settings import Models, Settings
+    from saadi.evidence.settings import Models, Prefer, Settings
     from saadi.evidence.stages import Stages
 
     settings = Settings(
         fit_steps=fit_steps, scorer_steps=scorer_steps, downstream_steps=downstream_steps, align_steps=align_steps, rounds=rounds,
         shares=tuple(_numbers(shares)), recipes=_recipes(recipes), curated=curated, candidates=candidates,
-        pool_masks=pool, learning_rate=align_lr, sft_weight=sft_weight, loss=_loss(loss),
+        pool_masks=pool, learning_rate=align_lr, sft_weight=sft_weight,
+        loss=_chosen("losses", loss, LossName), prefer=_chosen("orders", prefer, Prefer),
         real_winners_alone=real_winners, folds=folds, masks=_shape(masks), rough=rough,
         sdpo_mu=sdpo_mu, gated=not ungated, draws=draws, ceiling=ceiling, voters=voters)  # fmt: skip
     counts, opened = _counts(real), home_of(home)
@@ -284,10 +287,10 @@ def _recipes(text: str) -> tuple[Any, ...]:
     return found
 
 
-def _loss(text: str) -> Any:
-    """Raises: BadInputError: no loss of an alignment."""
-    if text not in get_args(LossName):
-        raise BadInputError(f"losses are {', '.join(get_args(LossName))}; got {text!r}")
+def _chosen(what: str, text: str, among: Any) -> Any:
+    """Raises: BadInputError: it is none of these."""
+    if text not in get_args(among):
+        raise BadInputError(f"{what} are {', '.join(get_args(among))}; got {text!r}")
     return text
 
 

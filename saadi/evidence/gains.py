@@ -73,7 +73,7 @@ class Cell:
         found = self.rounds.upstream(arm.version) | upstream | ({"draw": draw} if draw else {})
         if not arm.is_best_of_many:
             return found | {"k": 1}
-        return found | {"k": self.settings.candidates, "scorers": self.learners.keys_of(self.learners.ordered_by())}
+        return found | {"k": self.settings.candidates} | self.learners.order()
 
     def _extra(self, arm: Arm, count: int, draw: int) -> list[Example]:
         """The synthetic part of an arm's training set."""

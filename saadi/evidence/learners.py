@@ -17,6 +17,7 @@ from saadi.downstream.classifier import Classifier, class_of
 from saadi.downstream.models import DownstreamModel
 from saadi.downstream.segmenter import Segmenter
 from saadi.downstream.training import ScorerConfig, misses_a_class, train, train_classifier
+from saadi.downstream.usefulness import ranks, usefulness
 from saadi.engines import shipped
 from saadi.engines.compact import CompactEngine
 from saadi.engines.fitting import FitConfig, TrainingSet, borrow_shipped, fit
@@ -161,6 +162,11 @@ class Learners:
         """Names of those that order candidates."""
         return ["voters"] if self.settings.voters else self.selectors()
 
+    def order(self) -> dict[str, Any]:
+        """What the order of candidates depends on."""
+        found: dict[str, Any] = {"scorers": self.keys_of(self.ordered_by())}
+        return found if self.settings.prefer == "fidelity" else found | {"prefer": self.settings.prefer}
+
     def keys_of(self, names: Sequence[str]) -> list[str]:
         return [self.scorer_stage(name).key for name in names]
 
@@ -189,14 +195,26 @@ class Learners:
 
     def scores(self, images: Sequence[Image], masks: Sequence[tuple[LabelMap, int]]) -> NDArray[np.float64]:
         """Mean Dice over the asked classes (or the probability of the asked class), by the selector that has not seen the mask's
-        image, or by those who vote."""
+        image, or by those who vote; or the rank of their usefulness to that selector."""
         found, names = np.zeros(len(images)), self.ordered_by()
         for number, name in enumerate(names):
             chosen = [index for index, (_, source) in enumerate(masks) if len(names) == 1 or self.fold(source) == number]
-            if chosen:
-                seen = self.scorer(name).fidelity([images[index] for index in chosen], [masks[index][0] for index in chosen])
-                found[chosen] = [one.mean for one in seen]
+            if not chosen:
+                continue
+            given, asked = [images[index] for index in chosen], [masks[index][0] for index in chosen]
+            if self.settings.prefer == "fidelity":
+                found[chosen] = [one.mean for one in self.scorer(name).fidelity(given, asked)]
+            else:
+                found[chosen] = ranks(self._usefulness(name, number, given, asked))
         return found
+
+    def _usefulness(
+        self, name: str, number: int, images: Sequence[Image], asked: Sequence[LabelMap]
+    ) -> NDArray[np.float64]:
+        """To a selector, for the real images that it has not seen; where it has seen all, for all of them."""
+        unseen = [e for i, e in enumerate(self.real) if name == "voters" or self.num_folds == 1 or self.fold(i) == number]
+        return usefulness(self.scorer(name), images, asked, real=[e.image for e in unseen],
+                          real_label_maps=[e.label_map for e in unseen])  # fmt: skip
 
     def without_doubt(
         self, images: NDArray[np.uint8], masks: Sequence[tuple[LabelMap, int]]

@@ -105,8 +105,7 @@ class Rounds:
             made = self.images(version, many, [first_seed + index for index in range(len(many))])
             return {"images": np.stack(made), "dice": own.scores(made, many)}
 
-        wanted = {"masks": settings.pool_masks, "shape": settings.masks, "k": settings.candidates,
-                  "scorers": own.keys_of(own.ordered_by())}  # fmt: skip
+        wanted = {"masks": settings.pool_masks, "shape": settings.masks, "k": settings.candidates} | own.order()
         return own.stages.get("pool", self.upstream(version) | wanted, make)
 
     def pairs(

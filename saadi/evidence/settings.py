@@ -13,6 +13,9 @@ from saadi.evidence.cases import Case, is_rendered
 Recipe = Literal["mixed", "first", "sure"]
 """'mixed': real and synthetic images in the same batches. 'first': half of the steps on synthetic images alone, then half on real
 ones alone. 'sure': as mixed, without those synthetic pixels in which the selector sees another class than the asked one."""
+Prefer = Literal["fidelity", "usefulness"]
+"""What candidates are ordered by: how well a selector finds the asked mask, or how much a training step on the image would help
+that selector on real images it has not seen (`saadi.downstream.usefulness`)."""
 Masks = Literal["moved", "warped"]
 """'moved': mirrored, turned, scaled and shifted. 'warped': and bent, so that no outline is one of a real image."""
 
@@ -79,6 +82,7 @@ class Settings:
     voters: bool = False
     """Who orders candidates: False = the cross-fitted selectors, which know the real images of the cell alone; True = in the
     place of clinicians a segmenter that has learnt all other training images, as only a ceiling's generator has."""
+    prefer: Prefer = "fidelity"
     folds: int = 2
     """Selectors, each trained without the patients that it scores."""
     rough: float = 0.0

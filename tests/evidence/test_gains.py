@@ -13,6 +13,7 @@ import torch
 
 from saadi.datasets import phantom
 from saadi.downstream.segmenter import Segmenter
+from saadi.downstream.usefulness import usefulness
 from saadi.errors import AlignmentStoppedError, NotFoundError, TooFewError, YieldedError
 from saadi.evidence import cases, gains, learners, measures, rounds, shapes, tables
 from saadi.evidence.cases import Case, Example
@@ -545,6 +546,24 @@ def test_without_a_gate_the_last_step_is_taken_and_the_verdict_told(tmp_path: Pa
     monkeypatch.setattr(rounds.PairTrainer, "train_step", lambda self: {"gradient_norm": float("nan")})
     (broken,) = cell(tmp_path, settings=replace(settings, align_steps=4, rounds=1)).rounds.in_numbers()
     assert broken == {"refused": "the gradient is not a number any more"}
+
+
+def test_candidates_may_be_ordered_by_usefulness_to_the_selector_that_has_not_seen_the_mask(tmp_path: Path):
+    settings = replace(QUICK, pool_masks=8)
+    plain, useful = (cell(tmp_path, settings=replace(settings, prefer=prefer)) for prefer in ("fidelity", "usefulness"))
+    (masks, rows, fidelity), (same_masks, same_rows, ranked) = plain.rounds.pool(0), useful.rounds.pool(0)
+    assert plain.rounds.pool_stage(0).key != useful.rounds.pool_stage(0).key
+    assert all((one == two).all() for one, two in zip(rows[0], same_rows[0], strict=True)) and len(masks) == len(same_masks)
+    own, k = useful.learners, ranked.shape[1]
+    for number, name in enumerate(own.selectors()):
+        chosen = [index for index, (_, source) in enumerate(masks) if own.fold(source) == number]
+        unseen = [example for index, example in enumerate(own.real) if own.fold(index) == number]
+        found = usefulness(own.scorer(name), [image for index in chosen for image in rows[index]],
+                           [masks[index][0] for index in chosen for _ in range(k)], real=[e.image for e in unseen],
+                           real_label_maps=[e.label_map for e in unseen])  # fmt: skip
+        assert (ranked[chosen].ravel().argsort() == found.argsort()).all()
+        assert ranked[chosen].min() == 0 and ranked[chosen].max() == 1
+    assert not (ranked == fidelity).all()
 
 
 def test_an_alignment_may_learn_from_real_winners_alone_and_by_another_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
