@@ -198,8 +198,8 @@ def next_vote_pairs(
                     is_doubted = doubt(by_id[first], by_id[second], trust) is not None
                     found.append(asking.OpenPair(first, second, blob, undecidedness(merged, first, second), blob in rare,
                                                  (first, second) in met, is_doubted))  # fmt: skip
-    known = {candidate.sample_id for candidates in groups.values() for candidate in candidates}
-    repeatable = [vote for vote in asking.repeatable_votes(own, exclude=exclude) if set(vote.pair) <= known]
+    places = _places(groups)
+    repeatable = [vote for vote in asking.repeatable_votes(own, exclude=exclude) if _compares(vote, places)]
     return asking.choose(found, repeatable, voter=voter, first_slot=len(own) + len(exclude), count=count)
 
 
@@ -224,7 +224,9 @@ def contests(store: Store, project_id: int) -> list[agreement.Contest]:
     """Pairs of the present generator that wait for a word of the lead, most contested first."""
     groups = _candidates(store, project_id)
     scores = {item.sample_id: item.score for group in groups.values() for item in group}
-    return agreement.contested(store.votes(project_id), scores, min_gap=MIN_MARGIN)
+    places = _places(groups)
+    votes = [vote for vote in store.votes(project_id) if _compares(vote, places)]
+    return agreement.contested(votes, scores, min_gap=MIN_MARGIN)
 
 
 def next_thumbs(store: Store, project_id: int, *, voter: str, count: int, exclude: set[int]) -> list[int]:
@@ -284,13 +286,24 @@ def _asked_classes(store: Store, blobs: Iterable[str]) -> dict[str, int]:
 
 def _votes_by_condition(votes: list[Vote], groups: Mapping[str, list[Candidate]]) -> dict[str, list[Vote]]:
     """Votes by the condition of their images, also where only one of them is still usable: 'both bad' says something of either.
-    Where they differ or none is usable, by the label map, which in classification is no condition."""
-    places = {candidate.sample_id: condition for condition, group in groups.items() for candidate in group}
+    Where they differ or none is usable, by the label map, which is no condition where a place or a picture belongs to it."""
+    places = _places(groups)
     found: dict[str, list[Vote]] = defaultdict(list)
     for vote in votes:
         known = {places[sample_id] for sample_id in vote.pair if sample_id in places}
         found[known.pop() if len(known) == 1 else vote.label_map_blob].append(vote)
     return found
+
+
+def _places(groups: Mapping[str, list[Candidate]]) -> dict[int, str]:
+    """Sample id -> its condition."""
+    return {candidate.sample_id: condition for condition, group in groups.items() for candidate in group}
+
+
+def _compares(vote: Vote, places: Mapping[int, str]) -> bool:
+    """Whether both images of a vote are usable and made under one condition."""
+    left, right = (places.get(sample_id) for sample_id in vote.pair)
+    return left is not None and left == right
 
 
 def _real_images(store: Store, project: Project) -> dict[str, str]:

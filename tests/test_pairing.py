@@ -7,6 +7,7 @@ import pytest
 
 from saadi import pairing
 from saadi.asking import is_in_shared_set, purpose
+from saadi.errors import BadInputError
 from saadi.records import Answer, LabelClass, Project, Sample, Score
 from saadi.store import Store
 from tests.builders import add_label_map, add_samples, new_request
@@ -208,3 +209,17 @@ def test_images_painted_into_other_pictures_are_not_compared(store: Store, proje
         (picture, picture) for picture in pictures}  # fmt: skip
     assert {(pair.chosen_blob, made[pair.rejected_blob]) for pair in pairs if pair.source == "real"} == {
         (picture, picture) for picture in pictures}  # fmt: skip
+
+    # Nor are they voted on; a vote of an earlier version is neither asked again nor ruled on.
+    first, second = (next(sample for sample in store.samples(project.id) if sample.source_blob == one) for one in pictures)
+    with pytest.raises(BadInputError, match="painted into different pictures"):
+        vote(store, first, second, "left")
+    values = {"left_id": first.id, "right_id": second.id, "label_map_blob": first.label_map_blob, "voter": "ann"}
+    with store.write():
+        store._append_vote(project.id, **values, answer="right", request_id=new_request(), response_ms=None, reasons="[]",
+                           kind="fresh", block=None, supersedes=None, is_undo=0)  # fmt: skip
+    assert len(store.votes(project.id)) == 1 and pairing.contests(store, project.id) == []
+    same = next(sample for sample in store.samples(project.id) if sample.source_blob == pictures[0] and sample.id != first.id)
+    vote(store, first, same, "right")
+    (contest,) = pairing.contests(store, project.id)
+    assert {contest.first_id, contest.second_id} == {first.id, same.id}

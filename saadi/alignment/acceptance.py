@@ -110,7 +110,8 @@ def _real(metrics: Mapping[str, Any]) -> Question:
     if covers_less(metrics.get("coverage_after"), metrics.get("coverage_before")):
         covered, covers = (_percent(metrics[f"coverage_{when}"]) for when in ("before", "after"))
         red.append(f"Fewer kinds of real images are covered: {covered} before, {covers} now.")
-    near = "closer to real images than before" if now < before else "no further from real images than chance explains"
+    is_nearer = now < before and metrics.get("appearance_distance_after", 0.0) <= metrics.get("appearance_distance_before", 0.0)
+    near = "closer to real images than before" if is_nearer else "about as near to real images as before"
     words = f"The images are {near}" + ("; variety is kept." if variety is not None else ".")
     return Question("real", title, "no" if red else "yes", " ".join(red) or words)
 

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from saadi.alignment.gate import Gate
-from saadi.alignment.settings import AlignmentConfig, TrainingPair, TrainingSingle, own_learning_rate, own_sft_weight
+from saadi.alignment.settings import AlignmentConfig, TrainingPair, TrainingSingle
 from saadi.datasets.real import real_pairs
 from saadi.downstream.scoring import selector_and_judge
 from saadi.engines.base import TrainableEngine
 from saadi.errors import TooFewError
 from saadi.masks import fit_image_to, fit_to, whole
+from saadi.orders.recipe import learning_rate_and_term
 from saadi.records import Image, LabelMap, PairSet, Project, Task
 from saadi.store import Store
 
@@ -215,14 +216,14 @@ def config_of(order: dict[str, Any], *, engine: str) -> AlignmentConfig:
     Args:
         engine: Its name: what is not chosen is its own.
     """
-    sft_weight = 0.0 if order.get("negative") is not None else order["sft_weight"]
     loss = order.get("loss", "dpo")
-    if sft_weight is None:
-        sft_weight = own_sft_weight(engine, loss)
+    learning_rate, sft_weight = learning_rate_and_term(
+        engine, loss, learning_rate=order["learning_rate"], sft_weight=order["sft_weight"],
+        is_negative=order.get("negative") is not None)  # fmt: skip
     return AlignmentConfig(
         num_steps=order["steps"],
         batch_size=order["batch_size"],
-        learning_rate=order["learning_rate"] or own_learning_rate(engine, loss, sft_weight=sft_weight),
+        learning_rate=learning_rate,
         beta=order["beta"],
         sft_weight=sft_weight,
         gate_every=order["gate_every"],

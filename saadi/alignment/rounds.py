@@ -12,7 +12,7 @@ import structlog
 
 from saadi import orders
 from saadi.alignment import acceptance
-from saadi.alignment.limits import MIN_VENDI_OF_ROUNDS
+from saadi.alignment.limits import MAX_DISTANCE_OF_ROUNDS, MIN_VENDI_OF_ROUNDS
 from saadi.errors import BadInputError, SaadiError
 from saadi.pairing import build_pairs
 from saadi.records import Adapter, Job, Project
@@ -108,16 +108,21 @@ def _against(adapter: Adapter, project: Project) -> str | None:
 
 def _collapse(store: Store, adapter: Adapter, *, num_rounds: int) -> str | None:
     """What all rounds together have lost: each was compared with the one before it only."""
-    kept, version = 1.0, adapter
+    kept, version = dict.fromkeys(("vendi", "feature_distance", "appearance_distance"), 1.0), adapter
     for _ in range(num_rounds):
-        before, after = (version.metrics.get(f"vendi_{when}") for when in ("before", "after"))
-        kept *= after / before if before and after is not None else 1.0
+        for name in kept:
+            before, after = (version.metrics.get(f"{name}_{when}") for when in ("before", "after"))
+            kept[name] *= after / before if before and before > 0 and after is not None else 1.0
         if version.parent_id is None:
             break
         version = store.adapter(version.parent_id)
-    if kept >= MIN_VENDI_OF_ROUNDS:
-        return None
-    return f"Variety fell to {kept:.0%} of what it was before the first of {num_rounds} rounds."
+    since = f"before the first of {num_rounds} rounds."
+    if kept["vendi"] < MIN_VENDI_OF_ROUNDS:
+        return f"Variety fell to {kept['vendi']:.0%} of what it was {since}"
+    for name, what in (("feature_distance", "what the judge sees"), ("appearance_distance", "colour and texture")):
+        if kept[name] > MAX_DISTANCE_OF_ROUNDS and num_rounds > 1:
+            return f"The distance to real images in {what} grew to {kept[name]:.2f} times what it was {since}"
+    return None
 
 
 def _project(store: Store, job: Job) -> Project:

@@ -9,17 +9,12 @@ from typing import Literal
 import numpy as np
 
 from saadi.errors import TooFewError
+from saadi.orders.recipe import LARGE_STEPS, STRONG_TERM, LossName
 from saadi.records import Image, LabelMap
 
 MAX_VALUES_AT_ONCE = 4 * 3 * 256 * 256
 """Pairs are computed together up to this many values of their winning images: 16 at 128 px, 4 at 256 px. The activations of one
 part are all that memory has to hold; parts half as large again would take a tenth more time (docs/design.md)."""
-STEADY_LEARNING_RATE = 1e-4
-"""Where nothing strong holds a model on real images (a weak denoising term, a negative version), and where larger steps are not
-measured: other losses than DPO, Stable Diffusion."""
-WEAK_SFT_WEIGHT = 0.2
-"""Of the denoising term there: beside KTO, whose gradient is smaller, a strong one would drown the pairs."""
-LossName = Literal["dpo", "kto", "mapo", "sft"]
 ScaleSearch = Literal["never", "rescue", "always"]
 
 
@@ -32,12 +27,12 @@ class AlignmentConfig:
     """Pairs per batch; what does not fit into one forward is computed in parts, with the same gradient (`pairs_at_once`)."""
     accumulation: int = 1
     """Batches per step: their gradients are added up, for larger steps in the same memory."""
-    learning_rate: float = 1e-3
-    """Large steps, which the denoising term holds on real images; without it they destroy (docs/evidence)."""
+    learning_rate: float = LARGE_STEPS
+    """Large steps, which the denoising term holds on real images; without it they destroy (`saadi.orders.recipe`)."""
     lora_rank: int = 8
     beta: float | None = None
     """None = 0.3 x values per image."""
-    sft_weight: float = 3.0
+    sft_weight: float = STRONG_TERM
     """Weight of the plain denoising loss on real winners, or on anchors in a step without one: keeps the model on real images."""
     gate_every: int = 50
     held_out_share: float = 0.2
@@ -82,17 +77,6 @@ class TrainingSingle:
     weight: float
     group: str
     """As of a pair: where its label map is held out, it is not trained on."""
-
-
-def own_sft_weight(engine: str, loss: LossName) -> float:
-    """Weight of the denoising term where none is chosen."""
-    return AlignmentConfig.sft_weight if engine == "compact" and loss == "dpo" else WEAK_SFT_WEIGHT
-
-
-def own_learning_rate(engine: str, loss: LossName, *, sft_weight: float) -> float:
-    """Learning rate where none is chosen."""
-    is_held = engine == "compact" and loss == "dpo" and sft_weight >= 1
-    return AlignmentConfig.learning_rate if is_held else STEADY_LEARNING_RATE
 
 
 def need_pairs(pairs: Sequence[TrainingPair], singles: Sequence[TrainingSingle]) -> None:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 from typer.core import TyperGroup
 
-from saadi.alignment.settings import AlignmentConfig, LossName
 from saadi.cli.common import HomeOption, JsonOption, ProjectArgument, answer, home_of, note
 from saadi.config import VERSION, Home
 from saadi.errors import BadInputError, NotFoundError, TooFewError
+from saadi.orders.recipe import LossName, learning_rate_and_term
 from saadi.store import Store
 
 if TYPE_CHECKING:
@@ -139,12 +139,10 @@ def gains(
     scorer_steps: int = 400,
     downstream_steps: int = 600,
     align_steps: int = 150,
-    align_lr: Annotated[
-        float, typer.Option(help="Learning rate of each alignment.", min=1e-7, max=1e-2)
-    ] = AlignmentConfig.learning_rate,
+    align_lr: Annotated[float | None, typer.Option(help="Learning rate of each alignment.", min=1e-7, max=1e-2)] = None,
     sft_weight: Annotated[
-        float, typer.Option(help="Weight of the denoising term of each alignment.", min=0, max=10)
-    ] = AlignmentConfig.sft_weight,
+        float | None, typer.Option(help="Weight of the denoising term of each alignment.", min=0, max=10)
+    ] = None,
     sdpo_mu: Annotated[float | None, typer.Option(help="As in `align`.", min=0, max=1)] = None,
     loss: Annotated[str, typer.Option(help="dpo, kto, mapo or sft, as in `align`.")] = "dpo",
     real_winners: Annotated[
@@ -183,11 +181,12 @@ def gains(
     from saadi.evidence.settings import Models, Prefer, Settings
     from saadi.evidence.stages import Stages
 
+    learns: LossName = _chosen("losses", loss, LossName)
+    learning_rate, term = learning_rate_and_term("compact", learns, learning_rate=align_lr, sft_weight=sft_weight)
     settings = Settings(
         fit_steps=fit_steps, scorer_steps=scorer_steps, downstream_steps=downstream_steps, align_steps=align_steps, rounds=rounds,
         shares=tuple(_numbers(shares)), recipes=_recipes(recipes), curated=curated, candidates=candidates,
-        pool_masks=pool, learning_rate=align_lr, sft_weight=sft_weight,
-        loss=_chosen("losses", loss, LossName), prefer=_chosen("orders", prefer, Prefer),
+        pool_masks=pool, learning_rate=learning_rate, sft_weight=term, loss=learns, prefer=_chosen("orders", prefer, Prefer),
         real_winners_alone=real_winners, folds=folds, masks=_shape(masks), rough=rough,
         sdpo_mu=sdpo_mu, gated=not ungated, draws=draws, ceiling=ceiling, voters=voters)  # fmt: skip
     counts, opened = _counts(real), home_of(home)
@@ -345,4 +344,6 @@ def _keep(result: dict[str, Any], out: Path | None) -> None:
     result |= {"command": "python -m saadi " + shlex.join(_told(sys.argv[1:])), "version": VERSION}
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(result, indent=1) + "\n")
+        half = out.with_name(out.name + ".part")
+        half.write_text(json.dumps(result, indent=1) + "\n")
+        half.replace(out)

@@ -88,7 +88,8 @@ def run_variant(cell: Cell, variant: Variant) -> dict[str, Any]:
     pairs = chosen_pairs(cell, variant)
     given = dict(variant.config)
     per_value = given.pop("beta_per_value", None)
-    base = AlignmentConfig(num_steps=cell.settings.align_steps, learning_rate=cell.settings.learning_rate, seed=cell.seed)
+    base = AlignmentConfig(num_steps=cell.settings.align_steps, learning_rate=cell.settings.learning_rate,
+                           sft_weight=cell.settings.sft_weight, loss=cell.settings.loss, seed=cell.seed)  # fmt: skip
     config = replace(base, **given)
     if per_value is not None:
         config = replace(config, beta=per_value * 3 * cell.learners.side**2)
@@ -200,7 +201,6 @@ def run(cells: Sequence[Cell], variants: Sequence[Variant] = VARIANTS, *, note: 
             note(f"{cell.case.name}, seed {cell.seed}: {variant.name}: gain {found['gain'][0]:+.4f}, "
                  f"wins {found['win_rate'][0]:.0%}, features {found['feature_distance'][1]:.2f} ({stopped})")  # fmt: skip
     return {"case": cells[0].case.name, "num_real": cells[0].num_real, "variants": rows}
-
 
 
 COLUMNS = ("", "judge's Dice, gain", "wins", "features", "colour, texture", "variety", "winners' error", "the gate")

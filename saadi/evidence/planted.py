@@ -30,6 +30,7 @@ from saadi.engines.compact import CompactEngine
 from saadi.engines.fitting import FitConfig, TrainingSet, fit
 from saadi.errors import AlignmentStoppedError
 from saadi.jobs import Report, silent
+from saadi.orders.recipe import SMALL_STEPS
 from saadi.preferences import MIN_MARGIN
 from saadi.records import Image, LabelMap
 
@@ -139,7 +140,7 @@ def arms(
     # Half of all: of 45 pairs, coins once turned 28, and the surplus was a preference for the worse.
     turned = set(generator.sample(range(len(pairs)), len(pairs) // 2))
     shuffled = [swapped[index] if index in turned else pair for index, pair in enumerate(pairs)]
-    plain = replace(settings, sft_weight=0.0)
+    plain = replace(settings, sft_weight=0.0, learning_rate=SMALL_STEPS)  # without the term large steps destroy by themselves
     return [("aligned", with_real, settings), ("synthetic_winners_only", pairs, settings), ("swapped", swapped, plain),
             ("shuffled", shuffled, plain), ("small_beta", pairs, replace(plain, beta=300.0))]  # fmt: skip
 

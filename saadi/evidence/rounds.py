@@ -14,6 +14,7 @@ import structlog
 import torch
 from numpy.typing import NDArray
 
+from saadi.alignment import limits
 from saadi.alignment.gate import Gate, Verdict, compare
 from saadi.alignment.recipe import align
 from saadi.alignment.settings import AlignmentConfig, TrainingPair
@@ -135,7 +136,7 @@ class Rounds:
 
         wanted = own.base | {"pool": self.pool_stage(version - 1).key, "judge": own.scorer_stage("judge").key,
                              "gate": GATE_MASKS, "shape": settings.masks, "align": asdict(config)}  # fmt: skip
-        wanted |= {} if settings.gated else {"gated": False}
+        wanted |= {"limits": limits.in_force()} if settings.gated else {"gated": False}
         wanted |= {"winners": "real"} if settings.real_winners_alone else {}
 
         def make() -> Arrays:

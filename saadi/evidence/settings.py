@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
-from saadi.alignment.settings import AlignmentConfig, LossName
+from saadi.alignment.settings import AlignmentConfig
 from saadi.downstream import models
 from saadi.engines.compact import default_architecture as engine_architecture
 from saadi.evidence.cases import Case, is_rendered
+from saadi.orders.recipe import LossName
 
 Recipe = Literal["mixed", "first", "sure"]
 """'mixed': real and synthetic images in the same batches. 'first': half of the steps on synthetic images alone, then half on real

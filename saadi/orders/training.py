@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator
 
@@ -11,6 +11,8 @@ from saadi.engines import pretrained
 from saadi.errors import BadInputError, TooFewError, WeightsError
 from saadi.orders.base import Order, Seed, Share, is_classification, need_labelled, need_own_model
 from saadi.orders.generating import Series
+from saadi.orders.recipe import RECIPE, LossName, learning_rate_and_term
+from saadi.records import Model
 from saadi.store import Store
 from saadi.store.connection import dump
 
@@ -113,16 +115,15 @@ class AlignOrder(Order):
     steps: int = Field(default=150, ge=1, le=100_000)
     batch_size: int = Field(default=8, ge=1, le=128)
     learning_rate: float | None = Field(default=None, gt=0, le=1e-2, allow_inf_nan=False)
-    """None = as large as is known to be held (`saadi.alignment.settings`): 1e-3 in DPO of the compact engine with a denoising
-    term of 1 or more, else 1e-4."""
+    """None = as large as is known to be held (`saadi.orders.recipe`)."""
     beta: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """None = 0.3 x number of values in an image (docs/design.md)."""
     sft_weight: float | None = Field(default=None, ge=0, le=10, allow_inf_nan=False)
-    """Of the denoising term; None = 3 in DPO of the compact engine, else 0.2."""
+    """Of the denoising term; None = as `saadi.orders.recipe` has it for engine and loss."""
     gate_masks: int = Field(default=32, ge=4, le=512)
     gate_every: int = Field(default=50, ge=1)
     seed: Seed = 0
-    loss: Literal["dpo", "kto", "mapo", "sft"] = "dpo"
+    loss: LossName = "dpo"
     """How pairs are learnt from; see `saadi.alignment.settings.AlignmentConfig`."""
     sdpo_mu: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     accumulation: int = Field(default=1, ge=1, le=1024)
@@ -143,14 +144,22 @@ class AlignOrder(Order):
     """The rounds that this alignment belongs to; None = it stands alone."""
 
     def frozen(self, store: Store) -> Self:
+        chosen: dict[str, Any] = {}
         if self.model_id is not None:
-            return self
-        model, parent = store.active_model(self.project_id, "engine"), store.accepted_adapter(self.project_id)
-        return self.model_copy(update={"model_id": model.id if model else None, "parent_id": parent.id if parent else None})
+            model: Model | None = store.model(self.model_id)
+        else:
+            model, parent = store.active_model(self.project_id, "engine"), store.accepted_adapter(self.project_id)
+            chosen = {"model_id": model.id if model else None, "parent_id": parent.id if parent else None}
+        if model is not None:  # a later program that chooses otherwise goes on as this one began
+            chosen["learning_rate"], chosen["sft_weight"] = learning_rate_and_term(
+                model.architecture.get("engine", "compact"), self.loss, learning_rate=self.learning_rate,
+                sft_weight=self.sft_weight, is_negative=self.negative is not None)  # fmt: skip
+        return self.model_copy(update=chosen)
 
     def unique_key(self, store: Store) -> str | None:
         frozen = [
             self.kind,
+            RECIPE,
             self.frozen(store).model_dump(exclude={"pair_set_id", "continues"}),
             store.pair_set(self.pair_set_id).sha256,
         ]
@@ -204,7 +213,7 @@ class EvidenceOrder(Order):
     def unique_key(self, store: Store) -> str | None:
         """The same measurement on the same images and label maps has the same result."""
         wanted = self.model_dump(mode="json", exclude={"data"})
-        return hashlib.sha256(dump([self.kind, wanted, self.fingerprint(store)]).encode()).hexdigest()
+        return hashlib.sha256(dump([self.kind, RECIPE, wanted, self.fingerprint(store)]).encode()).hexdigest()
 
     def fingerprint(self, store: Store) -> str:
         """Of the project's real images, their patients, splits and labels."""

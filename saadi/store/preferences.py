@@ -65,6 +65,9 @@ class PreferenceStore(CandidateStore):
             if left.label_map_blob != right.label_map_blob or left.project_id != project_id or right.project_id != project_id:
                 raise BadInputError(f"samples {left_id} and {right_id} belong to different label maps; "
                                     "only images of one mask compare")
+            if left.source_blob != right.source_blob and None not in (left.source_blob, right.source_blob):
+                raise BadInputError(f"samples {left_id} and {right_id} are painted into different pictures; "
+                                    "only images that differ in what the mask names compare")
             self._check_kind(project_id, left_id, right_id, answer=answer, voter=voter, kind=kind)
             earlier = self._vote_on(project_id, left_id, right_id, voter=voter, kinds=SAME_KIND[kind])
             self._append_vote(project_id, left_id=left_id, right_id=right_id, label_map_blob=left.label_map_blob, answer=answer,

@@ -133,3 +133,10 @@ def test_equal_images_are_not_asked_about():
     assert sorted(pair.index for pair in pairs_for(adapter(6, same=4), "ann")) == [4, 5]
     with pytest.raises(BadInputError, match="not part of this test"):
         pair_for(adapter(6, same=4), "ann", 0)
+
+
+def test_closer_to_real_images_is_said_where_both_distances_fell():
+    near = {"feature_distance_before": 1.0, "feature_distance_after": 0.9, "features_moved": False, "appearance_moved": False}
+    for after, words in ((1.9, "closer to real images than before"), (2.1, "about as near to real images as before")):
+        found = questions(metrics() | near | {"appearance_distance_before": 2.0, "appearance_distance_after": after}, NAMES)
+        assert verdicts(found)["real"] == "yes" and words in found[2].words

@@ -131,6 +131,17 @@ def test_variety_lost_round_by_round_stops_the_series(store, home, ready, monkey
     assert [adapter.state for adapter in store.adapters(ready.id)] == ["retired", "accepted", "candidate"]
 
 
+def test_real_images_left_behind_step_by_step_stop_the_series(store, home, ready, monkeypatch):
+    """Each round is hardly further from real images than the one before, all together are."""
+    drifts = {"appearance_distance_before": 1.0, "appearance_distance_after": 1.2}
+    jobs = run(store, home, ready, monkeypatch, drifts, drifts, drifts, of=4)
+    assert [job.kind for job in jobs] == ["generate", "align"] * 3
+    assert jobs[-1].result["series_ended"] == (
+        "v3 waits for a person: The distance to real images in colour and texture grew to 1.73 times what it was before the "
+        "first of 3 rounds."
+    )
+
+
 def test_too_few_pairs_end_the_series_and_keep_the_pool(store, home, ready, monkeypatch):
     monkeypatch.setattr(training, "MIN_PAIRS_TO_ALIGN", 1000)
     jobs = run(store, home, ready, monkeypatch, {})

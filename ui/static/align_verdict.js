@@ -97,7 +97,7 @@ export class Verdict {
     const labels = new Map(state.project.classes.map((label) => [label.index, label.name]));
     const classes = [...(m.classes ?? [])].sort((a, b) => a.change[0] - b.change[0]);
     const direction = (isBetter) => (isBetter ? "\u25b2" : "\u25bc");
-    const lower = (before, after, moved) => (moved ? "\u25bc further than chance" : after <= before ? "\u25b2" : "\u2248 chance");
+    const lower = (before, after, moved) => (moved ? "\u25bc further than chance" : after <= before ? "\u25b2" : "\u2248 the same");
     return h(
       "div",
       { class: "sx-numbers" },

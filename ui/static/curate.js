@@ -111,11 +111,11 @@ class CurateTab {
     onKeys(element, (event) => this.key(event));
     this.grid.root.addEventListener("keydown", (event) => this.chooseAllKey(event));
     // A project that comes while the tab is being opened has been asked for already.
-    onShow(element, () => state.project && this.asked !== state.project && this.load());
-    on("samples", (change) => (change?.states ? this.decided(change) : element.offsetParent && this.load()));
+    onShow(element, () => state.project && this.asked?.project !== state.project && this.load());
+    on("samples", (change) => (change?.states ? this.decided(change) : this.renew()));
     on("marks", (change) => this.marked(change));
     on("undo", () => decided().then(() => this.undo())); // from a comparison, whose last decision may be on its way
-    on("job:end", () => element.offsetParent && this.load());
+    on("job:end", () => this.renew());
     withProject(() => this.reset());
     element.dataset.ready = "1";
   }
@@ -193,15 +193,21 @@ class CurateTab {
     localStorage.setItem(this.memory, JSON.stringify(kept));
   }
 
+  /** There may be other images now; a hidden tab asks when it is shown, whatever is on its way. */
+  renew() {
+    this.asked = null;
+    if (this.root.offsetParent) this.load();
+  }
+
   async load() {
     const project = state.project,
       since = {};
     this.loads.add(since); // what is decided meanwhile, the answer may not know
-    this.asked = project;
+    const mine = (this.asked = { project });
     await decided();
     const columns = await get(`/api/projects/${project.id}/facts`).finally(() => {
       this.loads.delete(since);
-      this.asked = null;
+      if (this.asked === mine) this.asked = null;
     });
     if (state.project !== project) return;
     this.columns = columns;
