@@ -108,7 +108,7 @@ def generate_four(page: Page, studio: Studio) -> None:
 
 def open_tab(page: Page, name: str) -> None:
     page.get_by_role("tab", name=name, exact=True).click()
-    page.wait_for_selector(f"[data-panel={name.lower()}][data-ready]:visible", timeout=10_000)
+    page.wait_for_selector(f"[data-panel={name.lower()}][data-ready]:visible", timeout=30_000)
 
 
 def fill_the_pool(page: Page, studio: Studio) -> None:
