@@ -44,6 +44,19 @@ test("the sentence is about alignment, with its range, against both baselines", 
     + "+20 % (+10 to +30 %). Also better than augmented real images: +9 % (+2 to +16 %).");
 });
 
+test("what aligning itself adds is said, and not taken from synthetic images as such", () => {
+  const found = (gain) => {
+    const made = result([0.1, 0.05, 0.15], [0.05, 0.01, 0.09]);
+    made.arms["base 0.5"] = arm(0.59, [0.09, 0.04, 0.14], [0.04, 0.01, 0.08]);
+    made.arms["aligned 2 0.5"]["gain over base 0.5"] = gain;
+    return headline(made).text;
+  };
+  assert.match(found([0.01, -0.02, 0.04]), /than augmented real images: \+9 % \(\+2 to \+16 %\)\. What aligning adds to images that are not aligned may be chance: \+1\.7 % \(\u22123\.4 to \+6\.8 %\)\.$/);
+  assert.match(found([0.0118, 0.0059, 0.0177]), /Aligning itself adds to images that are not aligned: \+2\.0 % \(\+1\.0 to \+3\.0 %\)\.$/);
+  assert.match(found([-0.0118, -0.0177, -0.0059]), /Aligned images help less than those that are not aligned: \u22122\.0 %/);
+  assert.doesNotMatch(found([null, null, null]), /lign(ing|ed images)/);
+});
+
 test("a gain that augmentation gives too is not called one, and a loss is said", () => {
   const open = headline(result([0.1, 0.05, 0.15], [0.01, -0.02, 0.04]));
   assert.equal(open.kind, "open");

@@ -83,7 +83,22 @@ export function headline(result) {
     worse: `Against augmented real images it is worse: ${range(augmented)}.`,
     unknown: "",
   }[augmented.kind];
-  return { kind: real.kind === "better" ? augmented.kind : real.kind, text: `${first} ${then}` };
+  return { kind: real.kind === "better" ? augmented.kind : real.kind, text: [first, then, alignmentWords(result, name, over)].filter(Boolean).join(" ") };
+}
+
+/** What alignment itself is worth: the same masks by the same generator before it. */
+function alignmentWords(result, name, over) {
+  const { kind, share } = armOf(name),
+    base = `base ${share}`;
+  if (kind !== "aligned" || !result.arms[name][`gain over ${base}`]) return "";
+  const gain = over(base),
+    range = `${signed(gain.percent[0], 1)} % (${signed(gain.percent[1], 1)} to ${signed(gain.percent[2], 1)} %)`;
+  return {
+    better: `Aligning itself adds to images that are not aligned: ${range}.`,
+    open: `What aligning adds to images that are not aligned may be chance: ${range}.`,
+    worse: `Aligned images help less than those that are not aligned: ${range}.`,
+    unknown: "",
+  }[gain.kind];
 }
 
 export const TITLES = {
