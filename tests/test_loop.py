@@ -177,7 +177,7 @@ def test_a_negative_adapter_is_learnt_from_the_pairs_the_other_way_round(store: 
     helper = alignment_job.trainer_of(store, job.params, ALONE)  # what a further process would compute
     assert helper.train_step()["loss"] == store.job_metrics(job.id)["loss"][0][1]
     learning = material.learning(store, job.params, tiny.engine())
-    plain = material.learning(store, job.params | {"negative": None}, tiny.engine())
+    plain = material.learning(store, job.params | {"negative": None, "sft_weight": None}, tiny.engine())
     for pair, other in zip(learning.pairs, plain.pairs, strict=True):
         assert not pair.is_real and (pair.chosen == other.rejected).all() and (pair.rejected == other.chosen).all()
     assert learning.config.sft_weight == 0 and plain.config.sft_weight > 0 and learning.anchors == []
