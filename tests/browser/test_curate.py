@@ -416,9 +416,12 @@ def test_the_nearest_real_image_stands_beside_and_opens_a_comparison(curate: Pag
     expect(page.locator(".sx-compare-panel .sx-decisions")).to_have_count(1)  # nobody decides on a real image here
 
 
-def test_ten_thousand_images_scroll_without_blanks_and_are_decided_at_once(new_page: Callable[..., Page], tmp_path: Path):
+def test_ten_thousand_images_scroll_without_blanks_and_are_decided_at_once(
+    new_page: Callable[..., Page], tmp_path: Path, request: pytest.FixtureRequest
+):
     tiny = Studio(tmp_path / "home", script=SCRIPT)
     tiny.start()
+    request.addfinalizer(tiny.stop)
     with Store.open(tiny.home) as store:
         total = len(builders.add_many_samples(store, store.project("tiny"), count=10_000))
     page = new_page()
@@ -450,7 +453,6 @@ def test_ten_thousand_images_scroll_without_blanks_and_are_decided_at_once(new_p
     wait_for_states(tiny, page, {"accepted": total})
     page.keyboard.press("z")
     wait_for_states(tiny, page, {"pending": total})
-    tiny.stop()
 
 
 def test_a_decision_that_could_not_be_stored_is_taken_off_the_screen_again(curate: Page, served: Studio):
