@@ -280,7 +280,8 @@ def test_alignment_starts_at_ln_2_and_leaves_the_base_alone(bases, mode):
 
 
 def test_alignment_learns_to_prefer_the_winners(bases):
-    trainer = PairTrainer(made(bases), pairs(), AlignmentConfig(batch_size=4, lora_rank=4, learning_rate=3e-3, beta=2000.0))
+    config = AlignmentConfig(batch_size=4, lora_rank=4, learning_rate=3e-3, beta=2000.0, sft_weight=WEAK_TERM)  # this engine's own
+    trainer = PairTrainer(made(bases), pairs(), config)
     numbers = [trainer.train_step() for _ in range(25)]
     assert np.mean([one["accuracy"] for one in numbers[-5:]]) > 0.8
 
