@@ -61,6 +61,29 @@ def test_a_reload_brings_back_the_mask_the_place_and_the_way_back(page: Page, ti
     assert (newest(tiny)[1] == second).all()
 
 
+AT_ONCE = """new MutationObserver((changes, watcher) => {
+    const panel = document.querySelector('[data-panel=draw]');
+    if (!panel?.dataset.loaded) return;
+    watcher.disconnect();
+    panel.dispatchEvent(new KeyboardEvent('keydown', { key: 'z', ctrlKey: true, bubbles: true, cancelable: true }));
+}).observe(document, { attributes: true, subtree: true, attributeFilter: ['data-loaded'] })"""
+"""Undo is pressed in the very task in which the mask appears, before the browser's storage can have answered."""
+
+
+def test_undo_pressed_before_the_way_back_has_been_read_waits_for_it(page: Page, tiny: Studio):
+    open_draw(page, tiny)
+    stroke(page, (-100, -60), (60, -60))
+    saved(page)
+    first = newest(tiny)[1]
+    stroke(page, (-100, 60), (60, 60))
+    saved(page)
+    page.add_init_script(AT_ONCE)
+    page.reload()
+    page.wait_for_selector(LOADED)
+    saved(page)
+    assert (newest(tiny)[1] == first).all()
+
+
 def test_a_tab_closed_while_the_program_is_dead_loses_nothing(page: Page, tiny: Studio):
     open_draw(page, tiny)
     stroke(page, (-100, 0), (-50, 0))

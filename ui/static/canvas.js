@@ -73,7 +73,7 @@ export class MaskCanvas {
     Object.assign(this, { w, h: height, labels, classes, undo: [], redo: [], polygon: [], stroke: null });
     Object.assign(this, { before: null, box: null, undoBytes: 0, firstStep: 0, tap: null, hasPicture: false });
     Object.assign(this, { selection: null, lastPoint: null, pixels: null, hiddenClasses: new Set() });
-    Object.assign(this, { base: labels.slice(), model: null, shown: "edit" });
+    Object.assign(this, { base: labels.slice(), model: null, shown: "edit", coming: null });
     for (const layer of [this.imageLayer, this.labelLayer]) {
       layer.width = w;
       layer.height = height;
@@ -173,13 +173,23 @@ export class MaskCanvas {
     this.onChange();
   }
   undoStep() {
-    this.step(this.undo, this.redo, "was");
+    this.afterSteps(() => this.step(this.undo, this.redo, "was"));
   }
   redoStep() {
-    this.step(this.redo, this.undo, "now");
+    this.afterSteps(() => this.step(this.redo, this.undo, "now"));
   }
-  /** Take up the history of an earlier visit, unless somebody has drawn already. */
-  restoreSteps({ undo, redo, first }) {
+  /** Do it now, or once the history of an earlier visit has been read. */
+  afterSteps(act) {
+    const { coming, labels } = this;
+    if (coming) coming.then(() => labels === this.labels && act());
+    else act();
+  }
+  /** Take up the history of an earlier visit when it is read (`coming`, a promise), unless somebody has drawn by then. */
+  async restoreSteps(coming) {
+    this.coming = coming;
+    const { undo, redo, first } = await coming;
+    if (this.coming !== coming) return; // another mask was opened
+    this.coming = null;
     if (this.undo.length || this.redo.length || this.stroke) return;
     Object.assign(this, { undo, redo, firstStep: first });
     this.undoBytes = [...undo, ...redo].reduce((sum, step) => sum + 2 * step.was.length, 0);

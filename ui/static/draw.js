@@ -379,11 +379,9 @@ class DrawTab {
   }
 
   /** The way back survives a reload. */
-  async restoreSteps() {
-    const { doc } = this;
-    if (!doc.saver.id) return;
-    const steps = await stepsFor(doc.saver.stepsKey, checksum(doc.labels));
-    if (doc === this.doc) this.canvas.restoreSteps(steps);
+  restoreSteps() {
+    const { saver, labels } = this.doc;
+    if (saver.id) this.canvas.restoreSteps(stepsFor(saver.stepsKey, checksum(labels)));
   }
 
   /** The same part of the picture as when it was left. */
