@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy import stats
 from torch import Tensor
 
 from saadi.downstream.classifier import Classifier, class_of
@@ -75,5 +76,4 @@ def ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Share of the others that are lower, 0 to 1: so numbers of several models are comparable. Equal ones share their place."""
     if len(values) < 2:
         return np.full(len(values), 0.5)
-    lower = (values[None, :] < values[:, None]).sum(1) + 0.5 * ((values[None, :] == values[:, None]).sum(1) - 1)
-    return np.asarray(lower / (len(values) - 1), dtype=np.float64)
+    return np.asarray((stats.rankdata(values) - 1) / (len(values) - 1), dtype=np.float64)

@@ -100,6 +100,18 @@ def shown(page: Page) -> int:
     return int(page.get_attribute(PANEL, "data-loaded") or -1)
 
 
+def test_an_opened_tab_asks_for_its_images_once(curate: Page):
+    asked: list[str] = []
+    curate.on("request", lambda request: asked.append(request.url) if request.url.endswith("/facts") else None)
+    curate.reload()
+    curate.wait_for_selector("[data-panel=draw][data-ready]", timeout=30_000)
+    open_tab(curate, "Curate")
+    curate.wait_for_selector(f"{PANEL}[data-loaded]:visible")
+    curate.wait_for_selector(CURRENT)
+    curate.evaluate("fetch('/api/projects/1/overview').then((answer) => answer.text())")  # time for a second one to set out
+    assert len(asked) == 1
+
+
 def test_filters_are_chips_and_survive_a_reload(curate: Page, served: Studio):
     page, total = curate, shown(curate)
     page.get_by_role("button", name="Filters", exact=True).click()
