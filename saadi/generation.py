@@ -14,8 +14,9 @@ from saadi import devices, inpainting, masks
 from saadi.config import Home
 from saadi.curation import describe_images
 from saadi.downstream import scoring
-from saadi.engines.base import SAMPLING_BATCH, SEAM_PX, Engine, Negative, PreviewCallback, Region, StepCallback, named_region
+from saadi.engines.base import SAMPLING_BATCH, Engine, Negative, PreviewCallback, StepCallback
 from saadi.engines.loading import full_memory_told, kept_engine
+from saadi.engines.regions import SEAM_PX, Region, named_region
 from saadi.errors import NotFoundError
 from saadi.jobs import JobContext, Outcome, Report, silent
 from saadi.orders import Inpaint

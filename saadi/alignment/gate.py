@@ -21,7 +21,8 @@ from saadi.alignment.limits import (
 )
 from saadi.downstream.classifier import Classifier
 from saadi.downstream.models import DownstreamModel, Scorer
-from saadi.engines.base import Engine, Region, named_region
+from saadi.engines.base import Engine
+from saadi.engines.regions import Region, named_region
 from saadi.errors import BadInputError
 from saadi.records import Image, LabelMap, Task
 

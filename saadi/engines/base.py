@@ -8,20 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from saadi.engines.regions import Region
 from saadi.errors import BadInputError
-from saadi.masks import feathered, fit_image_to, fit_to
-from saadi.records import IGNORE, Image, LabelMap
+from saadi.records import Image, LabelMap
 
 SAMPLING_BATCH = 4
 """Every sampling batch is padded to this size: convolution kernels choose their summation order by shape, so only a fixed
 shape makes the image of a seed independent of its company, bit for bit."""
-SEAM_PX = 8
-"""Width of the seam around what is painted into a picture, as `saadi.inpainting.DILATE_PX`."""
 Condition: TypeAlias = Any
 """What an engine makes of label maps. Recipes only hand it back to the same engine; most engines take a tensor."""
 
@@ -40,16 +36,6 @@ PreviewCallback = Callable[[Look], None]
 
 
 @dataclass(frozen=True)
-class Region:
-    """What is made anew of a picture; all else stays."""
-
-    source: Image
-    """(resolution, resolution, 3) uint8."""
-    weight: NDArray[np.float32]
-    """(resolution, resolution), share of the new picture, 0-1: where it is 0 the source is kept, bit for bit."""
-
-
-@dataclass(frozen=True)
 class Negative:
     """An adapter that has learnt what is not wanted, for the unconditional half of guidance (Diffusion-NPO, arXiv:2505.11245)."""
 
@@ -64,22 +50,6 @@ class Negative:
         if guidance_scale <= 1:
             raise BadInputError("a negative adapter works in the unconditional half of guidance, and guidance is off at "
                                 f"{guidance_scale:g}; choose a guidance scale above 1, or leave the adapter out")  # fmt: skip
-
-
-def named_region(label_map: LabelMap, picture: Image, *, side: int, shown: LabelMap | None = None) -> Region:
-    """All that a label map names, to be painted into a picture; background and unknown pixels (255) stay, but for the seam.
-
-    The same rule in fitting, sampling and alignment, so that a model is asked for what it has learnt.
-
-    Args:
-        shown: What the picture shows, where the label map may say otherwise: what was erased is painted over, too. None = nothing
-            but what the label map names.
-    """
-    fitted = fit_to(label_map, size=(side, side))
-    is_painted = fitted != 0
-    if shown is not None:
-        is_painted |= fit_to(shown, size=(side, side)) != fitted
-    return Region(fit_image_to(picture, side=side), feathered(is_painted & (fitted != IGNORE), width_px=SEAM_PX))
 
 
 class Engine(Protocol):

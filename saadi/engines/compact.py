@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from saadi import devices
 from saadi.engines import attention, lora, norms, residual, samplers, weights
-from saadi.engines.base import SAMPLING_BATCH, Negative, PreviewCallback, Region, StepCallback, no_callback
+from saadi.engines.base import SAMPLING_BATCH, Negative, PreviewCallback, StepCallback, no_callback
 from saadi.engines.frozen import freeze_convolutions
+from saadi.engines.regions import Region, pasted
 from saadi.engines.residual import ResidualBlock
 from saadi.errors import BadInputError, WeightsError
 from saadi.masks import fit_image_to, fit_to
@@ -255,10 +256,11 @@ class CompactEngine:
         condition = cast(CompactDenoiser, module).lay_out(self.encode_label_maps([*label_maps, *[label_maps[0]] * missing]))
         noise = torch.stack([self._noise(seed) for seed in [*seeds, *[0] * missing]]).to(self.device)
         extras = self._extras(len(noise))
-        keep = self._keeping(regions, missing) if regions is not None else None
-        estimate = noise
+        keep = self._keeping(regions, missing, steps) if regions is not None else None
+        estimate, call = noise, 0
 
         def clean(noisy: Tensor, time: float) -> Tensor:
+            nonlocal estimate, call
             times = torch.full((len(noisy),), time, device=self.device)
             found: Tensor = module(noisy, times, condition, extras)
             if guidance > 1.0:
@@ -268,9 +270,9 @@ class CompactEngine:
             if keep is not None:
                 # Every sampler moves x_t towards this estimate along x_t = (1 - t) x + t eps, so where it is the source, x_t is
                 # the source at the noise level of each step, with one and the same noise (RePaint, Lugmayr et al. 2022, eq. 8).
-                found = torch.lerp(keep[0], found, keep[1])
+                found = torch.lerp(keep[0], found, keep[1][call])
+            call += 1
             if on_preview is not None:
-                nonlocal estimate
                 estimate = found
             return found
 
@@ -287,15 +289,15 @@ class CompactEngine:
         after = on_step if on_preview is None else stepped
         return decoded(samplers.SAMPLERS[name](clean, noise, steps=steps, shift=self.shift, on_step=after))
 
-    def _keeping(self, regions: Sequence[Region], missing: int) -> tuple[Tensor, Tensor]:
-        """Sources (B, 3, H, W) and shares of the new picture (B, 1, H, W) of a padded batch."""
+    def _keeping(self, regions: Sequence[Region], missing: int, steps: int) -> tuple[Tensor, Tensor]:
+        """Sources (B, 3, H, W) and shares of the new picture (steps, B, 1, H, W) of a padded batch."""
         padded = [*regions, *[regions[0]] * missing]
         side = (self.resolution, self.resolution)
         for region in regions:
             if region.source.shape[:2] != side or region.weight.shape != side:
                 raise BadInputError(f"source {region.source.shape[:2]} and region {region.weight.shape} must both be {side}; "
                                     "scale them to the engine's size first")  # fmt: skip
-        weight = torch.from_numpy(np.stack([region.weight for region in padded])).unsqueeze(1)
+        weight = torch.from_numpy(np.stack([region.weights(steps) for region in padded], axis=1)).unsqueeze(2)
         return self.encode_images([region.source for region in padded]), weight.to(self.device)
 
     def _noise(self, seed: int) -> Tensor:
@@ -407,11 +409,6 @@ def one_hot(label_maps: Tensor, *, num_classes: int) -> Tensor:
     """(B, H, W) uint8 to (B, num_classes, H, W) float32; values of no class become all zeros."""
     classes = torch.arange(num_classes, dtype=torch.uint8, device=label_maps.device).view(-1, 1, 1)
     return (label_maps.unsqueeze(1) == classes).float()
-
-
-def pasted(image: Image, region: Region) -> Image:
-    """The image with everything outside the region taken from the source, bit for bit: float arithmetic promises none."""
-    return np.where(region.weight[..., None] > 0, image, region.source)
 
 
 def _offset(on_step: StepCallback, done: int, total: int) -> StepCallback:

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from saadi import devices
 from saadi.engines import lora, pretrained, weights
 from saadi.engines import stable_diffusion_parts as parts
-from saadi.engines.base import SAMPLING_BATCH, Negative, PreviewCallback, Region, StepCallback, named_region, no_callback
+from saadi.engines.base import SAMPLING_BATCH, Negative, PreviewCallback, StepCallback, no_callback
 from saadi.engines.frozen import freeze_convolutions
+from saadi.engines.regions import Region, named_region
 from saadi.engines.stable_diffusion_parts import Condition
 from saadi.errors import BadInputError, WeightsError
 from saadi.masks import fit_image_to, fit_to
@@ -222,11 +223,8 @@ class StableDiffusionEngine:
             self._check(padded.regions)
         condition = self._condition(padded.label_maps, padded.regions)
         free = condition.with_text(self.parts.text([""] * SAMPLING_BATCH)) if guidance > 1.0 else None
-        keep = None
-        if padded.regions is not None and not self.needs_picture:
-            keep = self.parts.encode([region.source for region in padded.regions]), \
-                self.parts.shares([region.weight for region in padded.regions])
         sampler = self.parts.sampler(name, steps)
+        keep = self._keeping(padded.regions, len(sampler.timesteps)) if padded.regions is not None else None
         noisy = torch.stack([self._noise(seed) for seed in padded.seeds]).to(self.device) * sampler.init_noise_sigma
         for step, timestep in enumerate(sampler.timesteps, start=1):
             timesteps = timestep.expand(SAMPLING_BATCH)
@@ -235,13 +233,22 @@ class StableDiffusionEngine:
                 without = self._clean(unconditional, noisy, timesteps, free)
                 clean = without + guidance * (clean - without)
             if keep is not None:  # as in compact: where the estimate is the source, the sampler keeps it at each noise level
-                clean = torch.lerp(keep[0], clean, keep[1])
+                clean = torch.lerp(keep[0], clean, keep[1][step - 1])
             noisy = sampler.step(clean, timestep, noisy).prev_sample
             if on_preview is not None:
                 shown = clean if step < len(sampler.timesteps) else noisy
                 on_preview(lambda shown=shown: self._decoded(shown[:count], batch.regions))  # type: ignore[misc]
             on_step(step, len(sampler.timesteps))
         return self._decoded(noisy[:count], batch.regions)
+
+    def _keeping(self, regions: Sequence[Region], steps: int) -> tuple[Tensor, list[Tensor]] | None:
+        """Sources in latents, and of each step the shares of the new picture; None where the network keeps the surroundings by
+        itself, which the guide of a region would let go."""
+        if self.needs_picture and not any(region.guide for region in regions):
+            return None
+        each = [region.weights(steps) for region in regions]
+        return self.parts.encode([region.source for region in regions]), \
+            [self.parts.shares([weights[step] for weights in each]) for step in range(steps)]
 
     def _check(self, regions: Sequence[Region]) -> None:
         side = (self.resolution, self.resolution)

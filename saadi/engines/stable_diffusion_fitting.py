@@ -16,8 +16,8 @@ from saadi import devices
 from saadi.datasets.real import real_pairs
 from saadi.engines import checkpoints, lora, weights
 from saadi.engines import stable_diffusion_parts as parts
-from saadi.engines.base import named_region
 from saadi.engines.fitting import CHECKPOINT_EVERY_S, DEFAULT_MINUTES, class_weights, rarity, run_steps
+from saadi.engines.regions import named_region
 from saadi.engines.stable_diffusion import CONTROLNET, LORA, UNET, StableDiffusionEngine
 from saadi.engines.stable_diffusion_parts import Condition
 from saadi.errors import WeightsError

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from saadi.engines.base import Region
 from saadi.engines.pretrained import Pretrained
+from saadi.engines.regions import Region
 from saadi.errors import WeightsError
 from saadi.records import Image
 

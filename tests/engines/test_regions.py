@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from saadi import masks
-from saadi.engines.base import Region, no_callback
+from saadi.engines.base import no_callback
+from saadi.engines.regions import Guide, Region
 from saadi.engines.samplers import SAMPLERS
 from saadi.errors import BadInputError
 from tests import tiny
@@ -58,6 +59,52 @@ def test_what_is_kept_meets_each_step_at_its_noise_level(name):
     SAMPLERS[name](clean, noise, steps=6, shift=3.0, on_step=no_callback)
     for time, noisy in seen:
         torch.testing.assert_close(noisy, (1 - time) * source + time * noise, atol=2e-5, rtol=1e-4)
+
+
+def guided(reach_px: int, *, until: float = 0.6) -> Region:
+    plain = region()
+    return Region(plain.source, plain.weight, Guide(reach_px, until))
+
+
+def test_a_guided_region_never_grows_and_ends_exact():
+    part = guided(4)
+    weights = part.weights(10)
+    assert (np.diff(weights, axis=0) <= 0).all() and (weights >= part.weight).all()
+    np.testing.assert_array_equal(weights[6:], np.broadcast_to(part.weight, (4, 16, 16)))
+    assert (weights[0] > 0).sum() > (weights[3] > 0).sum() > (part.weight > 0).sum()
+
+
+@pytest.mark.parametrize(("until", "num_steps"), [(1.0, 8), (0.0, 8), (0.6, 1), (1.0, 2)])
+def test_the_last_step_is_exact_whatever_the_schedule(until, num_steps):
+    part = guided(6, until=until)
+    np.testing.assert_array_equal(part.weights(num_steps)[-1], part.weight)
+
+
+def test_the_reach_of_a_guide_is_measured_from_the_edge():
+    point = np.zeros((32, 32), np.float32)
+    point[16, 16] = 1
+    first = Region(np.zeros((32, 32, 3), np.uint8), point, Guide(5)).weights(10)[0]
+    away = np.hypot(*(np.indices((32, 32)) - 16))
+    assert (first[away <= 5] == 1).all() and (first[away >= 7.01] == 0).all()
+
+
+def test_nothing_to_make_stays_the_source_under_a_guide():
+    source = tiny.scene(3)[0]
+    nothing = Region(source, np.zeros((16, 16), np.float32), Guide(4))
+    assert (nothing.weights(4) == 0).all()
+    np.testing.assert_array_equal(tiny.engine().generate([tiny.scene(0)[1]], [0], regions=[nothing])[0], source)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_guide_changes_what_is_made_inside_and_nothing_outside(name):
+    engine = tiny.engine()
+    engine.architecture["sampler"] = {"name": name, "num_inference_steps": 10}
+    label_map, part = tiny.scene(3)[1], guided(3)
+    made = engine.generate([label_map], [7], regions=[part])[0]
+    outside = part.weight == 0
+    np.testing.assert_array_equal(made[outside], part.source[outside])
+    assert not np.array_equal(made, engine.generate([label_map], [7], regions=[region()])[0])
+    np.testing.assert_array_equal(made, engine.generate([label_map] * 2, [8, 7], regions=[region(), part])[1])
 
 
 def test_a_source_of_another_size_is_refused():

@@ -14,8 +14,9 @@ from saadi.alignment.settings import AlignmentConfig, TrainingPair
 from saadi.alignment.trainer import PairTrainer
 from saadi.engines import lora, weights
 from saadi.engines.adapted import lean_forward
-from saadi.engines.base import SAMPLING_BATCH, Negative, Region, named_region
+from saadi.engines.base import SAMPLING_BATCH, Negative
 from saadi.engines.loading import engine_from_file
+from saadi.engines.regions import Guide, Region, named_region
 from saadi.engines.stable_diffusion import LORA, StableDiffusionEngine, blended
 from saadi.engines.stable_diffusion_parts import picture_of
 from saadi.errors import BadInputError, CancelledError, WeightsError
@@ -114,6 +115,17 @@ def test_a_part_of_a_picture_is_made_in_both_modes(bases, mode):
     [out] = engine.generate([label_map], [0], regions=[Region(image, weight)])
     np.testing.assert_array_equal(out[weight == 0], image[weight == 0])
     assert (out[weight == 1] != image[weight == 1]).mean() > 0.5
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_guide_gives_the_surroundings_back_in_both_modes(bases, mode):
+    engine, ([image], [label_map]) = made(bases, mode), scenes(1)
+    weight = np.zeros((SIDE, SIDE), np.float32)
+    weight[8:20, 8:20] = 1
+    [plain] = engine.generate([label_map], [0], regions=[Region(image, weight)])
+    [guided] = engine.generate([label_map], [0], regions=[Region(image, weight, Guide(8))])
+    np.testing.assert_array_equal(guided[weight == 0], image[weight == 0])
+    assert (guided[weight == 1] != plain[weight == 1]).any()
 
 
 def test_without_a_picture_inpainting_says_what_is_missing(bases):

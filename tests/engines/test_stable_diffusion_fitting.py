@@ -17,8 +17,8 @@ from saadi.alignment.settings import AlignmentConfig, TrainingPair, TrainingSing
 from saadi.alignment.trainer import PairTrainer
 from saadi.config import Home
 from saadi.engines import lora, weights
-from saadi.engines.base import named_region
 from saadi.engines.fitting import load_engine
+from saadi.engines.regions import named_region
 from saadi.engines.stable_diffusion import CONTROLNET, LORA, UNET, StableDiffusionEngine
 from saadi.engines.stable_diffusion_fitting import SAMPLER, FitConfig, Trainer, TrainingSet, draw_batch, fit
 from saadi.engines.stable_diffusion_parts import new_controlnet, read_controlnet

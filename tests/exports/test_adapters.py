@@ -22,8 +22,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from saadi import devices
 from saadi.engines import lora, weights
-from saadi.engines.base import named_region
 from saadi.engines.loading import engine_from_file
+from saadi.engines.regions import named_region
 from saadi.engines.stable_diffusion import CONTROLNET, LORA, UNET
 from saadi.engines.stable_diffusion_parts import picture_of
 from saadi.errors import BadInputError
