@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from saadi.curation import describe_images
 from saadi.downstream import scoring
 from saadi.engines.base import SAMPLING_BATCH, Engine, Negative, PreviewCallback, StepCallback
 from saadi.engines.loading import full_memory_told, kept_engine
-from saadi.engines.regions import SEAM_PX, Region, named_region
+from saadi.engines.regions import SEAM_PX, Guide, Region, named_region
 from saadi.errors import NotFoundError
 from saadi.jobs import JobContext, Outcome, Report, silent
 from saadi.orders import Inpaint
@@ -72,7 +72,17 @@ class Plan:
     parent_id: int | None = None
     negative: Negative | None = None
     part: Part | None = None
-    """The same for all images; None = whole images, or what each label map names, where the engine paints into pictures."""
+    """The same for all images; None = whole images, or what each label map names, where `paints`."""
+
+    @property
+    def paints(self) -> bool:
+        """What a label map names is painted into the picture under it, by order or because the engine can do nothing else."""
+        return self.engine.needs_picture or self.settings.get("surroundings") == "real"
+
+    @property
+    def guide(self) -> Guide | None:
+        found = self.settings.get("guide")
+        return Guide(**found) if found else None
 
     @property
     def num_inference_steps(self) -> int:
@@ -130,9 +140,9 @@ def _part_of(store: Store, wanted: Plan, record: LabelMapRecord) -> Part | None:
     names there.
 
     Raises:
-        BadInputError: The engine paints into pictures, and there is none.
+        BadInputError: It is to be painted into a picture, and there is none.
     """
-    if wanted.part is not None or not wanted.engine.needs_picture:
+    if wanted.part is not None or not wanted.paints:
         return wanted.part
     source = inpainting.source_under(store, record)
 
@@ -204,7 +214,7 @@ def _draw(store: Store, wanted: Plan, inputs: Sequence[tuple[LabelMapRecord, int
         negative=wanted.negative,
         on_step=on_step,
         on_preview=on_preview,
-        regions=[part.region() for part in parts if part] or None,
+        regions=[replace(part.region(), guide=wanted.guide) for part in parts if part] or None,
     )
     blobs = [store.blobs.put_image(image) for image in images]
     with store.write():

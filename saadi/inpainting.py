@@ -66,8 +66,8 @@ def source_under(store: Store, record: LabelMapRecord) -> Source:
     """
     image_id = record.image_id or record.underlay_id
     if image_id is None:
-        raise BadInputError(f"the generator in use paints into a picture, and mask {record.id} has none under it; draw over an "
-                            "image, or use a generator that makes whole scenes")  # fmt: skip
+        raise BadInputError(f"what it names is to be painted into a picture, and mask {record.id} has none under it; draw over "
+                            "an image, or make whole scenes")  # fmt: skip
     image = store.image(image_id)
     own = record if record.image_id is not None else store.label_map(image.label_map_id) if image.label_map_id else None
     return Source(image.blob, own.blob if own else None, image_id, None)

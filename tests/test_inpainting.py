@@ -10,10 +10,12 @@ import pytest
 from saadi import generation, orders, previews
 from saadi.config import Home
 from saadi.engines import weights
+from saadi.engines.regions import named_region
 from saadi.errors import BadInputError, CancelledError
-from saadi.inpainting import real_image_of
+from saadi.inpainting import is_part, real_image_of
 from saadi.jobs import JobContext, run_worker
 from saadi.orders import DrawOrder, GenerateOrder
+from saadi.orders.generating import SamplingSettings
 from saadi.pairing import _candidates
 from saadi.records import Job, LabelClass, LabelMapRecord, Project, RealImage, Score
 from saadi.store import Store
@@ -117,6 +119,76 @@ def test_a_part_is_no_candidate_for_votes_and_alignment(store: Store, home: Home
     )
     found = {candidate.sample_id for group in _candidates(store, real.project_id).values() for candidate in group}
     assert found == set(store.job(whole.id).result["sample_ids"]) and not found & set(part)
+
+
+def painted(store: Store, home: Home, record: LabelMapRecord, **settings: object) -> Job:
+    wanted = orders.order(GenerateOrder, project_id=record.project_id, label_map_ids=[record.id], seed=3, candidates=2,
+                          settings={"surroundings": "real", **settings})  # fmt: skip
+    job, _ = orders.place(store, wanted, actor="ann")
+    assert run_worker(home, HANDLERS, exit_when_idle=True)
+    assert store.job(job.id).state == "done", store.job_traceback(job.id)
+    return store.job(job.id)
+
+
+def test_a_pool_in_real_surroundings_paints_what_masks_name_and_says_whose_pixels_stay(
+    store: Store, home: Home, real: RealImage
+) -> None:
+    assert real.label_map_id is not None
+    record = store.label_map(real.label_map_id)
+    samples = [store.sample(number) for number in painted(store, home, record).result["sample_ids"]]
+    source = pixels_of(store, real.blob)
+    region = named_region(store.blobs.label_map(record.blob), source, side=16)
+    for sample in samples:
+        assert sample.is_composite and sample.source_blob == real.blob and real_image_of(sample) == real.id
+        assert sample.settings["surroundings"] == "real" and not is_part(sample)
+        image = store.blobs.image(sample.blob)
+        np.testing.assert_array_equal(image[region.weight == 0], source[region.weight == 0])
+    assert samples[0].blob != samples[1].blob
+    assert {candidate for group in _groups_of(store, real.project_id) for candidate in group} == {item.id for item in samples}
+
+
+def _groups_of(store: Store, project_id: int) -> list[set[int]]:
+    selector = store.add_model(project_id, kind="selector", architecture={}, file="f", metrics={}, actor="test")
+    store.add_scores(Score(sample.id, selector.id, "selector", 0.5, 0.5, 0.5, {}, sample.label_map_blob)
+                     for sample in store.samples(project_id))  # fmt: skip
+    return [{candidate.sample_id for candidate in group} for group in _candidates(store, project_id).values()]
+
+
+def test_a_guide_is_part_of_the_recipe_and_changes_the_image(store: Store, home: Home, real: RealImage) -> None:
+    assert real.label_map_id is not None
+    record = store.label_map(real.label_map_id)
+    plain = painted(store, home, record).result["sample_ids"]
+    guided = painted(store, home, record, guide={"reach_px": 4, "until": 0.5}).result["sample_ids"]
+    assert not set(plain) & set(guided)
+    assert store.sample(guided[0]).settings["guide"] == {"reach_px": 4, "until": 0.5}
+    assert store.sample(guided[0]).blob != store.sample(plain[0]).blob
+    assert painted(store, home, record, guide={"reach_px": 4, "until": 0.5}).result["sample_ids"] == guided
+
+
+def test_recipes_without_later_settings_are_those_of_before() -> None:
+    assert SamplingSettings().model_dump() == {"num_inference_steps": None, "guidance_scale": None}
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"guide": {"reach_px": 4}}, "shrinks towards the part that is made, and whole images have none"),
+        ({"surroundings": "real", "guide": {"reach_px": 65}}, "reach_px"),
+        ({"surroundings": "real", "guide": {"reach_px": 4, "until": 1.5}}, "until"),
+        ({"surroundings": "painted"}, "surroundings"),
+    ],
+)
+def test_wrong_surroundings_are_refused_in_words(store: Store, real: RealImage, settings: dict, words: str) -> None:
+    with pytest.raises((BadInputError, ValueError), match=words):
+        orders.place(store, orders.order(GenerateOrder, project_id=real.project_id, label_map_ids=[real.label_map_id],
+                                         settings=settings), actor="ann")  # fmt: skip
+    assert store.jobs() == []
+
+
+def test_real_surroundings_need_an_image_under_the_mask(store: Store, real: RealImage) -> None:
+    with pytest.raises(BadInputError, match=r"is to be painted into a picture, and mask \d+ has none under it"):
+        orders.place(store, orders.order(GenerateOrder, project_id=real.project_id, label_map_ids=[moved(store, real).id],
+                                         settings={"surroundings": "real"}), actor="ann")  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,9 @@ def _settings(sample: Sample) -> dict[str, Any]:
     if negative := told.get("negative"):
         parts.append(f"negative adapter {negative['adapter_id']} at {negative['weight']:g}")
         settings["negative"] = negative
+    if guide := told.get("guide"):
+        parts.append(f"begun {guide['reach_px']} px wider, exact after {guide['until']:.0%} of the steps")
+    settings |= {key: told[key] for key in ("surroundings", "guide") if key in told}
     use = {"seed": sample.seed, "settings": settings, "adapter": "none" if sample.adapter_id is None else sample.adapter_id}
     return {"kind": "settings", "title": f"Seed {sample.seed}", "text": ", ".join(parts), "use": use}
 

@@ -77,10 +77,17 @@ def generate(name: ProjectArgument,
              negative_adapter: Annotated[int | None, typer.Option(metavar="ID", help="A version made by `align --negative`: "
                                                                   "guidance leads away from what it makes.")] = None,
              negative_weight: Annotated[float, typer.Option(help="Of the negative adapter, 0 to 1; 0 = plain guidance.")] = 1.0,
+             real_surroundings: Annotated[bool, typer.Option("--real-surroundings", help="Paint what a mask names into the real "
+                                                             "image under it; the rest keeps the patient's pixels.")] = False,
+             reach: Annotated[int | None, typer.Option(help="Pixels by which a painted part begins wider than its mask, so that "
+                                                       "it settles with its surroundings; default: none.")] = None,
+             until: Annotated[float, typer.Option(help="Share of the steps after which the part is exact.")] = 0.6,
              detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Generate candidates for label maps (or classes) of the project, and score them where there are scorers."""
     negative = None if negative_adapter is None else {"adapter_id": negative_adapter, "weight": negative_weight}
-    named = {"num_inference_steps": steps, "guidance_scale": guidance, "negative": negative}
+    named = {"num_inference_steps": steps, "guidance_scale": guidance, "negative": negative,
+             "surroundings": "real" if real_surroundings else None,
+             "guide": None if reach is None else {"reach_px": reach, "until": until}}  # fmt: skip
     settings = {key: value for key, value in named.items() if value is not None}
     wanted = int(adapter) if adapter is not None and adapter.isdecimal() else adapter
 

@@ -28,6 +28,20 @@ class NegativeSettings(BaseModel):
     weight: float = Field(default=1.0, ge=0, le=1, allow_inf_nan=False)
 
 
+_LATER = ("negative", "surroundings", "guide")
+"""Settings that recipes of earlier versions do not know."""
+
+
+class GuideSettings(BaseModel):
+    """The part that is made begins wider than it ends; see `saadi.engines.regions.Guide`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    reach_px: int = Field(ge=1, le=inpainting.MAX_DILATE_PX)
+    """In pixels of the made image, in the first step."""
+    until: float = Field(default=0.6, ge=0, le=1, allow_inf_nan=False)
+    """Share of the steps after which the part is exact."""
+
+
 class SamplingSettings(BaseModel):
     """How an engine samples; part of every sample's recipe."""
 
@@ -38,11 +52,16 @@ class SamplingSettings(BaseModel):
     """1 = no classifier-free guidance (one network call a step); above 1 costs two. None = stored with the weights, or 1."""
     negative: NegativeSettings | None = None
     """None = plain guidance."""
+    surroundings: Literal["real"] | None = None
+    """'real' = what a label map names is painted into the real image under it, which stays around it; None = the engine's own
+    way: whole images, or painting where it can do nothing else."""
+    guide: GuideSettings | None = None
+    """Of parts and of what is painted into pictures; None = exact from the first step."""
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without what is not used: it is part of the recipe by which samples are found again."""
-        return {name: value for name, value in handler(self).items() if name != "negative" or value is not None}
+        return {name: value for name, value in handler(self).items() if name not in _LATER or value is not None}
 
 
 class PictureChoice(BaseModel):
@@ -125,6 +144,9 @@ class GenerateOrder(Order):
         if self.settings.negative is not None:
             self._check_negative(store, self.settings.negative.adapter_id)
         needs_picture = self.inpaint is None and self._needs_picture(store)
+        if self.settings.guide is not None and not needs_picture and self.inpaint is None:
+            raise BadInputError("a guide shrinks towards the part that is made, and whole images have none; choose real "
+                                "surroundings or a part, or leave the guide out")  # fmt: skip
         for label_map_id in self.label_map_ids or ():
             record = store.label_map(label_map_id)
             if record.project_id != self.project_id:
@@ -139,7 +161,7 @@ class GenerateOrder(Order):
     def _check_classes(self, store: Store) -> None:
         if self.classes is not None and self.label_map_ids is not None:
             raise BadInputError("classes or label maps, not both; leave the label maps out")
-        if self.inpaint is not None:
+        if self.inpaint is not None or self.settings.surroundings is not None:
             raise BadInputError("a part is made anew under a mask, and this project has none; make whole images of a class")
         names, shown = store.project(self.project_id).class_names, store.count_classes(self.project_id, splits=["train"])
         if not shown:
@@ -186,6 +208,9 @@ class GenerateOrder(Order):
         )
 
     def _needs_picture(self, store: Store) -> bool:
+        """Whether each label map is painted into the picture under it."""
+        if self.settings.surroundings == "real":
+            return True
         model = store.model(self.model_id) if self.model_id is not None else store.active_model(self.project_id, "engine")
         return model is not None and inpainting.needs_picture(model)
 

@@ -235,6 +235,26 @@ def test_only_what_changed_is_made_and_the_image_is_called_edited(draw: Page, bu
     expect(draw.locator(".sx-toast-bad")).to_contain_text("there is no tip, so nothing would change")
 
 
+def test_a_pool_in_real_surroundings_is_called_edited(draw: Page, busy: Studio):
+    page = draw
+    open_tab(page, "Generate")
+    expect(page.locator("#pool-reach")).to_be_hidden()
+    page.select_option("#pool-surroundings", "real")
+    expect(page.locator(".sx-generate .sx-card").first).to_contain_text("EDITED, a patient's pixels stay around them")
+    page.fill("#pool-reach", "8")
+    page.fill("#pool-count", "1")
+    page.fill("#pool-candidates", "2")
+    page.click("#pool-generate")
+    expect(page.locator(".sx-toast-good")).to_contain_text("2 images for 1 label map", timeout=60_000)
+    job = busy.wait_for_jobs(timeout_s=120)[0]
+    with Store.open(busy.home) as store:
+        newest = [store.sample(number) for number in store.job(job["id"]).result["sample_ids"]]
+        assert [sample.is_composite for sample in newest] == [True, True]
+        assert newest[0].settings["guide"] == {"reach_px": 8, "until": 0.6}
+    page.select_option("#pool-surroundings", "")
+    expect(page.locator("#pool-reach")).to_be_hidden()
+
+
 def test_where_there_is_nothing_to_compare_one_press_makes_it(draw: Page, busy: Studio):
     open_tab(draw, "Vote")
     expect(draw.locator(".sx-vote-info")).to_contain_text("once the scorers are trained")

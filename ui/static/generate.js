@@ -78,6 +78,20 @@ class GenerateTab {
       ],
       "accepted",
     );
+    this.surroundings = selectField(
+      "Around the masks",
+      [
+        ["", "made anew"],
+        ["real", "real pixels"],
+      ],
+      "",
+      () => this.promise(),
+    );
+    this.surroundings.input.id = "pool-surroundings";
+    this.surroundings.classList.add("sx-mask-only");
+    this.reach = numberField("Begins wider by, px", "", { min: 1, max: 64, placeholder: "0", id: "pool-reach" });
+    this.reach.title = "The painted part begins so many pixels wider and is exact after 60 % of the steps, so that it settles with its surroundings";
+    this.reach.hidden = true;
     this.negatives = []; // versions that have learnt what is not wanted
     this.negative = selectField("Lead away from", [["", "nothing"]], "");
     this.negative.input.id = "pool-negative";
@@ -102,7 +116,7 @@ class GenerateTab {
           h("h2", {}, "A pool of synthetic images"),
           this.words,
           this.choice.root,
-          h("div", { class: "sx-form-grid" }, this.from, this.count, this.candidates, this.seed, this.adapter, this.steps, this.guidance, this.negative),
+          h("div", { class: "sx-form-grid" }, this.from, this.count, this.candidates, this.seed, this.adapter, this.steps, this.guidance, this.surroundings, this.reach, this.negative),
           this.button,
           h(
             "p",
@@ -173,7 +187,10 @@ class GenerateTab {
     const masks = this.count.number() ?? 0,
       each = this.candidates.number() ?? 0;
     const from = { training: "", drawings: " from my drawings (the newest first)", favourites: " from my favourites (the last first)" };
-    this.words.textContent = `${plural(masks, "mask")}${from[this.from.input.value]} \u00d7 ${plural(each, "image")} = ${masks * each} synthetic images, to score, compare and choose from.`;
+    const isReal = this.surroundings.input.value === "real";
+    this.reach.hidden = !isReal;
+    const what = isReal ? "images, painted into the real ones under the masks: EDITED, a patient's pixels stay around them" : "synthetic images, to score, compare and choose from";
+    this.words.textContent = `${plural(masks, "mask")}${from[this.from.input.value]} \u00d7 ${plural(each, "image")} = ${masks * each} ${what}.`;
   }
 
   promiseClasses() {
@@ -181,6 +198,7 @@ class GenerateTab {
       sets = this.count.number() ?? 0,
       each = this.candidates.number() ?? 0;
     this.button.disabled = !chosen.length;
+    this.reach.hidden = true;
     this.words.textContent = chosen.length
       ? `${plural(chosen.length, "class", "classes")} \u00d7 ${plural(sets, "set")} \u00d7 ${plural(each, "image")} = ${chosen.length * sets * each} synthetic images. The images of a set are compared with each other, and the real image of its place may win.`
       : "Choose the classes of which images are to be made.";
@@ -208,7 +226,15 @@ class GenerateTab {
       num_inference_steps: this.steps.number(),
       guidance_scale: this.guidance.number() ?? away?.config.negative ?? null,
       ...(away && { negative: { adapter_id: away.id } }),
+      ...this.around(),
     };
+  }
+
+  /** What is painted into real images, and how its edge moves; nothing where whole images are made. */
+  around() {
+    if (isClassification() || this.surroundings.input.value !== "real") return {};
+    const reach = this.reach.number();
+    return { surroundings: "real", ...(reach && { guide: { reach_px: reach } }) };
   }
 
   /** The masks of the order: so many of the training images, or named ones. */
