@@ -18,6 +18,7 @@ FACTS, BORDERS, PARTS, QUEUE, RECIPES, COMMANDS, PAGE, PROGRAM = range(8)
 LEVELS = {
     "saadi": FACTS, "saadi.errors": FACTS, "saadi.records": FACTS, "saadi.config": FACTS,
     "saadi.decoding": BORDERS, "saadi.decoding_formats": BORDERS, "saadi.masks": BORDERS, "saadi.devices": BORDERS,
+    "saadi.poses": BORDERS, "saadi.mask_generator": RECIPES,
     "saadi.trust": BORDERS, "saadi.conditions": BORDERS, "saadi.engines.weights": BORDERS, "saadi.engines.norms": BORDERS,
     "saadi.datasets": PARTS, "saadi.engines": PARTS, "saadi.downstream": PARTS, "saadi.segmentation": PARTS,
     "saadi.quality": PARTS, "saadi.privacy": PARTS, "saadi.preferences": PARTS, "saadi.store": PARTS, "saadi.mining": PARTS,

@@ -24,9 +24,9 @@ from saadi.engines.fitting import FitConfig, TrainingSet, borrow_shipped, fit
 from saadi.errors import TooFewError
 from saadi.evidence.cases import Case, Example, choose_real, digest
 from saadi.evidence.settings import Models, Settings
-from saadi.evidence.shapes import displaced
 from saadi.evidence.stages import Arrays, Stage, Stages
 from saadi.jobs import Report, silent
+from saadi.poses import displaced
 from saadi.records import IGNORE, Image, LabelMap
 
 STAGES_VERSION = 2

@@ -23,8 +23,8 @@ from saadi.engines import lora, weights
 from saadi.engines.compact import CompactEngine
 from saadi.errors import AlignmentStoppedError, TooFewError
 from saadi.evidence.learners import Learners, to_arrays, to_tensors, without_notes
-from saadi.evidence.shapes import moved, warped
 from saadi.evidence.stages import Arrays, Stage
+from saadi.poses import moved, warped
 from saadi.preferences import MIN_MARGIN
 from saadi.records import Image, LabelMap
 

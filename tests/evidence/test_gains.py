@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from saadi import poses
 from saadi.datasets import phantom
 from saadi.downstream.segmenter import Segmenter
 from saadi.downstream.usefulness import usefulness
 from saadi.errors import AlignmentStoppedError, NotFoundError, TooFewError, YieldedError
-from saadi.evidence import cases, gains, learners, measures, rounds, shapes, tables
+from saadi.evidence import cases, gains, learners, measures, rounds, tables
 from saadi.evidence.cases import Case, Example
 from saadi.evidence.gains import Cell
 from saadi.evidence.intervals import mean_with_interval
@@ -293,7 +294,7 @@ def test_a_class_that_no_test_image_shows_is_not_measured(tmp_path: Path):
 
 def test_moved_masks_keep_their_classes_and_differ():
     label_map = CASE.train[0].label_map
-    made = [shapes.moved(label_map, np.random.default_rng(seed)) for seed in range(8)]
+    made = [poses.moved(label_map, np.random.default_rng(seed)) for seed in range(8)]
     assert all(set(np.unique(one)) <= set(np.unique(label_map)) for one in made)
     assert len({one.tobytes() for one in made}) == 8
 
@@ -301,7 +302,7 @@ def test_moved_masks_keep_their_classes_and_differ():
 def test_warped_masks_keep_their_classes_and_bend():
     label_map = np.zeros((64, 64), np.uint8)
     label_map[16:48, 16:48] = 1
-    made = [shapes.warped(label_map, np.random.default_rng(seed)) for seed in range(8)]
+    made = [poses.warped(label_map, np.random.default_rng(seed)) for seed in range(8)]
     assert len({one.tobytes() for one in made}) == 8
     for one in made:
         assert set(np.unique(one)) == {0, 1} and 0.7 < (one == 1).sum() / 1024 < 1.3
@@ -532,7 +533,7 @@ def test_rough_labels_reach_the_generator_and_nothing_else(tmp_path: Path, monke
         assert made.learners.scorer_stage(name).key == plain.learners.scorer_stage(name).key
     label_map = np.zeros((64, 64), np.uint8)
     label_map[24:40, 24:40] = 1
-    rows, columns = np.nonzero(shapes.displaced(label_map, np.random.default_rng(0)))
+    rows, columns = np.nonzero(poses.displaced(label_map, np.random.default_rng(0)))
     assert 0.14 * 64 < math.hypot(rows.mean() - 31.5, columns.mean() - 31.5) < 0.26 * 64
 
 

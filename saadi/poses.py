@@ -1,4 +1,4 @@
-"""Label maps of synthetic images: real ones, moved and bent; and displaced ones, a fault that is planted."""
+"""Label maps moved, bent and displaced: other poses of the same anatomy, and a fault that is planted."""
 
 from __future__ import annotations
 

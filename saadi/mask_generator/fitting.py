@@ -1,0 +1,172 @@
+"""Fit a mask generator to the label maps of a project's training images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saadi import poses
+from saadi.engines import checkpoints
+from saadi.engines.fitting import run_steps
+from saadi.errors import TooFewError
+from saadi.jobs import Report
+from saadi.mask_generator import distances
+from saadi.mask_generator.anatomy import Anatomy
+from saadi.mask_generator.model import MaskGenerator
+from saadi.mask_generator.network import TIME_FLOOR, default_architecture, wish
+from saadi.masks import fit_to
+from saadi.records import LabelMap
+
+BANK = 512
+"""Label maps and poses of theirs that are encoded before the first step; a picture of distances costs 5 ms."""
+MAX_WEIGHT = 4.0
+MIN_LABEL_MAPS = 5
+
+
+@dataclass(frozen=True)
+class MaskFitConfig:
+    """Settings of one fit; `saadi.engines.fitting.Budget`."""
+
+    num_steps: int | None = 2000
+    minutes: float = 5.0
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    ema_decay: float = 0.995
+    wish_dropout: float = 0.1
+    """Share of label maps whose sizes are hidden."""
+    seed: int = 0
+    sample_every: int = 0
+
+
+@dataclass
+class MaskBatch:
+    clean: Tensor
+    """(B, num_classes - 1, grid, grid)."""
+    wishes: Tensor
+    times: Tensor
+    noise: Tensor
+
+
+class Bank:
+    """Encoded label maps: each real one as it is, then poses of them until there are enough."""
+
+    def __init__(self, label_maps: Sequence[LabelMap], *, num_classes: int, grid: int, seed: int, size: int = BANK) -> None:
+        draw = np.random.default_rng(seed)
+        count = max(size, len(label_maps))
+        self.pictures = torch.empty(count, num_classes - 1, grid, grid, dtype=torch.float16)
+        self.wishes = torch.empty(count, 2 * (num_classes - 1) + 1)
+        for place in range(count):
+            label_map = label_maps[place % len(label_maps)]
+            if place >= len(label_maps):
+                label_map = poses.warped(poses.moved(label_map, draw), draw)
+            self.pictures[place] = torch.from_numpy(distances.encode(label_map, num_classes=num_classes, grid=grid))
+            self.wishes[place] = torch.tensor(wish([float((label_map == index).mean()) for index in range(1, num_classes)]))
+
+    def class_weights(self) -> Tensor:
+        """(1, num_classes - 1, 1, 1), mean 1: classes near which few cells lie weigh more, at most `MAX_WEIGHT` times the others,
+        or small instruments would be drawn as an average of all that they might be."""
+        near = (self.pictures.float() > -1).float().mean((0, 2, 3)).clamp_min(1e-4)
+        raw = (near.max() / near).sqrt().clamp(max=MAX_WEIGHT)
+        return (raw / raw.mean()).view(1, -1, 1, 1)
+
+    def batch(self, generator: MaskGenerator, config: MaskFitConfig, *, step: int) -> MaskBatch:
+        """The batch of a step depends on seed and step only, so that a resumed fit equals an uninterrupted one."""
+        draw = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+        chosen = torch.randint(len(self.pictures), (config.batch_size,), generator=draw)
+        clean = self.pictures[chosen].float()
+        mirrored = torch.rand(config.batch_size, generator=draw) < 0.5
+        clean[mirrored] = clean[mirrored].flip(-1)
+        told = (torch.rand(config.batch_size, 1, generator=draw) >= config.wish_dropout).float()
+        shift = generator.architecture["shift"]
+        times = torch.sigmoid(torch.randn(config.batch_size, generator=draw) + np.log(shift)).clamp(TIME_FLOOR, 0.999)
+        noise = torch.randn(clean.shape, generator=draw)
+        on = generator.device
+        return MaskBatch(clean.to(on), (self.wishes[chosen] * told).to(on), times.to(on), noise.to(on))
+
+
+class MaskTrainer:
+    """State of a fit: weights, their moving average, optimiser, and the step reached."""
+
+    def __init__(self, generator: MaskGenerator, config: MaskFitConfig, class_weights: Tensor) -> None:
+        self.generator, self.config = generator, config
+        self.class_weights = class_weights.to(generator.device)
+        self.parameters = dict(generator.denoiser.named_parameters())
+        self.average = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+        self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=config.learning_rate, weight_decay=0.0, fused=True)
+        self.step = 0
+        self.seconds = 0.0
+
+    def train_step(self, batch: MaskBatch, *, progress: float) -> float:
+        """One update; returns the loss: the error of the clean distances, weighed as that of the velocity."""
+        rate = self.config.learning_rate * min(1.0, (self.step + 1) / 50) * min(1.0, max(0.02, (1 - progress) / 0.3))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.generator.denoiser.train()
+        level = batch.times.view(-1, 1, 1, 1)
+        estimate = self.generator.denoiser((1 - level) * batch.clean + level * batch.noise, batch.times, batch.wishes)
+        errors = (self.class_weights * (estimate - batch.clean) ** 2).mean((1, 2, 3))
+        loss = (errors / batch.times.clamp_min(TIME_FLOOR) ** 2).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(list(self.average.values()), [value.detach() for value in self.parameters.values()], 1 - decay)
+        return float(loss.detach())
+
+    def use_average(self) -> None:
+        """Put the moving average into the generator, for good."""
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(self.average[name])
+        self.generator.denoiser.eval()
+        self.generator.weights_changed()
+
+    def save(self, folder: Path) -> None:
+        checkpoints.save(folder, parameters=self.parameters, optimizer=self.optimizer, config=asdict(self.config),
+                         state={"step": self.step, "seconds": self.seconds}, tensors=self.average)  # fmt: skip
+
+    def restore(self, folder: Path) -> bool:
+        found = checkpoints.restore(folder, parameters=self.parameters, optimizer=self.optimizer, config=asdict(self.config))
+        if found is None:
+            return False
+        state, average = found
+        for name, tensor in average.items():
+            self.average[name].copy_(tensor)
+        self.step, self.seconds = state["step"], state["seconds"]
+        return True
+
+
+def fit(
+    label_maps: Sequence[LabelMap], *, num_classes: int, side: int, config: MaskFitConfig, report: Report,
+    folder: Path | None = None, architecture: dict[str, Any] | None = None,
+) -> tuple[MaskGenerator, dict[str, Any]]:  # fmt: skip
+    """A mask generator of these label maps, and how the fit went (`saadi.engines.fitting.run_steps`).
+
+    Args:
+        side: Label maps are brought to this square size first.
+
+    Raises:
+        TooFewError: Fewer than `MIN_LABEL_MAPS` that hold anything.
+    """
+    square = [fit_to(label_map, size=(side, side)) for label_map in label_maps]
+    held = [label_map for label_map in square if ((label_map > 0) & (label_map < num_classes)).any()]
+    if len(held) < MIN_LABEL_MAPS:
+        raise TooFewError(f"{len(held)} training masks that hold a class, {MIN_LABEL_MAPS} needed to draw new ones like them; "
+                          f"draw or import {MIN_LABEL_MAPS - len(held)} more")  # fmt: skip
+    made = dict(architecture or default_architecture(num_classes=num_classes))
+    made["anatomy"] = Anatomy.of(held, num_classes=num_classes).as_json()
+    torch.manual_seed(config.seed)
+    generator = MaskGenerator(made, real=held)
+    bank = Bank(held, num_classes=num_classes, grid=generator.grid, seed=config.seed)
+    trainer = MaskTrainer(generator, config, bank.class_weights())
+    metrics = run_steps(trainer, lambda step: bank.batch(generator, config, step=step), config, report, folder=folder)
+    trainer.use_average()
+    return generator, metrics | {"num_label_maps": len(held)}
