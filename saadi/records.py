@@ -95,6 +95,21 @@ class LabelMapRecord:
 
 
 @dataclass(frozen=True)
+class MaskModel:
+    """Weights that draw label maps, and what they were fitted to."""
+
+    id: int
+    project_id: int
+    architecture: dict[str, Any]
+    """What the loader needs to build the network, and the anatomy it keeps to; JSON."""
+    file: str
+    bases: tuple[str, ...]
+    """Blobs of the label maps that it draws from."""
+    metrics: dict[str, Any]
+    created_at: str
+
+
+@dataclass(frozen=True)
 class Model:
     """Weights of an engine (generator) or of a downstream model (selector, judge)."""
 

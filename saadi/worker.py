@@ -21,6 +21,8 @@ RECIPES: Mapping[str, str] = {
     "export": "saadi.exports.recipe:run_job",
     "map": "saadi.atlas:run_job",
     "evidence": "saadi.evidence.job:run_job",
+    "fit_masks": "saadi.mask_generator.job:run_fit_job",
+    "suggest_masks": "saadi.mask_generator.job:run_suggest_job",
 }
 
 

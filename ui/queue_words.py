@@ -18,6 +18,8 @@ NOUNS = {
     "predict": "segmentation of an image",
     "map": "map",
     "evidence": "measurement of the gain",
+    "fit_masks": "learning to draw masks",
+    "suggest_masks": "drawing of masks",
 }
 
 

@@ -37,6 +37,8 @@ KIND_WORDS = {
     "export": "Exporting",
     "import": "Importing",
     "map": "Laying out the map",
+    "fit_masks": "Learning to draw masks",
+    "suggest_masks": "Drawing masks",
 }
 
 

@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
         app.command(command.__name__.replace("_", "-"))(command)
 
 
-def _order(kind: type[orders.Order], **values: Any) -> Build:
+def order_from(kind: type[orders.Order], **values: Any) -> Build:
     """An order from those options that were given; the others keep the order's defaults."""
     given = {name: value for name, value in values.items() if value is not None}
     return lambda store, project: orders.order(kind, project_id=project.id, **given)
@@ -50,7 +50,7 @@ def fit(name: ProjectArgument, steps: int | None = None, minutes: float | None =
     """Fit the generator to the project's own training images."""
     if steps is not None and minutes is not None:
         raise typer.BadParameter("give --steps or --minutes, not both")
-    build = _order(orders.FitOrder, steps=steps, minutes=minutes, from_scratch=from_scratch, batch_size=batch_size,
+    build = order_from(orders.FitOrder, steps=steps, minutes=minutes, from_scratch=from_scratch, batch_size=batch_size,
                    learning_rate=learning_rate, seed=seed, engine=engine, base=base, mode=mode, full=full,
                    lora_rank=rank, controlnet=controlnet, prompt=prompt, saves_memory=saves_memory)
     run_order(home_of(home), name, build, detach=detach, as_json=as_json)
@@ -61,7 +61,7 @@ def train_scorer(name: ProjectArgument, steps: int | None = None, batch_size: in
                                                                 "has seen all. Default 2.")] = None,
                  detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Train selector and judge on the real training images."""
-    build = _order(orders.TrainScorerOrder, steps=steps, batch_size=batch_size, folds=folds, seed=seed)
+    build = order_from(orders.TrainScorerOrder, steps=steps, batch_size=batch_size, folds=folds, seed=seed)
     run_order(home_of(home), name, build, detach=detach, as_json=as_json)
 
 
@@ -69,6 +69,8 @@ def generate(name: ProjectArgument,
              count: Annotated[int | None, typer.Option(help="Number of label maps, drawn from the training split; in "
                                                             "classification of sets, dealt out evenly to the classes.")] = None,
              candidates: Annotated[int | None, typer.Option(help="Images per label map or set.")] = None, seed: int | None = None,
+             masks: Annotated[str | None, typer.Option(help="Whose label maps: training (drawn at random; default), drawings or "
+                                                            "suggested (the newest of them).")] = None,
              classes: Annotated[str | None, typer.Option(help="Classification: names with commas; default: all that training "
                                                               "images show.")] = None,
              steps: Annotated[int | None, typer.Option(help="Sampling steps; default: stored with the weights.")] = None,
@@ -92,14 +94,31 @@ def generate(name: ProjectArgument,
     wanted = int(adapter) if adapter is not None and adapter.isdecimal() else adapter
 
     def build(store: Store, project: Project) -> orders.Order:
-        indices = _class_indices(project, classes) if classes is not None else None
-        return _order(orders.GenerateOrder, count=count, candidates=candidates, seed=seed, settings=settings or None,
-                      adapter=wanted, classes=indices)(store, project)
+        indices = class_indices(project, classes) if classes is not None else None
+        ids = _own_masks(store, project, masks, count) if masks not in (None, "training") else None
+        return order_from(orders.GenerateOrder, count=count, candidates=candidates, seed=seed, settings=settings or None,
+                          adapter=wanted, classes=indices, label_map_ids=ids)(store, project)
 
     run_order(home_of(home), name, build, detach=detach, as_json=as_json)
 
 
-def _class_indices(project: Project, names: str) -> tuple[int, ...]:
+def _own_masks(store: Store, project: Project, masks: str | None, count: int | None) -> tuple[int, ...]:
+    """The newest label maps that people drew, or that were suggested and kept.
+
+    Raises:
+        BadInputError, TooFewError: No such kind, or none of it.
+    """
+    if masks not in ("drawings", "suggested"):
+        raise BadInputError(f"--masks is training, drawings or suggested; got {masks!r}")
+    found = [record.id for record in store.label_maps(project.id)
+             if record.image_id is None and (record.origin == "sampled") == (masks == "suggested")]  # fmt: skip
+    if not found:
+        way = "draw one in the tab Draw" if masks == "drawings" else f"make some with `saadi suggest {project.name} --keep`"
+        raise TooFewError(f"{project.name} has no {'drawings' if masks == 'drawings' else 'suggested masks'} yet; {way}")
+    return tuple(found[::-1][: count or 8])
+
+
+def class_indices(project: Project, names: str) -> tuple[int, ...]:
     """Raises: BadInputError: The project has no such class."""
     known = {label.name.casefold(): label.index for label in project.classes}
     wanted = [part.strip() for part in names.split(",") if part.strip()]
@@ -113,12 +132,12 @@ def _class_indices(project: Project, names: str) -> tuple[int, ...]:
 
 def score(name: ProjectArgument, detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Let selector and judge look at every image they have not seen."""
-    run_order(home_of(home), name, _order(orders.ScoreOrder), detach=detach, as_json=as_json)
+    run_order(home_of(home), name, order_from(orders.ScoreOrder), detach=detach, as_json=as_json)
 
 
 def sample_map(name: ProjectArgument, detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Measure all images and lay them out on the map of Curate, those that look alike side by side."""
-    run_order(home_of(home), name, _order(orders.MapOrder), detach=detach, as_json=as_json)
+    run_order(home_of(home), name, order_from(orders.MapOrder), detach=detach, as_json=as_json)
 
 
 def pairs(name: ProjectArgument,
@@ -192,7 +211,7 @@ def align(name: ProjectArgument, steps: int | None = None, batch_size: int | Non
 
         made = pairing.build_pairs(store, project.id, actor=config.user_name())
         note(f"{len(made.pairs)} pairs (set {made.id})")
-        return _order(orders.AlignOrder, pair_set_id=made.id, seed=seed, negative=negative, **settings)(store, project)
+        return order_from(orders.AlignOrder, pair_set_id=made.id, seed=seed, negative=negative, **settings)(store, project)
 
     run_order(home_of(home), name, build, detach=detach, as_json=as_json)
 
@@ -307,7 +326,7 @@ def export(name: ProjectArgument,
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInputError(f"the folder {out.name!r} is not empty; choose a new one for --out")
     # Absolute, because the worker runs elsewhere.
-    build = _order(orders.ExportOrder, format=format, out_dir=str(out.expanduser().resolve()), include_real=not no_real)
+    build = order_from(orders.ExportOrder, format=format, out_dir=str(out.expanduser().resolve()), include_real=not no_real)
     run_order(home_of(home), name, build, detach=detach, as_json=as_json)
 
 

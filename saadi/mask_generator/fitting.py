@@ -21,12 +21,12 @@ from saadi.mask_generator.anatomy import Anatomy
 from saadi.mask_generator.model import MaskGenerator
 from saadi.mask_generator.network import TIME_FLOOR, default_architecture, wish
 from saadi.masks import fit_to
+from saadi.orders import MIN_MASKS_TO_LEARN
 from saadi.records import LabelMap
 
 BANK = 512
 """Label maps and poses of theirs that are encoded before the first step; a picture of distances costs 5 ms."""
 MAX_WEIGHT = 4.0
-MIN_LABEL_MAPS = 5
 
 
 @dataclass(frozen=True)
@@ -148,19 +148,21 @@ def fit(
     label_maps: Sequence[LabelMap], *, num_classes: int, side: int, config: MaskFitConfig, report: Report,
     folder: Path | None = None, architecture: dict[str, Any] | None = None,
 ) -> tuple[MaskGenerator, dict[str, Any]]:  # fmt: skip
-    """A mask generator of these label maps, and how the fit went (`saadi.engines.fitting.run_steps`).
+    """A mask generator of these label maps, and how the fit went: as `saadi.engines.fitting.run_steps`, and `held`, the places of
+    those label maps that hold anything.
 
     Args:
         side: Label maps are brought to this square size first.
 
     Raises:
-        TooFewError: Fewer than `MIN_LABEL_MAPS` that hold anything.
+        TooFewError: Fewer than `MIN_MASKS_TO_LEARN` that hold anything.
     """
     square = [fit_to(label_map, size=(side, side)) for label_map in label_maps]
-    held = [label_map for label_map in square if ((label_map > 0) & (label_map < num_classes)).any()]
-    if len(held) < MIN_LABEL_MAPS:
-        raise TooFewError(f"{len(held)} training masks that hold a class, {MIN_LABEL_MAPS} needed to draw new ones like them; "
-                          f"draw or import {MIN_LABEL_MAPS - len(held)} more")  # fmt: skip
+    used = [place for place, label_map in enumerate(square) if ((label_map > 0) & (label_map < num_classes)).any()]
+    held = [square[place] for place in used]
+    if len(held) < MIN_MASKS_TO_LEARN:
+        raise TooFewError(f"{len(held)} training masks that hold a class, {MIN_MASKS_TO_LEARN} needed to draw new ones like "
+                          f"them; draw or import {MIN_MASKS_TO_LEARN - len(held)} more")  # fmt: skip
     made = dict(architecture or default_architecture(num_classes=num_classes))
     made["anatomy"] = Anatomy.of(held, num_classes=num_classes).as_json()
     torch.manual_seed(config.seed)
@@ -169,4 +171,4 @@ def fit(
     trainer = MaskTrainer(generator, config, bank.class_weights())
     metrics = run_steps(trainer, lambda step: bank.batch(generator, config, step=step), config, report, folder=folder)
     trainer.use_average()
-    return generator, metrics | {"num_label_maps": len(held)}
+    return generator, metrics | {"held": used}

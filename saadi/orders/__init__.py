@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from saadi.errors import BadInputError
 from saadi.orders.base import Order, is_classification
+from saadi.orders.drawing import MIN_MASKS_TO_LEARN, FitMasksOrder, SuggestMasksOrder
 from saadi.orders.files import ExportOrder, ImportOrder
 from saadi.orders.generating import (
     DrawOrder,
@@ -36,6 +37,7 @@ from saadi.store import Store
 
 __all__ = [
     "MIN_IMAGES_TO_FIT",
+    "MIN_MASKS_TO_LEARN",
     "MIN_IMAGES_TO_TRAIN_SCORER",
     "MIN_PAIRS_TO_ALIGN",
     "PROMPT",
@@ -58,6 +60,8 @@ __all__ = [
     "EvidenceOrder",
     "ImportOrder",
     "ExportOrder",
+    "FitMasksOrder",
+    "SuggestMasksOrder",
     "order",
     "place",
     "ORDERS",
@@ -99,7 +103,7 @@ def place(store: Store, wanted: Order, *, actor: str, request_id: str | None = N
 ORDERS: dict[str, type[Order]] = {
     kind.kind: kind
     for kind in (FitOrder, GenerateOrder, TrainScorerOrder, ScoreOrder, PredictOrder, MapOrder, AlignOrder, EvidenceOrder,
-                 ImportOrder, ExportOrder)
+                 ImportOrder, ExportOrder, FitMasksOrder, SuggestMasksOrder)
 }
 
 

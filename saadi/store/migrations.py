@@ -251,3 +251,13 @@ def m010_singles(db: Database) -> None:
 @schema()
 def m011_samples_by_blob(db: Database) -> None:
     _run(db, "CREATE INDEX samples_by_blob ON samples (project_id, blob)")
+
+
+@schema()
+def m012_mask_models(db: Database) -> None:
+    _run(db, """
+CREATE TABLE mask_models (
+    id INTEGER PRIMARY KEY, project_id INTEGER NOT NULL REFERENCES projects(id), architecture TEXT NOT NULL, file TEXT NOT NULL,
+    bases TEXT NOT NULL, metrics TEXT NOT NULL, job_id INTEGER UNIQUE REFERENCES jobs(id), created_at TEXT NOT NULL
+) STRICT
+""")
