@@ -17,7 +17,7 @@ from saadi.downstream import scoring
 from saadi.engines.base import SAMPLING_BATCH, Engine, Negative, PreviewCallback, StepCallback
 from saadi.engines.loading import full_memory_told, kept_engine
 from saadi.engines.regions import SEAM_PX, Guide, Region, named_region
-from saadi.errors import NotFoundError
+from saadi.errors import NotFoundError, SaadiError
 from saadi.jobs import JobContext, Outcome, Report, silent
 from saadi.orders import Inpaint
 from saadi.previews import Previews
@@ -34,14 +34,18 @@ def warm_engine(store: Store, model: Model) -> Engine:
 
 
 def warm_up(home: Home) -> None:
-    """Load the newest project's engine before somebody waits for it."""
+    """Load the newest project's engine before somebody waits for it; one that cannot be read is told by the job that needs it."""
     devices.use_all_threads()
     with Store.open(home) as store:
         for project in store.projects()[-1:]:
             model = store.active_model(project.id, "engine")
             # Large weights wait until they are asked for: they fill an accelerator that others may use.
             if model is not None and model.architecture.get("engine", "compact") == "compact":
-                engine = warm_engine(store, model)
+                try:
+                    engine = warm_engine(store, model)
+                except SaadiError as error:
+                    log.warning("engine_not_warm", project=project.id, error=str(error))
+                    continue
                 blank = np.zeros((engine.resolution, engine.resolution), np.uint8)
                 engine.generate([blank], [0], num_inference_steps=2)
                 log.info("engine_warm", project=project.id)

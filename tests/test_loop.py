@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from saadi import devices, orders, pairing
+from saadi import devices, generation, orders, pairing
 from saadi.alignment import job as alignment_job
 from saadi.alignment import material, resume
 from saadi.alignment.crew import ALONE
@@ -310,3 +310,9 @@ def test_label_maps_of_test_patients_and_old_generators_never_make_pairs(store: 
 def test_an_ended_job_leaves_no_checkpoints(store: Store, home: Home, filled: Project):
     job = run(store, home, FitOrder, project_id=filled.id, steps=2, batch_size=4)
     assert job.state == "done" and not home.job_dir(job.id).exists()
+
+
+def test_an_unreadable_generator_does_not_keep_the_worker_from_other_work(store: Store, home: Home, project: Project) -> None:
+    file = store.files.put(b"no weights")
+    store.add_model(project.id, kind="engine", architecture=tiny.architecture(), file=file, metrics={}, actor="test")
+    generation.warm_up(home)

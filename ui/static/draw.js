@@ -7,11 +7,13 @@ import { decode } from "./codec.js";
 import { decide } from "./conflict.js";
 import { keepCopy, recover, Saver } from "./journal.js";
 import { checksum, keepStep, stepsFor } from "./keep.js";
+import { Suggestions } from "./suggest.js";
 import {
   act,
   ago,
   ApiError,
   badge,
+  finished,
   get,
   h,
   isClassification,
@@ -91,6 +93,7 @@ class DrawTab {
         { class: "sx-film", "aria-label": "Images" },
         this.filmKind,
         h("button", { type: "button", class: "sx-button sx-small", onclick: () => this.openEmpty() }, "New mask"),
+        h("button", { type: "button", class: "sx-button sx-small", id: "draw-suggest", title: "Twelve new masks like the real ones", onclick: () => this.suggest() }, "Suggest \u2026"),
         this.film,
       ),
       h(
@@ -600,6 +603,26 @@ class DrawTab {
     });
   }
 
+  // ---- suggestions
+
+  /** New masks, or variations of this one: what is on the canvas is stored first. */
+  suggest() {
+    return act(null, async () => {
+      if (this.doc.isTouched) await this.doc.saver.flush();
+      this.suggestions ??= new Suggestions({
+        current: () => {
+          const { doc } = this;
+          return { id: doc.saver.id ?? doc.stored?.id ?? null, w: doc.w, h: doc.h, image_id: doc.image?.id ?? null };
+        },
+        onUse: async (made) => {
+          await this.loadFilm();
+          await this.openDrawing(made, this.underlayOf(made));
+        },
+      });
+      await this.suggestions.open();
+    });
+  }
+
   // ---- generation
 
   async generate() {
@@ -610,15 +633,6 @@ class DrawTab {
     if (!mapId) throw new ApiError("Draw something first; an empty mask has nothing to show.", 0, null);
     return { mapId, answer: await order("draw", { label_map_ids: [mapId], ...this.results.settings() }) };
   }
-}
-
-/** Follow a job to its end. */
-async function finished(job) {
-  while (["queued", "running"].includes(job.state)) {
-    await new Promise((resolve) => setTimeout(resolve, 250));
-    job = await get(`/api/jobs/${job.id}`);
-  }
-  return job;
 }
 
 const pickSize = ({ w, h: height }) => ({ w, h: height });

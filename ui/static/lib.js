@@ -134,6 +134,16 @@ export async function order(kind, values) {
   return answer;
 }
 
+/** Follow a job to its end; `onProgress` sees it now and then. */
+export async function finished(job, onProgress = () => {}) {
+  while (["queued", "running"].includes(job.state)) {
+    await new Promise((resolve) => setTimeout(resolve, 250));
+    job = await get(`/api/jobs/${job.id}`);
+    onProgress(job);
+  }
+  return job;
+}
+
 export const openTab = (name) => document.querySelector(`#tab-${name}-button, [role=tab][aria-controls="tab-${name}"]`)?.click();
 
 // ---- pictures
