@@ -31,11 +31,6 @@ HELD_OUT: tuple[Split, ...] = ("val", "test")
 DESCRIBE_CHUNK = 32
 
 
-def selector_space(model_id: int) -> str:
-    """Name of the vectors that a selector makes of images; see `saadi.downstream.scoring`."""
-    return f"selector-{model_id}"
-
-
 # ---- vectors
 
 

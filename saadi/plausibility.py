@@ -8,7 +8,7 @@ implausible; too near to one image is a copy. Imports no torch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import cv2
@@ -24,7 +24,7 @@ TOO_FAR = 0.05
 TOO_NEAR = 0.01
 """Share of them that would be called copies: narrower, as patients differ in how much they resemble each other."""
 MIN_TRAINING = 8
-MIN_UNSEEN = 8
+MIN_PATIENTS = 3
 MIN_CLASS_PX = 30
 """Of the 128 x 128 on which a class is looked at; fewer tell nothing about its looks."""
 CLASS_LOOK = "class-look-1"
@@ -63,32 +63,57 @@ class Space:
     scale: NDArray[np.float32]
     training: Features
     """(N, D), scaled."""
+    patients: NDArray[np.int64]
+    """(N,) whose they are."""
     typical: float
-    """Median over unseen real images of the mean distance to the nearest ones."""
+    """Median over real images of the mean distance to the nearest ones of other patients."""
     far: float
     """Their upper limit: the share `TOO_FAR` lies beyond."""
     nearest: float
-    """Median over unseen real images of the distance to the very nearest one."""
+    """Median of the distance to the very nearest one."""
 
     @classmethod
-    def of(cls, training: Features, unseen: Features) -> Self | None:
-        """None with too few images on either side to tell anything."""
-        if len(training) < MIN_TRAINING or len(unseen) < MIN_UNSEEN:
+    def of(cls, features: Features, patients: NDArray[np.int64], is_training: NDArray[np.bool_]) -> Self | None:
+        """The limits are set by all images, each against the training images of other patients; None with too few to tell.
+
+        Args:
+            features: (N, D) of training images and of others.
+            patients: (N,) whose they are.
+            is_training: (N,)
+        """
+        training = features[is_training]
+        if len(training) < MIN_TRAINING or len(np.unique(patients)) < MIN_PATIENTS:
             return None
-        center = training.mean(0)
-        spread = training.std(0)
+        center, spread = training.mean(0), training.std(0)
         scale = (np.maximum(spread, 0.1 * spread.mean() + 1e-6) * np.sqrt(training.shape[1])).astype(np.float32)
         scaled = ((training - center) / scale).astype(np.float32)
-        means, nearest, _ = _distances((unseen - center) / scale, scaled)
+        unit = cls(center, scale, scaled, patients[is_training], 1.0, 1.0, 1.0)
+        means, nearest, _ = unit.ratios(features, patients)
         typical = max(float(np.median(means)), 1e-9)
-        return cls(center, scale, scaled, typical, float(np.quantile(means, 1 - TOO_FAR)) / typical,
-                   max(float(np.median(nearest)), 1e-9))  # fmt: skip
+        return replace(unit, typical=typical, far=float(np.quantile(means, 1 - TOO_FAR)) / typical,
+                       nearest=max(float(np.median(nearest)), 1e-9))  # fmt: skip
 
-    def ratios(self, features: Features) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    def ratios(
+        self, features: Features, patients: NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
         """(N,) each: mean distance to the nearest training images in units of `typical`, distance to the very nearest in units of
-        `nearest`, and which one that is."""
-        means, nearest, which = _distances((features - self.center) / self.scale, self.training)
-        return means / self.typical, nearest / self.nearest, which
+        `nearest`, and which one that is.
+
+        Args:
+            patients: (N,) whose training images do not count; None = all count.
+        """
+        a, b = ((features - self.center) / self.scale).astype(np.float64), self.training.astype(np.float64)
+        squared = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T
+        if patients is not None:
+            squared[patients[:, None] == self.patients[None]] = np.inf
+        count = min(NEIGHBOURS, len(b))
+        chosen = np.argpartition(squared, count - 1, axis=1)[:, :count]
+        # The short way above loses digits where two vectors are almost equal, which is what copies are.
+        exact = np.linalg.norm(a[:, None] - b[chosen], axis=2)
+        exact[np.isinf(np.take_along_axis(squared, chosen, axis=1))] = np.nan  # fewer of other patients than are asked for
+        first = np.nanargmin(exact, axis=1)
+        rows = np.arange(len(a))
+        return np.nanmean(exact, axis=1) / self.typical, exact[rows, first] / self.nearest, chosen[rows, first]
 
 
 @dataclass(frozen=True)
@@ -121,32 +146,41 @@ class RealImages:
 
     @classmethod
     def of(
-        cls, training: Mapping[str, Features], unseen: Mapping[str, Features], *, training_classes: Sequence[ClassLooks],
-        unseen_classes: Sequence[ClassLooks],
+        cls, features: Mapping[str, Features], classes: Sequence[ClassLooks], *, patients: Sequence[str],
+        is_training: Sequence[bool],
     ) -> Self | None:  # fmt: skip
-        """The yardstick, or None with too few images.
+        """The yardstick, or None with too few images or patients.
 
         Args:
-            training, unseen: Space -> (N, D) of training images, (M, D) of images of other patients.
-            training_classes, unseen_classes: What `class_looks` found in each of them, in the same order.
+            features: Space -> (N, D) of all real images.
+            classes: What `class_looks` found in each of them.
+            patients: Whose they are.
+            is_training: Which of them are compared with; all set the limits, each against those of other patients.
         """
-        spaces = {name: space for name in training if (space := Space.of(training[name], unseen[name])) is not None}
+        codes, known = np.unique(list(patients), return_inverse=True)[1], np.array(is_training, bool)
+        if not known.any():
+            return None
+        spaces = {name: space for name, rows in features.items() if (space := Space.of(rows, codes, known)) is not None}
         if not spaces:
             return None
-        indices = {index for looks in training_classes for index in looks}
-        classes = {index: space for index in sorted(indices)
-                   if (space := Space.of(_rows(training_classes, index), _rows(unseen_classes, index))) is not None}  # fmt: skip
-        open_ended = cls(spaces, classes, np.inf, 0.0)
-        found = open_ended.judge({name: unseen[name] for name in spaces}, unseen_classes)
-        return cls(spaces, classes, float(np.quantile([one.strangeness for one in found], 1 - TOO_FAR)),
+        of_class: dict[int, Space] = {}
+        for index in sorted({index for looks in classes for index in looks}):
+            rows = _holders(classes, index)
+            if known[rows].any() and (space := Space.of(_rows(classes, index), codes[rows], known[rows])) is not None:
+                of_class[index] = space
+        found = cls(spaces, of_class, np.inf, 0.0).judge(features, classes, patients=codes)
+        return cls(spaces, of_class, float(np.quantile([one.strangeness for one in found], 1 - TOO_FAR)),
                    float(np.quantile([one.nearness for one in found], TOO_NEAR)))  # fmt: skip
 
-    def judge(self, features: Mapping[str, Features], classes: Sequence[ClassLooks]) -> list[Plausibility]:
+    def judge(
+        self, features: Mapping[str, Features], classes: Sequence[ClassLooks], *, patients: NDArray[np.int64] | None = None
+    ) -> list[Plausibility]:
         """What is found about each image.
 
         Args:
             features: Space -> (N, D), for every space of `spaces`.
             classes: Of each image what `class_looks` found under the label map that was asked for.
+            patients: (N,) whose training images do not count; None = all count.
         """
         count = len(classes)
         strangeness, reasons = np.zeros(count), np.array([""] * count, dtype=object)
@@ -158,14 +192,15 @@ class RealImages:
 
         every = np.arange(count)
         for name, space in self.spaces.items():
-            far, near, found = space.ratios(features[name])
+            far, near, found = space.ratios(features[name], patients)
             stranger(every, far / space.far, name)
             nearness = np.maximum(nearness, near)
             which = np.where(which < 0, found, which)
         for index, space in self.classes.items():
-            rows = np.array([row for row, looks in enumerate(classes) if index in looks], dtype=np.int64)
+            rows = _holders(classes, index)
             if len(rows):
-                stranger(rows, space.ratios(_rows(classes, index))[0] / space.far, f"class {index}")
+                own = patients[rows] if patients is not None else None
+                stranger(rows, space.ratios(_rows(classes, index), own)[0] / space.far, f"class {index}")
         return [self._told(*one) for one in zip(strangeness, nearness, reasons, which, strict=True)]
 
     def _told(self, strangeness: float, nearness: float, reason: str, which: int) -> Plausibility:
@@ -182,16 +217,5 @@ def _rows(looks: Sequence[ClassLooks], index: int) -> Features:
     return np.stack(found) if found else np.empty((0, CLASS_LOOK_VALUES), np.float32)
 
 
-def _distances(
-    features: Features, reference: Features
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """Mean Euclidean distance to the nearest rows of the reference, distance to the very nearest, and which one that is."""
-    a, b = features.astype(np.float64), reference.astype(np.float64)
-    squared = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T
-    count = min(NEIGHBOURS, len(b))
-    chosen = np.argpartition(squared, count - 1, axis=1)[:, :count]
-    # The short way above loses digits where two vectors are almost equal, which is what copies are.
-    exact = np.linalg.norm(a[:, None] - b[chosen], axis=2)
-    first = exact.argmin(1)
-    rows = np.arange(len(a))
-    return exact.mean(1), exact[rows, first], chosen[rows, first]
+def _holders(looks: Sequence[ClassLooks], index: int) -> NDArray[np.int64]:
+    return np.array([row for row, one in enumerate(looks) if index in one], dtype=np.int64)

@@ -23,6 +23,11 @@ NEAREST_CHUNK = 1024
 COVERAGE_NEIGHBOURS = 5
 
 
+def selector_space(model_id: int) -> str:
+    """Name of the vectors that a selector makes of images; see `saadi.downstream.scoring`."""
+    return f"selector-{model_id}"
+
+
 def standardised(features: Features, reference: Features) -> Features:
     """Features scaled by mean and standard deviation of the reference set, so that no dimension rules a distance."""
     return np.asarray((features - reference.mean(0)) / (reference.std(0) + 1e-6), dtype=np.float32)

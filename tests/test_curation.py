@@ -120,7 +120,7 @@ def test_without_measured_real_images_there_is_no_neighbour(store: Store, projec
     assert curation.nearest_real(store, project, blob) is None  # nobody has looked at them
     curation.describe_images(store, [image.blob for image in store.images(project.id)], silent)
     assert curation.nearest_real(store, project, blob) is not None  # the sample itself is looked at when asked for
-    assert curation.nearest_real(store, project, blob, curation.selector_space(1)) is None
+    assert curation.nearest_real(store, project, blob, quality.selector_space(1)) is None
 
 
 def test_a_stopped_description_keeps_what_it_has(store: Store, project: Project) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from saadi import quality
-from saadi.datasets.phantom import render_set
+from saadi.datasets.phantom import render
 from saadi.plausibility import CLASS_LOOK_VALUES, Plausibility, RealImages, Space, class_looks
 from saadi.records import IGNORE, Image, LabelMap
 
@@ -17,8 +17,10 @@ Pair = tuple[Image, LabelMap]
 GALLBLADDER = 2
 
 
-def scenes(seed: int, count: int) -> list[Pair]:
-    return [(scene.image, scene.label_map) for scene in render_set(count, seed=seed, num_patients=count // 4, size_px=128)]
+def scenes(first_patient: int, count: int) -> list[Pair]:
+    """Four frames each of patients that follow one another."""
+    rendered = [render(number, patient=first_patient + number // 4, size_px=128) for number in range(count)]
+    return [(scene.image, scene.label_map) for scene in rendered]
 
 
 def looks(pairs: Sequence[Pair]) -> tuple[dict[str, np.ndarray], list[dict[int, np.ndarray]]]:
@@ -27,13 +29,15 @@ def looks(pairs: Sequence[Pair]) -> tuple[dict[str, np.ndarray], list[dict[int, 
 
 @pytest.fixture(scope="module")
 def training() -> list[Pair]:
-    return scenes(1, 96)
+    return scenes(0, 96)
 
 
 @pytest.fixture(scope="module")
 def real(training: list[Pair]) -> RealImages:
-    (known, known_classes), (unseen, unseen_classes) = looks(training), looks(scenes(2, 64))
-    made = RealImages.of(known, unseen, training_classes=known_classes, unseen_classes=unseen_classes)
+    (known, known_classes), (unseen, unseen_classes) = looks(training), looks(scenes(100, 64))
+    features = {name: np.concatenate([known[name], unseen[name]]) for name in known}
+    patients = [f"a{number // 4}" for number in range(96)] + [f"b{number // 4}" for number in range(64)]
+    made = RealImages.of(features, known_classes + unseen_classes, patients=patients, is_training=[True] * 96 + [False] * 64)
     assert made is not None
     return made
 
@@ -41,7 +45,7 @@ def real(training: list[Pair]) -> RealImages:
 @pytest.fixture(scope="module")
 def others() -> list[Pair]:
     """Of patients that neither side of the yardstick has seen."""
-    return scenes(3, 64)
+    return scenes(200, 64)
 
 
 def judged(real: RealImages, pairs: Sequence[Pair]) -> list[Plausibility]:
@@ -118,15 +122,26 @@ def test_looks_of_classes_by_hand() -> None:
 
 
 def test_ratios_by_hand() -> None:
-    draw = np.random.default_rng(0)
-    training = draw.normal(size=(40, 4)).astype(np.float32)
-    space = Space.of(training, draw.normal(size=(40, 4)).astype(np.float32))
+    training = np.array([[0.0], [1], [2], [3], [10], [11], [12], [13], [14], [15]], np.float32)
+    patients = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 2])
+    space = Space.of(training, patients, np.ones(10, bool))
     assert space is not None
-    means, nearest, which = space.ratios(np.concatenate([training[7:8], training[7:8] + 50]))
-    assert nearest[0] == 0 and which[0] == 7 and means[0] > 0 and means[1] > 20 and nearest[1] > 20
+    scale = float(space.scale[0])
+    means, nearest, which = space.ratios(np.array([[1.0]], np.float32))
+    assert means[0] * space.typical == pytest.approx((0 + 1 + 1 + 2 + 9) / 5 / scale) and nearest[0] == 0 and which[0] == 1
+    means, nearest, which = space.ratios(np.array([[1.0]], np.float32), np.array([0]))  # its own patient's do not count
+    assert means[0] * space.typical == pytest.approx((9 + 10 + 11 + 12 + 13) / 5 / scale) and which[0] == 4
+    assert nearest[0] * space.nearest == pytest.approx(9 / scale)
 
 
-def test_too_few_images_are_no_yardstick() -> None:
-    few, many = np.zeros((7, 3), np.float32), np.zeros((9, 3), np.float32)
-    assert Space.of(few, many) is None and Space.of(many, few) is None
-    assert RealImages.of({"look": few}, {"look": many}, training_classes=[{}] * 7, unseen_classes=[{}] * 9) is None
+def test_one_neighbour_of_another_patient_is_enough() -> None:
+    space = Space.of(np.arange(9, dtype=np.float32)[:, None], np.array([0] * 7 + [1, 2]), np.ones(9, bool))
+    assert space is not None and np.isfinite([space.typical, space.far, space.nearest]).all()
+
+
+@pytest.mark.parametrize(("count", "num_patients"), [(7, 7), (20, 2)])
+def test_too_few_images_or_patients_are_no_yardstick(count: int, num_patients: int) -> None:
+    patients = [str(number % num_patients) for number in range(count)]
+    features = np.random.default_rng(0).normal(size=(count, 3)).astype(np.float32)
+    assert RealImages.of({"look": features}, [{}] * count, patients=patients, is_training=[True] * count) is None
+    assert RealImages.of({"look": features}, [{}] * count, patients=patients, is_training=[False] * count) is None

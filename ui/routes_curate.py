@@ -56,7 +56,7 @@ def build_router(context: Context) -> APIRouter:
         with context.open() as store:
             sample = store.sample(sample_id)
             project, selector = store.project(sample.project_id), store.active_model(sample.project_id, "selector")
-            spaces = {"look": quality.LOOK} | ({"selector": curation.selector_space(selector.id)} if selector else {})
+            spaces = {"look": quality.LOOK} | ({"selector": quality.selector_space(selector.id)} if selector else {})
             found = {name: _neighbour_view(store, project, sample, space) for name, space in spaces.items()}
             return {
                 "nearest": {name: view for name, view in found.items() if view},

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saadi import devices
-from saadi.curation import describe_project, selector_space
+from saadi import devices, quality_gate
+from saadi.curation import describe_project
 from saadi.downstream import models
 from saadi.downstream.classifier import Classifier
 from saadi.downstream.folds import CrossFitted, CrossFittedClassifiers, selector_from_file
@@ -19,6 +19,7 @@ from saadi.downstream.segmenter import Prediction
 from saadi.errors import TooFewError
 from saadi.jobs import JobContext, Outcome, Report
 from saadi.masks import class_of, fit_to, whole
+from saadi.quality import selector_space
 from saadi.records import LabelMap, Model, ModelKind, Project, Sample, Score
 from saadi.store import Store
 
@@ -162,6 +163,7 @@ def look_at_project(
 ) -> None:
     """Look once at every image: colours and layout; and, of real ones, what the selector makes of them, for comparison."""
     describe_project(store, project, report)
+    quality_gate.describe_project(store, project, report)
     for model, scorer in scorers:
         if model.kind == "selector":
             missing = store.undescribed(selector_space(model.id), [image.blob for image in store.images(project.id)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from saadi import curation
+from saadi import curation, quality
 from saadi.downstream import scoring
 from saadi.downstream.segmenter import Segmenter
 from saadi.engines import weights
@@ -31,7 +31,7 @@ def test_the_nearest_in_the_selectors_eyes_is_known_after_scoring(store: Store, 
     scorers = scoring.load_scorers(store, project)
     selector, segmenter = scorers[0]
     scoring.score_samples(store, project, samples, scorers, silent)
-    space = curation.selector_space(selector.id)
+    space = quality.selector_space(selector.id)
     assert store.undescribed(space, [sample.blob for sample in samples]) == []
     assert curation.nearest_real(store, project, samples[0].blob, space) is None  # the real ones come next
     scoring.look_at_project(store, project, scorers, silent)
