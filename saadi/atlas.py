@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from saadi import curation, quality
+from saadi import curation, quality, quality_gate
 from saadi.errors import TooFewError
 from saadi.jobs import JobContext, Outcome
 from saadi.quality import Features
@@ -71,6 +71,7 @@ def run_job(context: JobContext) -> Outcome:
     store = context.store
     project = store.project(context.params["project_id"])
     curation.describe_project(store, project, context.report)
+    quality_gate.describe_project(store, project, context.report)
     wanted = store.projection_input(project.id, quality.LOOK)
     rows, images = store.sample_rows(project.id), store.images(project.id)
     vectors = store.descriptors(quality.LOOK, [*(row.blob for row in rows), *(image.blob for image in images)])

@@ -25,6 +25,11 @@ def condition_of(task: Task, label_map_blob: str, label_map_id: int, picture_blo
     return label_map_blob if picture_blob is None else f"{label_map_blob}{MARK}{picture_blob}"
 
 
+def is_painted(task: Task, condition: str) -> bool:
+    """Whether its images were painted into a picture, which is left around what was made."""
+    return task == "segmentation" and MARK in condition
+
+
 def asked_blob(condition: str) -> str:
     """The blob of the label map that a condition asks for."""
     return condition.partition(MARK)[0]

@@ -15,10 +15,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from saadi import quality
+from saadi import quality, quality_gate
 from saadi.config import Home
 from saadi.errors import StorageError
 from saadi.jobs import Report
+from saadi.quality_gate import Looked
 from saadi.records import IGNORE, Curation, Project, RealImage, Split, Vote
 from saadi.store import Store
 from saadi.store.curation import SampleRow
@@ -184,7 +185,15 @@ def sample_columns(store: Store, project: Project, *, person: str) -> dict[str, 
         | _vote_columns(store.votes(project.id), rows)
         | _mark_columns(store, project, rows, person=person)
         | _look_columns(store, project, rows)
+        | {"gate": _gate_column(store, project, rows)}
     )
+
+
+def _gate_column(store: Store, project: Project, rows: Sequence[SampleRow]) -> list[int | None]:
+    """0 = plausible, 1 = unlike real images, 2 = like one of them; None = not looked at."""
+    pairs = [Looked(row.blob, row.label_map_blob, bool(row.is_composite)) for row in rows]
+    places = {"plausible": 0, "implausible": 1, "copy": 2}
+    return [None if one is None else places[one.verdict] for one in quality_gate.judged(store, project, pairs)]
 
 
 def _mask_facts(store: Store, project: Project, masks: Sequence[str]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import structlog
 
-from saadi import devices, inpainting, masks
+from saadi import devices, inpainting, masks, quality_gate
 from saadi.config import Home
 from saadi.curation import describe_images
 from saadi.downstream import scoring
@@ -301,6 +301,7 @@ def run_job(context: JobContext) -> Outcome:
         scoring.look_at_project(store, project, scorers, context.report)
     else:  # somebody waits in front of the canvas
         describe_images(store, [sample.blob for sample in samples], silent)
+        quality_gate.describe(store, project, [quality_gate.Looked(sample.blob, sample.label_map_blob) for sample in samples])
 
     def publish(store: Store) -> dict[str, Any]:
         return {"sample_ids": [sample.id for sample in samples]}

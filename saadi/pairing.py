@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saadi import agreement, asking, preferences
-from saadi.conditions import asked_blob, condition_of
+from saadi import agreement, asking, preferences, quality_gate
+from saadi.conditions import asked_blob, condition_of, is_painted
 from saadi.curation import mask_shares
 from saadi.errors import TooFewError
 from saadi.preferences import MIN_MARGIN, Candidate, Merged, merge, strengths, to_pairs, undecidedness
+from saadi.quality_gate import Looked
 from saadi.records import Pair, PairSet, Project, Single, Vote
 from saadi.singles import settle_singles
 from saadi.store import Store
@@ -66,6 +67,7 @@ def settle(store: Store, project_id: int, *, real_winners: bool = True) -> Settl
     groups = _candidates(store, project_id, names=project.class_names)
     if not groups:
         raise TooFewError("no scored candidates yet; generate some and let the scorers look at them first")
+    groups = _gated(store, project, groups)
     trust = selector_trust(store, project_id)
     rare = rarest_classes(_held_classes(store, project, groups))
     everything, repeats = store.votes_and_repeats(project_id)
@@ -86,6 +88,7 @@ def settle(store: Store, project_id: int, *, real_winners: bool = True) -> Settl
         "num_undecided": undecided,
         "num_rare": sum(preferences.is_rare(item, rare) for item in decisions),
         "num_doubted": sum(item.doubt is not None for item in decisions),
+        "num_refused": sum(item.is_refused for group in groups.values() for item in group),
         "num_singles": count_singles(singles) | {"disputed": num_disputed},
     }
     return Settled(pairs, summary, groups, votes, outcomes, trust, singles)
@@ -277,6 +280,16 @@ def _candidates(
             )
         groups[condition].append(Candidate(sample.sample_id, sample.blob, sample.dice, sample.confidence, parts))
     return {condition: group for condition, group in groups.items() if len(group) >= at_least}
+
+
+def _gated(store: Store, project: Project, groups: Mapping[str, list[Candidate]]) -> dict[str, list[Candidate]]:
+    """The same candidates; those marked that the quality gate refuses. As losers they teach."""
+    everything = [(condition, item) for condition, group in groups.items() for item in group]
+    pairs = [Looked(item.blob, asked_blob(condition), is_painted(project.task, condition)) for condition, item in everything]
+    found: dict[str, list[Candidate]] = defaultdict(list)
+    for (condition, item), is_refused in zip(everything, quality_gate.refused(store, project, pairs), strict=True):
+        found[condition].append(item._replace(is_refused=True) if is_refused else item)
+    return dict(found)
 
 
 def _asked_classes(store: Store, blobs: Iterable[str]) -> dict[str, int]:

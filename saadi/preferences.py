@@ -56,6 +56,8 @@ class Candidate(NamedTuple):
     """The selector's own, 0..1."""
     class_dice: tuple[float | None, ...] = ()
     """Selector's Dice by class index; None = neither asked for nor seen, empty = not read."""
+    is_refused: bool = False
+    """By the quality gate: it wins by votes only."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ def merge(
     Every pair that people voted on is decided by them, unless they contradict each other or the selector's clear opinion
     (margin of at least `MIN_MARGIN`) without a second opinion: that is a conflict and is held out, until a ruling of the lead
     settles it. Beside those, the best against the worst by merged strength, where the selector's margin is clear. 'Both bad'
-    never makes a winner, except where a ruling names one.
+    never makes a winner, except where a ruling names one; what the quality gate refuses wins no pair by score.
 
     Args:
         votes: Oldest first.
@@ -213,7 +215,7 @@ def merge(
             )
         )
     decisions.sort(key=lambda item: (_pair_of(item) not in ruled, -item.margin, item.chosen.sample_id))
-    automatic = _best_against_worst(candidates, merged, banned)
+    automatic = _best_against_worst(candidates, merged, banned | _refused(candidates))
     undecided = 0
     if automatic is None:
         undecided = int(not decisions)
@@ -222,6 +224,10 @@ def merge(
     kept, beyond = decisions[:MAX_PAIRS_PER_LABEL_MAP], decisions[MAX_PAIRS_PER_LABEL_MAP:]
     over_cap = tuple((item.chosen.sample_id, item.rejected.sample_id) for item in beyond)
     return Merged(tuple(kept), tuple(conflicts), undecided, over_cap)
+
+
+def _refused(candidates: Sequence[Candidate]) -> set[int]:
+    return {candidate.sample_id for candidate in candidates if candidate.is_refused}
 
 
 def _best_against_worst(candidates: Sequence[Candidate], merged: Mapping[int, float], banned: set[int]) -> Decision | None:
@@ -288,7 +294,7 @@ def rare_decision(
         return None
     votes = as_they_count(votes)
     closed = {vote.pair for vote in votes if vote.answer != "skip"} | {_pair_of(item) for item in merged.decisions}
-    banned = {sample_id for vote in votes if vote.answer == "both_bad" for sample_id in vote.pair}
+    banned = {sample_id for vote in votes if vote.answer == "both_bad" for sample_id in vote.pair} | _refused(candidates)
     strength = strengths(candidates, votes, weights)
     found: list[tuple[float, int, Decision]] = []
     for better in candidates:

@@ -56,6 +56,18 @@ def test_without_votes_the_strengths_are_what_a_fit_of_the_pseudo_votes_gives(sc
             assert exact[one.sample_id] - exact[other.sample_id] == pytest.approx(expected, abs=2e-3)
 
 
+def test_what_the_quality_gate_refuses_wins_by_votes_only():
+    refused, *others = candidates(0.9, 0.6, 0.1)
+    group = [refused._replace(is_refused=True), *others]
+    [decision] = merge(group, []).decisions
+    assert (decision.chosen.sample_id, decision.rejected.sample_id) == (2, 3)
+    assert merge(group[:2], []).decisions == ()  # no winner is left by score
+    [decision] = merge(group[:2], [vote(1, 2, "left")]).decisions
+    assert decision.chosen.sample_id == 1
+    losing = [candidates(0.9)[0], Candidate(2, "blob2", 0.1, is_refused=True)]
+    assert merge(losing, []).decisions[0].rejected.sample_id == 2  # as a loser it teaches
+
+
 def test_a_vote_counts_as_one_more_comparison():
     # One virtual comparison with p = sigmoid(2) = 0.8808 for the first, one human vote for the second: odds 0.8808 : 1.1192.
     found = strengths(candidates(0.9, 0.5), [vote(1, 2, "right")])

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from saadi import quality, quality_gate
+from saadi import curation, pairing, quality, quality_gate
 from saadi.datasets.phantom import CLASS_NAMES, Scene, render
+from saadi.exports.selection import select
 from saadi.plausibility import class_looks
 from saadi.quality_gate import Looked
-from saadi.records import LabelClass, Project
+from saadi.records import LabelClass, Project, RealImage, Sample, Score
 from saadi.store import Store
+from tests import builders
 
 SIDE = 96
 
@@ -109,6 +111,45 @@ def test_looks_are_kept_and_looked_at_once(rendered: tuple[Store, Project]) -> N
     kept = quality_gate._unpacked(store.descriptors("class-look-1", [pair.key])[pair.key])
     fresh = class_looks(store.blobs.image(pair.blob), store.blobs.label_map(pair.label_map_blob))
     assert kept.keys() == fresh.keys() and all(np.array_equal(kept[index], fresh[index]) for index in kept)
+
+
+def sample_of(store: Store, project: Project, image: np.ndarray, real: RealImage, seed: int) -> Sample:
+    """A scored, accepted picture under a real image's label map."""
+    model = store.active_model(project.id, "engine") or builders.add_engine(store, project)
+    selector = store.active_model(project.id, "selector") or store.add_model(
+        project.id, kind="selector", architecture={}, file="f", metrics={}, actor="test")  # fmt: skip
+    record = store.label_map(real.label_map_id or 0)
+    made = store.add_sample(
+        project.id, label_map_id=record.id, label_map_rev=record.rev, label_map_blob=record.blob,
+        blob=store.blobs.put_image(image), seed=seed, engine="compact", model_id=model.id, adapter_id=None, settings={},
+        purpose="pool")  # fmt: skip
+    store.add_scores([Score(made.id, selector.id, "selector", 0.9 - 0.3 * seed, 0.5, 0.9, {}, record.blob)])
+    store.put_descriptors(quality.LOOK, {made.blob: quality.look(image)})
+    quality_gate.describe(store, project, [Looked(made.blob, made.label_map_blob)])
+    store.curate([made.id], "accepted", actor="test")
+    return made
+
+
+def test_what_is_refused_wins_no_pair_and_leaves_in_no_export_unless_asked(rendered: tuple[Store, Project]) -> None:
+    store, project = rendered
+    real = store.images(project.id, splits=["train"])[8]
+    pixels = store.blobs.image(real.blob)
+    grey = sample_of(store, project, np.full_like(pixels, 128), real, seed=0)  # the selector likes it best
+    shown = render(1000, patient=2, size_px=SIDE).image
+    fine = sample_of(store, project, shown, real, seed=1)
+    also = sample_of(store, project, shown[:, ::-1].copy(), real, seed=2)
+    verdicts = quality_gate.refused(store, project, [Looked(one.blob, one.label_map_blob) for one in (grey, fine, also)])
+    assert verdicts[0]
+    settled = pairing.settle(store, project.id)
+    assert settled.summary["num_refused"] == sum(verdicts)
+    assert grey.blob not in {pair.chosen_blob for pair in settled.pairs}
+    columns = curation.sample_columns(store, project, person="ann")
+    assert dict(zip(columns["id"], columns["gate"], strict=True))[grey.id] == 1
+    chosen = select(store, project, include_real=False, include_refused=True)
+    assert {item.blob for item in chosen.items} == {grey.blob, fine.blob, also.blob}
+    if not all(verdicts):
+        default = select(store, project, include_real=False)
+        assert grey.blob not in {item.blob for item in default.items} and default.left_out["synthetic, unlike real images"] >= 1
 
 
 def test_too_few_real_images_judge_nobody(store: Store, project: Project) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
-from saadi import curation, quality
+from saadi import curation, quality, quality_gate
 from saadi.records import Project, Sample
 from saadi.store import Store
 from ui.context import Context
@@ -60,6 +60,7 @@ def build_router(context: Context) -> APIRouter:
             found = {name: _neighbour_view(store, project, sample, space) for name, space in spaces.items()}
             return {
                 "nearest": {name: view for name, view in found.items() if view},
+                "gate": _gate_view(store, project, sample),
                 # Of a classifier there is its F1 only, which is not what the bars show.
                 "average": (selector.metrics.get("val") or {}).get("dice_per_class", {}) if selector else {},
                 "marks": [
@@ -77,6 +78,14 @@ def _json(value: dict[str, Any], request: Request) -> Response:
     if "gzip" not in request.headers.get("accept-encoding", ""):
         return Response(data, media_type="application/json")
     return Response(gzip.compress(data, 1), media_type="application/json", headers={"Content-Encoding": "gzip"})
+
+
+def _gate_view(store: Store, project: Project, sample: Sample) -> dict[str, Any] | None:
+    """What the quality gate says, in words; None where it has not looked."""
+    [found] = quality_gate.judged(store, project, [quality_gate.Looked(sample.blob, sample.label_map_blob, sample.is_composite)])
+    if found is None:
+        return None
+    return {"verdict": found.verdict, "words": quality_gate.in_words(found, project)}
 
 
 def _neighbour_view(store: Store, project: Project, sample: Sample, space: str) -> dict[str, Any] | None:

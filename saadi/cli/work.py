@@ -300,6 +300,8 @@ def curate(name: ProjectArgument,
            accept_above: Annotated[float, typer.Option(min=0.0, max=1.0, metavar="SCORE",
                                                        help="Lowest score that both give: Dice, in classification the "
                                                             "probability of the asked class.")],
+           include_refused: Annotated[bool, typer.Option("--include-refused", help="Also images that the quality gate refuses: "
+                                                         "unlike real ones, or like one of them.")] = False,
            home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Accept the pending images that selector and judge both find at least this good."""
     with Store.open(home_of(home)) as store:
@@ -309,24 +311,35 @@ def curate(name: ProjectArgument,
             dice.setdefault(item.sample_id, {})[item.kind] = item.dice
         pending = store.samples(project.id, curation="pending")
         scored = [sample.id for sample in pending if {"selector", "judge"} <= dice.get(sample.id, {}).keys()]
-        good = [sample_id for sample_id in scored if min(dice[sample_id].values()) >= accept_above]
+        from saadi import quality_gate
+
+        looked = [quality_gate.Looked(sample.blob, sample.label_map_blob, sample.is_composite) for sample in pending]
+        refused = {sample.id for sample, is_refused in zip(pending, quality_gate.refused(store, project, looked), strict=True)
+                   if is_refused}
+        fine = [sample_id for sample_id in scored if min(dice[sample_id].values()) >= accept_above]
+        good = [sample_id for sample_id in fine if include_refused or sample_id not in refused]
         if good:
             store.curate(good, "accepted", actor=config.user_name())
-    counts = {"accepted": len(good), "below": len(scored) - len(good), "unscored": len(pending) - len(scored)}
-    answer(counts, as_json=as_json, lines=lambda: [f"{counts['accepted']} accepted, {counts['below']} below {accept_above:g}, "
-                                                   f"{counts['unscored']} without scores"])
+    counts = {"accepted": len(good), "below": len(scored) - len(fine), "unscored": len(pending) - len(scored),
+              "refused": len(fine) - len(good)}
+    answer(counts, as_json=as_json, lines=lambda: [
+        f"{counts['accepted']} accepted, {counts['below']} below {accept_above:g}, {counts['unscored']} without scores, "
+        f"{counts['refused']} good but refused by the quality gate (unlike real images, or like one of them)"])
 
 
 def export(name: ProjectArgument,
            format: Annotated[str, typer.Option("--format", help="imagefolder or nnunet")],
            out: Annotated[Path, typer.Option("--out", help="New or empty folder.")],
            no_real: Annotated[bool, typer.Option("--no-real", help="Synthetic images only.")] = False,
+           include_refused: Annotated[bool, typer.Option("--include-refused", help="Also images that the quality gate refuses: "
+                                                         "unlike real ones, or like one of them.")] = False,
            detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Write the accepted images (and the real training images) as a data set, and verify it."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInputError(f"the folder {out.name!r} is not empty; choose a new one for --out")
     # Absolute, because the worker runs elsewhere.
-    build = order_from(orders.ExportOrder, format=format, out_dir=str(out.expanduser().resolve()), include_real=not no_real)
+    build = order_from(orders.ExportOrder, format=format, out_dir=str(out.expanduser().resolve()), include_real=not no_real,
+                       include_refused=include_refused or None)
     run_order(home_of(home), name, build, detach=detach, as_json=as_json)
 
 

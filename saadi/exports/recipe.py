@@ -56,7 +56,7 @@ def run_job(context: JobContext) -> Outcome:
     # A worker that died between renaming and publishing left a finished folder and a note about it.
     if _is_finished(context, target):
         return _outcome(context, project, order, target)
-    selection = select(store, project, include_real=order.include_real)
+    selection = select(store, project, include_real=order.include_real, include_refused=order.include_refused)
     total = 3 * len(selection.items)
     # Count before writing: which classes, ignored pixels, and what the format or a smaller size will lose.
     counted = _count(context, project, selection.items, total)

@@ -10,9 +10,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from saadi import quality_gate
 from saadi.errors import TooFewError
 from saadi.inpainting import real_image_of
 from saadi.masks import class_of
+from saadi.quality_gate import Looked
 from saadi.records import LabelMapRecord, Project, RealImage, Sample, Score, Split
 from saadi.store import Store
 
@@ -45,8 +47,11 @@ class Selection:
     """Reason -> number of images."""
 
 
-def select(store: Store, project: Project, *, include_real: bool) -> Selection:
+def select(store: Store, project: Project, *, include_real: bool, include_refused: bool = False) -> Selection:
     """Choose the items of an export.
+
+    Args:
+        include_refused: Also images that the quality gate refuses.
 
     Raises:
         TooFewError: No accepted image, or all of them stem from validation or test patients.
@@ -59,7 +64,8 @@ def select(store: Store, project: Project, *, include_real: bool) -> Selection:
     if include_real:
         _add_real(store, project, images, selection)
     num_real = len(selection.items)
-    _add_synthetic(store, project, images, accepted, selection)
+    refused = {} if include_refused else refusals(store, project, accepted)
+    _add_synthetic(store, project, images, accepted, selection, refused)
     if len(selection.items) == num_real:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(selection.left_out.items()))
         raise TooFewError(f"none of the {len(accepted)} accepted images may be exported ({reasons}); "
@@ -93,7 +99,18 @@ def _add_real(store: Store, project: Project, images: list[RealImage], selection
                 lineage={"image_id": image.id, "label_map": _label_map_lineage(with_mask)}))
 
 
-def _add_synthetic(store: Store, project: Project, images: list[RealImage], accepted: list[Sample], selection: Selection) -> None:
+def refusals(store: Store, project: Project, samples: list[Sample]) -> dict[int, str]:
+    """Sample id -> why the quality gate refuses it; in that it is no copy check: one that passes may still be a copy."""
+    found = quality_gate.judged(
+        store, project, [Looked(sample.blob, sample.label_map_blob, sample.is_composite) for sample in samples])
+    words = {"implausible": "unlike real images", "copy": "very near to a real image"}
+    return {sample.id: words[one.verdict] for sample, one in zip(samples, found, strict=True) if one and one.verdict in words}
+
+
+def _add_synthetic(
+    store: Store, project: Project, images: list[RealImage], accepted: list[Sample], selection: Selection,
+    refused: dict[int, str],
+) -> None:  # fmt: skip
     by_id = {image.id: image for image in images}
     names = group_names(images)
     real_blobs = {image.blob for image in images}
@@ -115,6 +132,8 @@ def _add_synthetic(store: Store, project: Project, images: list[RealImage], acce
             selection.left_out["synthetic, copied label map of a validation or test patient"] += 1
         elif sample.blob in real_blobs:
             selection.left_out["synthetic, exact copy of a real image"] += 1
+        elif sample.id in refused:
+            selection.left_out[f"{kind}, {refused[sample.id]}"] += 1
         elif project.task == "classification":
             selection.items.append(_of_class(store, project, sample, record, scores.get(sample.id, [])))
         else:

@@ -44,6 +44,8 @@ class ExportOrder(Order):
     out_dir: str | None = None
     """None = a new folder under <home>/exports."""
     include_real: bool = True
+    include_refused: bool = False
+    """Also accepted images that the quality gate refuses: unlike real ones, or like one of them."""
 
     def check(self, store: Store) -> None:
         if self.format == "nnunet" and is_classification(store, self.project_id):

@@ -43,6 +43,7 @@ const columns = {
   ],
   quality: [1, 0.4, 0.8, null],
   farther: [0.995, 0, 0.5, null],
+  gate: [0, 1, 2, null],
   votes: [3, 2, 0, 1],
   wins: [1, 0, null, 0.5],
   flagged: [1, 0, 0, 0],
@@ -85,6 +86,7 @@ for (const [name, filter, expected] of [
   ["flagged by anybody", { flagged: true }, [1]],
   ["favourites", { favourite: true }, [2]],
   ["very close to a real image", { veryClose: true }, [1]],
+  ["refused by the quality check", { refused: true }, [3, 2]],
   ["same mask", { mask: "bb" }, [4, 3]],
   ["chosen on the map", { ids: new Set([1, 3]) }, [3, 1]],
 ])

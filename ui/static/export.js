@@ -22,6 +22,7 @@ class ExportTab {
       ),
     );
     this.real = h("input", { type: "checkbox", checked: true });
+    this.refused = h("input", { type: "checkbox", id: "export-refused" });
     this.counts = h("p", { class: "sx-promise" });
     this.button = h(
       "button",
@@ -42,6 +43,12 @@ class ExportTab {
           this.counts,
           h("div", { class: "sx-stack", role: "radiogroup", "aria-label": "Format" }, this.choices),
           h("label", { class: "sx-check" }, this.real, "Include the real training images"),
+          h(
+            "label",
+            { class: "sx-check", title: "Curate, Filters, Refused by the quality check shows which" },
+            this.refused,
+            "Include accepted images that the quality check refuses (unlike real images, or very near to one)",
+          ),
           this.button,
           this.outcome,
           h(
@@ -92,6 +99,7 @@ class ExportTab {
       await order("export", {
         format: this.root.querySelector("input[name=export-format]:checked").value,
         include_real: this.real.checked,
+        include_refused: this.refused.checked,
       });
       toast("Writing and checking the files\u2026");
     });

@@ -36,6 +36,7 @@ export function itemsOf(columns) {
       seen: columns.seen?.[index] ?? null,
       quality: columns.quality[index],
       farther: columns.farther[index],
+      gate: columns.gate[index],
       votes: columns.votes[index],
       wins: columns.wins[index],
       flagged: Boolean(columns.flagged[index]),
@@ -97,6 +98,7 @@ export const EMPTY = Object.freeze({
   flagged: false,
   favourite: false,
   veryClose: false,
+  refused: false,
   mask: "",
   ids: null,
 });
@@ -129,6 +131,7 @@ export function matches(item, filter) {
     (!filter.flagged || item.flagged) &&
     (!filter.favourite || item.favourite) &&
     (!filter.veryClose || (item.farther ?? 0) >= VERY_CLOSE) &&
+    (!filter.refused || item.gate > 0) &&
     (!filter.mask || item.label_map_blob === filter.mask) &&
     (!filter.ids || filter.ids.has(item.id))
   );
@@ -153,6 +156,7 @@ export function chips(filter, classNames, isClass = false) {
   if (filter.flagged) found.push({ key: "flagged", text: "flagged" });
   if (filter.favourite) found.push({ key: "favourite", text: "my favourites" });
   if (filter.veryClose) found.push({ key: "veryClose", text: "very close to a real image" });
+  if (filter.refused) found.push({ key: "refused", text: "refused by the quality check" });
   if (filter.mask) found.push({ key: "mask", text: isClass ? "same class" : "same mask" });
   if (filter.ids) found.push({ key: "ids", text: `chosen on the map (${filter.ids.size})` });
   return found;

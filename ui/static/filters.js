@@ -98,7 +98,7 @@ export class Filters {
       if (document.activeElement !== high) high.value = this.filter[name][1];
       this.drawBars(name);
     }
-    for (const name of ["flagged", "favourite", "veryClose"]) this.boxes[name].checked = this.filter[name];
+    for (const name of ["flagged", "favourite", "veryClose", "refused"]) this.boxes[name].checked = this.filter[name];
     for (const name of ["votes", "version", "made"]) this.selects[name].input.value = this.filter[name];
     this.count.textContent = `${this.shown.toLocaleString("en-US")} of ${plural(this.items.length, "image")}`;
     this.unmeasuredNote.hidden = !this.unmeasured;
@@ -151,7 +151,7 @@ export class Filters {
       this.drawer,
       h("div", { class: "sx-filter-wide" }, h("span", { class: "sx-filter-title" }, isClass ? "Asked for (one of)" : "Asked for (all of)"), h("div", { class: "sx-chips" }, classes)),
       Object.entries(rangesOf(isClass)).map(([name, title]) => this.range(name, name === "rarity" ? rarity : `${title}, %`)),
-      h("div", { class: "sx-filter-checks" }, check("flagged", "Flagged"), check("favourite", "My favourites"), check("veryClose", "Very close to a real image")),
+      h("div", { class: "sx-filter-checks" }, check("flagged", "Flagged"), check("favourite", "My favourites"), check("veryClose", "Very close to a real image"), check("refused", "Refused by the quality check")),
       choice("votes", "Votes", Object.entries(VOTES)),
       choice("version", "Made by", [["", "any version"], ...this.versions.map((name) => [name, versionName(name)])]),
       choice("made", "Made in", [

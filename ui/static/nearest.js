@@ -19,8 +19,9 @@ on("marks", ({ ids, kind, isSet }) => {
 /** Build the part of the close look that asks the server once more; `bars` gets a tick where real images are on average. */
 export function besides(sample, bars) {
   const marks = h("div", { class: "sx-marks" }),
-    near = h("div", { class: "sx-nearest" });
-  const root = h("div", { class: "sx-besides" }, marks, near);
+    near = h("div", { class: "sx-nearest" }),
+    gate = h("div", {});
+  const root = h("div", { class: "sx-besides" }, marks, gate, near);
   const since = new Map(); // marks set while the answer is on its way, which may not know them
   Object.assign(marks, { sample, show: (kind, isSet) => since.set(kind, isSet) });
   get(`/api/samples/${sample.id}/nearest`)
@@ -28,6 +29,7 @@ export function besides(sample, bars) {
       showMarks(marks, sample, found.marks);
       for (const [kind, isSet] of since) marks.show(kind, isSet);
       showNearest(near, sample, found.nearest);
+      if (found.gate) gate.append(gateWords(found.gate));
       showAverages(bars, found.average);
       root.dataset.loaded = "1";
     })
@@ -82,6 +84,10 @@ function showMarks(root, sample, marks) {
     );
   draw();
 }
+
+/** What the quality check says; whoever disagrees accepts the image and includes it in the export. */
+const gateWords = ({ verdict, words }) =>
+  h("p", { class: verdict === "plausible" ? "sx-words sx-gate" : "sx-words sx-gate sx-warning" }, h("b", {}, "Quality check: "), `${words}.`);
 
 function showNearest(root, sample, found) {
   const names = Object.keys(SPACES).filter((name) => found[name]);
