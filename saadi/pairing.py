@@ -283,13 +283,16 @@ def _candidates(
 
 
 def _gated(store: Store, project: Project, groups: Mapping[str, list[Candidate]]) -> dict[str, list[Candidate]]:
-    """The same candidates; those marked that the quality gate refuses. As losers they teach."""
+    """The same candidates; those marked that the quality gate keeps from winning: copies, and what looks unlike real images where
+    another candidate does not. A generator that is still weak makes nothing plausible, and the better of two teaches even so."""
     everything = [(condition, item) for condition, group in groups.items() for item in group]
     pairs = [Looked(item.blob, asked_blob(condition), is_painted(project.task, condition)) for condition, item in everything]
-    found: dict[str, list[Candidate]] = defaultdict(list)
-    for (condition, item), is_refused in zip(everything, quality_gate.refused(store, project, pairs), strict=True):
-        found[condition].append(item._replace(is_refused=True) if is_refused else item)
-    return dict(found)
+    verdicts: dict[str, list[str]] = defaultdict(list)
+    for (condition, _), one in zip(everything, quality_gate.judged(store, project, pairs), strict=True):
+        verdicts[condition].append("plausible" if one is None else one.verdict)
+    return {condition: [item._replace(is_refused=verdict == "copy" or (verdict == "implausible" and "plausible" in found))
+                        for item, verdict in zip(groups[condition], found, strict=True)]
+            for condition, found in verdicts.items()}  # fmt: skip
 
 
 def _asked_classes(store: Store, blobs: Iterable[str]) -> dict[str, int]:

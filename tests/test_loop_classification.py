@@ -173,7 +173,7 @@ def test_the_whole_loop(store: Store, home: Home, phases: Project, tmp_path: Pat
     # Export: a folder per class, as the field's loaders read it.
     store.curate([sample.id for sample in samples[:6]], "accepted", actor="test")
     out = tmp_path / "out"
-    done = run(store, home, ExportOrder, project_id=phases.id, format="imagefolder", out_dir=str(out))
+    done = run(store, home, ExportOrder, project_id=phases.id, format="imagefolder", out_dir=str(out), include_refused=True)
     assert done.result["num_items"] == 33 and verify_export(out, store=store) == []
     assert {path.name for path in (out / "train").iterdir() if path.is_dir()} == set(NAMES)
     lines = [json.loads(line) for line in (out / "train" / "metadata.jsonl").read_text().splitlines()]

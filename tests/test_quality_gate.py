@@ -9,10 +9,11 @@ import pytest
 
 from saadi import curation, pairing, quality, quality_gate
 from saadi.datasets.phantom import CLASS_NAMES, Scene, render
+from saadi.errors import TooFewError
 from saadi.exports.selection import select
-from saadi.plausibility import class_looks
+from saadi.plausibility import Plausibility, Verdict, class_looks
 from saadi.quality_gate import Looked
-from saadi.records import LabelClass, Project, RealImage, Sample, Score
+from saadi.records import LabelClass, Project, Sample, Score
 from saadi.store import Store
 from tests import builders
 
@@ -113,43 +114,62 @@ def test_looks_are_kept_and_looked_at_once(rendered: tuple[Store, Project]) -> N
     assert kept.keys() == fresh.keys() and all(np.array_equal(kept[index], fresh[index]) for index in kept)
 
 
-def sample_of(store: Store, project: Project, image: np.ndarray, real: RealImage, seed: int) -> Sample:
-    """A scored, accepted picture under a real image's label map."""
-    model = store.active_model(project.id, "engine") or builders.add_engine(store, project)
-    selector = store.active_model(project.id, "selector") or store.add_model(
-        project.id, kind="selector", architecture={}, file="f", metrics={}, actor="test")  # fmt: skip
-    record = store.label_map(real.label_map_id or 0)
-    made = store.add_sample(
-        project.id, label_map_id=record.id, label_map_rev=record.rev, label_map_blob=record.blob,
-        blob=store.blobs.put_image(image), seed=seed, engine="compact", model_id=model.id, adapter_id=None, settings={},
-        purpose="pool")  # fmt: skip
-    store.add_scores([Score(made.id, selector.id, "selector", 0.9 - 0.3 * seed, 0.5, 0.9, {}, record.blob)])
-    store.put_descriptors(quality.LOOK, {made.blob: quality.look(image)})
-    quality_gate.describe(store, project, [Looked(made.blob, made.label_map_blob)])
-    store.curate([made.id], "accepted", actor="test")
+def verdicts(monkeypatch: pytest.MonkeyPatch, by_blob: dict[str, Verdict]) -> None:
+    """The gate says this of these images, and nothing of others."""
+    said = {blob: Plausibility(verdict, 2.0, 0.1, quality.LOOK, 0) for blob, verdict in by_blob.items()}
+    monkeypatch.setattr(quality_gate, "judged", lambda store, project, pairs: [said.get(pair.blob) for pair in pairs])
+
+
+@pytest.fixture
+def scored(store: Store, project: Project) -> list[Sample]:
+    """Three accepted images of one drawing, the first one best in the selector's eyes."""
+    made = builders.add_samples(store, project, count=3)
+    selector = store.add_model(project.id, kind="selector", architecture={}, file="f", metrics={}, actor="test")
+    store.add_scores([Score(sample.id, selector.id, "selector", 0.9 - 0.3 * place, 0.5, 0.9, {}, sample.label_map_blob)
+                      for place, sample in enumerate(made)])  # fmt: skip
+    store.curate([sample.id for sample in made], "accepted", actor="test")
     return made
 
 
-def test_what_is_refused_wins_no_pair_and_leaves_in_no_export_unless_asked(rendered: tuple[Store, Project]) -> None:
-    store, project = rendered
-    real = store.images(project.id, splits=["train"])[8]
-    pixels = store.blobs.image(real.blob)
-    grey = sample_of(store, project, np.full_like(pixels, 128), real, seed=0)  # the selector likes it best
-    shown = render(1000, patient=2, size_px=SIDE).image
-    fine = sample_of(store, project, shown, real, seed=1)
-    also = sample_of(store, project, shown[:, ::-1].copy(), real, seed=2)
-    verdicts = quality_gate.refused(store, project, [Looked(one.blob, one.label_map_blob) for one in (grey, fine, also)])
-    assert verdicts[0]
+@pytest.mark.parametrize(
+    ("said", "winner", "num_refused"),
+    [
+        (("plausible", "plausible", "plausible"), 0, 0),
+        (("implausible", "plausible", "plausible"), 1, 1),
+        (("copy", "implausible", "implausible"), 1, 1),  # nothing is plausible: the better one teaches even so
+        (("implausible", "implausible", "implausible"), 0, 0),
+        ((None, "implausible", "implausible"), 0, 2),
+        (("copy", "copy", "copy"), None, 3),
+    ],
+)
+def test_what_is_refused_wins_no_pair_by_score(
+    store: Store, project: Project, scored: list[Sample], monkeypatch: pytest.MonkeyPatch, said: tuple[Verdict | None, ...],
+    winner: int | None, num_refused: int,
+) -> None:  # fmt: skip
+    verdicts(monkeypatch, {sample.blob: verdict for sample, verdict in zip(scored, said, strict=True) if verdict})
     settled = pairing.settle(store, project.id)
-    assert settled.summary["num_refused"] == sum(verdicts)
-    assert grey.blob not in {pair.chosen_blob for pair in settled.pairs}
-    columns = curation.sample_columns(store, project, person="ann")
-    assert dict(zip(columns["id"], columns["gate"], strict=True))[grey.id] == 1
-    chosen = select(store, project, include_real=False, include_refused=True)
-    assert {item.blob for item in chosen.items} == {grey.blob, fine.blob, also.blob}
-    if not all(verdicts):
-        default = select(store, project, include_real=False)
-        assert grey.blob not in {item.blob for item in default.items} and default.left_out["synthetic, unlike real images"] >= 1
+    assert [pair.chosen_blob for pair in settled.pairs] == ([] if winner is None else [scored[winner].blob])
+    assert settled.summary["num_refused"] == num_refused
+
+
+def test_what_is_refused_leaves_in_no_export_unless_asked(
+    store: Store, project: Project, scored: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdicts(monkeypatch, {scored[0].blob: "implausible", scored[1].blob: "copy", scored[2].blob: "plausible"})
+    chosen = select(store, project, include_real=False)
+    assert [item.blob for item in chosen.items] == [scored[2].blob]
+    assert chosen.left_out == {"synthetic, unlike real images": 1, "synthetic, very near to a real image": 1}
+    assert len(select(store, project, include_real=False, include_refused=True).items) == 3
+    verdicts(monkeypatch, {sample.blob: "implausible" for sample in scored})
+    with pytest.raises(TooFewError, match="include what the quality gate refuses, or accept others"):
+        select(store, project, include_real=False)
+
+
+def test_curate_knows_what_is_refused(
+    store: Store, project: Project, scored: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdicts(monkeypatch, {scored[0].blob: "implausible", scored[1].blob: "copy"})
+    assert curation.sample_columns(store, project, person="ann")["gate"] == [1, 2, None]
 
 
 def test_too_few_real_images_judge_nobody(store: Store, project: Project) -> None:

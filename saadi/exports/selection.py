@@ -68,8 +68,8 @@ def select(store: Store, project: Project, *, include_real: bool, include_refuse
     _add_synthetic(store, project, images, accepted, selection, refused)
     if len(selection.items) == num_real:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(selection.left_out.items()))
-        raise TooFewError(f"none of the {len(accepted)} accepted images may be exported ({reasons}); "
-                          "accept images from training label maps")
+        way = "include what the quality gate refuses, or accept others" if refused else "accept images from training label maps"
+        raise TooFewError(f"none of the {len(accepted)} accepted images may be exported ({reasons}); {way}")
     return selection
 
 
