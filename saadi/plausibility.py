@@ -23,6 +23,8 @@ TOO_FAR = 0.05
 """Share of unseen real images that would be called implausible: what that limit is set by."""
 TOO_NEAR = 0.01
 """Share of them that would be called copies: narrower, as patients differ in how much they resemble each other."""
+NEAR_AT_MOST = 0.5
+"""Half as far as an unseen real image is no copy yet, however alike the real ones are to each other."""
 MIN_TRAINING = 8
 MIN_PATIENTS = 3
 MIN_CLASS_PX = 30
@@ -142,7 +144,7 @@ class RealImages:
     far: float
     """Largest strangeness that passes: of unseen real images `TOO_FAR` have more."""
     near: float
-    """Smallest nearness that passes: of unseen real images `TOO_NEAR` have less."""
+    """Smallest nearness that passes: of unseen real images at most `TOO_NEAR` have less."""
 
     @classmethod
     def of(
@@ -170,7 +172,7 @@ class RealImages:
                 of_class[index] = space
         found = cls(spaces, of_class, np.inf, 0.0).judge(features, classes, patients=codes)
         return cls(spaces, of_class, float(np.quantile([one.strangeness for one in found], 1 - TOO_FAR)),
-                   float(np.quantile([one.nearness for one in found], TOO_NEAR)))  # fmt: skip
+                   min(NEAR_AT_MOST, float(np.quantile([one.nearness for one in found], TOO_NEAR))))  # fmt: skip
 
     def judge(
         self, features: Mapping[str, Features], classes: Sequence[ClassLooks], *, patients: NDArray[np.int64] | None = None

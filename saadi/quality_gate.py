@@ -24,6 +24,8 @@ from saadi.records import Project, RealImage
 from saadi.store import Store
 
 CHUNK = 32
+NEAR_UNDER_ITS_MASK = 0.25
+"""An image made under a training image's own mask is near to it by its layout; only from so near on it is a copy."""
 
 
 class Looked(NamedTuple):
@@ -90,6 +92,8 @@ class Yardstick:
 
     real: RealImages
     training: tuple[RealImage, ...]
+    label_map_blobs: tuple[str, ...]
+    """Of the training images; '' where there is none."""
     spaces: tuple[str, ...]
     _found: dict[Looked, Plausibility] = field(default_factory=dict)
 
@@ -104,9 +108,16 @@ class Yardstick:
             found = self.real.judge(
                 {space: np.stack([features[space][pair.blob] for pair in known]) for space in self.spaces},
                 [_unpacked(looks[pair.key]) if pair.key in looks else {} for pair in known])  # fmt: skip
-            self._found |= {pair: _without_copy(one, self.real.far) if pair.is_composite else one
-                            for pair, one in zip(known, found, strict=True)}  # fmt: skip
+            self._found |= {pair: self._fair(pair, one) for pair, one in zip(known, found, strict=True)}
         return {pair: self._found[pair] for pair in pairs if pair in self._found}
+
+
+    def _fair(self, pair: Looked, found: Plausibility) -> Plausibility:
+        """Nearness that the way of making explains is no copy."""
+        has_its_mask = self.label_map_blobs[found.nearest] == pair.label_map_blob
+        if found.verdict == "copy" and (pair.is_composite or (has_its_mask and found.nearness >= NEAR_UNDER_ITS_MASK)):
+            return replace(found, verdict="implausible" if found.strangeness > self.real.far else "plausible")
+        return found
 
 
 def judged(store: Store, project: Project, pairs: Sequence[Looked]) -> list[Plausibility | None]:
@@ -168,10 +179,8 @@ def _yardstick(home: Home, project_id: int, spaces: tuple[str, ...], key: str) -
         {space: np.stack([found[image.blob] for image in seen]) for space, found in features.items()},
         [_unpacked(looks[one]) if one in looks else {} for one in keys], patients=[image.group_id for image in seen],
         is_training=[image.split == "train" for image in seen])  # fmt: skip
-    return None if made is None else Yardstick(made, tuple(image for image in seen if image.split == "train"), spaces)
-
-
-def _without_copy(found: Plausibility, far: float) -> Plausibility:
-    if found.verdict != "copy":
-        return found
-    return replace(found, verdict="implausible" if found.strangeness > far else "plausible")
+    if made is None:
+        return None
+    training = tuple(image for image in seen if image.split == "train")
+    blobs = tuple(labels[image.id].label_map_blob if image.id in labels else "" for image in training)
+    return Yardstick(made, training, blobs, spaces)

@@ -13,6 +13,7 @@ from fastapi.responses import FileResponse
 from starlette.background import BackgroundTask
 
 from saadi.errors import NotFoundError
+from saadi.exports.selection import refusals
 from saadi.records import Job
 from ui.context import Context
 
@@ -24,9 +25,10 @@ def build_router(context: Context) -> APIRouter:
     @router.get("/projects/{project_id}/exports")
     def exports(project_id: int) -> dict[str, Any]:
         with context.open() as store:
-            store.project(project_id)
+            project = store.project(project_id)
             finished = [job for job in store.jobs(project_id, kind="export", limit=200) if job.state == "done"]
             return {
+                "num_refused": len(refusals(store, project, store.samples(project_id, curation="accepted"))),
                 "items": [
                     {
                         "id": record.id,

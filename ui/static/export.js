@@ -23,6 +23,8 @@ class ExportTab {
     );
     this.real = h("input", { type: "checkbox", checked: true });
     this.refused = h("input", { type: "checkbox", id: "export-refused" });
+    this.refusedWords = h("span", {});
+    this.gate = h("label", { class: "sx-check", title: "Curate, Filters, Refused by the quality check: shows which", hidden: true }, this.refused, this.refusedWords);
     this.counts = h("p", { class: "sx-promise" });
     this.button = h(
       "button",
@@ -43,12 +45,7 @@ class ExportTab {
           this.counts,
           h("div", { class: "sx-stack", role: "radiogroup", "aria-label": "Format" }, this.choices),
           h("label", { class: "sx-check" }, this.real, "Include the real training images"),
-          h(
-            "label",
-            { class: "sx-check", title: "Curate, Filters, Refused by the quality check shows which" },
-            this.refused,
-            "Include accepted images that the quality check refuses (unlike real images, or very near to one)",
-          ),
+          this.gate,
           this.button,
           this.outcome,
           h(
@@ -109,8 +106,10 @@ class ExportTab {
     if (state.overview) this.count();
     this.showJob(state.recent.find((job) => job.kind === "export"));
     const project = state.project,
-      { items } = await get(`/api/projects/${project.id}/exports`);
+      { items, num_refused } = await get(`/api/projects/${project.id}/exports`);
     if (state.project !== project) return;
+    this.gate.hidden = !num_refused;
+    this.refusedWords.textContent = `Include ${plural(num_refused, "accepted image")} that the quality check refuses: unlike real images, or very near to one`;
     this.root.dataset.loaded = String(items.length);
     replace(
       this.list,
