@@ -123,6 +123,7 @@ def _weights(store: Store) -> Check:
     for project in store.projects():
         referenced |= {model.file for model in store.models(project.id)}
         referenced |= {adapter.file for adapter in store.adapters(project.id)}
+        referenced |= {model.file for model in store.mask_models(project.id)}
     return _presence("weights", referenced, store.files.all_hashes())
 
 

@@ -6,8 +6,10 @@
     python scripts/make_assets.py engine  --work build/assets --resolution 256 --minutes 90 --start build/assets/engine-128
     python scripts/make_assets.py demo    --work build/assets --engine engine-256
     python scripts/make_assets.py pack    --work build/assets --engine engine-256
+    python scripts/make_assets.py masks   --work build/assets --steps 2500
 
 `demo` gives the demo's generator its weakness: an adapter fitted to frames whose gallbladder often lies beside its outline.
+`masks` fits the mask generator and adds it to what `pack` has made.
 
 Each stage keeps its output in --work; `engine` resumes from its checkpoint. The demo project uses patients 0-23, which no
 stage sees.
@@ -39,12 +41,14 @@ from saadi.engines.compact import CompactEngine
 from saadi.engines.compact import default_architecture as engine_architecture
 from saadi.engines.fitting import FitConfig, TrainingSet, fit, sweep_samplers
 from saadi.evidence.planted import displaced_scenes
+from saadi.mask_generator import fitting as mask_fitting
 from saadi.masks import fit_to
 from saadi.records import Image, LabelClass, LabelMap, Project
 
 FIRST_PATIENT, NUM_PATIENTS, NUM_TRAIN, NUM_HELD = 100, 120, 2400, 128
 HELD_PATIENT = 300
 NUM_ROUGH = 384
+NUM_MASKS = 480
 WEAKNESS = (
     "On purpose, this demo's generator paints the gallbladder badly: it learned from misplaced outlines. "
     "Generate, vote, press Align now: it gets better."
@@ -58,19 +62,19 @@ PROJECT = Project(0, "phantom", "segmentation", CLASSES, 256, "")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=["render", "scorers", "engine", "demo", "pack"])
+    parser.add_argument("stage", choices=["render", "scorers", "engine", "demo", "pack", "masks"])
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--resolution", type=int, default=256)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--start", type=Path, help="weights to start from, without suffix")
     parser.add_argument("--engine", default="engine-256")
-    parser.add_argument("--steps", type=int, default=800, help="of each scorer")
+    parser.add_argument("--steps", type=int, default=800, help="of each scorer, or of the mask generator")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     devices.use_all_threads()
     cv2.setNumThreads(1)
-    {"render": render, "scorers": scorers, "engine": engine, "demo": demo, "pack": pack}[arguments.stage](arguments)
+    {"render": render, "scorers": scorers, "engine": engine, "demo": demo, "pack": pack, "masks": masks}[arguments.stage](arguments)
 
 
 def render(arguments: argparse.Namespace) -> None:
@@ -143,6 +147,24 @@ def demo(arguments: argparse.Namespace) -> None:
     metrics = fit(made, data, settings, progress) | {"num_images": len(scenes)}
     (arguments.work / "demo.safetensors").write_bytes(weights.to_bytes(lora.state(policy), dtype=torch.float16))
     (arguments.work / "demo.json").write_text(json.dumps({"metrics": metrics}, indent=1))
+
+
+def masks(arguments: argparse.Namespace) -> None:
+    """Mask generator of label maps that the demo project does not hold; the demo's own anatomy is learnt there."""
+    label_maps = [phantom.render(SEED + 40_000 + index, patient=FIRST_PATIENT + index % NUM_PATIENTS).label_map
+                  for index in range(NUM_MASKS)]  # fmt: skip
+    made, metrics = mask_fitting.fit(label_maps, num_classes=len(CLASSES), side=256, report=progress,
+                                     config=mask_fitting.MaskFitConfig(num_steps=arguments.steps), folder=arguments.work)  # fmt: skip
+    data = weights.to_bytes(made.denoiser.state_dict(), dtype=torch.float16)
+    target = config.assets_dir() / "phantom"
+    (target / "masks.safetensors").write_bytes(data)
+    manifest = json.loads((target / "manifest.json").read_text())
+    manifest["masks"] = {
+        "file": "masks.safetensors", "sha256": hashlib.sha256(data).hexdigest(),
+        "architecture": {name: value for name, value in made.architecture.items() if name != "anatomy"},
+        "metrics": {name: value for name, value in metrics.items() if name != "held"} | {"num_label_maps": len(label_maps)},
+    }  # fmt: skip
+    (target / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
 
 def save(target: Path, state: dict[str, torch.Tensor], architecture: dict[str, Any], metrics: dict[str, Any]) -> None:

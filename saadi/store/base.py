@@ -85,8 +85,9 @@ class StoreBase:
             old = [blob for blob in unnamed if time.time() - self.blobs.path(blob).stat().st_mtime > older_than_s]
             for blob in old:
                 self.blobs.path(blob).unlink(missing_ok=True)
-            self.db.execute("DELETE FROM descriptors WHERE blob NOT IN (SELECT value FROM json_each(?))",
-                            [json.dumps(list(named))])
+            # A vector of two blobs together is kept under 'one.other'.
+            self.db.execute("DELETE FROM descriptors WHERE substr(blob, 1, instr(blob || '.', '.') - 1) NOT IN "
+                            "(SELECT value FROM json_each(?))", [json.dumps(list(named))])
         return len(old)
 
     def backup(self, target: Path) -> None:

@@ -40,10 +40,13 @@ class MaskModelStore(StoreBase):
             return _mask_model(row)
         raise NotFoundError(f"no mask generator {model_id}; fit one with `saadi fit-masks`")
 
+    def mask_models(self, project_id: int) -> list[MaskModel]:
+        """Oldest first."""
+        return [_mask_model(row) for row in self.db.query("SELECT * FROM mask_models WHERE project_id = ? ORDER BY id",
+                                                          [project_id])]  # fmt: skip
+
     def newest_mask_model(self, project_id: int) -> MaskModel | None:
-        for row in self.db.query("SELECT * FROM mask_models WHERE project_id = ? ORDER BY id DESC LIMIT 1", [project_id]):
-            return _mask_model(row)
-        return None
+        return next(reversed(self.mask_models(project_id)), None)
 
 
 def _mask_model(row: dict[str, Any]) -> MaskModel:

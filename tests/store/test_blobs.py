@@ -123,7 +123,10 @@ def test_old_pixels_that_no_row_names_are_swept(store, project):
     for blob in (named, old, touched):
         os.utime(store.blobs.path(blob), (0, 0))
     store.blobs.put_image(np.full((4, 4, 3), 4, np.uint8))  # somebody wants these again
+    vector = np.ones(3, np.float32)
+    store.put_descriptors("looks", {named: vector, f"{named}.{old}": vector, old: vector, f"{old}.{named}": vector})
     assert store.sweep_unnamed_blobs() == 1
+    assert store.undescribed("looks", [named, f"{named}.{old}", old, f"{old}.{named}"]) == [old, f"{old}.{named}"]
     assert store.blobs.all_hashes() == {named, young, touched}
 
 

@@ -24,7 +24,7 @@ class ExportTab {
     this.real = h("input", { type: "checkbox", checked: true });
     this.refused = h("input", { type: "checkbox", id: "export-refused" });
     this.refusedWords = h("span", {});
-    this.gate = h("label", { class: "sx-check", title: "Curate, Filters, Refused by the quality check: shows which", hidden: true }, this.refused, this.refusedWords);
+    this.gate = h("label", { class: "sx-check", title: "Curate, Filters, Quality check refuses: shows which", hidden: true }, this.refused, this.refusedWords);
     this.counts = h("p", { class: "sx-promise" });
     this.button = h(
       "button",

@@ -151,7 +151,7 @@ export class Filters {
       this.drawer,
       h("div", { class: "sx-filter-wide" }, h("span", { class: "sx-filter-title" }, isClass ? "Asked for (one of)" : "Asked for (all of)"), h("div", { class: "sx-chips" }, classes)),
       Object.entries(rangesOf(isClass)).map(([name, title]) => this.range(name, name === "rarity" ? rarity : `${title}, %`)),
-      h("div", { class: "sx-filter-checks" }, check("flagged", "Flagged"), check("favourite", "My favourites"), check("veryClose", "Very close to a real image"), check("refused", "Refused by the quality check")),
+      h("div", { class: "sx-filter-checks" }, check("flagged", "Flagged"), check("favourite", "My favourites"), check("veryClose", "Very close to a real image"), check("refused", "Quality check refuses")),
       choice("votes", "Votes", Object.entries(VOTES)),
       choice("version", "Made by", [["", "any version"], ...this.versions.map((name) => [name, versionName(name)])]),
       choice("made", "Made in", [
