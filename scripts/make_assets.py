@@ -74,7 +74,8 @@ def main() -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
     devices.use_all_threads()
     cv2.setNumThreads(1)
-    {"render": render, "scorers": scorers, "engine": engine, "demo": demo, "pack": pack, "masks": masks}[arguments.stage](arguments)
+    stages = {"render": render, "scorers": scorers, "engine": engine, "demo": demo, "pack": pack, "masks": masks}
+    stages[arguments.stage](arguments)
 
 
 def render(arguments: argparse.Namespace) -> None:
@@ -153,8 +154,9 @@ def masks(arguments: argparse.Namespace) -> None:
     """Mask generator of label maps that the demo project does not hold; the demo's own anatomy is learnt there."""
     label_maps = [phantom.render(SEED + 40_000 + index, patient=FIRST_PATIENT + index % NUM_PATIENTS).label_map
                   for index in range(NUM_MASKS)]  # fmt: skip
-    made, metrics = mask_fitting.fit(label_maps, num_classes=len(CLASSES), side=256, report=progress,
-                                     config=mask_fitting.MaskFitConfig(num_steps=arguments.steps), folder=arguments.work)  # fmt: skip
+    settings = mask_fitting.MaskFitConfig(num_steps=arguments.steps)
+    made, metrics = mask_fitting.fit(label_maps, num_classes=len(CLASSES), side=256, report=progress, config=settings,
+                                     folder=arguments.work)  # fmt: skip
     data = weights.to_bytes(made.denoiser.state_dict(), dtype=torch.float16)
     target = config.assets_dir() / "phantom"
     (target / "masks.safetensors").write_bytes(data)
