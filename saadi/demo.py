@@ -6,10 +6,13 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from typing import Any
 
 from saadi.datasets import phantom
 from saadi.engines import shipped
 from saadi.errors import NotFoundError
+from saadi.mask_generator.anatomy import Anatomy
+from saadi.orders.drawing import bases
 from saadi.records import LabelClass, ModelKind, Project, Split
 from saadi.store import Store
 
@@ -54,7 +57,18 @@ def ensure_demo(
                 metrics = entries["demo"]["metrics"] | {"note": entries["demo"]["note"]}
             store.add_model(project.id, kind=kind, architecture=entries[kind]["architecture"], file=store.files.put(data),
                             metrics=metrics, actor=actor)  # fmt: skip
+    if store.newest_mask_model(project.id) is None:
+        _add_mask_generator(store, project, entries["masks"], actor=actor)
     return store.project(NAME)
+
+
+def _add_mask_generator(store: Store, project: Project, entry: dict[str, Any], *, actor: str) -> None:
+    """The shipped one, which draws from the demo's own training masks and keeps to what these have in common."""
+    blobs = bases(store, project.id)
+    anatomy = Anatomy.of([store.blobs.label_map(blob) for blob in blobs], num_classes=len(project.classes))
+    store.add_mask_model(project.id, architecture=entry["architecture"] | {"anatomy": anatomy.as_json()},
+                         file=store.files.put(shipped.file("masks").read_bytes()), bases=blobs, metrics=entry["metrics"],
+                         actor=actor)  # fmt: skip
 
 
 def split_of(patient: int) -> Split:
