@@ -43,7 +43,7 @@ def run_suggest_job(context: JobContext) -> Outcome:
     masks = [{"blob": store.blobs.put_label_map(_shaped(one.label_map, start)), "seed": one.seed,
               "strength": round(one.strength, 3), "tries": one.tries,
               "base_blob": order["start_blob"] if one.base < 0 else model.bases[one.base]} for one in made]  # fmt: skip
-    is_stale = set(bases(store, project.id)) != set(model.bases)
+    is_stale = model.metrics.get("learnt_of", sorted(model.bases)) != sorted(bases(store, project.id))
 
     def publish(store: Store) -> dict[str, Any]:
         ids = _kept_as_label_maps(store, context, masks) if order["keep"] else []
@@ -54,11 +54,14 @@ def run_suggest_job(context: JobContext) -> Outcome:
 
 
 def _kept_as_label_maps(store: Store, context: JobContext, masks: Sequence[dict[str, Any]]) -> list[int]:
-    """Their numbers; a repeat of the job gives the same ones."""
-    job = context.job
+    """Their numbers; a repeat of the job gives the same ones. A variation stays with the image of the mask that it varies, so
+    that one of a validation or test patient is known as such."""
+    job, varied = context.job, context.params["label_map_id"]
+    record = store.label_map(varied) if varied is not None else None
+    underlay_id = (record.image_id or record.underlay_id) if record is not None else None
     return [store.add_label_map(context.params["project_id"], blob=one["blob"], name=f"suggested, seed {one['seed']}",
-                                author=job.created_by, request_id=f"suggested-{job.id}-{one['seed']}", origin="sampled").id
-            for one in masks]  # fmt: skip
+                                author=job.created_by, request_id=f"suggested-{job.id}-{one['seed']}", origin="sampled",
+                                underlay_id=underlay_id).id for one in masks]  # fmt: skip
 
 
 def _suggestions(
@@ -101,6 +104,7 @@ def _fitted(context: JobContext, project: Project, *, steps: int | None = None, 
                                      side=project.resolution, config=config, report=report, folder=context.dir)
     learnt = [blobs[index] for index in metrics.pop("held")]
     file = store.files.put(weights.to_bytes(generator.denoiser.state_dict()))
+    metrics["learnt_of"] = sorted(blobs)  # with those that hold nothing, which are not drawn from
     return store.add_mask_model(project.id, architecture=generator.architecture, file=file, bases=learnt, metrics=metrics,
                                 actor=context.job.created_by, job_id=context.job.id)
 

@@ -360,7 +360,7 @@ def test_a_controlnet_that_cannot_be_used_is_told_before_the_job_is_queued(store
 def test_a_label_map_without_a_picture_is_refused_before_anything_is_made(store: Store, home: Home, filled: Project, bases):
     fitted(store, home, filled, bases["inpainting"], "inpainting")
     drawing = builders.add_label_map(store, filled, size_px=SIDE)
-    with pytest.raises(BadInputError, match=rf"paints into a picture, and mask {drawing.id} has none under it; draw over"):
+    with pytest.raises(BadInputError, match=rf"into a picture, and mask {drawing.id} has none under it; draw over"):
         place(store, order(GenerateOrder, project_id=filled.id, label_map_ids=[drawing.id]), actor="ann")
     image = store.images(filled.id)[0]
     over = store.add_label_map(filled.id, blob=drawing.blob, name="over", author="ann", request_id=builders.new_request(),

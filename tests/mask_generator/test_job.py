@@ -91,6 +91,21 @@ def test_a_drawing_is_varied_at_its_own_size(store: Store, home: Home, masked: P
     assert store.blobs.label_map(found["blob"]).shape == (24, 40) and found["base_blob"] == record.blob
 
 
+def test_a_kept_variation_of_a_held_out_mask_is_held_out_too(store: Store, home: Home, masked: Project) -> None:
+    [record] = store.label_maps(masked.id, splits=["val"])
+    ended = done(store, home, SuggestMasksOrder, masked, count=1, label_map_id=record.id, strength=0.4, keep=True)
+    held_ids, held_blobs = store.held_out_label_maps(masked.id)
+    assert ended.result["label_map_ids"][0] in held_ids and ended.result["masks"][0]["blob"] in held_blobs
+
+
+def test_an_empty_training_mask_does_not_make_it_stale(store: Store, home: Home, masked: Project) -> None:
+    empty = store.blobs.put_label_map(np.zeros((32, 32), np.uint8))
+    store.add_image(masked.id, blob=store.blobs.put_image(tiny.scene(30, side=32)[0]), size=(32, 32), group_id="calm",
+                    split="train", source_name="calm", label_map_blob=empty, actor="test")  # fmt: skip
+    ended = done(store, home, SuggestMasksOrder, masked, count=1)
+    assert not ended.result["is_stale"] and ended.result["num_learnt"] == 8
+
+
 def test_what_cannot_be_drawn_is_left_out_and_told_by_name(store: Store, home: Home, masked: Project) -> None:
     some = done(store, home, SuggestMasksOrder, masked, count=2, seed=12)
     assert len(some.result["masks"]) == 1 and some.result["num_refused"] == 1

@@ -1,0 +1,97 @@
+"""Where a model fails, told by class, size, contrast and place; and masks drawn by it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from saadi.records import IGNORE, Image, LabelMap
+from saadi.weakness import FLOOR, MIN_PART_PX, PRIOR_PARTS, Part, Weakness, parts_of
+
+POLYP, TIP = 1, 2
+
+
+def drawn(*boxes: tuple[int, int, int, int]) -> LabelMap:
+    """(class, top, left, side) squares on 128 x 128."""
+    label_map = np.zeros((128, 128), np.uint8)
+    for index, top, left, side in boxes:
+        label_map[top : top + side, left : left + side] = index
+    return label_map
+
+
+def picture(label_map: LabelMap, brightness: dict[int, int]) -> Image:
+    image = np.full((*label_map.shape, 3), 100, np.uint8)
+    for index, value in brightness.items():
+        image[label_map == index] = value
+    return image
+
+
+def part(recall: float, *, area: float = 0.1, contrast: float = 10.0, place: int = 4, group: str = "a") -> Part:
+    return Part(POLYP, area, contrast, place, recall, group)
+
+
+def test_parts_know_their_size_place_contrast_and_recall():
+    label_map = drawn((POLYP, 0, 0, 32), (POLYP, 100, 100, 16), (TIP, 60, 60, 10), (TIP, 2, 120, 3))
+    seen = drawn((POLYP, 0, 0, 16), (TIP, 60, 60, 10))
+    found = parts_of(label_map, image=picture(label_map, {POLYP: 100, TIP: 255}), seen=seen, group="p1")
+    assert [(one.class_index, one.place) for one in found] == [(POLYP, 0), (POLYP, 8), (TIP, 4)]  # nine pixels are no part
+    assert found[0].area == pytest.approx(32**2 / 128**2) and found[0].recall == pytest.approx(0.25) and found[1].recall == 0
+    assert found[0].contrast == 0 and found[2].contrast > 50 and {one.group for one in found} == {"p1"}
+
+
+def test_what_is_not_known_is_not_a_number_and_unknown_pixels_are_no_class():
+    label_map = np.full((64, 64), IGNORE, np.uint8)
+    assert parts_of(label_map) == []
+    whole = np.ones((64, 64), np.uint8)
+    [only] = parts_of(whole, image=picture(whole, {}))
+    assert np.isnan(only.recall) and np.isnan(only.contrast)  # nothing lies around it
+    assert MIN_PART_PX > 9
+
+
+def test_recall_along_each_axis_by_hand():
+    parts = [part(0.0, area=0.01, contrast=1.0, place=0, group="a"), part(0.9, area=0.1, contrast=10.0, place=4, group="a"),
+             part(0.9, area=0.3, contrast=30.0, place=4, group="b")]  # fmt: skip
+    found = Weakness.of(parts).classes[POLYP]
+    assert found.recall == pytest.approx(0.6) and (found.num_parts, found.num_patients) == (3, 2)
+    small = (0.0 + PRIOR_PARTS * 0.6) / (1 + PRIOR_PARTS)
+    assert found.axes["size"][0].recall == pytest.approx(small)
+    assert [cell.num_parts for cell in found.axes["contrast"]] == [1, 1, 1]
+    assert [cell.num_parts for cell in found.axes["place"]] == [1, 0, 0, 0, 2, 0, 0, 0, 0]
+    assert found.axes["place"][4].num_patients == 2 and found.axes["place"][8].recall == pytest.approx(0.6)  # nothing known
+
+
+def test_one_missed_part_is_drawn_towards_its_class():
+    parts = [part(0.9, area=0.2, place=4) for _ in range(30)] + [part(0.0, area=0.01, place=0)]
+    weakness = Weakness.of(parts)
+    lonely = weakness.recall_of(part(0.5, area=0.01, place=0))
+    assert lonely is not None and 0.6 < lonely < 0.75
+
+
+def test_masks_of_the_weak_cell_are_drawn_more_often_and_none_never():
+    weak = [part(0.1, area=0.01, place=0) for _ in range(40)] + [part(0.95, area=0.2, place=4) for _ in range(80)]
+    weakness = Weakness.of(weak)
+    hard, easy, empty = drawn((POLYP, 5, 5, 12)), drawn((POLYP, 40, 40, 57)), drawn()
+    odds = weakness.odds([hard, easy, easy, empty])
+    assert odds.sum() == pytest.approx(1) and odds[0] > 5 * odds[1] and odds[3] == pytest.approx(FLOOR / 4)
+    assert (weakness.odds([hard, easy], gamma=0) == 0.5).all()
+    steeper = weakness.odds([hard, easy], gamma=2)[0]
+    assert steeper > weakness.odds([hard, easy], gamma=1)[0]
+
+
+def test_nothing_known_is_nothing_preferred():
+    weakness = Weakness.of([])
+    assert weakness.classes == {} and weakness.recall_of(part(0.5)) is None
+    assert weakness.odds([drawn((POLYP, 5, 5, 12)), drawn()]).tolist() == [0.5, 0.5]
+    assert weakness.odds([]).shape == (0,)
+
+
+def test_a_planted_weakness_is_found():
+    draw = np.random.default_rng(0)
+    parts: list[Part] = []
+    for number in range(60):
+        top, left, side = (int(value) for value in draw.integers([4, 4, 10], [70, 70, 40]))
+        label_map = drawn((POLYP, top, left, side))
+        is_missed = top < 30 and left < 30  # in the upper left corner
+        parts += parts_of(label_map, seen=drawn() if is_missed else label_map, group=str(number % 12))
+    places = Weakness.of(parts).classes[POLYP].axes["place"]
+    assert min(range(9), key=lambda place: places[place].recall) == 0 and places[0].recall < 0.5 < 0.8 < places[8].recall
