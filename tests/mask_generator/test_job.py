@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from saadi import orders
-from saadi.cli import app
+from saadi.cli import app, common
 from saadi.config import Home
 from saadi.errors import BadInputError, TooFewError
 from saadi.jobs import run_worker
@@ -150,7 +150,7 @@ def test_too_few_masks_and_classes_of_whole_images_are_refused(store: Store, pro
         orders.place(store, orders.order(FitMasksOrder, project_id=phases.id), actor="ann")
 
 
-def test_commands_say_what_is_missing(store: Store, home: Home, masked: Project) -> None:
+def test_commands_say_what_is_missing(store: Store, home: Home, masked: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     def said(*arguments: str) -> str:
         return str(CliRunner().invoke(app, [*arguments, "--home", str(home.path)]).exception)
 
@@ -158,6 +158,7 @@ def test_commands_say_what_is_missing(store: Store, home: Home, masked: Project)
     assert "masked has no suggested masks yet; make some with `saadi suggest masked --keep`" in said(
         "generate", "masked", "--masks", "suggested")
     assert "--masks is training, drawings or suggested; got 'mine'" in said("generate", "masked", "--masks", "mine")
+    monkeypatch.setattr(common, "_see_to_worker", lambda store, worker, job: None)  # a real one would learn for minutes
     queued = CliRunner().invoke(app, ["suggest", "masked", "--classes", "bar", "--count", "2", "--keep", "--detach", "--json",
                                       "--home", str(home.path)])  # fmt: skip
     params = store.job(json.loads(queued.stdout)["job"]).params
