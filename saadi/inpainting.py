@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from saadi import masks
 from saadi.errors import BadInputError
-from saadi.records import LabelMap, LabelMapRecord, Model, Project, Sample
+from saadi.records import IGNORE, LabelMap, LabelMapRecord, Model, Project, Sample
 from saadi.store import Store
 
 DILATE_PX = 8
@@ -71,6 +71,17 @@ def source_under(store: Store, record: LabelMapRecord) -> Source:
     image = store.image(image_id)
     own = record if record.image_id is not None else store.label_map(image.label_map_id) if image.label_map_id else None
     return Source(image.blob, own.blob if own else None, image_id, None)
+
+
+def paints_nothing(store: Store, record: LabelMapRecord) -> bool:
+    """Whether a label map names no class, and the picture under it shows none either: painting it would give that picture back.
+
+    Raises:
+        BadInputError: There is no picture under it.
+    """
+    source = source_under(store, record)
+    shown = [blob for blob in {record.blob, source.label_map_blob} if blob is not None]
+    return not any(np.isin(store.blobs.label_map(blob), [0, IGNORE], invert=True).any() for blob in shown)
 
 
 def real_image_of(sample: Sample) -> int | None:

@@ -151,7 +151,7 @@ def num_changed_pairs(store: Store, project_id: int, *, voter: str, block: str) 
     votes, repeats = store.votes_and_repeats(project_id)
     cast = {vote.id for vote in votes if vote.voter == voter and vote.block == block}
     project = store.project(project_id)
-    everything = _candidates(store, project_id, names=project.class_names)
+    everything = _gated(store, project, _candidates(store, project_id, names=project.class_names))
     touched = set(_votes_by_condition([vote for vote in votes if vote.id in cast], everything)) & everything.keys()
     weights = agreement.weights(votes, repeats)
     reals, trust = _real_images(store, project), selector_trust(store, project_id)

@@ -33,6 +33,7 @@ CLASS_LOOK = "class-look-1"
 """Name of what `class_looks` computes; a new name when it computes something else."""
 SIDE = 128
 CLASS_LOOK_VALUES = 15
+CHUNK = 1024
 ClassLooks = Mapping[int, NDArray[np.float32]]
 """Class index -> what it looks like in one image; see `class_looks`."""
 Verdict = Literal["plausible", "implausible", "copy"]
@@ -86,6 +87,8 @@ class Space:
         training = features[is_training]
         if len(training) < MIN_TRAINING or len(np.unique(patients)) < MIN_PATIENTS:
             return None
+        if len(np.unique(patients[is_training])) < 2:  # those of the only training patient would have nobody to be compared with
+            return None
         center, spread = training.mean(0), training.std(0)
         scale = (np.maximum(spread, 0.1 * spread.mean() + 1e-6) * np.sqrt(training.shape[1])).astype(np.float32)
         scaled = ((training - center) / scale).astype(np.float32)
@@ -104,6 +107,17 @@ class Space:
         Args:
             patients: (N,) whose training images do not count; None = all count.
         """
+        starts = range(0, len(features), CHUNK)  # 10,000 x 5,000 distances would take a gigabyte
+        found = [self._ratios(features[first : first + CHUNK], None if patients is None else patients[first : first + CHUNK])
+                 for first in starts]  # fmt: skip
+        if not found:
+            return np.empty(0), np.empty(0), np.empty(0, np.int64)
+        means, nearest, which = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return means, nearest, which
+
+    def _ratios(
+        self, features: Features, patients: NDArray[np.int64] | None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
         a, b = ((features - self.center) / self.scale).astype(np.float64), self.training.astype(np.float64)
         squared = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T
         if patients is not None:
@@ -208,7 +222,7 @@ class RealImages:
     def _told(self, strangeness: float, nearness: float, reason: str, which: int) -> Plausibility:
         verdict: Verdict = "plausible"
         if nearness < self.near:
-            verdict, reason = "copy", next(iter(self.spaces))
+            verdict = "copy"
         elif strangeness > self.far:
             verdict = "implausible"
         return Plausibility(verdict, float(strangeness), float(nearness), reason, int(which))

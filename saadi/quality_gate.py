@@ -20,10 +20,11 @@ from saadi import quality
 from saadi.config import Home
 from saadi.jobs import Report, silent
 from saadi.plausibility import CLASS_LOOK, CLASS_LOOK_VALUES, ClassLooks, Plausibility, RealImages, class_looks
-from saadi.records import Project, RealImage
+from saadi.records import Project, RealImage, Split
 from saadi.store import Store
 
 CHUNK = 32
+SPLITS: tuple[Split, Split] = ("train", "val")
 NEAR_UNDER_ITS_MASK = 0.25
 """An image made under a training image's own mask is near to it by its layout; only from so near on it is a copy."""
 
@@ -77,7 +78,9 @@ def _unpacked(vector: NDArray[np.float32]) -> dict[int, NDArray[np.float32]]:
 
 
 def _real_pairs(store: Store, project: Project) -> dict[int, Looked]:
-    """Image id -> the image under its own label map, where it has one."""
+    """Image id -> the image under its own label map, where it has one; in classification none, where a label map is a class."""
+    if project.task == "classification":
+        return {}
     records = {record.id: record.blob for record in store.label_maps(project.id)}
     return {image.id: Looked(image.blob, records[image.label_map_id]) for image in store.images(project.id)
             if image.label_map_id in records}  # fmt: skip
@@ -153,8 +156,9 @@ def in_words(found: Plausibility, project: Project) -> str:
 
 
 def yardstick(store: Store, project: Project, spaces: tuple[str, ...]) -> Yardstick | None:
-    """The real images that have been looked at in all these spaces; None with too few of them."""
-    real = store.images(project.id)
+    """The training and validation images that have been looked at in all these spaces; None with too few of them. Test patients
+    set no limits: what passes becomes winners of pairs and training data."""
+    real = store.images(project.id, splits=SPLITS)
     missing = {blob for space in spaces for blob in store.undescribed(space, [image.blob for image in real])}
     labels = _real_pairs(store, project)
     unlooked = set(store.undescribed(CLASS_LOOK, [pair.key for pair in labels.values()]))
@@ -168,10 +172,10 @@ def yardstick(store: Store, project: Project, spaces: tuple[str, ...]) -> Yardst
 def _yardstick(home: Home, project_id: int, spaces: tuple[str, ...], key: str) -> Yardstick | None:
     """`key` names the real images and label maps that have been looked at: with others the limits are others."""
     with Store.open(home) as store:
-        images, labels = store.images(project_id), _real_pairs(store, store.project(project_id))
+        images, labels = store.images(project_id, splits=SPLITS), _real_pairs(store, store.project(project_id))
         features = {space: store.descriptors(space, [image.blob for image in images]) for space in spaces}
         looks = store.descriptors(CLASS_LOOK, [pair.key for pair in labels.values()])
-    seen = [image for image in images if image.split != "none" and all(image.blob in found for found in features.values())]
+    seen = [image for image in images if all(image.blob in found for found in features.values())]
     keys = [labels[image.id].key if image.id in labels else "" for image in seen]
     if not seen:
         return None

@@ -106,6 +106,8 @@ class MaskModel:
     bases: tuple[str, ...]
     """Blobs of the label maps that it draws from."""
     metrics: dict[str, Any]
+    job_id: int | None
+    """That it was fitted in; None = it came with the demo."""
     created_at: str
 
 

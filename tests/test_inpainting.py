@@ -169,6 +169,21 @@ def test_recipes_without_later_settings_are_those_of_before() -> None:
     assert SamplingSettings().model_dump() == {"num_inference_steps": None, "guidance_scale": None}
 
 
+def test_a_mask_that_names_nothing_is_not_painted(store: Store, home: Home, real: RealImage) -> None:
+    empty = store.blobs.put_label_map(np.zeros((32, 32), np.uint8))
+    calm = store.add_image(real.project_id, blob=store.blobs.put_image(tiny.scene(9, side=32)[0]), size=(32, 32), group_id="p2",
+                           split="train", source_name="calm", label_map_blob=empty, actor="test")  # fmt: skip
+    assert calm is not None
+    with pytest.raises(BadInputError, match="names no class, so that nothing would be painted and a real image would come back"):
+        orders.place(store, orders.order(GenerateOrder, project_id=real.project_id, label_map_ids=[calm.label_map_id],
+                                         settings={"surroundings": "real"}), actor="ann")  # fmt: skip
+    drawn, _ = orders.place(store, orders.order(GenerateOrder, project_id=real.project_id, count=4, candidates=1,
+                                                settings={"surroundings": "real"}), actor="ann")  # fmt: skip
+    assert run_worker(home, HANDLERS, exit_when_idle=True)
+    made = [store.sample(number) for number in store.job(drawn.id).result["sample_ids"]]
+    assert made and {sample.label_map_id for sample in made} == {real.label_map_id}
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

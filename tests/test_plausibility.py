@@ -145,3 +145,27 @@ def test_too_few_images_or_patients_are_no_yardstick(count: int, num_patients: i
     features = np.random.default_rng(0).normal(size=(count, 3)).astype(np.float32)
     assert RealImages.of({"look": features}, [{}] * count, patients=patients, is_training=[True] * count) is None
     assert RealImages.of({"look": features}, [{}] * count, patients=patients, is_training=[False] * count) is None
+
+
+def test_one_training_patient_is_no_yardstick_even_beside_others() -> None:
+    features = np.random.default_rng(0).normal(size=(14, 3)).astype(np.float32)
+    patients = ["a"] * 10 + ["b", "b", "c", "c"]
+    is_training = [True] * 10 + [False] * 4
+    assert RealImages.of({"look": features}, [{}] * 14, patients=patients, is_training=is_training) is None
+    both = RealImages.of({"look": features}, [{}] * 14, patients=["a"] * 5 + ["d"] * 5 + patients[10:], is_training=is_training)
+    assert both is not None
+    rare = [{3: np.zeros(CLASS_LOOK_VALUES, np.float32)} if number < 5 else {} for number in range(14)]  # one patient has it
+    made = RealImages.of({"look": features}, rare, patients=["a"] * 5 + ["d"] * 5 + patients[10:], is_training=is_training)
+    assert made is not None and not made.classes
+
+
+def test_many_images_are_judged_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(0)
+    space = Space.of(draw.normal(size=(40, 4)).astype(np.float32), np.arange(40) % 8, np.ones(40, bool))
+    assert space is not None
+    asked = draw.normal(size=(50, 4)).astype(np.float32)
+    whole = space.ratios(asked, np.arange(50) % 8)
+    monkeypatch.setattr("saadi.plausibility.CHUNK", 7)
+    for one, other in zip(whole, space.ratios(asked, np.arange(50) % 8), strict=True):
+        np.testing.assert_allclose(one, other)
+    assert all(len(part) == 0 for part in space.ratios(asked[:0]))

@@ -172,6 +172,18 @@ def test_curate_knows_what_is_refused(
     assert curation.sample_columns(store, project, person="ann")["gate"] == [1, 2, None]
 
 
+def test_test_patients_set_no_limits(store: Store) -> None:
+    classes = [LabelClass(index, name, f"#{index:02d}{index:02d}{index:02d}") for index, name in enumerate(CLASS_NAMES)]
+    project = store.create_project("held out", task="segmentation", classes=classes, resolution=SIDE, actor="test")
+    fill(store, project, 0, 32, "train")
+    look(store, project)
+    before = quality_gate.yardstick(store, project, (quality.LOOK,))
+    fill(store, project, 100, 16, "test")
+    look(store, project)
+    after = quality_gate.yardstick(store, project, (quality.LOOK,))
+    assert before is not None and after is before
+
+
 def test_too_few_real_images_judge_nobody(store: Store, project: Project) -> None:
     assert quality_gate.yardstick(store, project, (quality.LOOK,)) is None
     assert quality_gate.judged(store, project, [Looked("a", "b")]) == [None]
@@ -195,6 +207,7 @@ def test_in_classification_the_whole_image_is_judged(store: Store) -> None:
         store.add_image(project.id, blob=store.blobs.put_image(scene.image), size=(SIDE, SIDE), group_id=scene.patient_id,
                         split="train" if number < 28 else "val", source_name=str(number), label="calm", label_map_blob=None,
                         actor="test")  # fmt: skip
+    assert quality_gate.yardstick(store, project, (quality.LOOK,)) is None  # asked before anybody has looked
     look(store, project)
     grey = added(store, np.full((SIDE, SIDE, 3), 128, np.uint8), np.zeros((SIDE, SIDE), np.uint8))
     [found] = quality_gate.judged(store, project, [grey])

@@ -63,7 +63,7 @@ def build_router(context: Context) -> APIRouter:
                 request_id=body.request_id,
                 origin="drawn",
                 image_id=body.image_id if body.attach else None,
-                underlay_id=None if body.attach else body.image_id,
+                underlay_id=None if body.attach else body.image_id or _picture_under(store, body.copy_of),
             )
             return _with_pixels(store, made.id)
 
@@ -92,6 +92,14 @@ def _need_masks(project: Project) -> None:
     """Raises: BadInputError: The images of this project have a class each, and no masks."""
     if project.task == "classification":
         raise BadInputError(f"{project.name} has classes of whole images and nothing to draw; choose a class in Generate")
+
+
+def _picture_under(store: Store, copy_of: int | None) -> int | None:
+    """The image of a mask of which this is another version: one of a validation or test patient stays known as such."""
+    if copy_of is None:
+        return None
+    record = store.label_map(copy_of)
+    return record.image_id or record.underlay_id
 
 
 def _with_pixels(store: Store, label_map_id: int) -> dict[str, Any]:

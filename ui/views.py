@@ -26,6 +26,8 @@ MAX_MASKS_READ = 500
 CLOSE_LOOK = 16
 """Up to so many samples the words also tell what the segmenter invented; reading thousands of predictions would take seconds."""
 FACT_NAMES = {"num_inference_steps": "steps", "guidance_scale": "guidance", "adapter_scale": "strength"}
+LONG = ("sample_ids", "label_map_ids", "masks")
+"""Parts of a result that lists of jobs leave out."""
 KIND_WORDS = {
     "fit": "Fitting the generator",
     "generate": "Generating images",
@@ -282,7 +284,7 @@ def job_view(
         # A string: the number has more digits than JavaScript can count.
         "previews": {"count": num_previews, "stamp": str(stamp)},
         # A pool's thousands of samples are of use to who follows that job only.
-        "result": job.result if full else {name: value for name, value in job.result.items() if name != "sample_ids"},
+        "result": job.result if full else {name: value for name, value in job.result.items() if name not in LONG},
         "purpose": job.params.get("purpose"),
         "label_map_ids": (job.params.get("label_map_ids") or [])[:4],
     }

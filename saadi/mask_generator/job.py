@@ -94,6 +94,9 @@ def _shaped(label_map: LabelMap, start: LabelMap | None) -> LabelMap:
 def _fitted(context: JobContext, project: Project, *, steps: int | None = None, seed: int = 0) -> MaskModel:
     """A mask generator of the project's training masks, stored as soon as it is there: a retry finds it."""
     store = context.store
+    for model in store.mask_models(project.id):
+        if model.job_id == context.job.id:
+            return model
     blobs = bases(store, project.id)
 
     def report(step: int, total: int, message: str, **rest: Any) -> None:

@@ -25,8 +25,10 @@ class FitMasksOrder(Order):
     seed: Seed = 0
 
     def unique_key(self, store: Store) -> str | None:
-        """The same label maps are learnt alike."""
-        return hashlib.sha256(dump([self.kind, self.steps, self.seed, bases(store, self.project_id)]).encode()).hexdigest()
+        """The same label maps are learnt alike, unless others have been learnt since."""
+        newest = store.newest_mask_model(self.project_id)
+        named = [self.kind, self.steps, self.seed, bases(store, self.project_id), newest.id if newest else None]
+        return hashlib.sha256(dump(named).encode()).hexdigest()
 
     def check(self, store: Store) -> None:
         need_masks(store, self.project_id)

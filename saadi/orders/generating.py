@@ -151,8 +151,9 @@ class GenerateOrder(Order):
             record = store.label_map(label_map_id)
             if record.project_id != self.project_id:
                 raise BadInputError(f"label map {label_map_id} belongs to another project")
-            if needs_picture:
-                inpainting.source_under(store, record)
+            if needs_picture and inpainting.paints_nothing(store, record):
+                raise BadInputError(f"label map {label_map_id} names no class, so that nothing would be painted and a real image "
+                                    "would come back; draw something in it, or leave it out")  # fmt: skip
         if self.label_map_ids is None and not store.label_maps(self.project_id, splits=["train"]):
             raise TooFewError("this project has no label maps in its training split; import images with masks or draw one first")
         if self.inpaint is not None:
@@ -219,6 +220,8 @@ class GenerateOrder(Order):
         each class, one class after the other, so that rare classes are not rare in a pool."""
         generator = np.random.default_rng(self.seed)
         records = store.label_maps(self.project_id, splits=["train"])
+        if self._needs_picture(store):
+            records = [record for record in records if not inpainting.paints_nothing(store, record)] or records
         if not is_classification(store, self.project_id):
             return tuple(_in_turns(generator, [record.id for record in records], self.count))
         names = store.project(self.project_id).class_names

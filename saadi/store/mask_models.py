@@ -51,4 +51,5 @@ class MaskModelStore(StoreBase):
 
 def _mask_model(row: dict[str, Any]) -> MaskModel:
     return MaskModel(id=row["id"], project_id=row["project_id"], architecture=json.loads(row["architecture"]), file=row["file"],
-                     bases=tuple(json.loads(row["bases"])), metrics=json.loads(row["metrics"]), created_at=row["created_at"])
+                     bases=tuple(json.loads(row["bases"])), metrics=json.loads(row["metrics"]), job_id=row["job_id"],
+                     created_at=row["created_at"])

@@ -64,6 +64,15 @@ def test_a_suggested_mask_opens_as_a_drawing_that_can_be_edited(draw: Page, lear
     assert again == number and (edited == 2).any() and (edited == 1).any()
 
 
+def test_an_answer_that_nobody_waits_for_is_stopped(draw: Page, learnt: Studio):
+    draw.click("#draw-suggest")
+    draw.keyboard.press("Escape")
+    draw.wait_for_timeout(600)  # the next look at the job
+    newest = learnt.wait_for_jobs(timeout_s=60)[0]
+    assert newest["kind"] == "suggest_masks" and newest["state"] in ("cancelled", "done")
+    assert "masks" not in newest["result"]  # lists of jobs stay short
+
+
 def test_a_drawing_is_varied_and_must_show_what_was_chosen(draw: Page, learnt: Studio):
     draw.get_by_role("button", name="New mask").click()
     draw.click("#draw-suggest")

@@ -68,6 +68,18 @@ def test_a_conflict_answers_with_both_versions(client, store, project):
     assert client.post("/api/label_maps", json=copy).json()["id"] != record.id
 
 
+def test_another_version_of_a_held_out_mask_is_held_out_too(client, store, project):
+    image = store.add_image(
+        project.id, blob=store.blobs.put_image(np.zeros((16, 16, 3), np.uint8)), size=(16, 16), group_id="t", split="test",
+        source_name="t", label_map_blob=store.blobs.put_label_map(np.eye(16, dtype=np.uint8)), actor="test")  # fmt: skip
+    varied = np.fliplr(np.eye(16, dtype=np.uint8)).copy()
+    body = {"project_id": project.id, "copy_of": image.label_map_id, "name": "varied", "labels": pack(varied),
+            "request_id": builders.new_request()}  # fmt: skip
+    made = client.post("/api/label_maps", json=body).json()
+    held_ids, held_blobs = store.held_out_label_maps(project.id)
+    assert made["id"] in held_ids and store.label_map(made["id"]).blob in held_blobs
+
+
 @pytest.mark.parametrize("kind", BAD_LABELS)
 def test_a_damaged_label_map_is_refused(client, store, project, kind):
     record = builders.add_label_map(store, project)

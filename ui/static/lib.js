@@ -134,12 +134,12 @@ export async function order(kind, values) {
   return answer;
 }
 
-/** Follow a job to its end; `onProgress` sees it now and then. */
+/** Follow a job to its end; `onProgress` sees it now and then, and ends the watch by returning false. */
 export async function finished(job, onProgress = () => {}) {
   while (["queued", "running"].includes(job.state)) {
     await new Promise((resolve) => setTimeout(resolve, 250));
     job = await get(`/api/jobs/${job.id}`);
-    onProgress(job);
+    if (onProgress(job) === false) break;
   }
   return job;
 }

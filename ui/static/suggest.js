@@ -100,7 +100,7 @@ export class Suggestions {
       if (isVaried) Object.assign(values, { label_map_id: id, strength: Number(this.strength.value) / 100 });
       try {
         const { job } = await order("suggest_masks", values);
-        const ended = await finished(job, (now) => mine === this.asked && this.showProgress(now));
+        const ended = await finished(job, (now) => this.watch(now, mine));
         if (mine !== this.asked) return;
         if (ended.state !== "done") throw new ApiError(ended.error ?? "Stopped.", 0, null);
         this.show(ended.result);
@@ -119,6 +119,14 @@ export class Suggestions {
       this.grid,
       Array.from({ length: COUNT }, () => h("div", { class: "sx-suggest-empty" })),
     );
+  }
+
+  /** Show how an order stands. One that nobody waits for any more is stopped, unless it is learning, which the next one needs. */
+  watch(job, mine) {
+    if (mine === this.asked) return this.showProgress(job);
+    const isOpen = ["queued", "running"].includes(job.state);
+    if (isOpen && job.kind === "suggest_masks" && !job.message.startsWith("learning")) post(`/api/jobs/${job.id}/cancel`, {}).catch(() => {});
+    return false;
   }
 
   showProgress(job) {
@@ -172,7 +180,7 @@ export class Suggestions {
       const mine = (this.asked += 1);
       this.showWaiting("Learning from all masks \u2026");
       const { job } = await order("fit_masks", {});
-      const ended = await finished(job, (now) => mine === this.asked && this.showProgress(now));
+      const ended = await finished(job, (now) => this.watch(now, mine));
       if (mine !== this.asked) return;
       if (ended.state !== "done") throw new ApiError(ended.error ?? "Stopped.", 0, null);
       toast("Learnt. Here are new masks.", "good");
