@@ -270,7 +270,7 @@ class CompactEngine:
             if keep is not None:
                 # Every sampler moves x_t towards this estimate along x_t = (1 - t) x + t eps, so where it is the source, x_t is
                 # the source at the noise level of each step, with one and the same noise (RePaint, Lugmayr et al. 2022, eq. 8).
-                found = torch.lerp(keep[0], found, keep[1][call])
+                found = torch.lerp(keep[0], found, keep[1][min(call, len(keep[1]) - 1)])
             call += 1
             if on_preview is not None:
                 estimate = found
@@ -290,13 +290,14 @@ class CompactEngine:
         return decoded(samplers.SAMPLERS[name](clean, noise, steps=steps, shift=self.shift, on_step=after))
 
     def _keeping(self, regions: Sequence[Region], missing: int, steps: int) -> tuple[Tensor, Tensor]:
-        """Sources (B, 3, H, W) and shares of the new picture (steps, B, 1, H, W) of a padded batch."""
+        """Sources (B, 3, H, W) and shares of the new picture (steps, B, 1, H, W) of a padded batch; without guides one row."""
         padded = [*regions, *[regions[0]] * missing]
         side = (self.resolution, self.resolution)
         for region in regions:
             if region.source.shape[:2] != side or region.weight.shape != side:
                 raise BadInputError(f"source {region.source.shape[:2]} and region {region.weight.shape} must both be {side}; "
                                     "scale them to the engine's size first")  # fmt: skip
+        steps = steps if any(region.guide for region in padded) else 1
         weight = torch.from_numpy(np.stack([region.weights(steps) for region in padded], axis=1)).unsqueeze(2)
         return self.encode_images([region.source for region in padded]), weight.to(self.device)
 

@@ -233,7 +233,7 @@ class StableDiffusionEngine:
                 without = self._clean(unconditional, noisy, timesteps, free)
                 clean = without + guidance * (clean - without)
             if keep is not None:  # as in compact: where the estimate is the source, the sampler keeps it at each noise level
-                clean = torch.lerp(keep[0], clean, keep[1][step - 1])
+                clean = torch.lerp(keep[0], clean, keep[1][min(step, len(keep[1])) - 1])
             noisy = sampler.step(clean, timestep, noisy).prev_sample
             if on_preview is not None:
                 shown = clean if step < len(sampler.timesteps) else noisy
@@ -246,6 +246,7 @@ class StableDiffusionEngine:
         itself, which the guide of a region would let go."""
         if self.needs_picture and not any(region.guide for region in regions):
             return None
+        steps = steps if any(region.guide for region in regions) else 1  # one for all of them
         each = [region.weights(steps) for region in regions]
         return self.parts.encode([region.source for region in regions]), \
             [self.parts.shares([weights[step] for weights in each]) for step in range(steps)]
