@@ -312,7 +312,13 @@ def test_an_ended_job_leaves_no_checkpoints(store: Store, home: Home, filled: Pr
     assert job.state == "done" and not home.job_dir(job.id).exists()
 
 
-def test_an_unreadable_generator_does_not_keep_the_worker_from_other_work(store: Store, home: Home, project: Project) -> None:
+def test_an_unreadable_generator_does_not_keep_the_worker_from_other_work(
+    store: Store, home: Home, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = store.files.put(b"no weights")
     store.add_model(project.id, kind="engine", architecture=tiny.architecture(), file=file, metrics={}, actor="test")
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(generation.log, "warning", lambda event, **values: told.append((event, values["error"])), raising=False)
     generation.warm_up(home)
+    [(event, why)] = told
+    assert event == "engine_not_warm" and "is not a safetensors file" in why

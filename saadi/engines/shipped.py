@@ -14,7 +14,7 @@ from saadi.errors import WeightsError
 
 
 def manifest() -> dict[str, Any]:
-    """Per model ('engine', 'selector', 'judge', 'masks'; 'demo' = an engine's adapter): its file, architecture, hash, origin.
+    """Per model ('engine', 'selector', 'judge'; 'demo' = an adapter of the engine): its file, architecture, hash, origin.
 
     Raises:
         WeightsError: The checkout has no `assets/phantom`.
