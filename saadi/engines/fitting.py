@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from saadi import devices, quality
 from saadi.datasets.real import real_pairs
@@ -152,7 +152,41 @@ def _augment(
     return clean, moved_maps[:, 0].round().to(torch.uint8), extras
 
 
-class Trainer:
+class Averaged:
+    """What a training with a moving average keeps in its checkpoint, and goes on from."""
+
+    config: Any
+    """A dataclass; a checkpoint of another one is no checkpoint."""
+    parameters: dict[str, nn.Parameter]
+    average: dict[str, Tensor]
+    optimizer: torch.optim.Optimizer
+    step: int
+    seconds: float
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint; a torn one can never be read."""
+        checkpoints.save(
+            folder,
+            parameters=self.parameters,
+            optimizer=self.optimizer,
+            config=asdict(self.config),
+            state={"step": self.step, "seconds": self.seconds},
+            tensors=self.average,
+        )
+
+    def restore(self, folder: Path) -> bool:
+        """Continue from a checkpoint of the same configuration, if there is one."""
+        found = checkpoints.restore(folder, parameters=self.parameters, optimizer=self.optimizer, config=asdict(self.config))
+        if found is None:
+            return False
+        state, average = found
+        for name, tensor in average.items():
+            self.average[name].copy_(tensor)
+        self.step, self.seconds = state["step"], state["seconds"]
+        return True
+
+
+class Trainer(Averaged):
     """State of a fit: weights, their moving average, optimiser, and the step reached."""
 
     def __init__(self, engine: CompactEngine, config: FitConfig) -> None:
@@ -200,28 +234,6 @@ class Trainer:
         return CompactEngine(
             self.engine.architecture, {**self.engine.denoiser.state_dict(), **self.average}, device=self.engine.device
         )
-
-    def save(self, folder: Path) -> None:
-        """Write a checkpoint; a torn one can never be read."""
-        checkpoints.save(
-            folder,
-            parameters=self.parameters,
-            optimizer=self.optimizer,
-            config=asdict(self.config),
-            state={"step": self.step, "seconds": self.seconds},
-            tensors=self.average,
-        )
-
-    def restore(self, folder: Path) -> bool:
-        """Continue from a checkpoint of the same configuration, if there is one."""
-        found = checkpoints.restore(folder, parameters=self.parameters, optimizer=self.optimizer, config=asdict(self.config))
-        if found is None:
-            return False
-        state, average = found
-        for name, tensor in average.items():
-            self.average[name].copy_(tensor)
-        self.step, self.seconds = state["step"], state["seconds"]
-        return True
 
 
 def fit(

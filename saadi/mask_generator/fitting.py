@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from saadi import poses
-from saadi.engines import checkpoints
-from saadi.engines.fitting import run_steps
+from saadi.engines.fitting import Averaged, run_steps
 from saadi.errors import TooFewError
 from saadi.jobs import Report
 from saadi.mask_generator import distances
@@ -90,7 +89,7 @@ class Bank:
         return MaskBatch(clean.to(on), (self.wishes[chosen] * told).to(on), times.to(on), noise.to(on))
 
 
-class MaskTrainer:
+class MaskTrainer(Averaged):
     """State of a fit: weights, their moving average, optimiser, and the step reached."""
 
     def __init__(self, generator: MaskGenerator, config: MaskFitConfig, class_weights: Tensor) -> None:
@@ -128,20 +127,6 @@ class MaskTrainer:
                 parameter.copy_(self.average[name])
         self.generator.denoiser.eval()
         self.generator.weights_changed()
-
-    def save(self, folder: Path) -> None:
-        checkpoints.save(folder, parameters=self.parameters, optimizer=self.optimizer, config=asdict(self.config),
-                         state={"step": self.step, "seconds": self.seconds}, tensors=self.average)  # fmt: skip
-
-    def restore(self, folder: Path) -> bool:
-        found = checkpoints.restore(folder, parameters=self.parameters, optimizer=self.optimizer, config=asdict(self.config))
-        if found is None:
-            return False
-        state, average = found
-        for name, tensor in average.items():
-            self.average[name].copy_(tensor)
-        self.step, self.seconds = state["step"], state["seconds"]
-        return True
 
 
 def fit(
