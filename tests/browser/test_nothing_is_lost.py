@@ -203,7 +203,7 @@ def test_a_newer_version_is_shown_when_one_comes_back_to_the_page(new_page: Call
     open_draw(theirs, tiny)
     theirs.get_by_role("button", name="Mine").click()
     theirs.locator(".sx-frame").first.click()
-    theirs.wait_for_selector("[data-panel=draw][data-loaded^='1-']")
+    theirs.wait_for_selector(f"[data-panel=draw][data-loaded='1-{newest(tiny)[0]}']")
     stroke(theirs, (50, 0), (100, 0))
     saved(theirs)
     mine.get_by_role("tab", name="Data", exact=True).click()
@@ -211,6 +211,45 @@ def test_a_newer_version_is_shown_when_one_comes_back_to_the_page(new_page: Call
     mine.get_by_role("tab", name="Draw", exact=True).click()
     expect(mine.locator(".sx-toast")).to_contain_text("changed this mask")
     assert drawn_at(newest(tiny)[1], mine)[:2] == [True, True] and (on_canvas(mine) == (newest(tiny)[1] > 0)).all()
+
+
+def test_a_stroke_still_held_while_another_mask_opens_stays_with_its_own(page: Page, tiny: Studio):
+    open_draw(page, tiny)
+    stroke(page, (-100, 0), (-50, 0))
+    saved(page)
+    number = newest(tiny)[0]
+    box = page.locator(".sx-view").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x + 50, y)
+    page.mouse.down()
+    page.mouse.move(x + 100, y, steps=6)
+    page.locator(".sx-frame").nth(1).dispatch_event("click")
+    page.wait_for_selector("[data-panel=draw][data-loaded^='2-']")
+    page.mouse.move(x, y + 100, steps=6)
+    page.mouse.up()
+    page.get_by_role("button", name="Mine").click()
+    page.locator(".sx-frame").first.click()
+    page.wait_for_selector(f"[data-panel=draw][data-loaded$='-{number}']")
+    assert drawn_at(labels(tiny, number), page) == [True, True, False]
+    assert (on_canvas(page) == (labels(tiny, number) > 0)).all()
+
+
+def test_of_two_masks_opened_in_a_row_the_later_one_is_shown(page: Page, tiny: Studio):
+    open_draw(page, tiny)
+    stroke(page, (-100, 0), (-50, 0))
+    saved(page)
+    number = newest(tiny)[0]
+    page.get_by_role("button", name="Mine").click()
+    held: list[Route] = []
+    page.route(f"**/api/label_maps/{number}", lambda route: held.append(route))
+    page.locator(".sx-frame").first.click()  # its answer takes long
+    page.get_by_role("button", name="Real", exact=True).click()
+    page.locator(".sx-frame").nth(1).click()
+    page.wait_for_selector("[data-panel=draw][data-loaded^='2-']")
+    with page.expect_response(f"**/api/label_maps/{number}"):
+        held[0].continue_()
+    page.wait_for_timeout(300)
+    assert page.get_attribute("[data-panel=draw]", "data-loaded").startswith("2-")
 
 
 def test_an_answer_cut_off_in_the_middle_is_not_taken_for_saved(page: Page, tiny: Studio):

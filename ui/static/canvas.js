@@ -160,6 +160,11 @@ export class MaskCanvas {
     this.before = this.box = null;
     this.onChange();
   }
+  /** What an edit under way has painted so far becomes a step, and the edit is over. */
+  finish() {
+    if (this.before) this.end();
+    this.stroke = null;
+  }
   step(from, to, side) {
     if (this.stroke) return;
     const entry = from.pop();

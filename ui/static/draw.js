@@ -215,6 +215,8 @@ class DrawTab {
   async openProject(project) {
     if (isClassification()) {
       clearTimeout(this.lookingAhead);
+      this.canvas.finish();
+      this.turn = null;
       this.doc = null; // what was drawn in another project is in the journal or on the server
       this.root.dataset.loaded = "";
       this.showNoMasks();
@@ -320,10 +322,12 @@ class DrawTab {
   }
 
   async openImage(image) {
+    const turn = (this.turn = {});
     const picture = this.ahead?.get(image.blob) ?? loading(urls.image(image.blob));
     const stored = image.label_map_id ? await get(`/api/label_maps/${image.label_map_id}`) : null;
     const size = stored ?? { w: image.width, h: image.height };
     const labels = stored ? await decode(stored.labels) : new Uint8Array(size.w * size.h);
+    if (this.turn !== turn) return; // another was opened meanwhile
     this.show({ image, picture, stored, labels, ...pickSize(size), name: image.name, mode: stored ? "variant" : "annotate" });
     this.lookAhead();
   }
@@ -341,13 +345,16 @@ class DrawTab {
   }
 
   async openDrawing(record, image) {
+    const turn = (this.turn = {});
     const picture = image && loading(urls.image(image.blob));
     const stored = await get(`/api/label_maps/${record.id}`);
     const labels = await decode(stored.labels);
+    if (this.turn !== turn) return;
     this.show({ image, picture, stored, labels, ...pickSize(stored), name: stored.name, mode: "drawing" });
   }
 
   async openEmpty() {
+    this.turn = {};
     const side = state.project.resolution;
     this.show({
       image: null,
@@ -361,6 +368,7 @@ class DrawTab {
   }
 
   show(doc) {
+    this.canvas.finish(); // a stroke that is still held belongs to the mask it began on
     this.doc = doc;
     this.attachSaver();
     this.canvas.load({
