@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,6 +19,8 @@ from saadi import quality, quality_gate
 from saadi.config import Home
 from saadi.errors import StorageError
 from saadi.jobs import Report
+from saadi.mining import seen
+from saadi.mining.choosing import QUADRANTS, Quadrant, quadrants
 from saadi.quality_gate import Looked
 from saadi.records import IGNORE, Curation, Project, RealImage, Split, Vote
 from saadi.store import Store
@@ -164,6 +166,7 @@ def sample_columns(store: Store, project: Project, *, person: str) -> dict[str, 
     rows = store.sample_rows(project.id)
     masks = list(dict.fromkeys(row.label_map_blob for row in rows))
     positions = {blob: index for index, blob in enumerate(masks)}
+    scores, gate = _score_columns(store, project, rows), _gate_column(store, project, rows)
     names = {None: "base"} | {adapter.id: adapter.name for adapter in store.adapters(project.id)}
     versions = sorted({names[row.adapter_id] for row in rows}, key=lambda name: (name != "base", len(name), name))
     return (
@@ -181,12 +184,35 @@ def sample_columns(store: Store, project: Project, *, person: str) -> dict[str, 
             "seed": [str(row.seed) for row in rows],
             "created": [int(datetime.fromisoformat(row.created_at).timestamp()) for row in rows],
         }
-        | _score_columns(store, project, rows)
+        | scores
         | _vote_columns(store.votes(project.id), rows)
         | _mark_columns(store, project, rows, person=person)
         | _look_columns(store, project, rows)
-        | {"gate": _gate_column(store, project, rows)}
+        | {"gate": gate}
+        | {"quadrant": _quadrant_column(store, project, scores, gate)}
     )
+
+
+def quadrants_of(store: Store, project: Project) -> dict[int, Quadrant]:
+    """Sample id -> what the image is for the selector's training (`saadi.mining.choosing`); those that selector and judge have
+    looked at, none where nobody knows what is hard."""
+    rows = store.sample_rows(project.id)
+    places = _quadrant_column(store, project, _score_columns(store, project, rows), _gate_column(store, project, rows))
+    return {row.id: QUADRANTS[place] for row, place in zip(rows, places, strict=True) if place is not None}
+
+
+def _quadrant_column(
+    store: Store, project: Project, scores: Mapping[str, Any], gate: Sequence[int | None]
+) -> list[int | None]:
+    """Place in QUADRANTS; None where a score is missing."""
+    limits = seen.limits(store, project)
+    if limits is None:
+        return [None] * len(gate)
+    by_judge, by_selector = (np.array([np.nan if value is None else value for value in scores[kind]], np.float64)
+                             for kind in ("judge", "selector"))  # fmt: skip
+    places = quadrants(by_judge, 1 - by_selector, [not verdict for verdict in gate], limits)
+    return [None if np.isnan(first + second) else int(place)
+            for first, second, place in zip(by_judge, by_selector, places, strict=True)]  # fmt: skip
 
 
 def _gate_column(store: Store, project: Project, rows: Sequence[SampleRow]) -> list[int | None]:

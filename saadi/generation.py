@@ -19,7 +19,7 @@ from saadi.engines.loading import full_memory_told, kept_engine
 from saadi.engines.regions import SEAM_PX, Guide, Region, named_region
 from saadi.errors import NotFoundError, SaadiError
 from saadi.jobs import JobContext, Outcome, Report, silent
-from saadi.orders import Inpaint
+from saadi.orders import GenerateOrder, Inpaint
 from saadi.previews import Previews
 from saadi.records import Adapter, LabelMapRecord, Model, Project, Sample
 from saadi.store import Store
@@ -274,7 +274,10 @@ def run_job(context: JobContext) -> Outcome:
     store, order = context.store, context.params
     context.yields = order["purpose"] == "pool"  # what is made already is found again by its recipe
     project = store.project(order["project_id"])
-    records = [store.label_map(label_map_id) for label_map_id in order["label_map_ids"]]
+    scorers = scoring.load_scorers(store, project)
+    if order["label_map_ids"] is None:
+        scoring.look_at_project(store, project, scorers, context.report)
+    records = label_maps_of(context)
     model = store.model(order["model_id"])
     if model.architecture.get("engine", "compact") != "compact":  # several GB, the first time
         context.report(0, len(records) * order["candidates"], "reading the weights")
@@ -294,7 +297,6 @@ def run_job(context: JobContext) -> Outcome:
             store, wanted, records, candidates=order["candidates"], seed=order["seed"], report=context.report,
             previews=Previews(context.dir),
         )  # fmt: skip
-    scorers = scoring.load_scorers(store, project)
     if scorers:
         scoring.score_samples(store, project, samples, scorers, context.report)
     if order["purpose"] == "pool":
@@ -310,6 +312,16 @@ def run_job(context: JobContext) -> Outcome:
         count = len({record.blob for record in records})
         return Outcome(f"{len(samples)} images of {count} class{'' if count == 1 else 'es'}", publish)
     return Outcome(f"{len(samples)} images for {len(records)} label map{'' if len(records) == 1 else 's'}", publish)
+
+
+def label_maps_of(context: JobContext) -> list[LabelMapRecord]:
+    """Those that an order names, or draws by what the selector misses: it must have looked at the real images. What is drawn is
+    written into the order, so that a retry goes on with the same ones."""
+    store, order = context.store, context.params
+    if order["label_map_ids"] is None:
+        drawn = GenerateOrder(**{name: order[name] for name in GenerateOrder.model_fields}).drawn(store)
+        context.job = store.set_job_params(context.job, {**order, "label_map_ids": list(drawn)})
+    return [store.label_map(label_map_id) for label_map_id in context.params["label_map_ids"]]
 
 
 def new_seed() -> int:

@@ -33,7 +33,7 @@ LEVELS = {
     "saadi.downstream.prediction": RECIPES,
     "saadi.datasets.real": RECIPES, "saadi.curation": RECIPES,
     "saadi.plausibility": RECIPES, "saadi.quality_gate": RECIPES, "saadi.refinement": RECIPES,
-    "saadi.weakness": RECIPES, "saadi.atlas": RECIPES,
+    "saadi.mining.seen": QUEUE, "saadi.mining.job": RECIPES, "saadi.atlas": RECIPES,
     "saadi.segmentation.helper": RECIPES, "saadi.segmentation.service": RECIPES,
     "saadi.cli": COMMANDS, "saadi.doctor": COMMANDS, "saadi.bench": COMMANDS, "saadi.__main__": COMMANDS,
     "ui": PAGE, "app": PROGRAM,

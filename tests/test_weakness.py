@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from saadi.mining.weakness import CENTRE, FLOOR, MIN_PART_PX, PRIOR_PARTS, Part, Weakness, parts_of, whole_part
 from saadi.records import IGNORE, Image, LabelMap
-from saadi.weakness import FLOOR, MIN_PART_PX, PRIOR_PARTS, Part, Weakness, parts_of
 
 POLYP, TIP = 1, 2
 
@@ -71,17 +71,18 @@ def test_masks_of_the_weak_cell_are_drawn_more_often_and_none_never():
     weak = [part(0.1, area=0.01, place=0) for _ in range(40)] + [part(0.95, area=0.2, place=4) for _ in range(80)]
     weakness = Weakness.of(weak)
     hard, easy, empty = drawn((POLYP, 5, 5, 12)), drawn((POLYP, 40, 40, 57)), drawn()
-    odds = weakness.odds([hard, easy, easy, empty])
+    odds = weakness.odds([parts_of(one) for one in (hard, easy, easy, empty)])
     assert odds.sum() == pytest.approx(1) and odds[0] > 5 * odds[1] and odds[3] == pytest.approx(FLOOR / 4)
-    assert (weakness.odds([hard, easy], gamma=0) == 0.5).all()
-    steeper = weakness.odds([hard, easy], gamma=2)[0]
-    assert steeper > weakness.odds([hard, easy], gamma=1)[0]
+    both = [parts_of(hard), parts_of(easy)]
+    assert (weakness.odds(both, gamma=0) == 0.5).all()
+    steeper = weakness.odds(both, gamma=2)[0]
+    assert steeper > weakness.odds(both, gamma=1)[0]
 
 
 def test_nothing_known_is_nothing_preferred():
     weakness = Weakness.of([])
     assert weakness.classes == {} and weakness.recall_of(part(0.5)) is None
-    assert weakness.odds([drawn((POLYP, 5, 5, 12)), drawn()]).tolist() == [0.5, 0.5]
+    assert weakness.odds([parts_of(drawn((POLYP, 5, 5, 12))), parts_of(drawn())]).tolist() == [0.5, 0.5]
     assert weakness.odds([]).shape == (0,)
 
 
@@ -95,3 +96,11 @@ def test_a_planted_weakness_is_found():
         parts += parts_of(label_map, seen=drawn() if is_missed else label_map, group=str(number % 12))
     places = Weakness.of(parts).classes[POLYP].axes["place"]
     assert min(range(9), key=lambda place: places[place].recall) == 0 and places[0].recall < 0.5 < 0.8 < places[8].recall
+
+
+def test_in_classification_an_image_is_one_part_of_its_class_the_first_one_too():
+    parts = [whole_part(0, seen=0, group="a"), whole_part(0, seen=2, group="b"), whole_part(2, seen=2, group="b")]
+    weakness = Weakness.of(parts)
+    assert {index: found.recall for index, found in weakness.classes.items()} == {0: 0.5, 2: 1.0}
+    odds = weakness.odds([[whole_part(0)], [whole_part(2)]])
+    assert odds[0] > odds[1] >= FLOOR / 2 and whole_part(0).place == CENTRE

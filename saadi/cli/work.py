@@ -12,6 +12,7 @@ from saadi import config, orders
 from saadi.cli.common import DetachOption, HomeOption, JsonOption, ProjectArgument, answer, home_of, note, run_order
 from saadi.config import Home
 from saadi.errors import BadInputError, NotFoundError, TooFewError
+from saadi.mining.choosing import QUADRANTS
 from saadi.records import Adapter, Project
 from saadi.store import Store
 
@@ -69,8 +70,9 @@ def generate(name: ProjectArgument,
              count: Annotated[int | None, typer.Option(help="Number of label maps, drawn from the training split; in "
                                                             "classification of sets, dealt out evenly to the classes.")] = None,
              candidates: Annotated[int | None, typer.Option(help="Images per label map or set.")] = None, seed: int | None = None,
-             masks: Annotated[str | None, typer.Option(help="Whose label maps: training (drawn at random; default), drawings or "
-                                                            "suggested (the newest of them).")] = None,
+             masks: Annotated[str | None, typer.Option(help="Whose label maps: training (drawn at random; default), weak "
+                                                            "(of those, by what the selector misses), drawings or suggested "
+                                                            "(the newest of them).")] = None,
              classes: Annotated[str | None, typer.Option(help="Classification: names with commas; default: all that training "
                                                               "images show.")] = None,
              steps: Annotated[int | None, typer.Option(help="Sampling steps; default: stored with the weights.")] = None,
@@ -95,9 +97,10 @@ def generate(name: ProjectArgument,
 
     def build(store: Store, project: Project) -> orders.Order:
         indices = class_indices(project, classes) if classes is not None else None
-        ids = _own_masks(store, project, masks, count) if masks not in (None, "training") else None
+        ids = _own_masks(store, project, masks, count) if masks not in (None, "training", "weak") else None
         return order_from(orders.GenerateOrder, count=count, candidates=candidates, seed=seed, settings=settings or None,
-                          adapter=wanted, classes=indices, label_map_ids=ids)(store, project)
+                          adapter=wanted, classes=indices, label_map_ids=ids,
+                          focus="weak" if masks == "weak" else None)(store, project)
 
     run_order(home_of(home), name, build, detach=detach, as_json=as_json)
 
@@ -109,7 +112,7 @@ def _own_masks(store: Store, project: Project, masks: str | None, count: int | N
         BadInputError, TooFewError: No such kind, or none of it.
     """
     if masks not in ("drawings", "suggested"):
-        raise BadInputError(f"--masks is training, drawings or suggested; got {masks!r}")
+        raise BadInputError(f"--masks is training, weak, drawings or suggested; got {masks!r}")
     found = [record.id for record in store.label_maps(project.id)
              if record.image_id is None and (record.origin == "sampled") == (masks == "suggested")]  # fmt: skip
     if not found:
@@ -297,13 +300,20 @@ def _own_adapter(store: Store, project: Project, adapter_id: int) -> Adapter:
 
 
 def curate(name: ProjectArgument,
-           accept_above: Annotated[float, typer.Option(min=0.0, max=1.0, metavar="SCORE",
-                                                       help="Lowest score that both give: Dice, in classification the "
-                                                            "probability of the asked class.")],
+           accept_above: Annotated[float | None, typer.Option(min=0.0, max=1.0, metavar="SCORE",
+                                                              help="Lowest score that both give: Dice, in classification the "
+                                                                   "probability of the asked class.")] = None,
+           accept_hard: Annotated[bool, typer.Option("--accept-hard", help="Instead: images that are hard for the selector and "
+                                                     "right for the judge (`saadi mine`).")] = False,
            include_refused: Annotated[bool, typer.Option("--include-refused", help="Also images that the quality gate refuses: "
                                                          "unlike real ones, or like one of them.")] = False,
            home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Accept the pending images that selector and judge both find at least this good."""
+    """Accept the pending images that selector and judge both find at least this good, or those that are hard and right."""
+    if (accept_above is None) != accept_hard:
+        raise typer.BadParameter("give --accept-above or --accept-hard, one of them")
+    if accept_above is None:
+        _accept_hard(home_of(home), name, as_json=as_json)
+        return
     with Store.open(home_of(home)) as store:
         project = store.project(name)
         dice: dict[int, dict[str, float]] = {}
@@ -325,6 +335,22 @@ def curate(name: ProjectArgument,
     answer(counts, as_json=as_json, lines=lambda: [
         f"{counts['accepted']} accepted, {counts['below']} below {accept_above:g}, {counts['unscored']} without scores, "
         f"{counts['refused']} good but refused by the quality gate (unlike real images, or like one of them)"])
+
+
+def _accept_hard(home: Home, name: str, *, as_json: bool) -> None:
+    from saadi.curation import quadrants_of
+
+    with Store.open(home) as store:
+        project = store.project(name)
+        places = quadrants_of(store, project)
+        pending = {sample.id for sample in store.samples(project.id, curation="pending")}
+        chosen = [sample_id for sample_id, quadrant in places.items() if quadrant == "prize" and sample_id in pending]
+        if chosen:
+            store.curate(chosen, "accepted", actor=config.user_name())
+    counts = {"accepted": len(chosen)} | {one: sum(place == one for place in places.values()) for one in QUADRANTS}
+    answer(counts, as_json=as_json, lines=lambda: [
+        f"{counts['accepted']} accepted; of all scored images {counts['prize']} are hard and right, {counts['filler']} easy and "
+        f"right, {counts['quarantine']} hard and wrong or unlike real ones, {counts['doubtful']} wrong for the judge alone"])
 
 
 def export(name: ProjectArgument,

@@ -19,8 +19,10 @@ from saadi.downstream.segmenter import Prediction
 from saadi.errors import TooFewError
 from saadi.jobs import JobContext, Outcome, Report
 from saadi.masks import class_of, fit_to, whole
+from saadi.mining import seen
+from saadi.mining.weakness import parts_of, whole_part
 from saadi.quality import selector_space
-from saadi.records import LabelMap, Model, ModelKind, Project, Sample, Score
+from saadi.records import Image, LabelMap, Model, ModelKind, Project, Sample, Score
 from saadi.store import Store
 
 CHUNK = 16
@@ -137,9 +139,9 @@ def _looked_at(
     if isinstance(scorer, Classifier | CrossFittedClassifiers):
         rows = scorer.probabilities(images) if isinstance(scorer, Classifier) else scorer.probabilities(images, places)
         features = None if isinstance(scorer, Classifier) else scorer.features(images)
-        seen = {int(index): store.blobs.put_label_map(whole(int(index), side=project.resolution)) for index in rows.argmax(1)}
+        shown = {int(index): store.blobs.put_label_map(whole(int(index), side=project.resolution)) for index in rows.argmax(1)}
         scores = [
-            class_score_of(row, wanted, sample_id=sample.id, prediction_blob=seen[int(row.argmax())], **common)
+            class_score_of(row, wanted, sample_id=sample.id, prediction_blob=shown[int(row.argmax())], **common)
             for sample, row, wanted in zip(samples, rows, asked, strict=True)
         ]
     else:
@@ -172,6 +174,41 @@ def look_at_project(
                 features = scorer.features([store.blobs.image(blob) for blob in chunk])
                 store.put_descriptors(selector_space(model.id), dict(zip(chunk, features, strict=True)))
                 report(min(first + CHUNK, len(missing)), len(missing), "the selector looks at the real images")
+        see_real_images(store, project, model, scorer, report)
+
+
+def see_real_images(store: Store, project: Project, model: Model, scorer: Looking, report: Report) -> int:
+    """Keep what a model finds in the real images that it has not learnt from (`saadi.mining.seen`); those it has seen already are
+    left out. Returns how many were new."""
+    unseen = {one.key: one for one in seen.unseen_by(model, seen.labelled(store, project))}
+    missing = store.undescribed(seen.space(model), unseen)
+    for first in range(0, len(missing), CHUNK):
+        chunk = [unseen[key] for key in missing[first : first + CHUNK]]
+        images = [store.blobs.image(one.image.blob) for one in chunk]
+        asked = [store.blobs.label_map(one.label_map_blob) for one in chunk]
+        found = _found_in(scorer, images, asked, [one.image.group_id for one in chunk], num_classes=len(project.classes))
+        store.put_descriptors(seen.space(model), {one.key: seen.pack(what) for one, what in zip(chunk, found, strict=True)})
+        report(min(first + CHUNK, len(missing)), len(missing), f"the {model.kind} looks for what the real images show")
+    return len(missing)
+
+
+def _found_in(
+    scorer: Looking, images: Sequence[Image], asked: Sequence[LabelMap], groups: Sequence[str], *, num_classes: int
+) -> list[seen.Seen]:
+    """By the part of the model that has not seen the patient."""
+    if isinstance(scorer, Classifier | CrossFittedClassifiers):
+        rows = scorer.probabilities(images) if isinstance(scorer, Classifier) else scorer.probabilities(images, list(groups))
+        labels = [class_of(label_map) for label_map in asked]
+        return [seen.Seen(float(row[label]), (whole_part(label, seen=int(row.argmax()), group=group),))
+                for row, label, group in zip(rows, labels, groups, strict=True)]  # fmt: skip
+    predictions = scorer.predict(images, list(groups)) if isinstance(scorer, CrossFitted) else scorer.predict(images)
+    found = []
+    for image, prediction, label_map, group in zip(images, predictions, asked, groups, strict=True):
+        height, width = prediction.label_map.shape
+        wanted = fit_to(label_map, size=(height, width))
+        fidelity = mean_over_asked(agreement(prediction.label_map, wanted, num_classes=num_classes), wanted)
+        found.append(seen.Seen(fidelity, tuple(parts_of(label_map, image=image, seen=prediction.label_map, group=group))))
+    return found
 
 
 def run_job(context: JobContext) -> Outcome:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from saadi import devices
 from saadi.engines import weights
 from saadi.errors import BadInputError
-from saadi.jobs import JobContext, Outcome
+from saadi.jobs import JobContext, Outcome, Report
 from saadi.mask_generator import fitting
 from saadi.mask_generator.model import MaskGenerator, Suggestion
 from saadi.masks import fit_to
@@ -77,6 +78,18 @@ def _suggestions(
         except BadInputError as error:
             refused.append(BadInputError(_named(str(error), project.class_names)))
     return made, refused
+
+
+def new_label_maps(
+    store: Store, project: Project, model: MaskModel, *, count: int, seed: int, report: Report
+) -> list[Suggestion]:
+    """Label maps of the project's own anatomy on the seeds `seed`, `seed` + 1, ...; none for one whose drawings do not pass."""
+    generator, made = _loaded(store, model, project.resolution), list[Suggestion]()
+    for place in range(count):
+        report(place, count, f"drawing masks, {place + 1} of {count}")
+        with suppress(BadInputError):
+            made += generator.suggest(1, seed=seed + place, side=project.resolution)
+    return made
 
 
 def _named(words: str, class_names: Sequence[str]) -> str:

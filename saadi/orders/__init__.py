@@ -15,6 +15,7 @@ from saadi.orders.generating import (
     DrawOrder,
     GenerateOrder,
     Inpaint,
+    MineOrder,
     NegativeSettings,
     PictureChoice,
     SamplingSettings,
@@ -52,6 +53,7 @@ __all__ = [
     "FitOrder",
     "GenerateOrder",
     "DrawOrder",
+    "MineOrder",
     "TrainScorerOrder",
     "ScoreOrder",
     "PredictOrder",
@@ -103,7 +105,7 @@ def place(store: Store, wanted: Order, *, actor: str, request_id: str | None = N
 ORDERS: dict[str, type[Order]] = {
     kind.kind: kind
     for kind in (FitOrder, GenerateOrder, TrainScorerOrder, ScoreOrder, PredictOrder, MapOrder, AlignOrder, EvidenceOrder,
-                 ImportOrder, ExportOrder, FitMasksOrder, SuggestMasksOrder)
+                 ImportOrder, ExportOrder, FitMasksOrder, SuggestMasksOrder, MineOrder)
 }
 
 

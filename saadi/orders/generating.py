@@ -10,8 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from saadi import inpainting
 from saadi.errors import BadInputError, TooFewError
+from saadi.mining import seen
+from saadi.mining.choosing import MIN_UNSEEN
+from saadi.mining.weakness import Weakness, whole_part
 from saadi.orders.base import Order, Seed, is_classification
-from saadi.records import Adapter
+from saadi.records import Adapter, LabelMapRecord
 from saadi.store import Store
 
 
@@ -111,6 +114,9 @@ class GenerateOrder(Order):
     classes: Annotated[tuple[Annotated[int, Field(ge=0, le=99)], ...], Field(min_length=1, max_length=100)] | None = None
     """In classification: class indices among which `count` is dealt out evenly; None = all that training images show."""
     count: int = Field(default=8, ge=1, le=100_000)
+    focus: Literal["weak"] | None = None
+    """How `count` label maps (or classes) are drawn: 'weak' = by what the selector misses in real images it has not learnt from
+    (`saadi.mining.weakness`); None = evenly. Named label maps are taken as they are."""
     candidates: int = Field(default=4, ge=1, le=64)
     seed: Seed = 0
     settings: SamplingSettings = SamplingSettings()
@@ -156,6 +162,8 @@ class GenerateOrder(Order):
                                     "would come back; draw something in it, or leave it out")  # fmt: skip
         if self.label_map_ids is None and not store.label_maps(self.project_id, splits=["train"]):
             raise TooFewError("this project has no label maps in its training split; import images with masks or draw one first")
+        if self.focus is not None and self.label_map_ids is None:
+            need_unseen_images(store, self.project_id, 1)
         if self.inpaint is not None:
             self._check_part(store, self.inpaint)
 
@@ -202,7 +210,8 @@ class GenerateOrder(Order):
         adapter = store.accepted_adapter(self.project_id) if self.adapter == "accepted" else None
         return self.model_copy(
             update={
-                "label_map_ids": self.label_map_ids or self._drawn(store),
+                # What the selector misses is known once it has looked at the real images, which the job sees to.
+                "label_map_ids": self.label_map_ids or (None if self.focus else self.drawn(store)),
                 "model_id": self.model_id or (model.id if model else None),
                 "adapter": (adapter.id if adapter else "none") if self.adapter == "accepted" else self.adapter,
             }
@@ -215,23 +224,59 @@ class GenerateOrder(Order):
         model = store.model(self.model_id) if self.model_id is not None else store.active_model(self.project_id, "engine")
         return model is not None and inpainting.needs_picture(model)
 
-    def _drawn(self, store: Store) -> tuple[int, ...]:
-        """`count` label maps of the training split drawn by seed, each once before any comes twice; in classification as many of
-        each class, one class after the other, so that rare classes are not rare in a pool."""
+    def drawn(self, store: Store) -> tuple[int, ...]:
+        """`count` label maps of the training split drawn by seed, each once before any comes twice, or by `focus`. In
+        classification as many of each class, one class after the other, so that rare classes are not rare in a pool."""
         generator = np.random.default_rng(self.seed)
         records = store.label_maps(self.project_id, splits=["train"])
         if self._needs_picture(store):
             records = [record for record in records if not inpainting.paints_nothing(store, record)] or records
         if not is_classification(store, self.project_id):
+            if self.focus == "weak":
+                return tuple(records[index].id for index in self._by_weakness(store, generator, records))
             return tuple(_in_turns(generator, [record.id for record in records], self.count))
         names = store.project(self.project_id).class_names
         labels = {image.id: image.label for image in store.images(self.project_id, splits=["train"])}
         pools = {index: [record.id for record in records if labels.get(record.image_id or 0) == name]
                  for index, name in enumerate(names) if self.classes is None or index in self.classes}  # fmt: skip
         pools = {index: pool for index, pool in pools.items() if pool}
+        if self.focus == "weak":
+            odds = known_weakness(store, self.project_id).odds([[whole_part(index)] for index in pools])
+            wanted = generator.multinomial(self.count, odds)
+            return tuple(one for pool, share in zip(pools.values(), wanted, strict=True)
+                         for one in _in_turns(generator, pool, int(share)))  # fmt: skip
         each = -(-self.count // len(pools))
         drawn = [_in_turns(generator, pool, each) for pool in pools.values()]
         return tuple(row[place] for place in range(each) for row in drawn)[: self.count]
+
+
+    def _by_weakness(self, store: Store, generator: np.random.Generator, records: Sequence[LabelMapRecord]) -> list[int]:
+        """Places of `count` label maps, the likelier the more of what they ask for the selector misses; one may come again."""
+        found = known_weakness(store, self.project_id)
+        odds = found.odds(seen.parts_asked(store, store.project(self.project_id), [record.blob for record in records]))
+        return [int(index) for index in generator.choice(len(records), size=self.count, p=odds)]
+
+
+def need_unseen_images(store: Store, project_id: int, needed: int) -> None:
+    """Raises: TooFewError: no selector yet, or it has learnt from the patients of all but a few labelled images."""
+    model = store.active_model(project_id, "selector")
+    if model is None:
+        raise TooFewError("this project has no selector yet, so nobody knows what one misses; run `train-scorer` first")
+    images = seen.unseen_by(model, seen.labelled(store, store.project(project_id)))
+    if len(images) < needed:
+        raise TooFewError(f"{len(images)} labelled images in train or val of patients that the selector has not learnt from, "
+                          f"{needed} needed to say what it misses; import more, or train the scorers anew")  # fmt: skip
+
+
+def known_weakness(store: Store, project_id: int) -> Weakness:
+    """Raises: TooFewError: the selector has not looked yet at real images of patients that it has not learnt from."""
+    project = store.project(project_id)
+    found = seen.weakness(store, project)
+    if found is None:
+        need_unseen_images(store, project_id, 1)
+        raise TooFewError("the selector has not looked yet at the real images; let it with "
+                          f"`saadi score {project.name}`, or Score in Curate")  # fmt: skip
+    return found
 
 
 def _in_turns(generator: np.random.Generator, pool: Sequence[int], count: int) -> list[int]:
@@ -247,3 +292,34 @@ class DrawOrder(GenerateOrder):
 
     priority: ClassVar[int] = 10
     purpose: Literal["draw", "pool"] = "draw"
+
+
+class MineOrder(GenerateOrder):
+    """Search for images that are hard for the selector and still right: label maps by what it misses, several turns of candidates
+    for each, until one is found that the judge and the quality check pass; see `saadi.mining`."""
+
+    kind: ClassVar[str] = "mine"
+    count: int = Field(default=16, ge=1, le=10_000)
+    """Label maps that are searched for, one image each at most."""
+    focus: Literal["weak"] | None = "weak"
+    candidates: int = Field(default=4, ge=1, le=64)
+    """Per label map and turn."""
+    turns: int = Field(default=3, ge=1, le=20)
+    """After so many a label map is given up."""
+    suggests: bool | None = None
+    """Draw new label maps by the mask generator and take those of them; None = where there is one already."""
+
+    def check(self, store: Store) -> None:
+        super().check(store)
+        if store.active_model(self.project_id, "judge") is None:
+            raise TooFewError("this project has no judge yet, and without one hard images cannot be told from wrong ones; run "
+                              "`train-scorer` first")  # fmt: skip
+        if self.suggests and store.newest_mask_model(self.project_id) is None:
+            raise TooFewError("no mask generator has been fitted in this project yet; run `fit-masks` first, or leave it out")
+        need_unseen_images(store, self.project_id, MIN_UNSEEN)
+
+    def frozen(self, store: Store) -> Self:
+        newest = store.newest_mask_model(self.project_id)
+        can_suggest = newest is not None and self.label_map_ids is None and not is_classification(store, self.project_id)
+        found = super().frozen(store)
+        return found.model_copy(update={"suggests": can_suggest and self.suggests is not False})

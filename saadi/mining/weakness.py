@@ -27,8 +27,11 @@ BINS = ("small", "medium", "large")
 CONTRASTS = ("faint", "medium", "clear")
 NUM_PLACES = 9
 """3 x 3 fields of the image, row by row."""
+CENTRE = 4
 PRIOR_PARTS = 4.0
 """Weight of what is known of a class when a cell is estimated, in parts: a cell with three parts must not look hopeless."""
+MIN_PARTS = 3
+"""A cell with fewer is not told of."""
 GAMMA = 1.5
 FLOOR = 0.05
 """Share of the label maps that is drawn whatever the recall."""
@@ -78,6 +81,16 @@ def parts_of(label_map: LabelMap, *, image: Image | None = None, seen: LabelMap 
             recall = float((found[where] == index).mean()) if found is not None else float("nan")
             parts.append(Part(int(index), area / SIDE**2, _contrast(lab, where), 3 * row + column, recall, group))
     return parts
+
+
+def whole_part(class_index: int, *, seen: int | None = None, group: str = "") -> Part:
+    """In classification an image is one part of its class, found or not.
+
+    Args:
+        seen: The class that the model sees; None = unknown.
+    """
+    recall = float("nan") if seen is None else float(seen == class_index)
+    return Part(class_index, 1.0, float("nan"), CENTRE, recall, group)
 
 
 def _contrast(lab: NDArray[np.float32] | None, where: NDArray[np.bool_]) -> float:
@@ -137,16 +150,20 @@ class Weakness:
         cell = found.cells.get((_bin(part.area, found.size_edges), part.place))
         return found.recall if cell is None else cell.recall
 
-    def difficulty(self, label_map: LabelMap, *, gamma: float = GAMMA) -> float:
-        """0-1: mean over the parts of (1 - recall)^gamma; 0 where nothing is known of any."""
-        expected = [recall for part in parts_of(label_map) if (recall := self.recall_of(part)) is not None]
+    def difficulty(self, parts: Sequence[Part], *, gamma: float = GAMMA) -> float:
+        """Of a label map with these parts, 0-1: their mean of (1 - recall)^gamma; 0 where nothing is known of any."""
+        expected = [recall for part in parts if (recall := self.recall_of(part)) is not None]
         return float(np.mean([(1 - recall) ** gamma for recall in expected])) if expected else 0.0
 
-    def odds(self, label_maps: Sequence[LabelMap], *, gamma: float = GAMMA, floor: float = FLOOR) -> NDArray[np.float64]:
-        """(N,) sum 1: chance of each label map to be drawn, `floor` of it dealt out evenly."""
-        if not len(label_maps):
+    def odds(self, parts: Sequence[Sequence[Part]], *, gamma: float = GAMMA, floor: float = FLOOR) -> NDArray[np.float64]:
+        """(N,) sum 1: chance of each label map to be drawn, `floor` of it dealt out evenly.
+
+        Args:
+            parts: Those of each label map.
+        """
+        if not len(parts):
             return np.empty(0)
-        weights = np.array([self.difficulty(label_map, gamma=gamma) for label_map in label_maps])
+        weights = np.array([self.difficulty(of_one, gamma=gamma) for of_one in parts])
         even = np.full(len(weights), 1 / len(weights))
         return even if weights.sum() <= 0 else (1 - floor) * weights / weights.sum() + floor * even
 

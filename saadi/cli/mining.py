@@ -1,0 +1,78 @@
+"""Commands about what a downstream model misses."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from saadi import orders
+from saadi.cli.common import DetachOption, HomeOption, JsonOption, ProjectArgument, answer, home_of, run_order
+from saadi.cli.work import class_indices, order_from
+from saadi.mining import seen
+from saadi.mining.weakness import AXES, BINS, CONTRASTS, MIN_PARTS, Axis, Cell, ClassWeakness, Weakness
+from saadi.orders.generating import known_weakness
+from saadi.records import Project
+from saadi.store import Store
+
+PLACES = ("top left", "top", "top right", "left", "centre", "right", "bottom left", "bottom", "bottom right")
+NAMES: dict[Axis, tuple[str, ...]] = {"size": BINS, "contrast": CONTRASTS, "place": PLACES}
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the program."""
+    app.command("weakness")(weakness)
+    app.command("mine")(mine)
+
+
+def weakness(name: ProjectArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """What the selector misses in real images it has not learnt from: by class, size, contrast and place."""
+    with Store.open(home_of(home)) as store:
+        project = store.project(name)
+        found, limits = known_weakness(store, project.id), seen.limits(store, project)
+    answer({"classes": in_numbers(found, project), "limits": asdict(limits) if limits else None}, as_json=as_json,
+           lines=lambda: [line for index, one in found.classes.items() for line in _told(project.class_names[index], one)])
+
+
+def in_numbers(found: Weakness, project: Project) -> dict[str, Any]:
+    """Class name -> recall as a whole and along each axis, in words for its cells."""
+    return {
+        project.class_names[index]: {
+            "recall": round(one.recall, 4), "parts": one.num_parts, "patients": one.num_patients,
+            **{axis: {name: _cell(cell) for name, cell in zip(NAMES[axis], one.axes[axis], strict=True)} for axis in AXES}}
+        for index, one in found.classes.items()}  # fmt: skip
+
+
+def _cell(cell: Cell) -> dict[str, float]:
+    return {"recall": round(cell.recall, 4), "parts": cell.num_parts, "patients": cell.num_patients}
+
+
+def _told(class_name: str, one: ClassWeakness) -> list[str]:
+    lines = [f"{class_name}: {one.recall:.0%} found ({one.num_parts} parts in {one.num_patients} patients)"]
+    for axis in AXES:
+        cells = [f"{name} {cell.recall:.0%} ({cell.num_parts})" for name, cell in zip(NAMES[axis], one.axes[axis], strict=True)
+                 if cell.num_parts >= MIN_PARTS]  # fmt: skip
+        if len(cells) > 1:
+            lines.append(f"  {axis}: {', '.join(cells)}")
+    return lines
+
+
+def mine(name: ProjectArgument,
+         count: Annotated[int | None, typer.Option(help="Label maps to search for, one image each at most; default: 16.")] = None,
+         candidates: Annotated[int | None, typer.Option(help="Images per label map and turn; default: 4.")] = None,
+         turns: Annotated[int | None, typer.Option(help="After so many a label map is given up; default: 3.")] = None,
+         seed: int | None = None,
+         classes: Annotated[str | None, typer.Option(help="Classification: names with commas.")] = None,
+         training_masks: Annotated[bool, typer.Option("--training-masks", help="Masks of real images alone, none new.")] = False,
+         adapter: Annotated[str | None, typer.Option(help="accepted, none, or the number of an adapter.")] = None,
+         detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Search for images that are hard for the selector and right for the judge, where the selector misses most."""
+    wanted = int(adapter) if adapter is not None and adapter.isdecimal() else adapter
+
+    def build(store: Store, project: Project) -> orders.Order:
+        indices = class_indices(project, classes) if classes is not None else None
+        return order_from(orders.MineOrder, count=count, candidates=candidates, turns=turns, seed=seed, classes=indices,
+                          suggests=False if training_masks else None, adapter=wanted)(store, project)  # fmt: skip
+
+    run_order(home_of(home), name, build, detach=detach, as_json=as_json)

@@ -1,0 +1,1 @@
+"""Which images a downstream model would learn most from: where it is weak, and what is hard for it without being wrong."""
