@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -20,7 +20,7 @@ from saadi.config import Home
 from saadi.errors import StorageError
 from saadi.jobs import Report
 from saadi.mining import seen
-from saadi.mining.choosing import QUADRANTS, Quadrant, quadrants
+from saadi.mining.choosing import QUADRANTS, Limits, Quadrant, quadrants
 from saadi.quality_gate import Looked
 from saadi.records import IGNORE, Curation, Project, RealImage, Split, Vote
 from saadi.store import Store
@@ -167,6 +167,7 @@ def sample_columns(store: Store, project: Project, *, person: str) -> dict[str, 
     masks = list(dict.fromkeys(row.label_map_blob for row in rows))
     positions = {blob: index for index, blob in enumerate(masks)}
     scores, gate = _score_columns(store, project, rows), _gate_column(store, project, rows)
+    limits = seen.limits(store, project)
     names = {None: "base"} | {adapter.id: adapter.name for adapter in store.adapters(project.id)}
     versions = sorted({names[row.adapter_id] for row in rows}, key=lambda name: (name != "base", len(name), name))
     return (
@@ -188,8 +189,7 @@ def sample_columns(store: Store, project: Project, *, person: str) -> dict[str, 
         | _vote_columns(store.votes(project.id), rows)
         | _mark_columns(store, project, rows, person=person)
         | _look_columns(store, project, rows)
-        | {"gate": gate}
-        | {"quadrant": _quadrant_column(store, project, scores, gate)}
+        | {"gate": gate, "quadrant": _quadrant_column(limits, scores, gate), "limits": asdict(limits) if limits else None}
     )
 
 
@@ -197,15 +197,13 @@ def quadrants_of(store: Store, project: Project) -> dict[int, Quadrant]:
     """Sample id -> what the image is for the selector's training (`saadi.mining.choosing`); those that selector and judge have
     looked at, none where nobody knows what is hard."""
     rows = store.sample_rows(project.id)
-    places = _quadrant_column(store, project, _score_columns(store, project, rows), _gate_column(store, project, rows))
+    scores, gate = _score_columns(store, project, rows), _gate_column(store, project, rows)
+    places = _quadrant_column(seen.limits(store, project), scores, gate)
     return {row.id: QUADRANTS[place] for row, place in zip(rows, places, strict=True) if place is not None}
 
 
-def _quadrant_column(
-    store: Store, project: Project, scores: Mapping[str, Any], gate: Sequence[int | None]
-) -> list[int | None]:
+def _quadrant_column(limits: Limits | None, scores: Mapping[str, Any], gate: Sequence[int | None]) -> list[int | None]:
     """Place in QUADRANTS; None where a score is missing."""
-    limits = seen.limits(store, project)
     if limits is None:
         return [None] * len(gate)
     by_judge, by_selector = (np.array([np.nan if value is None else value for value in scores[kind]], np.float64)

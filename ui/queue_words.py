@@ -20,6 +20,7 @@ NOUNS = {
     "evidence": "measurement of the gain",
     "fit_masks": "learning to draw masks",
     "suggest_masks": "drawing of masks",
+    "mine": "search for hard images",
 }
 
 

@@ -8,8 +8,11 @@ from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
 from saadi import previews
-from saadi.errors import NotFoundError
+from saadi.errors import NotFoundError, TooFewError
 from saadi.inpainting import is_part
+from saadi.mining import seen
+from saadi.mining.weakness import in_numbers, worst
+from saadi.orders.generating import known_weakness
 from saadi.records import Job, Sample
 from saadi.store import Store
 from ui.context import Context
@@ -17,6 +20,8 @@ from ui.lineage import badge_of
 from ui.payloads import Body, Id, RequestId
 from ui.views import job_view, label_map_view, sample_views
 
+MAX_GAPS = 3
+"""Told in words; the picture shows all."""
 MAX_IN_ROW = 16
 """Images of one generation that the history shows."""
 
@@ -36,6 +41,20 @@ class FromRevision(Body):
 def build_router(context: Context) -> APIRouter:
     """Return the routes under /api for previews, history and revisions."""
     router = APIRouter(prefix="/api")
+
+    @router.get("/projects/{project_id}/weakness")
+    def weak_places(project_id: int) -> dict[str, Any]:
+        """What the selector misses in real images that it has not learnt from, or why that is not known."""
+        with context.open() as store:
+            project = store.project(project_id)
+            try:
+                found = known_weakness(store, project_id)
+            except TooFewError as error:
+                return {"missing": str(error), "classes": None, "gaps": [], "num_patients": 0}
+            gaps = [{"class": project.class_names[gap.class_index], "axis": gap.axis, "name": gap.name,
+                     "recall": round(gap.cell.recall, 4)} for gap in worst(found, MAX_GAPS)]  # fmt: skip
+            return {"missing": None, "classes": in_numbers(found, project.class_names), "gaps": gaps,
+                    "num_patients": seen.num_patients(store, project)}  # fmt: skip
 
     @router.get("/jobs/{job_id}/preview/{index}.jpg")
     def preview(job_id: int, index: int) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -11,13 +11,10 @@ from saadi import orders
 from saadi.cli.common import DetachOption, HomeOption, JsonOption, ProjectArgument, answer, home_of, run_order
 from saadi.cli.work import class_indices, order_from
 from saadi.mining import seen
-from saadi.mining.weakness import AXES, BINS, CONTRASTS, MIN_PARTS, Axis, Cell, ClassWeakness, Weakness
+from saadi.mining.weakness import AXES, MIN_PARTS, ClassWeakness, in_numbers
 from saadi.orders.generating import known_weakness
 from saadi.records import Project
 from saadi.store import Store
-
-PLACES = ("top left", "top", "top right", "left", "centre", "right", "bottom left", "bottom", "bottom right")
-NAMES: dict[Axis, tuple[str, ...]] = {"size": BINS, "contrast": CONTRASTS, "place": PLACES}
 
 
 def register(app: typer.Typer) -> None:
@@ -31,27 +28,14 @@ def weakness(name: ProjectArgument, home: HomeOption = None, as_json: JsonOption
     with Store.open(home_of(home)) as store:
         project = store.project(name)
         found, limits = known_weakness(store, project.id), seen.limits(store, project)
-    answer({"classes": in_numbers(found, project), "limits": asdict(limits) if limits else None}, as_json=as_json,
+    answer({"classes": in_numbers(found, project.class_names), "limits": asdict(limits) if limits else None}, as_json=as_json,
            lines=lambda: [line for index, one in found.classes.items() for line in _told(project.class_names[index], one)])
-
-
-def in_numbers(found: Weakness, project: Project) -> dict[str, Any]:
-    """Class name -> recall as a whole and along each axis, in words for its cells."""
-    return {
-        project.class_names[index]: {
-            "recall": round(one.recall, 4), "parts": one.num_parts, "patients": one.num_patients,
-            **{axis: {name: _cell(cell) for name, cell in zip(NAMES[axis], one.axes[axis], strict=True)} for axis in AXES}}
-        for index, one in found.classes.items()}  # fmt: skip
-
-
-def _cell(cell: Cell) -> dict[str, float]:
-    return {"recall": round(cell.recall, 4), "parts": cell.num_parts, "patients": cell.num_patients}
 
 
 def _told(class_name: str, one: ClassWeakness) -> list[str]:
     lines = [f"{class_name}: {one.recall:.0%} found ({one.num_parts} parts in {one.num_patients} patients)"]
-    for axis in AXES:
-        cells = [f"{name} {cell.recall:.0%} ({cell.num_parts})" for name, cell in zip(NAMES[axis], one.axes[axis], strict=True)
+    for axis, names in AXES.items():
+        cells = [f"{name} {cell.recall:.0%} ({cell.num_parts})" for name, cell in zip(names, one.axes[axis], strict=True)
                  if cell.num_parts >= MIN_PARTS]  # fmt: skip
         if len(cells) > 1:
             lines.append(f"  {axis}: {', '.join(cells)}")

@@ -85,6 +85,14 @@ def weakness(store: Store, project: Project) -> Weakness | None:
     return Weakness.of(parts) if parts else None
 
 
+def num_patients(store: Store, project: Project) -> int:
+    """Whose images the selector in use has looked at without having learnt from them."""
+    model = store.active_model(project.id, "selector")
+    known = unseen_by(model, labelled(store, project)) if model is not None else []
+    vectors = store.descriptors(space(model), [one.key for one in known]) if model is not None else {}
+    return len({one.image.group_id for one in known if one.key in vectors})
+
+
 def limits(store: Store, project: Project) -> Limits | None:
     """By what judge and selector see in real images that they have not learnt from; without enough validation patients the
     judge's limit is the selector's. None where too few have been looked at."""

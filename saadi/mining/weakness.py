@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -25,18 +25,20 @@ RING_PX = 4
 """Width of the surroundings that a part stands out from."""
 BINS = ("small", "medium", "large")
 CONTRASTS = ("faint", "medium", "clear")
-NUM_PLACES = 9
+PLACES = ("top left", "top", "top right", "left", "centre", "right", "bottom left", "bottom", "bottom right")
 """3 x 3 fields of the image, row by row."""
 CENTRE = 4
 PRIOR_PARTS = 4.0
 """Weight of what is known of a class when a cell is estimated, in parts: a cell with three parts must not look hopeless."""
 MIN_PARTS = 3
 """A cell with fewer is not told of."""
+WORSE_BY = 0.05
+"""A cell is called a gap from this far below the recall of its class on."""
 GAMMA = 1.5
 FLOOR = 0.05
 """Share of the label maps that is drawn whatever the recall."""
 Axis = Literal["size", "contrast", "place"]
-AXES: dict[Axis, int] = {"size": 3, "contrast": 3, "place": NUM_PLACES}
+AXES: dict[Axis, tuple[str, ...]] = {"size": BINS, "contrast": CONTRASTS, "place": PLACES}
 
 
 class Part(NamedTuple):
@@ -168,6 +170,39 @@ class Weakness:
         return even if weights.sum() <= 0 else (1 - floor) * weights / weights.sum() + floor * even
 
 
+def in_numbers(found: Weakness, class_names: Sequence[str]) -> dict[str, Any]:
+    """Class name -> recall, parts and patients: as a whole and in the cells of each axis by name."""
+    return {class_names[index]: {"recall": round(one.recall, 4), "parts": one.num_parts, "patients": one.num_patients}
+            | {axis: {name: _in_numbers(cell) for name, cell in zip(names, one.axes[axis], strict=True)}
+               for axis, names in AXES.items()}
+            for index, one in found.classes.items()}  # fmt: skip
+
+
+def _in_numbers(cell: Cell) -> dict[str, float]:
+    return {"recall": round(cell.recall, 4), "parts": cell.num_parts, "patients": cell.num_patients}
+
+
+class Gap(NamedTuple):
+    """A cell in which the model misses more than elsewhere."""
+
+    class_index: int
+    axis: Axis
+    name: str
+    cell: Cell
+
+
+def worst(found: Weakness, count: int) -> list[Gap]:
+    """The cells with the lowest recall, of those with MIN_PARTS parts and a recall clearly below that of their class; the lowest
+    first, at most one of a class and axis."""
+    gaps = []
+    for index, one in found.classes.items():
+        for axis, names in AXES.items():
+            told = [Gap(index, axis, name, cell) for name, cell in zip(names, one.axes[axis], strict=True)
+                    if cell.num_parts >= MIN_PARTS and cell.recall <= one.recall - WORSE_BY]  # fmt: skip
+            gaps += sorted(told, key=lambda gap: gap.cell.recall)[:1]
+    return sorted(gaps, key=lambda gap: gap.cell.recall)[:count]
+
+
 def _class_weakness(parts: Sequence[Part]) -> ClassWeakness:
     recalls = np.array([part.recall for part in parts])
     whole = float(recalls.mean())
@@ -178,7 +213,7 @@ def _class_weakness(parts: Sequence[Part]) -> ClassWeakness:
         "contrast": [-1 if np.isnan(part.contrast) else _bin(part.contrast, contrasts) for part in parts],
         "place": [part.place for part in parts],
     }
-    axes = {axis: tuple(_cell(parts, np.array(found) == place, whole) for place in range(AXES[axis]))
+    axes = {axis: tuple(_cell(parts, np.array(found) == place, whole) for place in range(len(AXES[axis])))
             for axis, found in bins.items()}  # fmt: skip
     both = list(zip(bins["size"], bins["place"], strict=True))
     cells = {pair: _cell(parts, np.array([other == pair for other in both]), whole) for pair in sorted(set(both))}

@@ -44,6 +44,7 @@ const columns = {
   quality: [1, 0.4, 0.8, null],
   farther: [0.995, 0, 0.5, null],
   gate: [0, 1, 2, null],
+  quadrant: [3, 0, null, 1],
   votes: [3, 2, 0, 1],
   wins: [1, 0, null, 0.5],
   flagged: [1, 0, 0, 0],
@@ -87,6 +88,8 @@ for (const [name, filter, expected] of [
   ["favourites", { favourite: true }, [2]],
   ["very close to a real image", { veryClose: true }, [1]],
   ["refused by the quality check", { refused: true }, [3, 2]],
+  ["hard and right", { use: "prize" }, [2]],
+  ["easy, wrong or unreal", { use: "doubtful" }, [1]],
   ["same mask", { mask: "bb" }, [4, 3]],
   ["chosen on the map", { ids: new Set([1, 3]) }, [3, 1]],
 ])
@@ -104,6 +107,7 @@ for (const [sort, expected] of [
   ["judge", [2, 1, 4, 3]],
   ["weakest", [1, 2, 4, 3]],
   ["doubtful", [1, 4, 2, 3]],
+  ["hardest", [2, 4, 3, 1]],
   ["quality", [2, 3, 1, 4]],
   ["close", [1, 3, 2, 4]],
   ["votes", [1, 2, 4, 3]],
@@ -115,7 +119,7 @@ for (const [sort, expected] of [
 ])
   test(`sorted by ${sort}, unknown ones come last`, () => assert.deepEqual(ids({}, sort), expected));
 
-test("every order of the list is tested above", () => assert.equal(Object.keys(SORTS).length, 14));
+test("every order of the list is tested above", () => assert.equal(Object.keys(SORTS).length, 15));
 
 test("each active filter is a chip, and taking all away gives the empty filter", () => {
   let filter = { ...EMPTY, classes: [1, 2], selector: [20, 100], rarity: [0, 10], votes: "won", version: "v1", flagged: true };
@@ -140,7 +144,7 @@ test("in classification an image is one class, told by its probability and by wh
   assert.deepEqual([ids([0]), ids([0, 2]), ids([1])], [[2, 1], [4, 3, 2, 1], []]);
   const filter = { ...EMPTY, classes: [0], selector: [50, 100], mask: "aa" };
   assert.deepEqual(chips(filter, names, true).map((chip) => chip.text), ["asked for dissection", "Classifier \u2265 50\u00a0%", "same class"]);
-  assert.ok(!sortsOf(true).some(([key]) => key === "weakest") && sortsOf(false).length === 14);
+  assert.ok(!sortsOf(true).some(([key]) => key === "weakest") && sortsOf(false).length === 15);
   assert.equal(Object.fromEntries(sortsOf(true)).mask, "By class");
 });
 

@@ -22,7 +22,8 @@ def test_facts_are_columns_of_one_length(client, project, scored):
     answer = client.get(f"/api/projects/{project.id}/facts")
     assert answer.headers["content-encoding"] == "gzip"
     facts = answer.json()
-    columns = {name: values for name, values in facts.items() if name not in ("classes", "versions", "masks", "unmeasured")}
+    single = ("classes", "versions", "masks", "unmeasured", "limits")
+    columns = {name: values for name, values in facts.items() if name not in single}
     assert facts["id"] == scored
     assert {len(values) for name, values in columns.items() if name != "class_dice"} == {4}
     assert [len(values) for values in facts["class_dice"]] == [4] and len(facts["masks"]) == 1

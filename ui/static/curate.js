@@ -1,6 +1,7 @@
 // Curate: sort out the synthetic images, one by one or many at once, in a grid or on a map; by keys, and with a way back.
 import { forget, lookAhead } from "./ahead.js";
 import { MAX_COMPARED, openCompare } from "./compare.js";
+import { askedFilter } from "./curate_filter.js";
 import { curate, decided, DECISIONS, DetailView } from "./detail.js";
 import { arrange, EMPTY, filterFrom, filterText, FOUND, itemsOf, MISSED, shortWords, sortsOf, STATES } from "./facts.js";
 import { Filters } from "./filters.js";
@@ -116,6 +117,7 @@ class CurateTab {
     on("marks", (change) => this.marked(change));
     on("undo", () => decided().then(() => this.undo())); // from a comparison, whose last decision may be on its way
     on("job:end", () => this.renew());
+    on("curate:filter", () => this.columns && this.takeAsked());
     withProject(() => this.reset());
     element.dataset.ready = "1";
   }
@@ -211,12 +213,13 @@ class CurateTab {
     });
     if (state.project !== project) return;
     this.columns = columns;
+    this.limits = columns.limits;
     this.all = itemsOf(columns);
     this.byId = new Map(this.all.map((item) => [item.id, item]));
     this.setStates(since);
     this.chosen.keep(this.byId);
     const before = this.current;
-    this.apply();
+    if (!this.takeAsked()) this.apply();
     if (this.current && this.current === before) {
       forget(before); // scores or neighbours may have come
       // Never under the hands of who writes a note: the next letters would be keys.
@@ -224,6 +227,13 @@ class CurateTab {
         act(null, () => this.detail.show(before));
     }
     if (this.map.isOpen) await this.map.load();
+  }
+
+  /** What was asked for in another tab. */
+  takeAsked() {
+    const asked = askedFilter();
+    if (asked) this.setFilter({ ...EMPTY, ...asked });
+    return Boolean(asked);
   }
 
   setFilter(filter) {
@@ -411,7 +421,7 @@ class CurateTab {
   /** Grid, map and bulk bar follow what is chosen. */
   showChosen(refresh = true) {
     if (refresh && !this.map.isOpen) this.grid.refresh();
-    if (this.map.isOpen) this.map.show({ items: this.all, shown: this.shown, chosen: this.chosen.ids, current: this.current });
+    if (this.map.isOpen) this.map.show({ items: this.all, shown: this.shown, chosen: this.chosen.ids, current: this.current, limits: this.limits });
     this.showBulk();
   }
 

@@ -1,6 +1,9 @@
 // What Curate knows of each image, and which of them to show in which order. Knows nothing of the page.
 
 export const STATES = ["pending", "accepted", "rejected", "quarantined"];
+/** What an image is for the segmenter's training, as in saadi/mining/choosing.py. */
+export const USES = ["prize", "filler", "quarantine", "doubtful"];
+export const USE_WORDS = { prize: "hard and right", filler: "easy and right", quarantine: "hard, wrong or unreal", doubtful: "easy, wrong or unreal" };
 export const FOUND = 0.7,
   MISSED = 0.4; // as in ui/words.py
 export const VERY_CLOSE = 0.99; // as in ui/words.py
@@ -37,6 +40,7 @@ export function itemsOf(columns) {
       quality: columns.quality[index],
       farther: columns.farther[index],
       gate: columns.gate[index],
+      use: USES[columns.quadrant?.[index]] ?? null,
       votes: columns.votes[index],
       wins: columns.wins[index],
       flagged: Boolean(columns.flagged[index]),
@@ -95,6 +99,7 @@ export const EMPTY = Object.freeze({
   votes: "any",
   version: "",
   made: "",
+  use: "",
   flagged: false,
   favourite: false,
   veryClose: false,
@@ -128,6 +133,7 @@ export function matches(item, filter) {
     hasVotes(item, filter.votes) &&
     (!filter.version || item.version === filter.version) &&
     (!filter.made || item.isDrawn === (filter.made === "draw")) &&
+    (!filter.use || item.use === filter.use) &&
     (!filter.flagged || item.flagged) &&
     (!filter.favourite || item.favourite) &&
     (!filter.veryClose || (item.farther ?? 0) >= VERY_CLOSE) &&
@@ -153,6 +159,7 @@ export function chips(filter, classNames, isClass = false) {
   if (filter.votes !== "any") found.push({ key: "votes", text: `votes: ${VOTES[filter.votes]}` });
   if (filter.version) found.push({ key: "version", text: versionName(filter.version) });
   if (filter.made) found.push({ key: "made", text: filter.made === "draw" ? "made in Draw" : "made for the pool" });
+  if (filter.use) found.push({ key: "use", text: USE_WORDS[filter.use] ?? filter.use });
   if (filter.flagged) found.push({ key: "flagged", text: "flagged" });
   if (filter.favourite) found.push({ key: "favourite", text: "my favourites" });
   if (filter.veryClose) found.push({ key: "veryClose", text: "very close to a real image" });
@@ -189,6 +196,7 @@ export function filterFrom(text) {
   }
   if (filter.state !== "all" && !STATES.includes(filter.state)) filter.state = "all";
   if (!(filter.votes in VOTES)) filter.votes = "any";
+  if (filter.use && !(filter.use in USE_WORDS)) filter.use = "";
   return filter;
 }
 
@@ -212,6 +220,7 @@ export const SORTS = {
   worst: ["Worst first", least("selector")],
   judge: ["Judge: worst first", least("judge")],
   weakest: ["Weakest class", by((item) => weakest(item)?.dice ?? null)],
+  hardest: ["Hardest that are right", by((item) => (item.use === "prize" ? item.selector : null))],
   doubtful: ["Models disagree", most("disagreement")],
   quality: ["Least like real", least("quality")],
   close: ["Closest to real", most("farther")],

@@ -1,5 +1,5 @@
 // The filter drawer of Curate and its chips: what is filtered is always written where one can take it away.
-import { chips, EMPTY, histogram, RANGES, rangesOf, versionName, VOTES, without } from "./facts.js";
+import { chips, EMPTY, histogram, RANGES, rangesOf, USE_WORDS, versionName, VOTES, without } from "./facts.js";
 import { h, isClassification, plural, replace, selectField } from "./lib.js";
 
 const HELP = {
@@ -99,7 +99,7 @@ export class Filters {
       this.drawBars(name);
     }
     for (const name of ["flagged", "favourite", "veryClose", "refused"]) this.boxes[name].checked = this.filter[name];
-    for (const name of ["votes", "version", "made"]) this.selects[name].input.value = this.filter[name];
+    for (const name of ["votes", "version", "made", "use"]) this.selects[name].input.value = this.filter[name];
     this.count.textContent = `${this.shown.toLocaleString("en-US")} of ${plural(this.items.length, "image")}`;
     this.unmeasuredNote.hidden = !this.unmeasured;
     this.unmeasuredNote.firstChild.textContent = `${plural(this.unmeasured, "image")} not measured yet. `;
@@ -159,6 +159,7 @@ export class Filters {
         ["pool", "the pool"],
         ["draw", "Draw"],
       ]),
+      choice("use", "For training", [["", "any"], ...Object.entries(USE_WORDS)]),
       this.unmeasuredNote,
       h(
         "div",

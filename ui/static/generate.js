@@ -27,6 +27,7 @@ import {
   when,
   withProject,
 } from "./lib.js";
+import { WeakPlaces } from "./weakness.js";
 
 const NUM_LAST = 8; // finished images that are shown before a job ends
 /** New options of a choice; what was chosen stays chosen as long as it is there. */
@@ -60,6 +61,7 @@ class GenerateTab {
         ["training", "training images"],
         ["drawings", "my drawings"],
         ["favourites", "my favourites"],
+        ["weak", "training, where the segmenter is weak"],
       ],
       "training",
       () => this.promise(),
@@ -129,6 +131,7 @@ class GenerateTab {
           "div",
           { class: "sx-stack" },
           h("section", { class: "sx-card" }, h("h2", {}, "Now"), this.active, this.live),
+          new WeakPlaces(element).root,
           h("section", { class: "sx-card" }, h("h2", {}, "Before"), this.recent),
         ),
       ),
@@ -186,7 +189,7 @@ class GenerateTab {
     this.button.disabled = false;
     const masks = this.count.number() ?? 0,
       each = this.candidates.number() ?? 0;
-    const from = { training: "", drawings: " from my drawings (the newest first)", favourites: " from my favourites (the last first)" };
+    const from = { training: "", drawings: " from my drawings (the newest first)", favourites: " from my favourites (the last first)", weak: " like those that the segmenter misses" };
     const isReal = this.surroundings.input.value === "real";
     this.reach.hidden = !isReal;
     const what = isReal ? "images, painted into the real ones under the masks: EDITED, a patient's pixels stay around them" : "synthetic images, to score, compare and choose from";
@@ -245,6 +248,7 @@ class GenerateTab {
     }
     const from = this.from.input.value;
     if (from === "training") return { count };
+    if (from === "weak") return { count, focus: "weak" };
     let ids = [];
     if (from === "drawings") ids = (await get(`/api/projects/${state.project.id}/drawings`)).items.map((item) => item.id);
     else if (favourites().length)
@@ -260,7 +264,7 @@ class GenerateTab {
   }
 
   showJobs() {
-    this.showLive(state.active.find((job) => job.state === "running" && job.kind === "generate")).catch(() => {});
+    this.showLive(state.active.find((job) => job.state === "running" && ["generate", "mine"].includes(job.kind))).catch(() => {});
     // Rows stay as long as their jobs do: a press on a button that is replaced meanwhile would be lost, and the focus with it.
     const key = state.active.map((job) => `${job.id} ${job.state}`).join();
     if (key && key === this.activeKey) state.active.forEach((job, index) => this.active.children[index].show(job));

@@ -1,5 +1,5 @@
 // The map of Curate: a dot for each image, those that look alike side by side; a lasso chooses what it encloses.
-import { versionName } from "./facts.js";
+import { USE_WORDS, versionName } from "./facts.js";
 import { enclosed, nearestTo, panned, WHOLE, zoomed } from "./lasso.js";
 import { act, byTask, get, h, kbd, order, percent, picture, plural, replace, segmented, state, urls } from "./lib.js";
 
@@ -8,11 +8,13 @@ const REAL = "#7d8894",
 const STATE_COLORS = { pending: "#56b4e9", accepted: "#009e73", rejected: "#d55e00", quarantined: "#f0c000" };
 const STATE_WORDS = { pending: "open", accepted: "accepted", rejected: "rejected", quarantined: "quarantine" };
 const VERSION_COLORS = ["#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#0072b2", "#f0e442"];
+const USE_COLORS = { prize: "#f6e66b", filler: "#56b4e9", quarantine: "#d55e00", doubtful: "#cc79a7" };
 const LEVELS = 10,
   REACH_PX = 9,
   MARGIN = 0.06,
   EDGE = 0.03,
   STRETCH = 1.6;
+const QUIET = "#aab6c2";
 const HOW = "Drag a loop around dots to choose them, Shift adds. Wheel zooms, Space and drag moves.";
 
 /** Ten steps from blue to light yellow on the dark sheet, ever brighter, so that any colour vision can order them. */
@@ -23,14 +25,15 @@ const INK = "#ffffff";
 function spread(values) {
   let [low, high] = [Infinity, -Infinity];
   for (const value of values) [low, high] = [Math.min(low, value), Math.max(high, value)];
-  const size = Math.max(high - low, 1e-3);
-  return [Float32Array.from(values, (value) => EDGE + ((1 - 2 * EDGE) * (value - low)) / size), size];
+  const size = Math.max(high - low, 1e-3),
+    at = (value) => EDGE + ((1 - 2 * EDGE) * (value - low)) / size;
+  return [Float32Array.from(values, at), size, at];
 }
 
 export class SampleMap {
   /** `onchoose(ids, add)` is called by the lasso, `onpick(id)` by a click. */
   constructor({ onchoose, onpick }) {
-    Object.assign(this, { onchoose, onpick, view: WHOLE, colorBy: "state", data: null, shown: new Map(), chosen: new Set() });
+    Object.assign(this, { onchoose, onpick, view: WHOLE, colorBy: "state", layout: "looks", limits: null, data: null, shown: new Map(), chosen: new Set() });
     this.canvas = h("canvas", {
       class: "sx-map-canvas",
       tabindex: "0",
@@ -49,12 +52,26 @@ export class SampleMap {
         "div",
         { class: "sx-map-head" },
         segmented(
+          "Lay out by",
+          [
+            ["looks", "Looks"],
+            ["hard", "Hard \u00d7 right"],
+          ],
+          "looks",
+          (name) => {
+            this.layout = name;
+            this.view = WHOLE;
+            act(null, () => this.load());
+          },
+        ),
+        segmented(
           "Colour by",
           [
             ["state", "State"],
             ["selector", byTask("Segmenter", "Classifier")],
             ["quality", "Quality"],
             ["version", "Version"],
+            ["use", "Use"],
           ],
           "state",
           (name) => {
@@ -91,7 +108,27 @@ export class SampleMap {
     return !this.root.hidden;
   }
 
+  /** Where each image lies between easy and hard for the segmenter, and between wrong and right for the judge. */
+  layHard() {
+    const items = [...(this.items?.values() ?? [])].filter((item) => item.use !== null);
+    this.data = items.length ? { samples: items.map((item) => item.id), images: [], is_current: true } : null;
+    if (!this.data) return;
+    const { hard, faithful } = this.limits;
+    const across = spread([...items.map((item) => 1 - item.selector), hard]),
+      down = spread([...items.map((item) => 1 - item.judge), 1 - faithful]);
+    [this.xs, this.ys] = [across[0].slice(0, -1), down[0].slice(0, -1)];
+    [this.width, this.height] = [1, 1];
+    this.lines = [across[2](hard), down[2](1 - faithful)];
+  }
+
   async load() {
+    if (this.layout === "hard") {
+      this.layHard();
+      this.showNotes();
+      this.draw();
+      return;
+    }
+    this.lines = null;
     const project = state.project,
       found = await get(`/api/projects/${project.id}/map`);
     if (state.project !== project) return;
@@ -109,7 +146,15 @@ export class SampleMap {
     const make = (text) =>
       h("button", { type: "button", class: "sx-button sx-primary", onclick: (event) => act(event.target, () => order("map", {})) }, text);
     this.note.hidden = Boolean(this.data);
-    if (!this.data)
+    if (!this.data && this.layout === "hard")
+      replace(
+        this.note,
+        h("p", {}, this.limits
+          ? "No image has been looked at by segmenter and judge yet."
+          : `What is hard is measured on real images that the ${byTask("segmenter", "classifier")} has not learnt from: score the images once more, with labelled images of validation patients.`),
+        h("button", { type: "button", class: "sx-button sx-primary", onclick: (event) => act(event.target, () => order("score", {})) }, "Score the images"),
+      );
+    else if (!this.data)
       replace(this.note, h("p", {}, "The map lays images that look alike side by side, synthetic and real ones."), make("Make the map"));
     this.stale.hidden = !this.data || this.data.is_current;
     if (!this.stale.hidden)
@@ -120,11 +165,16 @@ export class SampleMap {
       );
   }
 
-  /** `items`: all images; `shown`: those that pass the filter; `chosen`: a Set of ids; `current`: an id. */
-  show({ items, shown, chosen, current }) {
+  /** `items`: all images; `shown`: those that pass the filter; `chosen`: a Set of ids; `current`: an id; `limits`: from where on an
+   * image is hard, and right; null = not known. */
+  show({ items, shown, chosen, current, limits }) {
     this.items = new Map(items.map((item) => [item.id, item]));
     this.shown = new Set(shown.map((item) => item.id));
-    Object.assign(this, { chosen, current });
+    Object.assign(this, { chosen, current, limits });
+    if (this.layout === "hard") {
+      this.layHard();
+      this.showNotes();
+    }
     this.draw();
   }
 
@@ -137,6 +187,7 @@ export class SampleMap {
   color(item) {
     if (this.colorBy === "state") return STATE_COLORS[item.curation];
     if (this.colorBy === "version") return VERSION_COLORS[this.versions.indexOf(item.version) % VERSION_COLORS.length];
+    if (this.colorBy === "use") return USE_COLORS[item.use] ?? UNKNOWN;
     const value = item[this.colorBy];
     return value === null ? UNKNOWN : RAMP[Math.min(LEVELS - 1, Math.floor(value * LEVELS))];
   }
@@ -156,6 +207,7 @@ export class SampleMap {
     if (!this.data || !this.items) return;
     const started = performance.now();
     this.place(w, hgt);
+    if (this.lines) this.drawQuadrants(g, w, hgt);
     this.versions = [...new Set([...this.items.values()].map((item) => item.version))].sort();
     const groups = new Map(),
       rings = [];
@@ -188,10 +240,10 @@ export class SampleMap {
   }
 
   place(w, hgt) {
-    // The axes mean nothing, so a wide screen may be filled; more would tear neighbours apart.
+    // The axes of a map of looks mean nothing, so a wide screen may be filled; more would tear neighbours apart.
     const [across, down] = [w / this.width, hgt / this.height],
-      wide = Math.min(across, STRETCH * down) * this.width,
-      high = Math.min(down, STRETCH * across) * this.height,
+      wide = this.lines ? w : Math.min(across, STRETCH * down) * this.width,
+      high = this.lines ? hgt : Math.min(down, STRETCH * across) * this.height,
       [left, top] = [(w - wide) / 2, (hgt - high) / 2];
     Object.assign(this, { wide, high, left, top });
     const { scale, x, y } = this.view,
@@ -201,6 +253,31 @@ export class SampleMap {
       this.sx[i] = left + (this.xs[i] * scale + x) * wide;
       this.sy[i] = top + (this.ys[i] * scale + y) * high;
     }
+  }
+  /** The two limits, and what lies between them. */
+  drawQuadrants(g, w, hgt) {
+    const { scale, x, y } = this.view,
+      [across, down] = [this.left + (this.lines[0] * scale + x) * this.wide, this.top + (this.lines[1] * scale + y) * this.high];
+    g.strokeStyle = QUIET;
+    g.setLineDash([6, 5]);
+    g.lineWidth = 1;
+    g.beginPath();
+    g.moveTo(across, 0);
+    g.lineTo(across, hgt);
+    g.moveTo(0, down);
+    g.lineTo(w, down);
+    g.stroke();
+    g.setLineDash([]);
+    g.font = "600 13px system-ui, sans-serif";
+    const tell = (use, align, left, top) => {
+      g.fillStyle = USE_COLORS[use];
+      g.textAlign = align;
+      g.fillText(USE_WORDS[use], left, top);
+    };
+    tell("filler", "left", 10, 20);
+    tell("prize", "right", w - 10, 20);
+    tell("doubtful", "left", 10, hgt - 10);
+    tell("quarantine", "right", w - 10, hgt - 10);
   }
   dot(g, i, radius, isSquare) {
     const [x, y] = [this.sx[i], this.sy[i]];
@@ -231,7 +308,7 @@ export class SampleMap {
   }
 
   showLegend() {
-    const key = `${this.colorBy} ${this.versions}`;
+    const key = `${this.colorBy} ${this.versions} ${this.layout}`;
     if (this.legend.dataset.key === key) return;
     this.legend.dataset.key = key;
     const entry = (color, text, kind = "") => h("span", {}, h("i", { class: kind, style: { background: color } }), text);
@@ -242,8 +319,10 @@ export class SampleMap {
         ? Object.entries(STATE_COLORS).map(([name, color]) => entry(color, STATE_WORDS[name]))
         : this.colorBy === "version"
           ? this.versions.map((name, i) => entry(VERSION_COLORS[i % VERSION_COLORS.length], versionName(name)))
-          : [ramp, entry(UNKNOWN, "unknown")],
-      entry(REAL, "real", "sx-square"),
+          : this.colorBy === "use"
+            ? Object.entries(USE_WORDS).map(([name, text]) => entry(USE_COLORS[name], text))
+            : [ramp, entry(UNKNOWN, "unknown")],
+      this.layout === "looks" && entry(REAL, "real", "sx-square"),
     );
   }
 
