@@ -134,7 +134,11 @@ def gains(
     seeds: Annotated[int, typer.Option(help="Seeds 0, 1, ...: other images, weights and masks.", min=1)] = 3,
     first_seed: FirstSeedOption = 0,
     shares: Annotated[str, typer.Option(help="Synthetic images per real one, with commas.")] = "0.5,1,2",
-    rounds: Annotated[int, typer.Option(help="Alignments one after the other.", min=1, max=5)] = 2,
+    rounds: Annotated[int, typer.Option(help="Alignments one after the other; 0 = none.", min=0, max=5)] = 2,
+    arms: Annotated[
+        str | None, typer.Option(help="Arms beside the usual ones, with commas: weak, hardest, mined, gated, refined, painted, "
+                                      "guided; `saadi/evidence/extra_arms.py` says what they are.")
+    ] = None,
     fit_steps: int = 600,
     scorer_steps: int = 400,
     downstream_steps: int = 600,
@@ -188,7 +192,8 @@ def gains(
         shares=tuple(_numbers(shares)), recipes=_recipes(recipes), curated=curated, candidates=candidates,
         pool_masks=pool, learning_rate=learning_rate, sft_weight=term, loss=learns, prefer=_chosen("orders", prefer, Prefer),
         real_winners_alone=real_winners, folds=folds, masks=_shape(masks), rough=rough,
-        sdpo_mu=sdpo_mu, gated=not ungated, draws=draws, ceiling=ceiling, voters=voters)  # fmt: skip
+        sdpo_mu=sdpo_mu, gated=not ungated, draws=draws, ceiling=ceiling, voters=voters,
+        extras=tuple(part.strip() for part in (arms or "").split(",") if part.strip()))  # fmt: skip
     counts, opened = _counts(real), home_of(home)
     found = _cases(name, opened, side=side, test_share=test_share, test_groups=test_group or (), each=leave_one_out)
     if found[0].task == "classification" and "sure" in settings.recipes:

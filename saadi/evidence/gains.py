@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from saadi import devices
 from saadi.downstream.training import ScorerConfig
 from saadi.evidence.cases import Case, Example
+from saadi.evidence.extra_arms import EXTRA_ARMS, ExtraArms
 from saadi.evidence.learners import DOUBT, Learners
 from saadi.evidence.measures import measure, told
 from saadi.evidence.rounds import Masks, Rounds
@@ -38,6 +39,8 @@ class Cell:
         self.stages = stages
         self.learners = Learners(case, num_real, seed, settings, models, stages)
         self.rounds = Rounds(self.learners)
+        self.extras = ExtraArms(self.learners, self.rounds)
+        self.extras.check(settings.extras)
 
     def synthetic(self, arm: Arm, *, draw: int = 0) -> tuple[Stage, Masks]:
         """As many synthetic images as the largest share asks for, and their masks: the same ones for every kind of arm.
@@ -47,11 +50,15 @@ class Cell:
         """
         arm, count = self._in_use(arm), math.ceil(max(self.settings.shares) * self.num_real)
         masks = self.rounds.masks(count, first=draw * FIRST_OF_DRAW)
+        if arm.kind in EXTRA_ARMS:
+            own = partial(self.extras.make, arm.kind, count, first_mask=draw * FIRST_OF_DRAW, first_seed=self._first_seed(draw))
+            wanted = self._source(arm, draw) | {"count": count, "shape": self.settings.masks}
+            return self.stages.get("synthetic", wanted, own), masks
         k = self.settings.candidates if arm.is_best_of_many else 1
 
         def make() -> Arrays:
             many = [mask for mask in masks for _ in range(k)]
-            first = 2**32 + draw * SEEDS_OF_DRAW + self.seed * 1_000_000
+            first = self._first_seed(draw)
             engine = self.learners.engine(of_all=True) if arm.kind == "ceiling" else None
             made = self.rounds.images(arm.version, many, [first + index for index in range(len(many))], engine=engine)
             if k > 1:
@@ -62,6 +69,9 @@ class Cell:
         wanted = self._source(arm, draw) | {"count": count, "shape": self.settings.masks}
         return self.stages.get("synthetic", wanted, make), masks
 
+    def _first_seed(self, draw: int) -> int:
+        return 2**32 + draw * SEEDS_OF_DRAW + self.seed * 1_000_000
+
     def _in_use(self, arm: Arm) -> Arm:
         """The arm whose images these are: after a refused round those of the version before."""
         version = self.rounds.in_use(arm.version)
@@ -71,6 +81,8 @@ class Cell:
         """What each of an arm's synthetic images depends on."""
         upstream = {"generator of all": self.learners.generator(of_all=True).key} if arm.kind == "ceiling" else {}
         found = self.rounds.upstream(arm.version) | upstream | ({"draw": draw} if draw else {})
+        if arm.kind in EXTRA_ARMS:
+            return found | self.extras.upstream(arm.kind)
         if not arm.is_best_of_many:
             return found | {"k": 1}
         return found | {"k": self.settings.candidates} | self.learners.order()
@@ -79,7 +91,7 @@ class Cell:
         """The synthetic part of an arm's training set."""
         stage, masks = self.synthetic(arm, draw=draw)
         images: NDArray[np.uint8] = stage["images"]
-        label_maps = np.stack([label_map for label_map, _ in masks])
+        label_maps = stage["label_maps"] if "label_maps" in stage.arrays else np.stack([label_map for label_map, _ in masks])
         if arm.recipe == "sure":
             label_maps = self.learners.without_doubt(images, masks)
         return [Example(*pair, "") for pair in zip(images[:count], label_maps[:count], strict=True)]
@@ -123,8 +135,9 @@ class Cell:
         if not arm.share:
             return total
         total += learners.generator(of_all=arm.kind == "ceiling").seconds + self.synthetic(arm)[0].seconds
-        scorers = {"fold 0", "judge"} if arm.version else set()  # of the gate
-        if arm.recipe == "sure" or ((arm.is_best_of_many or arm.version) and not self.settings.voters):
+        scorers = {"fold 0", "judge"} if arm.version else {"judge"} if arm.kind == "mined" else set()  # of the gate
+        needs = ("weak", "hardest", "mined", "refined")
+        if arm.recipe == "sure" or arm.kind in needs or ((arm.is_best_of_many or arm.version) and not self.settings.voters):
             scorers |= set(learners.selectors())
         total += sum(learners.scorer_stage(name).seconds for name in sorted(scorers))
         if arm.version:
@@ -135,7 +148,8 @@ class Cell:
     def arms(self) -> list[Arm]:
         rounds = range(1, self.settings.rounds + 1)
         ceiling = ["ceiling"] if self.settings.ceiling else []
-        kinds = ["base", *ceiling, "rejection", *(f"aligned {number}" for number in rounds)]
+        extras = [kind for kind in EXTRA_ARMS if kind in self.settings.extras]
+        kinds = ["base", *extras, *ceiling, "rejection", *(f"aligned {number}" for number in rounds)]
         kinds += [f"curated {number}" for number in rounds] if self.settings.curated else []
         how = [(share, recipe) for share in self.settings.shares for recipe in self.settings.recipes]
         return [Arm("plain"), Arm("augmented"), *(Arm(kind, *one) for one in how for kind in kinds)]

@@ -28,7 +28,8 @@ class Arm:
     kind: str
     """'plain' (real images, no augmentation), 'augmented' (real images), 'base' (and images of the base generator), 'ceiling'
     (and images of one that was fitted to all training images of the data set), 'rejection' (best of K of the base's),
-    'aligned N' (of the generator after N rounds), 'curated N' (best of K of those)."""
+    'aligned N' (of the generator after N rounds), 'curated N' (best of K of those), or one of
+    `saadi.evidence.extra_arms.EXTRA_ARMS`."""
     share: float = 0.0
     """Synthetic images per real one."""
     recipe: Recipe = "mixed"
@@ -68,6 +69,8 @@ class Settings:
     """How arms with synthetic images train."""
     ceiling: bool = False
     """Also an arm whose generator has seen all training images: what no preference learnt from fewer can be expected to beat."""
+    extras: tuple[str, ...] = ()
+    """Also these of `saadi.evidence.extra_arms.EXTRA_ARMS`."""
     curated: bool = False
     """Also arms that take the best of K images of the aligned generator."""
     learning_rate: float = AlignmentConfig.learning_rate

@@ -109,7 +109,7 @@ def _compared_with(arm: Arm) -> list[Arm]:
     """The arms that a gain is told over: real images alone, and whatever is one step simpler."""
     others = [Arm("plain"), Arm("augmented")]
     if arm.share:
-        others += [Arm(kind, arm.share, arm.recipe) for kind in ("base", "rejection")]
+        others += [Arm(kind, arm.share, arm.recipe) for kind in ("base", "weak", "hardest", "painted", "rejection")]
         others += [Arm(f"aligned {number}", arm.share, arm.recipe) for number in range(1, arm.version + 1)]
     return [other for other in others if other != arm]
 
@@ -126,7 +126,16 @@ _WORDS = {
     "rejection": "+ best of K",
     "aligned": "+ aligned, round",
     "curated": "+ best of K, aligned",
+    "weak": "+ base, masks by what is missed",
+    "hardest": "+ hardest, whatever the judge says",
+    "mined": "+ hard and right",
+    "gated": "+ base, quality check",
+    "refined": "+ base, refined masks",
+    "painted": "+ painted into real images",
+    "guided": "+ painted with a guide",
 }
+_COMPARED = ("plain", "augmented", "base", "weak", "hardest", "painted", "rejection")
+"""Arms over which the table has a column."""
 
 
 def markdown(result: dict[str, Any]) -> list[str]:
@@ -135,7 +144,7 @@ def markdown(result: dict[str, Any]) -> list[str]:
     measure, others = ("f1", ["accuracy", "auroc"]) if result["task"] == "classification" else ("dice", ["iou", "hd95"])
     for size, part in result["real"].items():
         arms: dict[str, dict[str, Any]] = part["arms"]
-        compared = [name for name in arms if name.split()[0] in ("plain", "augmented", "base", "rejection")]
+        compared = [name for name in arms if name.split()[0] in _COMPARED]
         found += ["", f"{size} real images, {_runs(len(part['rounds']), result.get('settings', {}))}:", "",
                   "| trained on | " + " | ".join([measure, *others, *(f"over {name}" for name in compared), "minutes"]) + " |",
                   "|" + "---|" * (3 + len(others) + len(compared))]  # fmt: skip

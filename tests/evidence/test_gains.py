@@ -15,9 +15,11 @@ from saadi import poses
 from saadi.datasets import phantom
 from saadi.downstream.segmenter import Segmenter
 from saadi.downstream.usefulness import usefulness
-from saadi.errors import AlignmentStoppedError, NotFoundError, TooFewError, YieldedError
+from saadi.engines.regions import named_region
+from saadi.errors import AlignmentStoppedError, BadInputError, NotFoundError, TooFewError, YieldedError
 from saadi.evidence import cases, gains, learners, measures, rounds, tables
 from saadi.evidence.cases import Case, Example
+from saadi.evidence.extra_arms import EXTRA_ARMS, ExtraArms
 from saadi.evidence.gains import Cell
 from saadi.evidence.intervals import mean_with_interval
 from saadi.evidence.settings import Arm, Models, Settings
@@ -584,3 +586,75 @@ def test_an_alignment_may_learn_from_real_winners_alone_and_by_another_loss(tmp_
     both, alone, _ = (pairs for pairs, _ in trained)
     assert {pair.is_real for pair in both} == {True, False} and {pair.is_real for pair in alone} == {True}
     assert len(alone) == sum(pair.is_real for pair in both)
+
+
+# ---- arms beside the usual ones
+
+EXTRA = replace(QUICK, rounds=0, recipes=("mixed",), curated=False, extras=EXTRA_ARMS[::-1])
+
+
+def test_each_extra_arm_has_as_many_images_as_the_base_and_a_second_run_computes_nothing(tmp_path: Path):
+    made = cell(tmp_path, settings=EXTRA)
+    assert [arm.kind for arm in made.arms()] == ["plain", "augmented", "base", *EXTRA_ARMS, "rejection"]
+    found = gains.run_cell(made, note=lambda line: None)
+    base, _ = made.synthetic(Arm("base", 1.0))
+    images = {}
+    for kind in EXTRA_ARMS:
+        stage, _ = made.synthetic(Arm(kind, 1.0))
+        images[kind] = stage["images"]
+        assert stage["images"].shape == base["images"].shape and stage["label_maps"].shape == base["images"].shape[:3]
+    assert (images["refined"] == base["images"]).all()  # only their label maps may differ
+    assert not (images["painted"] == images["guided"]).all() and not (images["painted"] == base["images"]).all()
+    again = cell(tmp_path, settings=EXTRA)
+    gains.run_cell(again, note=lambda line: None)
+    assert again.stages.computed_s == 0
+    rows = tables.summary([(made, found)])["arms"]
+    assert {"gain over weak 1", "gain over hardest 1"} <= rows["mined 1"].keys() and "gain over painted 1" in rows["guided 1"]
+    told = tables.markdown({"task": "segmentation", "settings": {}, "real": {"8": tables.summary([(made, found)])}})
+    assert any(line.startswith("| + hard and right 1 |") for line in told)
+
+
+def test_outside_the_masks_painted_images_are_the_real_ones(tmp_path: Path):
+    made = cell(tmp_path, settings=EXTRA)
+    stage, masks = made.synthetic(Arm("painted", 1.0))
+    for image, (label_map, source) in zip(stage["images"], masks, strict=True):
+        under = made.learners.real[source]
+        region = named_region(label_map, under.image, side=made.learners.side, shown=under.label_map)
+        assert (image[region.weight == 0] == under.image[region.weight == 0]).all()
+
+
+def test_masks_are_drawn_by_what_selectors_miss_and_mined_images_are_the_hardest_right_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    made = cell(tmp_path, settings=EXTRA)
+    arms = made.extras
+    real = made.learners.real
+    # As if every bar were missed and every organ found.
+    without = [np.where(example.label_map == 2, 0, example.label_map).astype(np.uint8) for example in real]
+    seen = [(index, label_map, 0.9) for index, label_map in enumerate(without)]
+    monkeypatch.setattr(ExtraArms, "_unseen", lambda self: seen)
+    has_bar = [bool((label_map == 2).any()) for label_map, _ in arms._weak_masks(8, first=0)]
+    usual = [bool((label_map == 2).any()) for label_map, _ in made.rounds.masks(32, first=0)]
+    assert np.mean(has_bar) > np.mean(usual)
+    loss_of: dict[bytes, float] = {}
+
+    def scores(images, many):
+        found = 1 - np.linspace(0.1, 0.9, len(images))
+        loss_of.update({image.tobytes(): 1 - score for image, score in zip(images, found, strict=True)})
+        return found
+
+    monkeypatch.setattr(made.learners, "scores", scores)
+    hardest = arms.make("hardest", 4, first_mask=0, first_seed=5)
+    losses = [loss_of[image.tobytes()] for image in hardest["images"]]
+    assert losses == sorted(losses) and hardest["_made"] == 8  # the second of each pair of candidates
+    mined = arms.make("mined", 4, first_mask=0, first_seed=5)
+    assert 8 <= mined["_made"] <= 24 and 0 <= mined["_prizes"] <= 4
+
+
+def test_arms_that_there_are_not_are_refused(tmp_path: Path):
+    with pytest.raises(BadInputError, match="no arm 'hard'; arms beside the usual ones are weak, hardest"):
+        cell(tmp_path, settings=replace(QUICK, extras=("hard",)))
+    phases = Case("phases", CASE.class_names, CASE.train, CASE.test, "classification")
+    monochrome = tuple(replace(e, label_map=np.full_like(e.label_map, i % 3)) for i, e in enumerate(CASE.train))
+    with pytest.raises(BadInputError, match="the arm gated is about masks, and phases has classes"):
+        Cell(replace(phases, train=monochrome), 8, 0, replace(QUICK, extras=("mined", "gated")), MODELS, Stages(tmp_path))

@@ -6,7 +6,7 @@ export function armOf(name) {
   return { name, kind, version: version ? Number(version) : 0, share: Number(share), recipe: recipe ?? "mixed" };
 }
 
-const KINDS = ["plain", "augmented", "base", "rejection", "aligned", "curated"];
+const KINDS = ["plain", "augmented", "base", "weak", "hardest", "mined", "gated", "refined", "painted", "guided", "rejection", "aligned", "curated"];
 
 /** Real images first, then share by share from the simplest to the last round; a stored table has lost its order. */
 export function sortedArms(names) {
@@ -27,6 +27,13 @@ export function armWords(name, { showsShare = true } = {}) {
   if (kind === "augmented") return "Real, augmented";
   const made = {
     base: "+ synthetic, not aligned",
+    weak: "+ masks by what is missed",
+    hardest: "+ hardest, right or not",
+    mined: "+ hard and right",
+    gated: "+ quality check",
+    refined: "+ refined masks",
+    painted: "+ painted into real ones",
+    guided: "+ painted, guided",
     rejection: "+ best of several",
     aligned: `+ aligned, round ${version}`,
     curated: `+ aligned ${version}, best`,

@@ -1,0 +1,219 @@
+"""Arms that change what the base generator's images are made of and which of them are taken; all others compare with 'base'.
+
+    weak      one image each for label maps drawn by what the selectors miss (`saadi.mining.weakness`)
+    mined     of those label maps the images that are hard for the selector and right for the judge (`saadi.mining.choosing`)
+    hardest   of those label maps the images that are hardest for the selector, whatever the judge says: an attack
+    gated     the first candidate of a label map that looks like real images (`saadi.plausibility`)
+    refined   base images under label maps without their outermost pixels (`saadi.refinement`)
+    painted   what a label map names, painted into the real image that it comes from
+    guided    the same, with an edge that begins wider (`saadi.engines.regions.Guide`)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saadi import quality
+from saadi.engines.regions import Guide, named_region
+from saadi.errors import BadInputError
+from saadi.evidence.cases import Example
+from saadi.evidence.learners import Learners
+from saadi.evidence.rounds import Masks, Rounds
+from saadi.evidence.stages import Arrays
+from saadi.masks import class_of
+from saadi.mining.choosing import KAPPA, Limits, hardest
+from saadi.mining.weakness import Part, Weakness, parts_of, whole_part
+from saadi.plausibility import Plausibility, RealImages, class_looks
+from saadi.records import Image, LabelMap
+from saadi.refinement import choose, eroded
+
+EXTRA_ARMS = ("weak", "hardest", "mined", "gated", "refined", "painted", "guided")
+"""In the order in which they are measured: a gain is told over those before."""
+OF_MASKS = ("gated", "refined", "painted", "guided")
+"""In classification there is no mask whose class could look wrong, nothing to erode and nothing to paint into."""
+MASKS_PER_WANTED = 4
+TURNS = 3
+REACH_SHARE = 1 / 8
+"""Of the side, by which a guide begins wider."""
+WEAK_STREAM = 91
+SEEDS_OF_TURN = 100_000
+
+
+@dataclass(frozen=True)
+class ExtraArms:
+    """One draw's images for one kind of arm, from one cell's generator and scorers."""
+
+    learners: Learners
+    rounds: Rounds
+
+    def check(self, kinds: Sequence[str]) -> None:
+        """Raises: BadInputError: no such arm, or not in this task."""
+        if unknown := [kind for kind in kinds if kind not in EXTRA_ARMS]:
+            raise BadInputError(f"there is no arm {unknown[0]!r}; arms beside the usual ones are {', '.join(EXTRA_ARMS)}")
+        if self.learners.case.task == "classification" and (wrong := [kind for kind in kinds if kind in OF_MASKS]):
+            raise BadInputError(f"the arm {wrong[0]} is about masks, and {self.learners.case.name} has classes of whole images; "
+                                "leave it out")  # fmt: skip
+
+    def upstream(self, kind: str) -> dict[str, Any]:
+        """What the images of an arm depend on beside the generator."""
+        own = self.learners
+        found: dict[str, Any] = {"extra": kind}
+        if kind in ("weak", "mined", "hardest", "refined"):
+            found |= {"selectors": own.keys_of(own.selectors())}
+        if kind in ("mined", "hardest", "gated"):
+            found |= {"k": own.settings.candidates}
+        return found | ({"judge": own.scorer_stage("judge").key, "turns": TURNS} if kind == "mined" else {})
+
+    def make(self, kind: str, count: int, *, first_mask: int, first_seed: int) -> Arrays:
+        """images (count, side, side, 3) and label_maps (count, side, side); names with '_' tell how it went."""
+        if kind in ("weak", "mined", "hardest"):
+            masks = self._weak_masks(count, first=first_mask)
+            if kind == "weak":
+                return _together(self._images(masks, first_seed), masks)
+            return self._mined(masks, first_seed, is_gated=kind == "mined")
+        masks = self.rounds.masks(count, first=first_mask)
+        if kind == "gated":
+            return self._gated(masks, first_seed)
+        if kind == "refined":
+            return self._refined(masks, first_seed)
+        return self._painted(masks, first_seed, is_guided=kind == "guided")
+
+    def _images(self, masks: Masks, first_seed: int) -> list[Image]:
+        return self.rounds.images(0, masks, [first_seed + index for index in range(len(masks))])
+
+    # ---- what is missed
+
+    def _unseen(self) -> list[tuple[int, LabelMap, float]]:
+        """Each real image's index, what the selector that has not seen it sees in it, and how well it finds its label map."""
+        own, found = self.learners, []
+        for fold, name in enumerate(own.selectors()):
+            chosen = [index for index in range(len(own.real)) if own.num_folds == 1 or own.fold(index) == fold]
+            images, asked = [own.real[index].image for index in chosen], [own.real[index].label_map for index in chosen]
+            scorer = own.scorer(name)
+            predictions, fidelities = scorer.predict(images), scorer.fidelity(images, asked)
+            found += [(index, prediction.label_map, fidelity.mean)
+                      for index, prediction, fidelity in zip(chosen, predictions, fidelities, strict=True)]  # fmt: skip
+        return found
+
+    def _parts(self, label_map: LabelMap, *, of: Example | None = None, seen: LabelMap | None = None) -> list[Part]:
+        group = of.group if of is not None else ""
+        if self.learners.case.task == "classification":
+            return [whole_part(class_of(label_map), seen=None if seen is None else class_of(seen), group=group)]
+        return parts_of(label_map, image=of.image if of is not None else None, seen=seen, group=group)
+
+    def _weak_masks(self, count: int, *, first: int) -> Masks:
+        real = self.learners.real
+        weakness = Weakness.of([part for index, seen, _ in self._unseen()
+                                for part in self._parts(real[index].label_map, of=real[index], seen=seen)])  # fmt: skip
+        offered = self.rounds.masks(MASKS_PER_WANTED * count, first=first)
+        odds = weakness.odds([self._parts(label_map) for label_map, _ in offered])
+        draw = np.random.default_rng([self.learners.seed, WEAK_STREAM, first])
+        return [offered[int(place)] for place in sorted(draw.choice(len(offered), size=count, replace=False, p=odds))]
+
+    # ---- which images are taken
+
+    def _mined(self, masks: Masks, first_seed: int, *, is_gated: bool) -> Arrays:
+        """Of each label map one image; gated and without a prize after TURNS the most faithful one that looks real."""
+        own, k = self.learners, self.learners.settings.candidates
+        by_target = [fidelity for _, _, fidelity in self._unseen()]
+        limits = Limits.of(by_target, by_target) or Limits(float(np.quantile(by_target, 0.1)), KAPPA)
+        judge, stick = own.scorer("judge"), self._yardstick()
+        taken: dict[int, Image] = {}
+        second: dict[int, tuple[tuple[bool, float], Image]] = {}
+        made = 0
+        for turn in range(TURNS if is_gated else 1):
+            places = [place for place in range(len(masks)) if place not in taken]
+            if not places:
+                break
+            many = [masks[place] for place in places for _ in range(k)]
+            images = self._images(many, first_seed + turn * SEEDS_OF_TURN)
+            made += len(images)
+            loss = 1 - own.scores(images, many)
+            fidelity = [one.mean for one in judge.fidelity(images, [label_map for label_map, _ in many])]
+            plausible = [one is None or one.verdict == "plausible" for one in _judged(stick, images, many)]
+            for row, place in enumerate(places):
+                mine = slice(row * k, (row + 1) * k)
+                if not is_gated:
+                    taken[place] = images[mine][int(loss[mine].argmax())]
+                    continue
+                best = hardest(fidelity[mine], loss[mine], plausible[mine], limits)
+                if best is not None:
+                    taken[place] = images[mine][best]
+                for rank, image in zip(zip(plausible[mine], fidelity[mine], strict=True), images[mine], strict=True):
+                    if place not in second or rank > second[place][0]:
+                        second[place] = (rank, image)
+        chosen = [taken[place] if place in taken else second[place][1] for place in range(len(masks))]
+        return _together(chosen, masks) | {"_prizes": np.array(len(taken)), "_made": np.array(made)}
+
+    def _gated(self, masks: Masks, first_seed: int) -> Arrays:
+        k = self.learners.settings.candidates
+        many = [mask for mask in masks for _ in range(k)]
+        images, stick = self._images(many, first_seed), self._yardstick()
+        found = _judged(stick, images, many)
+        chosen, refused = [], 0
+        for row in range(len(masks)):
+            mine = list(range(row * k, (row + 1) * k))
+            passing = [index for index in mine if (one := found[index]) is None or one.verdict == "plausible"]
+            refused += not passing
+            chosen.append(images[(passing or sorted(mine, key=lambda index: _strangeness(found[index])))[0]])
+        return _together(chosen, masks) | {"_without": np.array(refused)}
+
+    def _yardstick(self) -> RealImages | None:
+        """The real images of the cell; None with too few of them."""
+        real = self.learners.real
+        return RealImages.of({quality.LOOK: _looks([e.image for e in real])}, [class_looks(e.image, e.label_map) for e in real],
+                             patients=[e.group for e in real], is_training=[True] * len(real))  # fmt: skip
+
+    # ---- how they are made and labelled
+
+    def _refined(self, masks: Masks, first_seed: int) -> Arrays:
+        own, images = self.learners, self._images(masks, first_seed)
+        seen: list[LabelMap] = [label_map for label_map, _ in masks]
+        for fold, name in enumerate(own.selectors()):
+            chosen = [index for index, (_, source) in enumerate(masks) if own.num_folds == 1 or own.fold(source) == fold]
+            predictions = own.scorer(name).predict([images[index] for index in chosen])
+            for index, prediction in zip(chosen, predictions, strict=True):
+                seen[index] = prediction.label_map
+        unseen = self._unseen()
+        choices = choose(seen, [label_map for label_map, _ in masks], [shown for _, shown, _ in unseen],
+                         [own.real[index].label_map for index, _, _ in unseen], num_classes=own.num_classes)  # fmt: skip
+        radii = {index: choice.radius for index, choice in choices.items()}
+        label_maps = np.stack([eroded(label_map, radii) for label_map, _ in masks])
+        return {"images": np.stack(images), "label_maps": label_maps, "_radii": np.array([radii[i] for i in sorted(radii)])}
+
+    def _painted(self, masks: Masks, first_seed: int, *, is_guided: bool) -> Arrays:
+        own, side = self.learners, self.learners.side
+        guide = Guide(max(1, round(REACH_SHARE * side))) if is_guided else None
+        regions = []
+        for label_map, source in masks:
+            under = own.real[source]
+            region = named_region(label_map, under.image, side=side, shown=under.label_map)
+            regions.append(replace(region, guide=guide))
+        seeds = [first_seed + index for index in range(len(masks))]
+        images = own.engine().generate([label_map for label_map, _ in masks], seeds, regions=regions,
+                                       on_step=lambda step, total: own.report(step, total, "painting"))  # fmt: skip
+        return _together(images, masks)
+
+
+def _together(images: Sequence[Image], masks: Masks) -> Arrays:
+    return {"images": np.stack(list(images)), "label_maps": np.stack([label_map for label_map, _ in masks])}
+
+
+def _looks(images: Sequence[Image]) -> NDArray[np.float32]:
+    return np.stack([quality.look(image) for image in images])
+
+
+def _judged(stick: RealImages | None, images: Sequence[Image], masks: Masks) -> list[Plausibility | None]:
+    if stick is None:
+        return [None] * len(images)
+    looks = [class_looks(image, label_map) for image, (label_map, _) in zip(images, masks, strict=True)]
+    return list(stick.judge({quality.LOOK: _looks(images)}, looks))
+
+
+def _strangeness(found: Plausibility | None) -> float:
+    return 0.0 if found is None else found.strangeness
