@@ -205,12 +205,16 @@ def gains(
     numbers = range(first_seed, first_seed + seeds)
     sizes = [[experiment.Cell(case, min(num_real, len(case.train)), seed, settings, models, stages)
               for case in found for seed in numbers] for num_real in counts]  # fmt: skip
+    everything: list[Any] = []
     for num_real, cells in zip(counts, sizes, strict=True):
         run: list[Any] = []
         for cell in cells:
             run.append((cell, experiment.run_cell(cell, note=note)))
+            everything.append(run[-1])
             result["real"]["full" if num_real == sys.maxsize else str(cells[0].num_real)] = tables.summary(run)
             _keep(result, out)
+    if len(counts) > 1:  # whether a gain is the same at each size; runs of one seed count together
+        result["real"]["together"] = tables.summary(everything)
     _finish(result, out, as_json=as_json, lines=lambda: tables.markdown(result))
 
 

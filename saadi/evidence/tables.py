@@ -22,8 +22,8 @@ def summary(
     """Per arm: Dice, IoU and HD95 with intervals, overall and per class, paired gains over other arms, and what it cost.
 
     Args:
-        cells: Per seed a cell of one number of real images and its arms; all with as many draws. Draws of a seed count together:
-            more of them make its number surer, not the seeds more.
+        cells: Per seed a cell of one number of real images (or of several) and its arms; all with as many draws. Draws and
+            sizes of a seed count together: more of them make its number surer, not the seeds more.
     """
     case, rows = cells[0][0].case, {}
     shown = [_is_shown([cell.case for cell, _ in cells], index) for index in range(len(case.class_names))]
@@ -145,7 +145,8 @@ def markdown(result: dict[str, Any]) -> list[str]:
     for size, part in result["real"].items():
         arms: dict[str, dict[str, Any]] = part["arms"]
         compared = [name for name in arms if name.split()[0] in _COMPARED]
-        found += ["", f"{size} real images, {_runs(len(part['rounds']), result.get('settings', {}))}:", "",
+        sized = "all sizes together" if size == "together" else f"{size} real images"
+        found += ["", f"{sized}, {_runs(len(part['rounds']), result.get('settings', {}))}:", "",
                   "| trained on | " + " | ".join([measure, *others, *(f"over {name}" for name in compared), "minutes"]) + " |",
                   "|" + "---|" * (3 + len(others) + len(compared))]  # fmt: skip
         for name, row in arms.items():

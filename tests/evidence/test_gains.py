@@ -614,6 +614,15 @@ def test_each_extra_arm_has_as_many_images_as_the_base_and_a_second_run_computes
     assert any(line.startswith("| + hard and right 1 |") for line in told)
 
 
+def test_sizes_can_be_read_together_and_their_gains_weigh_the_same(tmp_path: Path):
+    settings = replace(QUICK, rounds=0, recipes=("mixed",), curated=False)
+    cells = [Cell(CASE, count, seed, settings, MODELS, Stages(tmp_path)) for count in (8, 10) for seed in (0, 1)]
+    runs = [(one, gains.run_cell(one, note=lambda line: None)) for one in cells]
+    both = tables.summary(runs)["arms"]["base 1"]["gain over plain 0"][0]
+    each = [tables.summary(runs[first : first + 2])["arms"]["base 1"]["gain over plain 0"][0] for first in (0, 2)]
+    assert both == pytest.approx(np.mean(each), abs=2e-4)
+
+
 def test_outside_the_masks_painted_images_are_the_real_ones(tmp_path: Path):
     made = cell(tmp_path, settings=EXTRA)
     stage, masks = made.synthetic(Arm("painted", 1.0))
