@@ -27,7 +27,7 @@ LEVELS = {
     # Recipes hold a store in one hand and a model, a folder or votes in the other.
     "saadi.alignment": RECIPES, "saadi.evidence": RECIPES, "saadi.exports": RECIPES, "saadi.generation": RECIPES,
     "saadi.pairing": RECIPES, "saadi.settled": RECIPES, "saadi.singles": RECIPES, "saadi.demo": RECIPES,
-    "saadi.datasets.folder": RECIPES, "saadi.engines.fitting": RECIPES,
+    "saadi.datasets.folder": RECIPES, "saadi.engines.fitting": RECIPES, "saadi.engines.few_shot": RECIPES,
     "saadi.engines.stable_diffusion_fitting": RECIPES,
     "saadi.engines.checkpoints": RECIPES, "saadi.downstream.training": RECIPES, "saadi.downstream.scoring": RECIPES,
     "saadi.downstream.prediction": RECIPES,

@@ -322,3 +322,44 @@ def test_an_unreadable_generator_does_not_keep_the_worker_from_other_work(
     generation.warm_up(home)
     [(event, why)] = told
     assert event == "engine_not_warm" and "is not a safetensors file" in why
+
+
+# ---- few images
+
+
+def test_few_images_are_adapted_to_and_become_the_next_generator(store: Store, home: Home, filled: Project):
+    before = store.active_model(filled.id, "engine")
+    done = run(store, home, FitOrder, project_id=filled.id, few=True, steps=60, batch_size=4, learning_rate=5e-3)
+    assert done.state == "done", store.job_traceback(done.id)
+    now = store.active_model(filled.id, "engine")
+    assert now is not None and before is not None and now.id != before.id and now.parent_id == before.id
+    assert now.metrics["held_out_loss"] < now.metrics["base_loss"] and now.metrics["num_held_out"] >= 2
+    assert done.message.startswith("adapted to 12 images; error on")
+
+
+def test_where_the_base_was_better_it_stays(store: Store, home: Home, filled: Project):
+    before = store.active_model(filled.id, "engine")
+    done = run(store, home, FitOrder, project_id=filled.id, few=True, steps=2, learning_rate=1e-9)
+    assert done.state == "done" and before is not None
+    now = store.active_model(filled.id, "engine")
+    assert now is not None and (now.id == before.id or now.metrics["held_out_loss"] < now.metrics["base_loss"])
+
+
+@pytest.mark.parametrize(("values", "words"), [
+    ({"few": True, "engine": "stable-diffusion"}, "few images are adapted to on the engine compact"),
+    ({"few": True, "from_scratch": True}, "few images adapt weights that there are"),
+])  # fmt: skip
+def test_what_few_images_cannot_do_is_refused(store: Store, filled: Project, values: dict, words: str):
+    with pytest.raises(BadInputError, match=words):
+        order(FitOrder, project_id=filled.id, **values).check(store)
+
+
+def test_five_images_are_enough_for_few_and_four_are_not(store: Store, project: Project):
+    for number in range(5):
+        wanted = order(FitOrder, project_id=project.id, few=True)
+        with pytest.raises(TooFewError, match="5 needed to adapt a generator"):
+            wanted.check(store)
+        image, label_map = tiny.scene(number)
+        store.add_image(project.id, blob=store.blobs.put_image(image), size=(16, 16), group_id=f"p{number}", split="train",
+                        source_name=f"{number}", label_map_blob=store.blobs.put_label_map(label_map), actor="test")  # fmt: skip
+    wanted.check(store)

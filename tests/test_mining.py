@@ -166,7 +166,7 @@ def test_refusals_say_what_is_missing(store: Store, filled: Project):
         order(MineOrder, project_id=filled.id, suggests=True).check(store)
     lonely = store.create_project("lonely", task="segmentation", classes=CLASSES, resolution=16, actor="test")
     add_selector(store, lonely)
-    with pytest.raises(TooFewError, match="0 labelled images in train or val of patients .*, 8 needed"):
+    with pytest.raises(TooFewError, match=r"0 labelled images in train or val of patients .*, 8 needed"):
         need_unseen_images(store, lonely.id, 8)
 
 

@@ -136,8 +136,8 @@ def gains(
     shares: Annotated[str, typer.Option(help="Synthetic images per real one, with commas.")] = "0.5,1,2",
     rounds: Annotated[int, typer.Option(help="Alignments one after the other; 0 = none.", min=0, max=5)] = 2,
     arms: Annotated[
-        str | None, typer.Option(help="Arms beside the usual ones, with commas: weak, hardest, mined, gated, refined, painted, "
-                                      "guided; `saadi/evidence/extra_arms.py` says what they are.")
+        str | None, typer.Option(help="Arms beside the usual ones, with commas: few, weak, hardest, mined, gated, refined, "
+                                      "painted, guided; `saadi/evidence/extra_arms.py` says what they are.")
     ] = None,
     fit_steps: int = 600,
     scorer_steps: int = 400,

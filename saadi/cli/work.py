@@ -35,6 +35,8 @@ def order_from(kind: type[orders.Order], **values: Any) -> Build:
 
 
 def fit(name: ProjectArgument, steps: int | None = None, minutes: float | None = None,
+        few: Annotated[bool, typer.Option("--few", help="5 to 50 images are enough: adapt the weights in use, hold patients out, "
+                                          "end before the images are learnt by heart.")] = False,
         from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Do not start from the weights in use.")] = False,
         batch_size: int | None = None, learning_rate: float | None = None, seed: int | None = None,
         engine: Annotated[str | None, typer.Option(help="compact (default) or stable-diffusion, for a GPU.")] = None,
@@ -43,7 +45,7 @@ def fit(name: ProjectArgument, steps: int | None = None, minutes: float | None =
         mode: Annotated[str | None, typer.Option(help="inpainting (default): paint into pictures; controlnet: whole "
                                                       "scenes.")] = None,
         full: Annotated[bool, typer.Option("--full", help="Train the whole U-Net instead of a LoRA adapter.")] = False,
-        rank: Annotated[int | None, typer.Option(help="Rank of the LoRA adapter.")] = None,
+        rank: Annotated[int | None, typer.Option(help="Rank of the LoRA adapter; with --few on compact: train one.")] = None,
         controlnet: Annotated[str | None, typer.Option(help="Folder of a ControlNet to start from.")] = None,
         prompt: Annotated[str | None, typer.Option(help="{classes} becomes the names of the classes in the mask.")] = None,
         saves_memory: Annotated[bool, typer.Option("--saves-memory", help="Slower, with less memory (checkpointing).")] = False,
@@ -51,7 +53,7 @@ def fit(name: ProjectArgument, steps: int | None = None, minutes: float | None =
     """Fit the generator to the project's own training images."""
     if steps is not None and minutes is not None:
         raise typer.BadParameter("give --steps or --minutes, not both")
-    build = order_from(orders.FitOrder, steps=steps, minutes=minutes, from_scratch=from_scratch, batch_size=batch_size,
+    build = order_from(orders.FitOrder, steps=steps, minutes=minutes, few=few, from_scratch=from_scratch, batch_size=batch_size,
                    learning_rate=learning_rate, seed=seed, engine=engine, base=base, mode=mode, full=full,
                    lora_rank=rank, controlnet=controlnet, prompt=prompt, saves_memory=saves_memory)
     run_order(home_of(home), name, build, detach=detach, as_json=as_json)

@@ -21,7 +21,7 @@ from saadi.engines.compact import NUM_EXTRAS, CompactEngine, default_architectur
 from saadi.engines.loading import engine_from_file, forget_engines
 from saadi.errors import CancelledError, WeightsError
 from saadi.jobs import JobContext, Outcome, Report
-from saadi.records import Image, LabelMap, Project
+from saadi.records import Image, LabelMap, Model, Project
 from saadi.store import Store
 
 CHECKPOINT_EVERY_S = 60.0
@@ -47,6 +47,10 @@ class FitConfig:
     """Share of images whose label map is hidden, so that guidance works and images without masks can be learnt from."""
     class_weight_cap: float = 5.0
     """Pixels weigh 1 / sqrt(class frequency), at most this times the most common class (after CASDM, arXiv:2410.23962)."""
+    mask_weight: float = 0.0
+    """0 = pixels weigh by class alone; 1 = what a label map names weighs as much as all around it (ArSDM, arXiv:2309.01111)."""
+    mix_probability: float = 0.0
+    """Chance that an image's label map is mixed from slightly shifted ones, so that no outline is learnt to the pixel."""
     seed: int = 0
     sample_every: int = 200
     """Steps between pictures for the live strip; 0 = none."""
@@ -114,9 +118,12 @@ def draw_batch(
     label_maps = data.label_maps[chosen]
     clean, label_maps, extras = _augment(clean, label_maps, config, generator=generator)
     extras[:, 4] = engine._extras(1)[0, 4].cpu()
-    hot = one_hot(label_maps, num_classes=data.num_classes)
+    mixed = _mixed(label_maps, config, num_classes=data.num_classes, generator=generator)
+    hot = one_hot(mixed, num_classes=data.num_classes)
     kept = (torch.rand(len(hot), generator=generator) >= config.condition_dropout).view(-1, 1, 1, 1)
     pixel_weight = class_weights[label_maps.int()].unsqueeze(1)
+    if config.mask_weight:
+        pixel_weight = pixel_weight * (1 + config.mask_weight * (mask_weights(label_maps).unsqueeze(1) - 1))
     on = engine.device
     return Batch(
         clean=clean.to(on),
@@ -126,6 +133,59 @@ def draw_batch(
         times=engine.sample_times(len(clean), generator=generator),
         noise=torch.randn(clean.shape, generator=generator).to(on),
     )
+
+
+MAX_MASK_WEIGHT = 8.0
+MIXED = 3
+"""Label maps that one is mixed from, itself among them."""
+MAX_MIX_SHIFT = 0.03
+"""Of the side, by which the others are shifted."""
+
+
+def mask_weights(label_maps: Tensor) -> Tensor:
+    """(B, H, W) weight per pixel, mean 1 in each image: 1 - r where a class is named and r elsewhere, r being the share of the
+    image that is named (ArSDM, arXiv:2309.01111, section 2.2), so that small structures count as much as the rest. At most
+    MAX_MASK_WEIGHT; 1 everywhere in an image that names nothing, or nothing else.
+
+    Args:
+        label_maps: (B, H, W) uint8; 0 and 255 name nothing.
+    """
+    named = ((label_maps != 0) & (label_maps != 255)).float()
+    share = named.mean((1, 2), keepdim=True)
+    raw = torch.where(named > 0, 1 - share, share)
+    scaled = (raw / (2 * share * (1 - share)).clamp_min(1e-6)).clamp(max=MAX_MASK_WEIGHT)
+    known = (share > 0) & (share < 1)
+    return torch.where(known, scaled / scaled.mean((1, 2), keepdim=True).clamp_min(1e-6), torch.ones_like(scaled))
+
+
+def _mixed(label_maps: Tensor, config: FitConfig, *, num_classes: int, generator: torch.Generator) -> Tensor:
+    """Some of the label maps as weighted mixtures of themselves and slightly shifted ones; each pixel takes the class that weighs
+    most, which for two classes is MedDiff-FT's threshold of 0.5."""
+    if not config.mix_probability:
+        return label_maps
+    count, side = len(label_maps), label_maps.shape[-1]
+    chosen = torch.rand(count, generator=generator) < config.mix_probability
+    weights_of = -torch.rand(count, MIXED, generator=generator).clamp_min(1e-9).log()  # Dirichlet(1, ..., 1), unscaled
+    reach = max(1, round(MAX_MIX_SHIFT * side))
+    shifts = torch.randint(-reach, reach + 1, (count, MIXED, 2), generator=generator)
+    out = label_maps.clone()
+    for index in torch.nonzero(chosen).flatten().tolist():
+        one = label_maps[index]
+        votes = torch.zeros(num_classes, side, side)
+        for place in range(MIXED):
+            down, across = (0, 0) if place == 0 else (int(value) for value in shifts[index, place])
+            votes += weights_of[index, place] * one_hot(_shifted(one, down, across)[None], num_classes=num_classes)[0]
+        found = votes.argmax(0).to(torch.uint8)
+        out[index] = torch.where(one == 255, one, found)
+    return out
+
+
+def _shifted(label_map: Tensor, down: int, across: int) -> Tensor:
+    """Shifted by so many pixels; the border is repeated."""
+    side = label_map.shape[-1]
+    rows = (torch.arange(side) - down).clamp(0, side - 1)
+    columns = (torch.arange(side) - across).clamp(0, side - 1)
+    return label_map[rows][:, columns]
 
 
 def _augment(
@@ -304,6 +364,7 @@ def run_steps(
     *,
     folder: Path | None = None,
     pictures: Callable[[int], dict[str, str]] | None = None,
+    ends: Callable[[int], bool] | None = None,
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
 ) -> dict[str, Any]:
     """Train until the budget of steps or minutes is spent, with progress, pictures now and then, and checkpoints.
@@ -311,6 +372,7 @@ def run_steps(
     Args:
         draw: The batch of a step.
         pictures: Of the present state: step -> picture name -> blob.
+        ends: Asked after each step: is it enough already?
 
     Returns:
         steps, seconds, images_per_s, loss (mean of the last 50 steps).
@@ -342,6 +404,8 @@ def run_steps(
         if folder is not None and time.monotonic() - saved > checkpoint_every_s:
             trainer.save(folder)
             saved = time.monotonic()
+        if ends is not None and ends(trainer.step):
+            break
     return {
         "steps": trainer.step,
         "seconds": round(trainer.seconds, 1),
@@ -445,6 +509,10 @@ def run_job(context: JobContext) -> Outcome:
         if not order["from_scratch"]:
             borrow_shipped(engine)
     images, label_maps = real_pairs(store, project, "train", side=engine.resolution)
+    if order.get("few"):
+        from saadi.engines import few_shot
+
+        return few_shot.run_job(context, engine, images, label_maps, parent=parent)
     data = TrainingSet(images, label_maps, engine=engine)
     config = FitConfig(
         num_steps=order["steps"],
@@ -470,11 +538,18 @@ def run_job(context: JobContext) -> Outcome:
         held = real_pairs(store, project, "val", limit=MAX_SWEEP_REAL, side=engine.resolution)
         real, asked = held if len(held[0]) >= MIN_SWEEP_REAL else (images[:MAX_SWEEP_REAL], label_maps)
         metrics |= sweep_samplers(engine, asked[:SWEEP_IMAGES], real, sweeping)
-    file = store.files.put(weights.to_bytes(engine.denoiser.state_dict(), dtype=torch.float16))
+    return published(context, engine, metrics, parent=parent, message=f"fitted on {len(images)} images, {metrics['steps']} steps")
+
+
+def published(
+    context: JobContext, engine: CompactEngine, metrics: dict[str, Any], *, parent: Model | None, message: str
+) -> Outcome:
+    """The engine as the project's next generator."""
+    file = context.store.files.put(weights.to_bytes(engine.denoiser.state_dict(), dtype=torch.float16))
 
     def publish(store: Store) -> dict[str, Any]:
         model = store.add_model(
-            project.id,
+            context.params["project_id"],
             kind="engine",
             architecture=engine.architecture,
             file=file,
@@ -485,4 +560,4 @@ def run_job(context: JobContext) -> Outcome:
         )
         return {"model_id": model.id, **metrics}
 
-    return Outcome(f"fitted on {len(images)} images, {metrics['steps']} steps", publish)
+    return Outcome(message, publish)

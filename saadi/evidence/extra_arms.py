@@ -5,6 +5,7 @@
     hardest   of those label maps the images that are hardest for the selector, whatever the judge says: an attack
     gated     the first candidate of a label map that looks like real images (`saadi.plausibility`)
     refined   base images under label maps without their outermost pixels (`saadi.refinement`)
+    few       one image each for the base's label maps by a generator fitted with `saadi.engines.few_shot`
     painted   what a label map names, painted into the real image that it comes from
     guided    the same, with an edge that begins wider (`saadi.engines.regions.Guide`)
 """
@@ -32,7 +33,7 @@ from saadi.plausibility import Plausibility, RealImages, class_looks
 from saadi.records import Image, LabelMap
 from saadi.refinement import choose, eroded
 
-EXTRA_ARMS = ("weak", "hardest", "mined", "gated", "refined", "painted", "guided")
+EXTRA_ARMS = ("few", "weak", "hardest", "mined", "gated", "refined", "painted", "guided")
 """In the order in which they are measured: a gain is told over those before."""
 OF_MASKS = ("gated", "refined", "painted", "guided")
 """In classification there is no mask whose class could look wrong, nothing to erode and nothing to paint into."""
@@ -65,6 +66,8 @@ class ExtraArms:
         found: dict[str, Any] = {"extra": kind}
         if kind in ("weak", "mined", "hardest", "refined"):
             found |= {"selectors": own.keys_of(own.selectors())}
+        if kind == "few":
+            found |= {"few": own.generator(few=True).key}
         if kind in ("mined", "hardest", "gated"):
             found |= {"k": own.settings.candidates}
         return found | ({"judge": own.scorer_stage("judge").key, "turns": TURNS} if kind == "mined" else {})
@@ -77,6 +80,9 @@ class ExtraArms:
                 return _together(self._images(masks, first_seed), masks)
             return self._mined(masks, first_seed, is_gated=kind == "mined")
         masks = self.rounds.masks(count, first=first_mask)
+        if kind == "few":
+            seeds = [first_seed + index for index in range(count)]
+            return _together(self.rounds.images(0, masks, seeds, engine=self.learners.engine(few=True)), masks)
         if kind == "gated":
             return self._gated(masks, first_seed)
         if kind == "refined":

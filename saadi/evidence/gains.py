@@ -134,7 +134,7 @@ class Cell:
         learners, total = self.learners, self.arm(arm).seconds
         if not arm.share:
             return total
-        total += learners.generator(of_all=arm.kind == "ceiling").seconds + self.synthetic(arm)[0].seconds
+        total += learners.generator(of_all=arm.kind == "ceiling", few=arm.kind == "few").seconds + self.synthetic(arm)[0].seconds
         scorers = {"fold 0", "judge"} if arm.version else {"judge"} if arm.kind == "mined" else set()  # of the gate
         needs = ("weak", "hardest", "mined", "refined")
         if arm.recipe == "sure" or arm.kind in needs or ((arm.is_best_of_many or arm.version) and not self.settings.voters):

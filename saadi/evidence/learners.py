@@ -18,7 +18,7 @@ from saadi.downstream.models import DownstreamModel
 from saadi.downstream.segmenter import Segmenter
 from saadi.downstream.training import ScorerConfig, misses_a_class, train, train_classifier
 from saadi.downstream.usefulness import ranks, usefulness
-from saadi.engines import shipped
+from saadi.engines import few_shot, shipped
 from saadi.engines.compact import CompactEngine
 from saadi.engines.fitting import FitConfig, TrainingSet, borrow_shipped, fit
 from saadi.errors import TooFewError
@@ -68,12 +68,15 @@ class Learners:
         self.base = {"made_by": STAGES_VERSION, "case": self.case.name, "seed": self.seed, "real": digest(self.real),
                      "models": asdict(self.models), "start": start}  # fmt: skip
 
-    def generator(self, *, of_all: bool = False) -> Stage:
+    def generator(self, *, of_all: bool = False, few: bool = False) -> Stage:
         """The shipped generator, fitted to the real images of this cell.
 
         Args:
             of_all: To all training images of the data set and their true label maps instead, with CEILING_STEPS times the steps.
+            few: As `fit --few` does, which ends early, within the same number of steps.
         """
+        if few:
+            return self._few_shot_generator()
         steps = self.settings.fit_steps * (CEILING_STEPS if of_all else 1)
         settings = self.base | {"steps": steps}
         if of_all:
@@ -95,14 +98,29 @@ class Learners:
 
         return self.stages.get("generator", settings, make)
 
+    def _few_shot_generator(self) -> Stage:
+        config = few_shot.config(num_steps=self.settings.fit_steps, seed=self.seed)
+        settings = self.base | {"few": asdict(config)} | ({"rough": self.settings.rough} if self.settings.rough else {})
+
+        def make() -> Arrays:
+            torch.manual_seed(self.seed)
+            engine = CompactEngine(self.models.generator)
+            if self.models.starts_from == "shipped":
+                borrow_shipped(engine)
+            told = few_shot.fit_few(engine, [e.image for e in self.real], self.label_maps_to_fit(), [e.group for e in self.real],
+                                    config, self.report, folder=self.stages.workspace("generator", settings))  # fmt: skip
+            return to_arrays(engine.denoiser.state_dict()) | {f"_{name}": np.array(value) for name, value in told.items()}
+
+        return self.stages.get("generator", settings, make)
+
     def label_maps_to_fit(self) -> list[LabelMap]:
         """Those of the real images, some of them displaced where labels are rough."""
         draw = np.random.default_rng([self.seed, ROUGH_STREAM])
         chosen = set(draw.permutation(len(self.real))[: round(self.settings.rough * len(self.real))].tolist())
         return [displaced(e.label_map, draw) if i in chosen else e.label_map for i, e in enumerate(self.real)]
 
-    def engine(self, *, of_all: bool = False) -> CompactEngine:
-        return CompactEngine(self.models.generator, to_tensors(self.generator(of_all=of_all).arrays))
+    def engine(self, *, of_all: bool = False, few: bool = False) -> CompactEngine:
+        return CompactEngine(self.models.generator, to_tensors(without_notes(self.generator(of_all=of_all, few=few).arrays)))
 
     def scorer(self, name: str) -> DownstreamModel:
         """'judge': all real images; 'fold 0', 'fold 1': selectors that have not seen that fold's images. In the place of

@@ -126,6 +126,7 @@ _WORDS = {
     "rejection": "+ best of K",
     "aligned": "+ aligned, round",
     "curated": "+ best of K, aligned",
+    "few": "+ few-shot fit",
     "weak": "+ base, masks by what is missed",
     "hardest": "+ hardest, whatever the judge says",
     "mined": "+ hard and right",

@@ -17,7 +17,9 @@ from saadi.store import Store
 from saadi.store.connection import dump
 
 MIN_IMAGES_TO_FIT = 8
-"""Below, even fine-tuning only memorises (research: plan few-shot adaptation for 5-50 images)."""
+"""Below, a fit that nothing watches only memorises."""
+MIN_IMAGES_TO_ADAPT = 5
+"""For few images; one patient's of them are held out to see that they are not learnt by heart."""
 MIN_IMAGES_TO_TRAIN_SCORER = 8
 PROMPT = "a photo of surgery, {classes}"
 MIN_PAIRS_TO_ALIGN = 16
@@ -35,6 +37,9 @@ class FitOrder(Order):
     """None = the engine's own: 16 compact, 4 Stable Diffusion."""
     learning_rate: float | None = Field(default=None, gt=0, le=1e-2, allow_inf_nan=False)
     """None = the engine's own: 4e-4 compact; Stable Diffusion 1e-4 LoRA, 1e-5 ControlNet, 3e-6 the whole U-Net."""
+    few: bool = False
+    """5 to 50 images are enough: adapt the weights in use, see whether the images are learnt by heart, and end early
+    (`saadi.engines.few_shot`)."""
     from_scratch: bool = False
     """False starts from the active weights (the shipped ones in a new project)."""
     seed: Seed = 0
@@ -47,7 +52,8 @@ class FitOrder(Order):
     full: bool = False
     """Train the whole U-Net instead of a LoRA adapter of it."""
     lora_rank: int | None = Field(default=None, ge=1, le=256)
-    """None = that of the fit it goes on from, or 16; another one than that fit's starts anew."""
+    """None = that of the fit it goes on from, or 16; another one than that fit's starts anew. With few images on compact: train
+    an adapter of this rank and merge it, instead of all weights."""
     controlnet: str | None = Field(default=None, min_length=1, max_length=1000)
     """Folder of a ControlNet to start from, anew; None = that of the fit it goes on from, or a copy of the U-Net's first half."""
     prompt: str | None = Field(default=None, max_length=300)
@@ -66,13 +72,19 @@ class FitOrder(Order):
                                 "the engine compact")
         if self.steps is not None and self.minutes is not None:
             raise BadInputError(f"steps or minutes, not both; got {self.steps} steps and {self.minutes:g} minutes")
+        if self.few and self.engine != "compact":
+            raise BadInputError("few images are adapted to on the engine compact; a fit of Stable Diffusion trains a small "
+                                "adapter by default, leave --few out")  # fmt: skip
+        if self.few and self.from_scratch:
+            raise BadInputError("few images adapt weights that there are; leave --from-scratch out, or --few")
         if self.engine == "stable-diffusion":
             if self.controlnet is not None and self.mode != "controlnet":
                 raise BadInputError("a ControlNet belongs to the mode controlnet; choose that mode, or leave the ControlNet out")
             self.weights_on_disk(store).need_side(store.project(self.project_id).resolution)
             if self.controlnet is not None:
                 pretrained.check_controlnet(self.controlnet)
-        need_labelled(store, self.project_id, needed=MIN_IMAGES_TO_FIT, purpose="fit")
+        need_labelled(store, self.project_id, needed=MIN_IMAGES_TO_ADAPT if self.few else MIN_IMAGES_TO_FIT,
+                      purpose="adapt a generator" if self.few else "fit")  # fmt: skip
 
     def weights_on_disk(self, store: Store) -> pretrained.Pretrained:
         """The weights to start from.

@@ -661,7 +661,7 @@ def test_masks_are_drawn_by_what_selectors_miss_and_mined_images_are_the_hardest
 
 
 def test_arms_that_there_are_not_are_refused(tmp_path: Path):
-    with pytest.raises(BadInputError, match="no arm 'hard'; arms beside the usual ones are weak, hardest"):
+    with pytest.raises(BadInputError, match="no arm 'hard'; arms beside the usual ones are few, weak, hardest"):
         cell(tmp_path, settings=replace(QUICK, extras=("hard",)))
     phases = Case("phases", CASE.class_names, CASE.train, CASE.test, "classification")
     monochrome = tuple(replace(e, label_map=np.full_like(e.label_map, i % 3)) for i, e in enumerate(CASE.train))

@@ -6,7 +6,7 @@ export function armOf(name) {
   return { name, kind, version: version ? Number(version) : 0, share: Number(share), recipe: recipe ?? "mixed" };
 }
 
-const KINDS = ["plain", "augmented", "base", "weak", "hardest", "mined", "gated", "refined", "painted", "guided", "rejection", "aligned", "curated"];
+const KINDS = ["plain", "augmented", "base", "few", "weak", "hardest", "mined", "gated", "refined", "painted", "guided", "rejection", "aligned", "curated"];
 
 /** Real images first, then share by share from the simplest to the last round; a stored table has lost its order. */
 export function sortedArms(names) {
@@ -27,6 +27,7 @@ export function armWords(name, { showsShare = true } = {}) {
   if (kind === "augmented") return "Real, augmented";
   const made = {
     base: "+ synthetic, not aligned",
+    few: "+ few-shot fit",
     weak: "+ masks by what is missed",
     hardest: "+ hardest, right or not",
     mined: "+ hard and right",
