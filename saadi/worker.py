@@ -22,6 +22,7 @@ RECIPES: Mapping[str, str] = {
     "map": "saadi.atlas:run_job",
     "evidence": "saadi.evidence.job:run_job",
     "fit_masks": "saadi.mask_generator.job:run_fit_job",
+    "refine": "saadi.refining:run_job",
     "mine": "saadi.mining.job:run_job",
     "suggest_masks": "saadi.mask_generator.job:run_suggest_job",
 }

@@ -32,7 +32,7 @@ LEVELS = {
     "saadi.engines.checkpoints": RECIPES, "saadi.downstream.training": RECIPES, "saadi.downstream.scoring": RECIPES,
     "saadi.downstream.prediction": RECIPES,
     "saadi.datasets.real": RECIPES, "saadi.curation": RECIPES,
-    "saadi.plausibility": RECIPES, "saadi.quality_gate": RECIPES, "saadi.refinement": RECIPES,
+    "saadi.plausibility": RECIPES, "saadi.quality_gate": RECIPES, "saadi.refinement": RECIPES, "saadi.refining": RECIPES,
     "saadi.mining.seen": QUEUE, "saadi.mining.job": RECIPES, "saadi.atlas": RECIPES,
     "saadi.segmentation.helper": RECIPES, "saadi.segmentation.service": RECIPES,
     "saadi.cli": COMMANDS, "saadi.doctor": COMMANDS, "saadi.bench": COMMANDS, "saadi.__main__": COMMANDS,

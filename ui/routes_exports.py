@@ -12,6 +12,7 @@ from fastapi import APIRouter
 from fastapi.responses import FileResponse
 from starlette.background import BackgroundTask
 
+from saadi import orders
 from saadi.errors import NotFoundError
 from saadi.exports.selection import refusals
 from saadi.records import Job
@@ -26,8 +27,10 @@ def build_router(context: Context) -> APIRouter:
     def exports(project_id: int) -> dict[str, Any]:
         with context.open() as store:
             project = store.project(project_id)
+            measured = orders.refinement(store, project_id)
             finished = [job for job in store.jobs(project_id, kind="export", limit=200) if job.state == "done"]
             return {
+                "refinement": measured,
                 "num_refused": len(refusals(store, project, store.samples(project_id, curation="accepted"))),
                 "items": [
                     {

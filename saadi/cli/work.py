@@ -24,7 +24,7 @@ Build = Callable[[Store, Project], orders.Order]
 def register(app: typer.Typer) -> None:
     """Add these commands to the program."""
     for command in (fit, train_scorer, generate, score, sample_map, pairs, align, measure, adapters, adapter_export, curate,
-                    export, verify):
+                    refine, export, verify):
         app.command(command.__name__.replace("_", "-"))(command)
 
 
@@ -361,14 +361,21 @@ def export(name: ProjectArgument,
            no_real: Annotated[bool, typer.Option("--no-real", help="Synthetic images only.")] = False,
            include_refused: Annotated[bool, typer.Option("--include-refused", help="Also images that the quality gate refuses: "
                                                          "unlike real ones, or like one of them.")] = False,
+           refined: Annotated[bool, typer.Option("--refined", help="Masks of synthetic images without the soft rim, as `refine` "
+                                                 "has measured it.")] = False,
            detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Write the accepted images (and the real training images) as a data set, and verify it."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInputError(f"the folder {out.name!r} is not empty; choose a new one for --out")
     # Absolute, because the worker runs elsewhere.
     build = order_from(orders.ExportOrder, format=format, out_dir=str(out.expanduser().resolve()), include_real=not no_real,
-                       include_refused=include_refused or None)
+                       include_refused=include_refused or None, refined=refined or None)
     run_order(home_of(home), name, build, detach=detach, as_json=as_json)
+
+
+def refine(name: ProjectArgument, detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Measure on validation patients by how many pixels masks of synthetic images should be smaller, for `export --refined`."""
+    run_order(home_of(home), name, order_from(orders.RefineOrder), detach=detach, as_json=as_json)
 
 
 def verify(directory: Annotated[Path, typer.Argument(metavar="DIR", help="An exported folder.")], home: HomeOption = None,

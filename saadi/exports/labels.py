@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from saadi.errors import SizeMismatchError, UnknownClassError
 from saadi.masks import fit_to
 from saadi.records import IGNORE, LabelClass, LabelMap
+from saadi.refinement import eroded
 
 IGNORED = "255 (ignore)"
 """The name under which pixels that do not count are counted."""
@@ -76,6 +78,16 @@ def at_image_size(label_map: LabelMap, *, size: tuple[int, int]) -> LabelMap:
         size: (height, width) of the sample's image; a label map may be larger than what was generated from it.
     """
     return fit_to(label_map, size=size)
+
+
+def refined(label_map: LabelMap, lineage: Mapping[str, Any], classes: Mapping[str, int]) -> LabelMap:
+    """The label map of an item without the rim that its lineage says it is written without, at the size of its image.
+
+    Args:
+        classes: Class name -> index in the project.
+    """
+    told = lineage.get("refined")
+    return label_map if told is None else eroded(label_map, {classes[name]: int(px) for name, px in told["radii_px"].items()})
 
 
 def check_real_size(label_map: LabelMap, *, size: tuple[int, int]) -> LabelMap:

@@ -19,7 +19,15 @@ import numpy as np
 from saadi import orders
 from saadi.errors import BadInputError, StorageError
 from saadi.exports.formats import Format, format_named
-from saadi.exports.labels import LabelScheme, at_image_size, check_real_size, compile_label_map, count_pixels, vanished_classes
+from saadi.exports.labels import (
+    LabelScheme,
+    at_image_size,
+    check_real_size,
+    compile_label_map,
+    count_pixels,
+    refined,
+    vanished_classes,
+)
 from saadi.exports.manifest import ITEMS, MANIFEST, Written, item_row, items_bytes, manifest_bytes, sha256
 from saadi.exports.marks import MARKS, mark
 from saadi.exports.selection import Item, Selection, select
@@ -56,7 +64,8 @@ def run_job(context: JobContext) -> Outcome:
     # A worker that died between renaming and publishing left a finished folder and a note about it.
     if _is_finished(context, target):
         return _outcome(context, project, order, target)
-    selection = select(store, project, include_real=order.include_real, include_refused=order.include_refused)
+    selection = select(store, project, include_real=order.include_real, include_refused=order.include_refused,
+                       refinement=orders.refinement(store, project.id) if order.refined else None)
     total = 3 * len(selection.items)
     # Count before writing: which classes, ignored pixels, and what the format or a smaller size will lose.
     counted = _count(context, project, selection.items, total)
@@ -152,6 +161,7 @@ def _write_item(store: Store, kind: Format, project: Project, scheme: LabelSchem
     mask_sha256, pixels = None, dict[str, int]()
     if mask_path is not None and item.label_map_blob is not None:
         label_map = _sized(store.label_map_pixels(item.label_map_blob), item, size)
+        label_map = refined(label_map, item.lineage, {label.name: label.index for label in project.classes})
         mask = encode_png(np.ascontiguousarray(compile_label_map(label_map, scheme)))
         _write_file(folder / mask_path, mask)
         mask_sha256, pixels = sha256(mask), count_pixels(label_map, project.classes)

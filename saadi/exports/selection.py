@@ -7,7 +7,8 @@ never reaches validation or test.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from saadi import quality_gate
@@ -47,11 +48,16 @@ class Selection:
     """Reason -> number of images."""
 
 
-def select(store: Store, project: Project, *, include_real: bool, include_refused: bool = False) -> Selection:
+def select(
+    store: Store, project: Project, *, include_real: bool, include_refused: bool = False,
+    refinement: Mapping[str, Any] | None = None,
+) -> Selection:  # fmt: skip
     """Choose the items of an export.
 
     Args:
         include_refused: Also images that the quality gate refuses.
+        refinement: What was measured of outlines ('radii', 'model_id', 'job_id'): masks of that generator's images are written
+            without their rim; None = as drawn.
 
     Raises:
         TooFewError: No accepted image, or all of them stem from validation or test patients.
@@ -66,11 +72,22 @@ def select(store: Store, project: Project, *, include_real: bool, include_refuse
     num_real = len(selection.items)
     refused = {} if include_refused else refusals(store, project, accepted)
     _add_synthetic(store, project, images, accepted, selection, refused)
+    if refinement is not None and refinement["radii"]:
+        selection.items = [_refined(item, refinement) for item in selection.items]
     if len(selection.items) == num_real:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(selection.left_out.items()))
         way = "include what the quality gate refuses, or accept others" if refused else "accept images from training label maps"
         raise TooFewError(f"none of the {len(accepted)} accepted images may be exported ({reasons}); {way}")
     return selection
+
+
+def _refined(item: Item, refinement: Mapping[str, Any]) -> Item:
+    """The same item, to be written without its rim where it is an image of the generator that was measured."""
+    made_by = item.lineage.get("model", {}).get("id") if item.kind != "real" else None
+    if made_by != refinement["model_id"]:
+        return item
+    told = {"radii_px": dict(refinement["radii"]), "measured_by_job": refinement["job_id"]}
+    return replace(item, lineage=item.lineage | {"refined": told})
 
 
 def group_names(images: list[RealImage]) -> dict[str, str]:

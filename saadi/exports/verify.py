@@ -12,7 +12,7 @@ import numpy as np
 from saadi.decoding import decode_image, decode_mask
 from saadi.errors import BadInputError, NotFoundError
 from saadi.exports.formats import FORMATS
-from saadi.exports.labels import IGNORED, LabelScheme, at_image_size, compile_label_map
+from saadi.exports.labels import IGNORED, LabelScheme, at_image_size, compile_label_map, refined
 from saadi.exports.manifest import ITEMS, MANIFEST, counts, items_bytes, pixel_sums, sha256
 from saadi.exports.marks import MARKS, mark_of, without_mark
 from saadi.exports.selection import HELD_OUT
@@ -132,6 +132,7 @@ def _check_mask(folder: Path, row: Mapping[str, Any], scheme: LabelScheme, store
         problems.append("the pixel counts of the mask differ from the manifest")
     if store is not None:
         stored = at_image_size(store.label_map_pixels(row["lineage"]["label_map"]["blob"]), size=size)
+        stored = refined(stored, row["lineage"], scheme.names)
         if not np.array_equal(mask.pixels, compile_label_map(stored, scheme)):
             problems.append("the mask differs from the label map in the store")
     return problems

@@ -22,7 +22,7 @@ from saadi.orders.generating import (
     Series,
     is_negative,
 )
-from saadi.orders.looking import MapOrder, PredictOrder, ScoreOrder
+from saadi.orders.looking import MapOrder, PredictOrder, RefineOrder, ScoreOrder, refinement
 from saadi.orders.training import (
     MIN_IMAGES_TO_FIT,
     MIN_IMAGES_TO_TRAIN_SCORER,
@@ -56,6 +56,8 @@ __all__ = [
     "MineOrder",
     "TrainScorerOrder",
     "ScoreOrder",
+    "RefineOrder",
+    "refinement",
     "PredictOrder",
     "MapOrder",
     "AlignOrder",
@@ -105,7 +107,8 @@ def place(store: Store, wanted: Order, *, actor: str, request_id: str | None = N
 ORDERS: dict[str, type[Order]] = {
     kind.kind: kind
     for kind in (FitOrder, GenerateOrder, TrainScorerOrder, ScoreOrder, PredictOrder, MapOrder, AlignOrder, EvidenceOrder,
-                 ImportOrder, ExportOrder, FitMasksOrder, SuggestMasksOrder, MineOrder)
+                 ImportOrder, ExportOrder, FitMasksOrder, SuggestMasksOrder, MineOrder,
+                 RefineOrder)
 }
 
 

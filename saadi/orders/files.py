@@ -8,6 +8,7 @@ from pydantic import Field
 
 from saadi.errors import BadInputError, TooFewError
 from saadi.orders.base import Order, is_classification
+from saadi.orders.looking import refinement
 from saadi.records import IGNORE
 from saadi.store import Store
 
@@ -47,7 +48,15 @@ class ExportOrder(Order):
     include_refused: bool = False
     """Also accepted images that the quality gate refuses: unlike real ones, or like one of them."""
 
+    refined: bool = False
+    """Masks of synthetic images without the soft rim, as the newest measurement says (`saadi.refinement`)."""
+
     def check(self, store: Store) -> None:
+        if self.refined and is_classification(store, self.project_id):
+            raise BadInputError("masks are refined, and this project has classes of whole images; leave it out")
+        if self.refined and refinement(store, self.project_id) is None:
+            raise TooFewError("how much smaller masks should be has not been measured for the generator in use; run "
+                              f"`saadi refine {store.project(self.project_id).name}` (Export: Measure the outlines) first")
         if self.format == "nnunet" and is_classification(store, self.project_id):
             raise BadInputError("nnU-Net holds masks and this project classifies whole images; choose the format imagefolder")
         if not store.samples(self.project_id, curation="accepted", limit=1):

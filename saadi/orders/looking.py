@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from saadi.errors import BadInputError, TooFewError
 from saadi.orders.base import Order, is_classification, need_own_model
@@ -49,6 +49,58 @@ class PredictOrder(Order):
         frozen = self.frozen(store)
         assert isinstance(frozen, PredictOrder)
         return hashlib.sha256(dump([self.kind, self.image_id, frozen.model_id]).encode()).hexdigest()
+
+
+MIN_TO_REFINE = 8
+"""Validation images, on which outlines are measured."""
+
+
+class RefineOrder(Order):
+    """Measure by how many pixels masks of synthetic images should be smaller than what was asked for (`saadi.refinement`)."""
+
+    kind: ClassVar[str] = "refine"
+    model_id: int | None = None
+    """None = the generator in use, with the version in use."""
+    adapter: int | Literal["none", "accepted"] = "accepted"
+    selector_id: int | None = None
+    """None = the selector in use."""
+
+    def check(self, store: Store) -> None:
+        if is_classification(store, self.project_id):
+            raise BadInputError("outlines are measured of masks, and this project has classes of whole images; there is "
+                                "nothing to refine")  # fmt: skip
+        if store.active_model(self.project_id, "engine") is None:
+            raise TooFewError("this project has no generator yet; run `fit` first")
+        if store.active_model(self.project_id, "selector") is None:
+            raise TooFewError("this project has no selector yet; run `train-scorer` first")
+        found = store.count_labelled(self.project_id)["val"]
+        if found < MIN_TO_REFINE:
+            raise TooFewError(f"{found} labelled images of validation patients, {MIN_TO_REFINE} needed to measure outlines where "
+                              "nobody has learnt; import more with the split val")  # fmt: skip
+
+    def frozen(self, store: Store) -> Self:
+        model, selector = (store.active_model(self.project_id, kind) for kind in ("engine", "selector"))
+        adapter = store.accepted_adapter(self.project_id)
+        return self.model_copy(update={
+            "model_id": self.model_id or (model.id if model else None),
+            "selector_id": self.selector_id or (selector.id if selector else None),
+            "adapter": (adapter.id if adapter else "none") if self.adapter == "accepted" else self.adapter})  # fmt: skip
+
+    def unique_key(self, store: Store) -> str | None:
+        """The same models find the same on the same images."""
+        frozen = self.frozen(store)
+        held = [[record.image_id, record.blob] for record in store.label_maps(self.project_id, splits=["val"])]
+        return hashlib.sha256(dump([self.kind, frozen.model_dump(), held]).encode()).hexdigest()
+
+
+def refinement(store: Store, project_id: int) -> dict[str, Any] | None:
+    """What the newest measurement says of the generator in use: 'radii' by class name, 'classes', 'examples', 'job_id'; None
+    where there is none."""
+    model = store.active_model(project_id, "engine")
+    for job in store.jobs(project_id, kind="refine", limit=50):
+        if job.state == "done" and model is not None and job.result.get("model_id") == model.id:
+            return job.result | {"job_id": job.id}
+    return None
 
 
 class MapOrder(Order):

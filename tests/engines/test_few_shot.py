@@ -43,7 +43,7 @@ def test_whole_patients_are_held_out():
     assert 1 <= len(most) <= 5
 
 
-@pytest.mark.parametrize(("count", "words"), [(1, "1 image with a label map, 5 needed"), (4, "4 images with a label map, 5 needed")])
+@pytest.mark.parametrize(("count", "words"), [(1, "1 image with a label map, 5"), (4, "4 images with a label map, 5")])
 def test_too_few_images_are_refused(count: int, words: str):
     with pytest.raises(TooFewError, match=words):
         hold_out(GROUPS[:count], seed=0)

@@ -1,5 +1,5 @@
 // Export: the accepted images as a data set, re-read and verified before it is offered.
-import { act, byTask, get, h, isClassification, on, onShow, order, plural, replace, state, toast, when, withProject } from "./lib.js";
+import { act, byTask, get, h, isClassification, on, onShow, order, picture, plural, replace, state, toast, urls, when, withProject } from "./lib.js";
 
 const FORMATS = [
   ["imagefolder", "Hugging Face imagefolder", 'image, mask and metadata.jsonl; opens with load_dataset("imagefolder")', 'a folder per class and metadata.jsonl; opens with load_dataset("imagefolder") and torchvision\'s ImageFolder'],
@@ -25,6 +25,16 @@ class ExportTab {
     this.refused = h("input", { type: "checkbox", id: "export-refused" });
     this.refusedWords = h("span", {});
     this.gate = h("label", { class: "sx-check", title: "Curate, Filters, Quality check refuses: shows which", hidden: true }, this.refused, this.refusedWords);
+    this.refined = h("input", { type: "checkbox", id: "export-refined" });
+    this.refinedWords = h("span", {});
+    this.measure = h("button", { type: "button", class: "sx-button sx-small", id: "export-measure", onclick: () => this.measureOutlines() }, "Measure the outlines");
+    this.examples = h("div", { class: "sx-refined-examples" });
+    this.refinement = h(
+      "div",
+      { class: "sx-stack sx-mask-only", id: "export-refinement" },
+      h("div", { class: "sx-row" }, h("label", { class: "sx-check" }, this.refined, this.refinedWords), this.measure),
+      this.examples,
+    );
     this.counts = h("p", { class: "sx-promise" });
     this.button = h(
       "button",
@@ -46,6 +56,7 @@ class ExportTab {
           h("div", { class: "sx-stack", role: "radiogroup", "aria-label": "Format" }, this.choices),
           h("label", { class: "sx-check" }, this.real, "Include the real training images"),
           this.gate,
+          this.refinement,
           this.button,
           this.outcome,
           h(
@@ -61,7 +72,7 @@ class ExportTab {
     );
     onShow(element, () => state.project && this.load());
     on("jobs", ({ recent }) => this.showJob(recent.find((job) => job.kind === "export")));
-    on("job:end", (job) => job.kind === "export" && this.load());
+    on("job:end", (job) => ["export", "refine"].includes(job.kind) && this.load());
     on("overview", () => this.count());
     withProject(() => {
       if (isClassification()) this.choices[0].querySelector("input").checked = true;
@@ -97,6 +108,7 @@ class ExportTab {
         format: this.root.querySelector("input[name=export-format]:checked").value,
         include_real: this.real.checked,
         include_refused: this.refused.checked,
+        refined: this.refined.checked,
       });
       toast("Writing and checking the files\u2026");
     });
@@ -106,15 +118,43 @@ class ExportTab {
     if (state.overview) this.count();
     this.showJob(state.recent.find((job) => job.kind === "export"));
     const project = state.project,
-      { items, num_refused } = await get(`/api/projects/${project.id}/exports`);
+      { items, num_refused, refinement } = await get(`/api/projects/${project.id}/exports`);
     if (state.project !== project) return;
     this.gate.hidden = !num_refused;
     this.refusedWords.textContent = `Include ${plural(num_refused, "accepted image")} that the quality check refuses: unlike real images, or very near to one`;
+    this.showRefinement(refinement);
     this.root.dataset.loaded = String(items.length);
     replace(
       this.list,
       items.length ? items.map((item) => this.row(item, project)) : h("p", { class: "sx-empty" }, "No export yet."),
     );
+  }
+
+  /** By how much masks of synthetic images may be smaller, with before and after where they change most. */
+  showRefinement(found) {
+    const radii = Object.entries(found?.radii ?? {});
+    this.refined.disabled = !radii.length;
+    if (!radii.length) this.refined.checked = false;
+    this.measure.textContent = found ? "Measure again" : "Measure the outlines";
+    const gain = (name, radius) => (100 * found.classes[name].gains[radius][0]).toFixed(1);
+    this.refinedWords.textContent = radii.length
+      ? `Masks of synthetic images without their soft rim: ${radii.map(([name, radius]) => `${name} ${radius} px (+${gain(name, radius)} % Dice)`).join(", ")}`
+      : found
+        ? `Masks of synthetic images fit as they are: none is found better when smaller (${plural(found.num_images, "validation image")})`
+        : "Masks of synthetic images without their soft rim";
+    const look = (example, blob, words) =>
+      h("figure", {}, picture(urls.overlay(example.blob, blob, 256), words, { loading: "eager" }), h("figcaption", {}, words));
+    replace(
+      this.examples,
+      (found?.examples ?? []).slice(0, 2).flatMap((example) => [look(example, example.before, "before"), look(example, example.after, "after")]),
+    );
+  }
+
+  measureOutlines() {
+    return act(this.measure, async () => {
+      const { job } = await order("refine", {});
+      toast(job.before ? `In the queue: ${job.turn}.` : "Started; it takes a minute or two.");
+    });
   }
 
   row(item, project) {
