@@ -37,3 +37,17 @@ def test_stable_diffusion_asks_for_its_folder_and_says_how_to_get_the_weights(pa
     page.select_option("#fit-engine", "compact")
     expect(told).to_be_hidden()
     expect(page.locator("#fit-base")).to_be_hidden()
+
+
+def test_few_images_are_offered_where_there_are_few_and_refused_where_there_are_too_few(page: Page, plain: Studio) -> None:
+    page.goto(plain.url)
+    page.wait_for_selector(LOADED, timeout=30_000)
+    open_tab(page, "Data")
+    expect(page.locator("#fit-few")).to_be_checked()  # two images
+    expect(page.locator("#fit-minutes")).to_have_value("6")
+    page.click("#fit-generator")
+    expect(page.locator(".sx-toast")).to_contain_text("5 needed to adapt a generator")
+    page.uncheck("#fit-few")
+    expect(page.locator("#fit-minutes")).to_have_value("20")
+    page.select_option("#fit-engine", "stable-diffusion")
+    expect(page.locator("#fit-few")).to_be_hidden()

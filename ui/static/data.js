@@ -51,6 +51,9 @@ function measured(model) {
 /** Its group is the image itself: nobody said which patient or video it is from. */
 const isUnnamed = (image) => image.group.startsWith("own-");
 
+const FEW = [5, 50]; // images; as in saadi/engines/few_shot.py
+const [MINUTES, FEW_MINUTES] = [20, 6];
+
 export function mount(element) {
   new DataTab(element);
 }
@@ -76,7 +79,14 @@ class DataTab {
       label: "Real images",
     });
     this.models = h("div", { class: "sx-models" });
-    this.minutes = numberField("Minutes", 20, { min: 1, max: 10080, id: "fit-minutes" });
+    this.minutes = numberField("Minutes", MINUTES, { min: 1, max: 10080, id: "fit-minutes" });
+    this.few = h("input", { type: "checkbox", id: "fit-few", onchange: () => this.setFew(this.few.checked) });
+    this.fewLine = h(
+      "label",
+      { class: "sx-check", title: "Adapts the weights in use with small steps, holds patients out, and ends before the images are learnt by heart" },
+      this.few,
+      `Few images (${FEW[0]} to ${FEW[1]}): adapt, and end before they are learnt by heart`,
+    );
     this.fitSteps = numberField("or steps", "", { min: 1, placeholder: "by time", id: "fit-steps" });
     this.engine = selectField(
       "Engine",
@@ -85,7 +95,10 @@ class DataTab {
         ["stable-diffusion", "Stable Diffusion, from disk"],
       ],
       "compact",
-      (engine) => (this.diffusion.hidden = engine === "compact"),
+      (engine) => {
+        this.diffusion.hidden = engine === "compact";
+        this.fewLine.hidden = engine !== "compact";
+      },
     );
     this.engine.input.id = "fit-engine";
     this.base = text("Folder of the weights, or hub id in the cache", "/path/to/stable-diffusion", { id: "fit-base" });
@@ -138,9 +151,9 @@ class DataTab {
       toast(job.before ? `${words}: in the queue, ${plural(job.before, "job")} before it.` : `${words}: started.`);
     };
     const run = (kind, values, words) => (event) => act(event.currentTarget, () => place(kind, values, words));
-    const bySteps = () => (this.fitSteps.number() ? { steps: this.fitSteps.number() } : { minutes: this.minutes.number() ?? 20 });
+    const bySteps = () => (this.fitSteps.number() ? { steps: this.fitSteps.number() } : { minutes: this.minutes.number() ?? MINUTES });
     const byEngine = () => {
-      if (this.engine.input.value === "compact") return bySteps();
+      if (this.engine.input.value === "compact") return { ...bySteps(), ...(this.few.checked && { few: true }) };
       const base = this.base.input.value.trim();
       return { ...bySteps(), engine: "stable-diffusion", mode: this.mode.input.value, ...(base && { base }) };
     };
@@ -184,6 +197,7 @@ class DataTab {
         this.fitSteps,
         h("button", { type: "button", class: "sx-button", id: "fit-generator", onclick: fit }, "Fit generator"),
       ),
+      this.fewLine,
       h("div", { class: "sx-mask-only" }, h("div", { class: "sx-stack" }, this.engine, this.diffusion)),
       h(
         "p",
@@ -195,8 +209,18 @@ class DataTab {
     );
   }
 
+  /** With few images a fit that nothing watches learns them by heart. */
+  setFew(isFew) {
+    this.few.checked = isFew;
+    this.minutes.input.value = isFew ? FEW_MINUTES : MINUTES;
+  }
+
   showModels() {
-    const { models } = state.overview;
+    const { models, splits } = state.overview;
+    if (this.offered !== state.project) {
+      this.offered = state.project; // once a project: what somebody chose afterwards stays
+      this.setFew((splits.train ?? 0) > 0 && splits.train <= FEW[1]);
+    }
     const line = (kind, name, missing) => {
       const model = models[kind];
       return [
