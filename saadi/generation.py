@@ -14,12 +14,14 @@ from saadi import devices, inpainting, masks, quality_gate
 from saadi.config import Home
 from saadi.curation import describe_images
 from saadi.downstream import scoring
+from saadi.engines.appearance import Reference
 from saadi.engines.base import SAMPLING_BATCH, Engine, Negative, PreviewCallback, StepCallback
 from saadi.engines.loading import full_memory_told, kept_engine
 from saadi.engines.regions import SEAM_PX, Guide, Region, named_region
 from saadi.errors import NotFoundError, SaadiError
 from saadi.jobs import JobContext, Outcome, Report, silent
 from saadi.orders import GenerateOrder, Inpaint
+from saadi.orders.generating import ReferenceSettings, looks_of, reference_blobs
 from saadi.previews import Previews
 from saadi.records import Adapter, LabelMapRecord, Model, Project, Sample
 from saadi.store import Store
@@ -75,6 +77,7 @@ class Plan:
     purpose: Literal["draw", "pool"]
     parent_id: int | None = None
     negative: Negative | None = None
+    references: tuple[Reference, ...] = ()
     part: Part | None = None
     """The same for all images; None = whole images, or what each label map names, where `paints`."""
 
@@ -119,7 +122,16 @@ def plan(
         "sampler": sampler["name"],
         "adapter_scale": adapter.scale if adapter else 1.0,
     }
-    return Plan(project, model, engine, adapter, complete, purpose, parent_id, _negative(store, settings), part)
+    references = [ReferenceSettings(**one) for one in settings.get("references") or ()]
+    if references:  # the pixels, not their numbers, make the image: a mask that is corrected later gives another one
+        complete["references"] = [_told(store, project, one) for one in references]
+    return Plan(project, model, engine, adapter, complete, purpose, parent_id, _negative(store, settings),
+                tuple(Reference(one.class_index, looks_of(store, project, one)) for one in references), part)  # fmt: skip
+
+
+def _told(store: Store, project: Project, one: ReferenceSettings) -> dict[str, Any]:
+    blob, label_map_blob = reference_blobs(store, project, one)
+    return one.model_dump(exclude_none=True) | {"blob": blob, "label_map_blob": label_map_blob}
 
 
 def _negative(store: Store, settings: dict[str, Any]) -> Negative | None:
@@ -219,6 +231,7 @@ def _draw(store: Store, wanted: Plan, inputs: Sequence[tuple[LabelMapRecord, int
         on_step=on_step,
         on_preview=on_preview,
         regions=[replace(part.region(), guide=wanted.guide) for part in parts if part] or None,
+        references=wanted.references,
     )
     blobs = [store.blobs.put_image(image) for image in images]
     with store.write():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -363,3 +364,71 @@ def test_five_images_are_enough_for_few_and_four_are_not(store: Store, project: 
         store.add_image(project.id, blob=store.blobs.put_image(image), size=(16, 16), group_id=f"p{number}", split="train",
                         source_name=f"{number}", label_map_blob=store.blobs.put_label_map(label_map), actor="test")  # fmt: skip
     wanted.check(store)
+
+
+# ---- references
+
+
+@pytest.fixture
+def listening(store: Store, home: Home, filled: Project) -> Project:
+    """The project with a generator that has learnt references, a little."""
+    done = run(store, home, FitOrder, project_id=filled.id, references=True, steps=20, batch_size=4)
+    assert done.state == "done", store.job_traceback(done.id)
+    return filled
+
+
+def test_a_fit_learns_references_and_later_fits_keep_them(store: Store, home: Home, listening: Project):
+    model = store.active_model(listening.id, "engine")
+    assert model is not None and model.architecture["style_dim"] > 0
+    run(store, home, FitOrder, project_id=listening.id, steps=2, batch_size=4)
+    after = store.active_model(listening.id, "engine")
+    assert after is not None and after.id != model.id and after.architecture["style_dim"] == model.architecture["style_dim"]
+
+
+def test_images_like_a_reference_name_its_pixels_in_their_recipe(store: Store, home: Home, listening: Project):
+    shown = next(image for image in store.images(listening.id, splits=["train"]))
+    told = {"references": [{"class_index": 1, "image_id": shown.id}]}
+    made = run(store, home, GenerateOrder, project_id=listening.id, count=2, candidates=1, settings=told)
+    assert made.state == "done", store.job_traceback(made.id)
+    [first, _] = store.samples(listening.id)
+    [reference] = first.settings["references"]
+    record = store.label_map(shown.label_map_id or 0)
+    assert reference == {"class_index": 1, "image_id": shown.id, "blob": shown.blob, "label_map_blob": record.blob}
+    again = run(store, home, GenerateOrder, project_id=listening.id, count=2, candidates=1, settings=told)
+    assert again.result == made.result and len(store.samples(listening.id)) == 2
+    plain = run(store, home, GenerateOrder, project_id=listening.id, count=2, candidates=1)
+    assert not set(plain.result["sample_ids"]) & set(made.result["sample_ids"])
+    after = {"references": [{"class_index": 1, "sample_id": first.id}]}
+    assert run(store, home, GenerateOrder, project_id=listening.id, count=1, candidates=1, settings=after).state == "done"
+
+
+def test_references_that_cannot_be_are_refused(store: Store, home: Home, listening: Project, project: Project):
+    by_split = {split: store.images(listening.id, splits=[split])[0] for split in ("train", "val", "test")}
+
+    def refused(words: str, **reference) -> None:
+        with pytest.raises(BadInputError, match=words):
+            order(GenerateOrder, project_id=listening.id, settings={"references": [{"class_index": 1, **reference}]}).check(store)
+
+    refused("is in the split val, and what is made after it would know that patient", image_id=by_split["val"].id)
+    refused("is in the split test", image_id=by_split["test"].id)
+    refused("name one picture")
+
+    def added(name: str, *, to: Project = listening, label_map_blob: str | None = None) -> int:
+        pixels = np.full((16, 16, 3), len(name), np.uint8)
+        return store.add_image(to.id, blob=store.blobs.put_image(pixels), size=(16, 16), group_id=name, split="train",
+                               source_name=name, label_map_blob=label_map_blob, actor="test").id  # fmt: skip
+
+    refused("has no mask that says where to look", image_id=added("blank"))
+    nothing = store.blobs.put_label_map(np.zeros((16, 16), np.uint8))
+    refused("the reference shows 0 pixels of organ at 128 px, 30 needed", image_id=added("nothing", label_map_blob=nothing))
+    refused("belongs to another project", image_id=added("elsewhere", to=project))
+    with pytest.raises(BadInputError, match="class 7 is not in this project"):
+        order(GenerateOrder, project_id=listening.id,
+              settings={"references": [{"class_index": 7, "image_id": by_split["train"].id}]}).check(store)  # fmt: skip
+
+
+def test_a_generator_that_knows_no_references_says_how_it_learns_them(store: Store, filled: Project):
+    shown = store.images(filled.id, splits=["train"])[0]
+    with pytest.raises(BadInputError, match="fit it with --references"):
+        order(GenerateOrder, project_id=filled.id,
+              settings={"references": [{"class_index": 1, "image_id": shown.id}]}).check(store)  # fmt: skip

@@ -23,7 +23,8 @@ def lineage(store: Store, sample: Sample) -> list[dict[str, Any]]:
     steps = [_image(sample)]
     if sample.source_blob is not None:
         steps.append(_source(store, sample))
-    return [*steps, _mask(store, sample), _settings(sample), _version(store, sample), _weights(store.model(sample.model_id))]
+    steps += [_mask(store, sample), _settings(store, sample), _version(store, sample)]
+    return [*steps, _weights(store.model(sample.model_id))]
 
 
 def adapter_path(store: Store, adapter_id: int | None) -> list[Adapter]:
@@ -71,8 +72,8 @@ def _mask(store: Store, sample: Sample) -> dict[str, Any]:
             "label_map_id": record.id, "rev": sample.label_map_rev, "created_at": revision["created_at"]}  # fmt: skip
 
 
-def _settings(sample: Sample) -> dict[str, Any]:
-    told = sample.settings
+def _settings(store: Store, sample: Sample) -> dict[str, Any]:
+    told, names = sample.settings, store.project(sample.project_id).class_names
     parts = [f"{told['num_inference_steps']} steps"] if "num_inference_steps" in told else []
     parts += [f"guidance {told['guidance_scale']:g}"] if "guidance_scale" in told else []
     parts += [str(told["sampler"]).replace("_", " ")] if "sampler" in told else []
@@ -83,6 +84,10 @@ def _settings(sample: Sample) -> dict[str, Any]:
     if guide := told.get("guide"):
         parts.append(f"begun {guide['reach_px']} px wider, exact after {guide['until']:.0%} of the steps")
     settings |= {key: told[key] for key in ("surroundings", "guide") if key in told}
+    if references := told.get("references"):
+        parts += [f"{names[one['class_index']]} like image {one.get('image_id') or one.get('sample_id')}" for one in references]
+        known = ("class_index", "image_id", "sample_id")
+        settings["references"] = [{key: value for key, value in one.items() if key in known} for one in references]
     use = {"seed": sample.seed, "settings": settings, "adapter": "none" if sample.adapter_id is None else sample.adapter_id}
     return {"kind": "settings", "title": f"Seed {sample.seed}", "text": ", ".join(parts), "use": use}
 

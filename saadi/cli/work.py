@@ -37,6 +37,8 @@ def order_from(kind: type[orders.Order], **values: Any) -> Build:
 def fit(name: ProjectArgument, steps: int | None = None, minutes: float | None = None,
         few: Annotated[bool, typer.Option("--few", help="5 to 50 images are enough: adapt the weights in use, hold patients out, "
                                           "end before the images are learnt by heart.")] = False,
+        references: Annotated[bool, typer.Option("--references", help="Learn to paint a class like it looks in an image that is "
+                                                 "shown, for `generate --like`.")] = False,
         from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Do not start from the weights in use.")] = False,
         batch_size: int | None = None, learning_rate: float | None = None, seed: int | None = None,
         engine: Annotated[str | None, typer.Option(help="compact (default) or stable-diffusion, for a GPU.")] = None,
@@ -53,9 +55,10 @@ def fit(name: ProjectArgument, steps: int | None = None, minutes: float | None =
     """Fit the generator to the project's own training images."""
     if steps is not None and minutes is not None:
         raise typer.BadParameter("give --steps or --minutes, not both")
-    build = order_from(orders.FitOrder, steps=steps, minutes=minutes, few=few, from_scratch=from_scratch, batch_size=batch_size,
-                   learning_rate=learning_rate, seed=seed, engine=engine, base=base, mode=mode, full=full,
-                   lora_rank=rank, controlnet=controlnet, prompt=prompt, saves_memory=saves_memory)
+    build = order_from(orders.FitOrder, steps=steps, minutes=minutes, few=few, references=references,
+                       from_scratch=from_scratch, batch_size=batch_size, learning_rate=learning_rate, seed=seed, engine=engine,
+                       base=base, mode=mode, full=full, lora_rank=rank, controlnet=controlnet, prompt=prompt,
+                       saves_memory=saves_memory)
     run_order(home_of(home), name, build, detach=detach, as_json=as_json)
 
 
@@ -88,23 +91,39 @@ def generate(name: ProjectArgument,
              reach: Annotated[int | None, typer.Option(help="Pixels by which a painted part begins wider than its mask, so that "
                                                        "it settles with its surroundings; default: none.")] = None,
              until: Annotated[float, typer.Option(help="Share of the steps after which the part is exact.")] = 0.6,
+             like: Annotated[list[str] | None, typer.Option(metavar="CLASS=ID", help="Paint the class like in this training "
+                                                            "image (see `fit --references`); may be repeated.")] = None,
              detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Generate candidates for label maps (or classes) of the project, and score them where there are scorers."""
     negative = None if negative_adapter is None else {"adapter_id": negative_adapter, "weight": negative_weight}
     named = {"num_inference_steps": steps, "guidance_scale": guidance, "negative": negative,
              "surroundings": "real" if real_surroundings else None,
              "guide": None if reach is None else {"reach_px": reach, "until": until}}  # fmt: skip
-    settings = {key: value for key, value in named.items() if value is not None}
+    settings: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
     wanted = int(adapter) if adapter is not None and adapter.isdecimal() else adapter
 
     def build(store: Store, project: Project) -> orders.Order:
         indices = class_indices(project, classes) if classes is not None else None
+        if like:
+            settings["references"] = [_reference(project, one) for one in like]
         ids = _own_masks(store, project, masks, count) if masks not in (None, "training", "weak") else None
         return order_from(orders.GenerateOrder, count=count, candidates=candidates, seed=seed, settings=settings or None,
                           adapter=wanted, classes=indices, label_map_ids=ids,
                           focus="weak" if masks == "weak" else None)(store, project)
 
     run_order(home_of(home), name, build, detach=detach, as_json=as_json)
+
+
+def _reference(project: Project, told: str) -> dict[str, int]:
+    """'polyp=12' as an order has it.
+
+    Raises:
+        BadInputError: No such class, or no number.
+    """
+    name, _, number = told.rpartition("=")
+    if not name or not number.isdecimal():
+        raise BadInputError(f"--like takes a class and an image, for example {project.class_names[-1]}=12; got {told[:40]!r}")
+    return {"class_index": class_indices(project, name)[0], "image_id": int(number)}
 
 
 def _own_masks(store: Store, project: Project, masks: str | None, count: int | None) -> tuple[int, ...]:

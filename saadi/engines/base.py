@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from saadi.engines.appearance import Reference
 from saadi.engines.regions import Region
 from saadi.errors import BadInputError
 from saadi.records import Image, LabelMap
@@ -75,6 +76,7 @@ class Engine(Protocol):
         on_step: StepCallback = no_callback,
         on_preview: PreviewCallback | None = None,
         regions: Sequence[Region] | None = None,
+        references: Sequence[Reference] = (),
     ) -> list[Image]:
         """One image per label map and seed.
 
@@ -87,6 +89,7 @@ class Engine(Protocol):
             negative: What guidance leads away from; None = plain guidance.
             on_preview: Called after each network evaluation, before `on_step`; the last look is the final image.
             regions: One per label map: only these parts are made, each into its own source. None = whole images.
+            references: What classes are to look like, in all images; for weights that have learnt to.
 
         Returns:
             (resolution, resolution, 3) uint8 RGB each.

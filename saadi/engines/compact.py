@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from saadi import devices
 from saadi.engines import attention, lora, norms, residual, samplers, weights
+from saadi.engines.appearance import NUM_VALUES, Reference, styles
 from saadi.engines.base import SAMPLING_BATCH, Negative, PreviewCallback, StepCallback, no_callback
 from saadi.engines.frozen import freeze_convolutions
 from saadi.engines.regions import Region, pasted
@@ -33,7 +34,20 @@ DATA_STD = 0.5
 TIME_FLOOR = 0.06
 """Smallest noise level trained on; below it the loss weight 1/t^2 only amplifies rounding (docs/design.md)."""
 
+STYLE_DIM = 8
+"""Values that a reference becomes in the region of its class."""
+STYLE_WIDTH = 64
+
 Prediction = Literal["x0", "velocity", "preconditioned"]
+
+
+class Styled(NamedTuple):
+    """One-hot label maps with what each class is to look like."""
+
+    label_maps: Tensor
+    """(B, num_classes, H, W), zeros = unconditional."""
+    styles: Tensor
+    """(B, num_classes, NUM_VALUES + 1), as `saadi.engines.appearance.styles` gives them."""
 
 
 class _Unet(UNet2DModel):
@@ -58,13 +72,16 @@ class CompactDenoiser(nn.Module):
         blocks_per_level: int = 1,
         prediction: Prediction = "x0",
         dropout: float = 0.0,
+        style_dim: int = 0,
     ) -> None:
         super().__init__()
         self.patch = patch
+        self.style_dim = style_dim
+        self.style = style_network(style_dim) if style_dim else None
         self.prediction = prediction
         levels = len(widths)
         self.unet = _Unet(
-            in_channels=(3 + num_classes) * patch**2,
+            in_channels=(3 + num_classes + style_dim) * patch**2,
             out_channels=3 * patch**2,
             block_out_channels=tuple(widths),
             layers_per_block=blocks_per_level,
@@ -81,14 +98,14 @@ class CompactDenoiser(nn.Module):
         self.extras = nn.Linear(NUM_EXTRAS, widths[0] * 4, bias=False)
         nn.init.zeros_(self.extras.weight)
 
-    def forward(self, noisy: Tensor, times: Tensor, condition: Tensor, extras: Tensor) -> Tensor:
+    def forward(self, noisy: Tensor, times: Tensor, condition: Tensor | Styled, extras: Tensor) -> Tensor:
         """The clean image that the network sees behind the noise.
 
         Args:
             noisy: (B, 3, H, W), (1 - t) x + t eps.
             times: (B,) in (0, 1].
-            condition: (B, num_classes, H, W) one-hot, zeros = unconditional; or what `lay_out` makes of it. With B / k rows they
-                are repeated k times.
+            condition: (B, num_classes, H, W) one-hot, zeros = unconditional; the same with styles; or what `lay_out` makes of it.
+                With B / k rows they are repeated k times.
             extras: (B, NUM_EXTRAS) augmentation label.
 
         Returns:
@@ -105,20 +122,37 @@ class CompactDenoiser(nn.Module):
         raw = F.pixel_shuffle(self.unet(patches, times * 1000.0, class_labels=embedded).sample, self.patch)
         return noisy * skip + raw.float() * scale_out
 
-    def lay_out(self, condition: Tensor) -> Tensor:
-        """One-hot label maps (B, num_classes, H, W) in patches, as the stem reads them: worth keeping for several calls."""
-        patches = F.pixel_unshuffle(condition.to(self._dtype()), self.patch)
+    def lay_out(self, condition: Tensor | Styled) -> Tensor:
+        """One-hot label maps (B, num_classes, H, W) in patches, as the stem reads them: worth keeping for several calls.
+
+        Where the network knows styles, each class's region carries what its reference became, or zeros without one.
+        """
+        label_maps = condition.label_maps if isinstance(condition, Styled) else condition
+        patches = F.pixel_unshuffle(label_maps.to(self._dtype()), self.patch)
+        if self.style is not None:
+            patches = torch.cat([patches, self._style_map(patches, condition)], dim=1)
         return patches.contiguous(memory_format=torch.channels_last)
+
+    def _style_map(self, patches: Tensor, condition: Tensor | Styled) -> Tensor:
+        """(B, style_dim patch^2, H / patch, W / patch)."""
+        count, _, height, width = patches.shape
+        if not isinstance(condition, Styled):
+            return patches.new_zeros(count, self.style_dim * self.patch**2, height, width)
+        assert self.style is not None
+        table = condition.styles.to(self.extras.weight.dtype)
+        vectors = self.style(table[..., :-1]) * table[..., -1:]
+        regions = patches.unflatten(1, (-1, self.patch**2)).to(vectors.dtype)
+        return torch.einsum("bcphw,bcd->bdphw", regions, vectors).flatten(1, 2).to(patches.dtype)
 
     def _dtype(self) -> torch.dtype:
         """What the stem computes in: cast before the pictures are rearranged, they are half as large."""
         on = self.extras.weight.device.type
         return torch.get_autocast_dtype(on) if torch.is_autocast_enabled(on) else self.extras.weight.dtype
 
-    def _joined(self, noisy: Tensor, condition: Tensor) -> Tensor:
-        """(B, (3 + num_classes) patch^2, H / patch, W / patch) in channels_last."""
+    def _joined(self, noisy: Tensor, condition: Tensor | Styled) -> Tensor:
+        """(B, (3 + num_classes + style_dim) patch^2, H / patch, W / patch) in channels_last."""
         pixels = F.pixel_unshuffle(noisy, self.patch)
-        if condition.shape[2:] != pixels.shape[2:]:
+        if isinstance(condition, Styled) or condition.shape[2:] != pixels.shape[2:]:
             condition = self.lay_out(condition)
         count, channels, height, width = pixels.shape
         joined = torch.empty(count, channels + condition.shape[1], height, width, dtype=noisy.dtype, device=noisy.device,
@@ -169,6 +203,7 @@ class CompactEngine:
             blocks_per_level=architecture.get("blocks_per_level", 1),
             prediction=architecture["prediction"],
             dropout=architecture.get("dropout", 0.0),
+            style_dim=architecture.get("style_dim", 0),
         )
         if state is not None:
             weights.load_state(self._denoiser, state)
@@ -202,8 +237,12 @@ class CompactEngine:
         on_step: StepCallback = no_callback,
         on_preview: PreviewCallback | None = None,
         regions: Sequence[Region] | None = None,
+        references: Sequence[Reference] = (),
     ) -> list[Image]:
         """See `Engine.generate`."""
+        if references and not self._denoiser.style_dim:
+            raise BadInputError("these weights have not learnt to paint like a reference; fit with --references first, or leave "
+                                "the reference out")  # fmt: skip
         if len(label_maps) != len(seeds):
             raise BadInputError(f"one seed per label map is needed; got {len(seeds)} seeds for {len(label_maps)} label maps")
         if regions is not None and len(regions) != len(seeds):
@@ -231,6 +270,7 @@ class CompactEngine:
                 on_step=_offset(on_step, done, total),
                 on_preview=on_preview,
                 regions=regions[chosen] if regions is not None else None,
+                references=references,
             )
             images += batch
         return images
@@ -249,11 +289,16 @@ class CompactEngine:
         on_step: StepCallback,
         on_preview: PreviewCallback | None,
         regions: Sequence[Region] | None,
+        references: Sequence[Reference] = (),
     ) -> list[Image]:
         count = len(seeds)
         missing = SAMPLING_BATCH - count
+        asked: Tensor | Styled = self.encode_label_maps([*label_maps, *[label_maps[0]] * missing])
+        if references:
+            table = torch.from_numpy(styles(references, num_classes=self.num_classes)).to(self.device)
+            asked = Styled(cast(Tensor, asked), table.expand(count + missing, -1, -1))
         # The same in each step, so it is laid out once.
-        condition = cast(CompactDenoiser, module).lay_out(self.encode_label_maps([*label_maps, *[label_maps[0]] * missing]))
+        condition = cast(CompactDenoiser, module).lay_out(asked)
         noise = torch.stack([self._noise(seed) for seed in [*seeds, *[0] * missing]]).to(self.device)
         extras = self._extras(len(noise))
         keep = self._keeping(regions, missing, steps) if regions is not None else None
@@ -369,7 +414,7 @@ class CompactEngine:
     def errors(
         self,
         clean: Tensor,
-        condition: Tensor,
+        condition: Tensor | Styled,
         times: Tensor,
         noise: Tensor,
         *,
@@ -393,7 +438,9 @@ class CompactEngine:
         weight = self._denoiser.loss_weight(times)
         return (residuals**2).mean((1, 2, 3)) * weight, residuals * weight.sqrt().view(-1, 1, 1, 1)
 
-    def _residuals(self, clean: Tensor, condition: Tensor, times: Tensor, noise: Tensor, extras: Tensor | None) -> Tensor:
+    def _residuals(
+        self, clean: Tensor, condition: Tensor | Styled, times: Tensor, noise: Tensor, extras: Tensor | None
+    ) -> Tensor:
         t = times.view(-1, 1, 1, 1)
         noisy = (1 - t) * clean + t * noise
         with devices.autocast(self.device):
@@ -404,6 +451,21 @@ class CompactEngine:
         """Logit-normal (mean log of the shift, std 1; Esser et al. 2024, section 5.3.2), kept above the floor."""
         times = torch.sigmoid(torch.randn(count, generator=generator) + math.log(self.shift))
         return times.clamp(TIME_FLOOR, 0.999).to(self.device)
+
+
+def style_network(style_dim: int) -> nn.Module:
+    """From what the frozen encoder sees to what the generator is told, one network for all classes."""
+    return nn.Sequential(nn.Linear(NUM_VALUES, STYLE_WIDTH), nn.SiLU(), nn.Linear(STYLE_WIDTH, style_dim), nn.Tanh())
+
+
+def with_styles(architecture: dict[str, Any], state: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The same generator with an ear for references: until it has learnt to, it makes the same images without one."""
+    patch, dim = architecture["patch"], STYLE_DIM
+    wanted = architecture | {"style_dim": dim}
+    stem = state["unet.conv_in.weight"]
+    more = stem.new_zeros(stem.shape[0], dim * patch**2, *stem.shape[2:])
+    named = {f"style.{name}": tensor for name, tensor in style_network(dim).state_dict().items()}
+    return wanted, state | {"unet.conv_in.weight": torch.cat([stem, more], dim=1)} | named
 
 
 def one_hot(label_maps: Tensor, *, num_classes: int) -> Tensor:

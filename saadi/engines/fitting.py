@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from saadi import devices, quality
 from saadi.datasets.real import real_pairs
 from saadi.engines import checkpoints, lora, samplers, shipped, weights
+from saadi.engines.appearance import Reference, appearances, styles
 from saadi.engines.base import TrainableEngine
-from saadi.engines.compact import NUM_EXTRAS, CompactEngine, default_architecture, one_hot
+from saadi.engines.compact import NUM_EXTRAS, CompactEngine, Styled, default_architecture, one_hot, with_styles
 from saadi.engines.loading import engine_from_file, forget_engines
 from saadi.errors import CancelledError, WeightsError
 from saadi.jobs import JobContext, Outcome, Report
@@ -60,6 +61,7 @@ class TrainingSet:
     """Images and label maps of one size, held as uint8 in memory (a 256 px pair takes 0.26 MB)."""
 
     def __init__(self, images: Sequence[Image], label_maps: Sequence[LabelMap], *, engine: CompactEngine) -> None:
+        """For an engine that knows references (`style_dim`) also what each class looks like in each image."""
         side = engine.resolution
         self.images = torch.empty(len(images), 3, side, side, dtype=torch.uint8)
         self.label_maps = torch.empty(len(images), side, side, dtype=torch.uint8)
@@ -68,6 +70,12 @@ class TrainingSet:
             hot = engine.encode_label_maps([label_map])[0].cpu()
             self.label_maps[index] = torch.where(hot.sum(0) > 0, hot.argmax(0), 255).to(torch.uint8)
         self.num_classes = engine.num_classes
+        self.styles: Tensor | None = None
+        if engine.denoiser.style_dim:
+            own = [appearances(image, label_map, range(self.num_classes))
+                   for image, label_map in zip(images, label_maps, strict=True)]  # fmt: skip
+            tables = [styles([Reference(*one) for one in found.items()], num_classes=self.num_classes) for found in own]
+            self.styles = torch.from_numpy(np.stack(tables))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -102,6 +110,8 @@ def rarity(label_maps: Tensor, num_classes: int) -> Tensor:
 class Batch:
     clean: Tensor
     condition: Tensor
+    styles: Tensor | None
+    """What classes are to look like; None where the engine knows no references."""
     extras: Tensor
     pixel_weight: Tensor
     times: Tensor
@@ -125,14 +135,29 @@ def draw_batch(
     if config.mask_weight:
         pixel_weight = pixel_weight * (1 + config.mask_weight * (mask_weights(label_maps).unsqueeze(1) - 1))
     on = engine.device
+    told = _told_styles(data.styles[chosen], generator=generator).to(on) if data.styles is not None else None
     return Batch(
         clean=clean.to(on),
         condition=(hot * kept).to(on),
+        styles=told,
         extras=extras.to(on),
         pixel_weight=pixel_weight.to(on),
         times=engine.sample_times(len(clean), generator=generator),
         noise=torch.randn(clean.shape, generator=generator).to(on),
     )
+
+
+STYLE_KEPT = 0.6
+"""Chance that a class's own looks are told: without a reference the generator must know what to do, too."""
+STYLE_NOISE = 0.15
+"""Standard deviation added to what is told, so that no image is recognised by it."""
+
+
+def _told_styles(tables: Tensor, *, generator: torch.Generator) -> Tensor:
+    """(B, num_classes, NUM_VALUES + 1) with some classes left out and the others blurred."""
+    kept = (torch.rand(tables.shape[:2], generator=generator) < STYLE_KEPT).float().unsqueeze(-1) * tables[..., -1:]
+    blurred = tables[..., :-1] + STYLE_NOISE * torch.randn(tables[..., :-1].shape, generator=generator)
+    return torch.cat([blurred * kept, kept], dim=-1)
 
 
 MAX_MASK_WEIGHT = 8.0
@@ -267,8 +292,9 @@ class Trainer(Averaged):
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.engine.denoiser.train()
+        condition = batch.condition if batch.styles is None else Styled(batch.condition, batch.styles)
         loss = self.engine.errors(
-            batch.clean, batch.condition, batch.times, batch.noise, extras=batch.extras, pixel_weight=batch.pixel_weight
+            batch.clean, condition, batch.times, batch.noise, extras=batch.extras, pixel_weight=batch.pixel_weight
         ).mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -508,6 +534,8 @@ def run_job(context: JobContext) -> Outcome:
         engine = CompactEngine(architecture)
         if not order["from_scratch"]:
             borrow_shipped(engine)
+    if order.get("references") and not engine.denoiser.style_dim:
+        engine = CompactEngine(*with_styles(engine.architecture, engine.denoiser.state_dict()))
     images, label_maps = real_pairs(store, project, "train", side=engine.resolution)
     if order.get("few"):
         from saadi.engines import few_shot

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from saadi import devices
 from saadi.engines import lora, pretrained, weights
 from saadi.engines import stable_diffusion_parts as parts
+from saadi.engines.appearance import Reference
 from saadi.engines.base import SAMPLING_BATCH, Negative, PreviewCallback, StepCallback, no_callback
 from saadi.engines.frozen import freeze_convolutions
 from saadi.engines.regions import Region, named_region
@@ -185,8 +186,11 @@ class StableDiffusionEngine:
         on_step: StepCallback = no_callback,
         on_preview: PreviewCallback | None = None,
         regions: Sequence[Region] | None = None,
+        references: Sequence[Reference] = (),
     ) -> list[Image]:
         """See `Engine.generate`. Guidance leaves the prompt out, not the label map (as diffusers' ControlNet pipelines do)."""
+        if references:
+            raise BadInputError("Stable Diffusion paints like no reference; use the engine compact, or leave the reference out")
         if len(label_maps) != len(seeds):
             raise BadInputError(f"one seed per label map is needed; got {len(seeds)} seeds for {len(label_maps)} label maps")
         if regions is not None and len(regions) != len(seeds):

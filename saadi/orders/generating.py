@@ -9,12 +9,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from saadi import inpainting
+from saadi.engines.appearance import NUM_VALUES, Appearance, Reference, appearance_of, styles
 from saadi.errors import BadInputError, TooFewError
 from saadi.mining import seen
 from saadi.mining.choosing import MIN_UNSEEN
 from saadi.mining.weakness import Weakness, whole_part
 from saadi.orders.base import Order, Seed, is_classification
-from saadi.records import Adapter, LabelMapRecord
+from saadi.records import Adapter, LabelMapRecord, Project
 from saadi.store import Store
 
 
@@ -31,7 +32,7 @@ class NegativeSettings(BaseModel):
     weight: float = Field(default=1.0, ge=0, le=1, allow_inf_nan=False)
 
 
-_LATER = ("negative", "surroundings", "guide")
+_LATER = ("negative", "surroundings", "guide", "references")
 """Settings that recipes of earlier versions do not know."""
 
 
@@ -43,6 +44,21 @@ class GuideSettings(BaseModel):
     """In pixels of the made image, in the first step."""
     until: float = Field(default=0.6, ge=0, le=1, allow_inf_nan=False)
     """Share of the steps after which the part is exact."""
+
+
+class ReferenceSettings(BaseModel):
+    """Paint a class like it looks in a picture; see `saadi.engines.appearance`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    class_index: int = Field(ge=0, le=99)
+    sample_id: int | None = None
+    image_id: int | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.sample_id is None) == (self.image_id is None):
+            raise ValueError("name one picture, by sample_id or by image_id")
+        return self
 
 
 class SamplingSettings(BaseModel):
@@ -60,6 +76,9 @@ class SamplingSettings(BaseModel):
     way: whole images, or painting where it can do nothing else."""
     guide: GuideSettings | None = None
     """Of parts and of what is painted into pictures; None = exact from the first step."""
+
+    references: Annotated[tuple[ReferenceSettings, ...], Field(min_length=1, max_length=100)] | None = None
+    """None = every class as the generator likes."""
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -149,6 +168,7 @@ class GenerateOrder(Order):
                                 "negative adapter instead, with a guidance scale above 1")  # fmt: skip
         if self.settings.negative is not None:
             self._check_negative(store, self.settings.negative.adapter_id)
+        self._check_references(store)
         needs_picture = self.inpaint is None and self._needs_picture(store)
         if self.settings.guide is not None and not needs_picture and self.inpaint is None:
             raise BadInputError("a guide shrinks towards the part that is made, and whole images have none; choose real "
@@ -166,6 +186,19 @@ class GenerateOrder(Order):
             need_unseen_images(store, self.project_id, 1)
         if self.inpaint is not None:
             self._check_part(store, self.inpaint)
+
+    def _check_references(self, store: Store) -> None:
+        if self.settings.references is None:
+            return
+        model = store.model(self.model_id) if self.model_id is not None else store.active_model(self.project_id, "engine")
+        if model is None or not model.architecture.get("style_dim"):
+            raise BadInputError("the generator in use has not learnt to paint like a reference; fit it with --references (Data: "
+                                "Learn from references) first, or leave the reference out")  # fmt: skip
+        project = store.project(self.project_id)
+        nothing = np.zeros(NUM_VALUES, np.float32)
+        styles([Reference(one.class_index, nothing) for one in self.settings.references], num_classes=len(project.classes))
+        for one in self.settings.references:
+            looks_of(store, project, one)
 
     def _check_classes(self, store: Store) -> None:
         if self.classes is not None and self.label_map_ids is not None:
@@ -292,6 +325,42 @@ class DrawOrder(GenerateOrder):
 
     priority: ClassVar[int] = 10
     purpose: Literal["draw", "pool"] = "draw"
+
+
+def looks_of(store: Store, project: Project, wanted: ReferenceSettings) -> Appearance:
+    """What the class looks like in the picture that is named.
+
+    Raises:
+        BadInputError: It is another project's, shows no such class, has no mask, or is a validation or test patient's: what is
+            made after it would know those.
+    """
+    image_blob, label_map_blob = reference_blobs(store, project, wanted)
+    try:
+        return appearance_of(store.blobs.image(image_blob), store.blobs.label_map(label_map_blob), wanted.class_index)
+    except BadInputError as error:
+        name = project.class_names[wanted.class_index]
+        raise BadInputError(str(error).replace(f"class {wanted.class_index}", name)) from None
+
+
+def reference_blobs(store: Store, project: Project, wanted: ReferenceSettings) -> tuple[str, str]:
+    """Image and label map of a reference; raises as `looks_of`."""
+    if wanted.sample_id is not None:
+        sample = store.sample(wanted.sample_id)
+        if sample.project_id != project.id:
+            raise BadInputError(f"image {sample.id} belongs to another project; choose one of this project")
+        if sample.is_composite:
+            raise BadInputError(f"image {sample.id} holds pixels of a real one; choose that one, or a wholly synthetic image")
+        return sample.blob, sample.label_map_blob
+    assert wanted.image_id is not None
+    image = store.image(wanted.image_id)
+    if image.project_id != project.id:
+        raise BadInputError(f"image {image.id} belongs to another project; choose one of this project")
+    if image.split != "train":
+        raise BadInputError(f"image {image.id} is in the split {image.split}, and what is made after it would know that patient; "
+                            "choose a training image")  # fmt: skip
+    if image.label_map_id is None:
+        raise BadInputError(f"image {image.id} has no mask that says where to look; draw one, or choose another image")
+    return image.blob, store.label_map(image.label_map_id).blob
 
 
 class MineOrder(GenerateOrder):

@@ -40,6 +40,8 @@ class FitOrder(Order):
     few: bool = False
     """5 to 50 images are enough: adapt the weights in use, see whether the images are learnt by heart, and end early
     (`saadi.engines.few_shot`)."""
+    references: bool = False
+    """Learn to paint a class like it looks in an image that is shown (`saadi.engines.appearance`); what is learnt stays so."""
     from_scratch: bool = False
     """False starts from the active weights (the shipped ones in a new project)."""
     seed: Seed = 0
@@ -72,6 +74,11 @@ class FitOrder(Order):
                                 "the engine compact")
         if self.steps is not None and self.minutes is not None:
             raise BadInputError(f"steps or minutes, not both; got {self.steps} steps and {self.minutes:g} minutes")
+        if self.references and self.engine != "compact":
+            raise BadInputError("references are learnt by the engine compact; leave --references out")
+        if self.references and is_classification(store, self.project_id):
+            raise BadInputError("a reference tells what a mask's region is to look like, and this project has no masks; leave "
+                                "--references out")  # fmt: skip
         if self.few and self.engine != "compact":
             raise BadInputError("few images are adapted to on the engine compact; a fit of Stable Diffusion trains a small "
                                 "adapter by default, leave --few out")  # fmt: skip
