@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
-from saadi import previews
+from saadi import curation, previews
+from saadi.engines.appearance import MIN_PX, SIDE
 from saadi.errors import NotFoundError, TooFewError
 from saadi.inpainting import is_part
 from saadi.mining import seen
@@ -20,6 +21,9 @@ from ui.lineage import badge_of
 from ui.payloads import Body, Id, RequestId
 from ui.views import job_view, label_map_view, sample_views
 
+MAX_REFERENCES = 48
+MIN_SHARE = MIN_PX / SIDE**2
+"""Of an image; with less a class has no looks to speak of."""
 MAX_GAPS = 3
 """Told in words; the picture shows all."""
 MAX_IN_ROW = 16
@@ -55,6 +59,18 @@ def build_router(context: Context) -> APIRouter:
                      "recall": round(gap.cell.recall, 4)} for gap in worst(found, MAX_GAPS)]  # fmt: skip
             return {"missing": None, "classes": in_numbers(found, project.class_names), "gaps": gaps,
                     "num_patients": seen.num_patients(store, project)}  # fmt: skip
+
+    @router.get("/projects/{project_id}/references")
+    def references(project_id: int, class_index: int = Query(ge=0, le=99)) -> dict[str, Any]:
+        """Training images that show a class, those with most of it first."""
+        with context.open() as store:
+            project = store.project(project_id)
+            shown = seen.labelled(store, project, ["train"])
+            shares = curation.mask_shares(store, [one.label_map_blob for one in shown])
+            enough = [one for one in shown if shares[one.label_map_blob][class_index] >= MIN_SHARE]
+            enough.sort(key=lambda one: -float(shares[one.label_map_blob][class_index]))
+            return {"items": [{"id": one.image.id, "blob": one.image.blob, "name": one.image.source_name}
+                              for one in enough[:MAX_REFERENCES]]}  # fmt: skip
 
     @router.get("/jobs/{job_id}/preview/{index}.jpg")
     def preview(job_id: int, index: int) -> Response:

@@ -312,7 +312,8 @@ def adapter_view(adapter: Adapter) -> dict[str, Any]:
 def model_view(model: Model | None) -> dict[str, Any] | None:
     if model is None:
         return None
-    made_by = {"engine": model.architecture.get("engine", "compact")} if model.kind == "engine" else {}
+    made_by = {"engine": model.architecture.get("engine", "compact"),
+               "paints_like": bool(model.architecture.get("style_dim"))} if model.kind == "engine" else {}  # fmt: skip
     return {"id": model.id, "kind": model.kind, "metrics": model.metrics, "created_at": model.created_at, **made_by}
 
 

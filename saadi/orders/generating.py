@@ -193,7 +193,7 @@ class GenerateOrder(Order):
         model = store.model(self.model_id) if self.model_id is not None else store.active_model(self.project_id, "engine")
         if model is None or not model.architecture.get("style_dim"):
             raise BadInputError("the generator in use has not learnt to paint like a reference; fit it with --references (Data: "
-                                "Learn from references) first, or leave the reference out")  # fmt: skip
+                                "Learn to paint like a chosen image) first, or leave the reference out")  # fmt: skip
         project = store.project(self.project_id)
         nothing = np.zeros(NUM_VALUES, np.float32)
         styles([Reference(one.class_index, nothing) for one in self.settings.references], num_classes=len(project.classes))

@@ -232,3 +232,22 @@ def test_what_the_selector_misses_is_told_or_why_it_is_not_known(client: TestCli
     assert found["missing"] is None and found["num_patients"] == 6 and found["classes"][name]["recall"] == 0.6
     assert {(gap["axis"], gap["name"]) for gap in found["gaps"]} == {("size", "small")} and found["gaps"][0]["class"] == name
     assert client.get("/api/projects/99/weakness").status_code == 404
+
+
+def test_references_are_training_images_with_most_of_the_class_first(client: TestClient, store: Store, project: Project):
+    def add(name: str, split: str, rows: int) -> int:
+        label_map = np.zeros((32, 32), np.uint8)
+        label_map[:rows] = 1
+        added = store.add_image(project.id, blob=store.blobs.put_image(np.full((32, 32, 3), rows, np.uint8)), size=(32, 32),
+                                group_id=name, split=split, source_name=name, actor="test",
+                                label_map_blob=store.blobs.put_label_map(label_map))  # fmt: skip
+        assert added is not None
+        return added.id
+
+    few, many = add("few", "train", 4), add("many", "train", 20)
+    add("none", "train", 0)
+    add("held out", "val", 30)
+    path = f"/api/projects/{project.id}/references"
+    assert [item["id"] for item in client.get(path, params={"class_index": 1}).json()["items"]] == [many, few]
+    assert client.get(path, params={"class_index": 2}).json()["items"] == []
+    assert client.get(path, params={"class_index": 100}).status_code == 422

@@ -87,6 +87,13 @@ class DataTab {
       this.few,
       `Few images (${FEW[0]} to ${FEW[1]}): adapt, and end before they are learnt by heart`,
     );
+    this.like = h("input", { type: "checkbox", id: "fit-references" });
+    this.likeLine = h(
+      "label",
+      { class: "sx-check", title: "Afterwards Draw and Generate offer: paint this class as it looks in a chosen image" },
+      this.like,
+      "Learn to paint like a chosen image",
+    );
     this.fitSteps = numberField("or steps", "", { min: 1, placeholder: "by time", id: "fit-steps" });
     this.engine = selectField(
       "Engine",
@@ -97,7 +104,7 @@ class DataTab {
       "compact",
       (engine) => {
         this.diffusion.hidden = engine === "compact";
-        this.fewLine.hidden = engine !== "compact";
+        this.fewLine.hidden = this.likeLine.hidden = engine !== "compact";
       },
     );
     this.engine.input.id = "fit-engine";
@@ -153,7 +160,7 @@ class DataTab {
     const run = (kind, values, words) => (event) => act(event.currentTarget, () => place(kind, values, words));
     const bySteps = () => (this.fitSteps.number() ? { steps: this.fitSteps.number() } : { minutes: this.minutes.number() ?? MINUTES });
     const byEngine = () => {
-      if (this.engine.input.value === "compact") return { ...bySteps(), ...(this.few.checked && { few: true }) };
+      if (this.engine.input.value === "compact") return { ...bySteps(), ...(this.few.checked && { few: true }), ...(this.like.checked && !isClassification() && { references: true }) };
       const base = this.base.input.value.trim();
       return { ...bySteps(), engine: "stable-diffusion", mode: this.mode.input.value, ...(base && { base }) };
     };
@@ -197,6 +204,7 @@ class DataTab {
         this.fitSteps,
         h("button", { type: "button", class: "sx-button", id: "fit-generator", onclick: fit }, "Fit generator"),
       ),
+      h("div", { class: "sx-mask-only" }, this.likeLine),
       this.fewLine,
       h("div", { class: "sx-mask-only" }, h("div", { class: "sx-stack" }, this.engine, this.diffusion)),
       h(

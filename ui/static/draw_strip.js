@@ -1,4 +1,5 @@
 // What the next images are made with: seeds and their lock, steps, guidance, version, and which part of a picture.
+import { References } from "./references.js";
 import { ApiError, get, h, isNegative, numberField, on, replace, selectField, state, svg, toast, withProject } from "./lib.js";
 
 export const VARIANTS = 4;
@@ -35,12 +36,14 @@ export class Strip {
       onPart();
     });
     this.source.input.hidden = true;
+    this.references = new References();
     this.words = h("p", { class: "sx-note sx-strip-words" });
     this.recalled = h("p", { class: "sx-recalled", role: "status", hidden: true });
     this.root = h(
       "div",
       { class: "sx-strip-fields" },
       h("div", { class: "sx-strip-row" }, h("div", { class: "sx-seed" }, this.seed, this.lock, this.dice), this.steps, this.guidance, this.version),
+      this.references.root,
       this.words,
       this.recalled,
     );
@@ -147,6 +150,7 @@ export class Strip {
         num_inference_steps: this.steps.number(),
         guidance_scale: this.guidance.number(),
         ...(this.negative && { negative: this.negative }),
+        ...(this.references.value() && { references: this.references.value() }),
       },
     };
     if (!this.isPart) return values;
@@ -165,6 +169,7 @@ export class Strip {
     this.seed.input.value = seed;
     this.steps.input.value = settings.num_inference_steps ?? "";
     this.guidance.input.value = settings.guidance_scale ?? "";
+    this.references.set(settings.references ?? []);
     this.negative = settings.negative ?? null; // borrowed with the rest, and given back with it
     const isThere = [...this.version.input.options].some((option) => option.value === String(adapter));
     if (isThere) this.version.input.value = String(adapter);
@@ -185,6 +190,7 @@ export class Strip {
     this.steps.input.value = steps;
     this.guidance.input.value = guidance;
     this.version.input.value = version;
+    this.references.set(this.before.references);
     Object.assign(this, { used, before: null, negative: null });
     this.recalled.hidden = true;
     this.seed.input.focus({ preventScroll: true });
@@ -195,6 +201,7 @@ export class Strip {
       steps: this.steps.input.value,
       guidance: this.guidance.input.value,
       version: this.version.input.value,
+      references: this.references.chosen,
       used: this.used,
     };
   }

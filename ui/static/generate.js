@@ -27,6 +27,7 @@ import {
   when,
   withProject,
 } from "./lib.js";
+import { References } from "./references.js";
 import { WeakPlaces } from "./weakness.js";
 
 const NUM_LAST = 8; // finished images that are shown before a job ends
@@ -94,6 +95,7 @@ class GenerateTab {
     this.reach = numberField("Begins wider by, px", "", { min: 1, max: 64, placeholder: "0", id: "pool-reach" });
     this.reach.title = "The painted part begins so many pixels wider and is exact after 60 % of the steps, so that it settles with its surroundings";
     this.reach.hidden = true;
+    this.references = new References();
     this.negatives = []; // versions that have learnt what is not wanted
     this.negative = selectField("Lead away from", [["", "nothing"]], "");
     this.negative.input.id = "pool-negative";
@@ -119,6 +121,7 @@ class GenerateTab {
           this.words,
           this.choice.root,
           h("div", { class: "sx-form-grid" }, this.from, this.count, this.candidates, this.seed, this.adapter, this.steps, this.guidance, this.surroundings, this.reach, this.negative),
+          this.references.root,
           this.button,
           h(
             "p",
@@ -230,6 +233,7 @@ class GenerateTab {
       guidance_scale: this.guidance.number() ?? away?.config.negative ?? null,
       ...(away && { negative: { adapter_id: away.id } }),
       ...this.around(),
+      ...(this.references.value() && { references: this.references.value() }),
     };
   }
 
