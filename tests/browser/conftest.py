@@ -85,6 +85,15 @@ class Studio:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
+    def job_of_kind(self, kind: str, *, timeout_s: float = 30) -> dict[str, Any]:
+        """The one job of a kind that waits or runs, once the page's order has arrived."""
+        deadline = time.monotonic() + timeout_s
+        while not (found := [job for job in self.get("/api/jobs")["active"] if job["kind"] == kind]):
+            assert time.monotonic() < deadline, f"no job {kind} was ordered"
+            time.sleep(0.05)
+        [job] = found
+        return job
+
     def wait_for_jobs(self, *, timeout_s: float) -> list[dict]:
         """Wait until nothing runs or waits; return the last jobs, newest first."""
         deadline = time.monotonic() + timeout_s

@@ -109,7 +109,7 @@ def test_a_search_is_ordered_with_what_the_fields_say(page_of: Page, mined: Stud
     page.fill("#mine-turns", "2")
     page.click("#mine-start")
     expect(page.locator(".sx-toast")).to_contain_text("Started")
-    [job] = [job for job in mined.get("/api/jobs")["active"] if job["kind"] == "mine"]
+    job = mined.job_of_kind("mine")
     assert job["title"] == "Searching for hard images"
     with Store.open(mined.home) as store:
         params = store.job(job["id"]).params
@@ -123,8 +123,7 @@ def test_masks_where_the_segmenter_is_weak_can_be_chosen_for_a_pool(page_of: Pag
     page.select_option("#pool-from", "weak")
     expect(page.get_by_text("16 masks like those that the segmenter misses")).to_be_visible()
     page.click("#pool-generate")
-    page.wait_for_timeout(300)
-    [job] = [job for job in mined.get("/api/jobs")["active"] if job["kind"] == "generate"]
+    job = mined.job_of_kind("generate")
     with Store.open(mined.home) as store:
         assert store.job(job["id"]).params["focus"] == "weak"
     httpx.post(f"{mined.url}/api/jobs/{job['id']}/cancel", json={})

@@ -38,7 +38,7 @@ def listening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
 
 
 def settings_of(listening: Studio) -> dict:
-    [job] = [job for job in listening.get("/api/jobs")["active"] if job["kind"] == "generate"]
+    job = listening.job_of_kind("generate")
     with Store.open(listening.home) as store:
         found = store.job(job["id"]).params["settings"]
     httpx.post(f"{listening.url}/api/jobs/{job['id']}/cancel", json={})
@@ -62,14 +62,12 @@ def test_a_pool_is_painted_like_a_chosen_image(page: Page, listening: Studio):
     open_tab(page, "Generate")
     assert choose_liver(page, ".sx-generate") == "liver 2"  # most of it first
     page.click("#pool-generate")
-    page.wait_for_timeout(300)
     [told] = settings_of(listening)["references"]
     with Store.open(listening.home) as store:
         assert told["class_index"] == 1 and store.image(told["image_id"]).source_name == "liver 2"
     page.locator(".sx-generate").get_by_role("button", name="Take away: liver like image").click()
     page.fill("#pool-seed", "77")
     page.click("#pool-generate")
-    page.wait_for_timeout(300)
     assert "references" not in settings_of(listening)
 
 
@@ -91,7 +89,6 @@ def test_in_draw_it_is_one_of_the_settings(page: Page, listening: Studio):
     saved(page)
     choose_liver(page, ".sx-results-column")
     page.keyboard.press("Control+Enter")
-    page.wait_for_timeout(500)
     assert settings_of(listening)["references"][0]["class_index"] == 1
 
 
