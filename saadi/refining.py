@@ -64,6 +64,7 @@ def run_job(context: JobContext) -> Outcome:
                                                          for name, blob in one.items()})  # fmt: skip
     result: dict[str, Any] = {
         "radii": {project.class_names[index]: radius for index, radius in radii.items()}, "model_id": model.id,
+        "adapter_id": adapter.id if adapter else None,
         "classes": {project.class_names[index]: _told(choice) for index, choice in choices.items()},
         "num_images": total, "side": engine.resolution, "examples": examples if radii else []}  # fmt: skip
     named = ", ".join(f"{name} {radius} px" for name, radius in result["radii"].items())

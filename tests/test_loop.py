@@ -432,3 +432,30 @@ def test_a_generator_that_knows_no_references_says_how_it_learns_them(store: Sto
     with pytest.raises(BadInputError, match="fit it with --references"):
         order(GenerateOrder, project_id=filled.id,
               settings={"references": [{"class_index": 1, "image_id": shown.id}]}).check(store)  # fmt: skip
+
+
+def test_a_mask_corrected_in_the_middle_of_a_pool_changes_no_reference(store: Store, home: Home, listening: Project):
+    shown = store.images(listening.id, splits=["train"])[0]
+    wanted = order(GenerateOrder, project_id=listening.id, count=2, candidates=1,
+                   settings={"references": [{"class_index": 1, "image_id": shown.id}]})  # fmt: skip
+    started = wanted.frozen(store)
+    record = store.label_map(shown.label_map_id or 0)
+    wider = store.blobs.label_map(record.blob).copy()
+    wider[:8] = 1
+    store.save_label_map(record.id, blob=store.blobs.put_label_map(wider), rev=record.rev, author="ann", request_id="wider")
+    again = started.frozen(store)  # as after a pause
+    assert isinstance(again, GenerateOrder) and isinstance(started, GenerateOrder)
+    assert again.settings.references == started.settings.references is not None
+    assert wanted.frozen(store).settings.references != started.settings.references
+    other = order(GenerateOrder, project_id=listening.id, count=2, candidates=1, settings={"references": [
+        {"class_index": 1, "image_id": shown.id, "label_map_blob": "f" * 64, "blob": "e" * 64}]})  # fmt: skip
+    assert other.frozen(store).settings.references[0].blob == shown.blob  # what an order names by itself is not believed
+
+
+def test_images_like_a_reference_are_in_no_pair(store: Store, home: Home, listening: Project):
+    run(store, home, TrainScorerOrder, project_id=listening.id, steps=3, batch_size=4)
+    shown = store.images(listening.id, splits=["train"])[0]
+    told = {"references": [{"class_index": 1, "image_id": shown.id}]}
+    run(store, home, GenerateOrder, project_id=listening.id, count=2, candidates=2, settings=told)
+    with pytest.raises(TooFewError, match="no scored candidates"):
+        pairing.settle(store, listening.id)

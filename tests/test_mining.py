@@ -17,7 +17,7 @@ from saadi.errors import TooFewError
 from saadi.jobs import run_worker, silent
 from saadi.masks import fit_to
 from saadi.mining import job, seen
-from saadi.mining.choosing import FAITHFUL_AT, KAPPA, QUADRANTS, Limits, hardest, quadrants
+from saadi.mining.choosing import FAITHFUL_AT, FAITHFUL_FLOOR, KAPPA, QUADRANTS, Limits, hardest, quadrants
 from saadi.mining.seen import Seen
 from saadi.mining.weakness import Part
 from saadi.orders import FitMasksOrder, GenerateOrder, MineOrder, TrainScorerOrder, order, place
@@ -55,6 +55,7 @@ def test_limits_come_from_real_images_and_need_enough_of_them():
     assert found is not None and found.hard == pytest.approx(0.1)
     assert found.faithful == pytest.approx(0.5 + 0.5 * FAITHFUL_AT)
     worse = Limits.of(by_judge, np.zeros(11))
+    assert Limits.of(np.zeros(11), by_target).faithful == FAITHFUL_FLOOR  # a judge that finds nothing makes nothing right
     assert worse is not None and worse.hard == KAPPA  # a model that finds nothing does not make everything easy
     assert Limits.of(by_judge[:7], by_target) is None and Limits.of(by_judge, by_target[:7]) is None
 
@@ -224,6 +225,7 @@ def test_where_masks_are_suggested_those_are_searched(store: Store, home: Home, 
     found = run(store, home, MineOrder, project_id=trained.id, count=2, candidates=2, turns=1, suggests=True)
     new = [record for record in store.label_maps(trained.id) if record.origin == "sampled"]
     assert len(new) in (0, found.result["num_masks"]) and found.result["num_masks"] == 2
+    assert len(found.params["label_map_ids"]) == 2  # after a pause the same ones are searched
     only_real = run(store, home, MineOrder, project_id=trained.id, count=2, candidates=2, turns=1, suggests=False)
     assert len([record for record in store.label_maps(trained.id) if record.origin == "sampled"]) == len(new)
     assert only_real.result["num_masks"] == 2

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
-from saadi import curation, previews
+from saadi import curation, orders, previews
 from saadi.engines.appearance import MIN_PX, SIDE
-from saadi.errors import NotFoundError, TooFewError
+from saadi.errors import NotFoundError, SaadiError, TooFewError
 from saadi.inpainting import is_part
 from saadi.mining import seen
 from saadi.mining.weakness import in_numbers, worst
 from saadi.orders.generating import known_weakness
-from saadi.records import Job, Sample
+from saadi.records import Job, Project, Sample
 from saadi.store import Store
 from ui.context import Context
 from ui.lineage import badge_of
@@ -42,6 +42,26 @@ class FromRevision(Body):
     request_id: RequestId
 
 
+def _reason(store: Store, project: Project) -> str:
+    """Why it is not known what the selector misses: 'no_selector', 'too_few' unseen images, it has 'not_looked' yet, or
+    they have 'nothing_shown'."""
+    model = store.active_model(project.id, "selector")
+    if model is None:
+        return "no_selector"
+    if not seen.unseen_by(model, seen.labelled(store, project)):
+        return "too_few"
+    return "nothing_shown" if seen.num_looked_at(store, project)[1] else "not_looked"
+
+
+def _why_not(store: Store, project_id: int) -> str | None:
+    """Why no hard images can be searched for; None where they can."""
+    try:
+        orders.MineOrder(project_id=project_id).check(store)
+    except SaadiError as error:
+        return str(error)
+    return None
+
+
 def build_router(context: Context) -> APIRouter:
     """Return the routes under /api for previews, history and revisions."""
     router = APIRouter(prefix="/api")
@@ -51,14 +71,17 @@ def build_router(context: Context) -> APIRouter:
         """What the selector misses in real images that it has not learnt from, or why that is not known."""
         with context.open() as store:
             project = store.project(project_id)
+            cannot_search = _why_not(store, project_id)
             try:
                 found = known_weakness(store, project_id)
-            except TooFewError as error:
-                return {"missing": str(error), "classes": None, "gaps": [], "num_patients": 0}
+            except TooFewError:
+                return {"missing": _reason(store, project), "classes": None, "gaps": [], "num_patients": 0, "num_images": 0,
+                        "cannot_search": cannot_search}  # fmt: skip
             gaps = [{"class": project.class_names[gap.class_index], "axis": gap.axis, "name": gap.name,
                      "recall": round(gap.cell.recall, 4)} for gap in worst(found, MAX_GAPS)]  # fmt: skip
-            return {"missing": None, "classes": in_numbers(found, project.class_names), "gaps": gaps,
-                    "num_patients": seen.num_patients(store, project)}  # fmt: skip
+            patients, images = seen.num_looked_at(store, project)
+            return {"missing": None, "classes": in_numbers(found, project.class_names), "gaps": gaps, "num_patients": patients,
+                    "num_images": images, "cannot_search": cannot_search}  # fmt: skip
 
     @router.get("/projects/{project_id}/references")
     def references(project_id: int, class_index: int = Query(ge=0, le=99)) -> dict[str, Any]:

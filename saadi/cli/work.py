@@ -12,7 +12,8 @@ from saadi import config, orders
 from saadi.cli.common import DetachOption, HomeOption, JsonOption, ProjectArgument, answer, home_of, note, run_order
 from saadi.config import Home
 from saadi.errors import BadInputError, NotFoundError, TooFewError
-from saadi.mining.choosing import QUADRANTS
+from saadi.mining import seen
+from saadi.mining.choosing import MIN_UNSEEN, QUADRANTS
 from saadi.records import Adapter, Project
 from saadi.store import Store
 
@@ -330,6 +331,8 @@ def curate(name: ProjectArgument,
                                                          "unlike real ones, or like one of them.")] = False,
            home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Accept the pending images that selector and judge both find at least this good, or those that are hard and right."""
+    if accept_hard and include_refused:
+        raise typer.BadParameter("what the quality gate refuses is not hard but wrong; leave --include-refused out")
     if (accept_above is None) != accept_hard:
         raise typer.BadParameter("give --accept-above or --accept-hard, one of them")
     if accept_above is None:
@@ -363,6 +366,9 @@ def _accept_hard(home: Home, name: str, *, as_json: bool) -> None:
 
     with Store.open(home) as store:
         project = store.project(name)
+        if seen.limits(store, project) is None:
+            raise TooFewError(f"what is hard is not known yet: selector and judge must have looked at {MIN_UNSEEN} real images of "
+                              f"patients that they have not learnt from; run `train-scorer`, then `score {project.name}`")  # fmt: skip
         places = quadrants_of(store, project)
         pending = {sample.id for sample in store.samples(project.id, curation="pending")}
         chosen = [sample_id for sample_id, quadrant in places.items() if quadrant == "prize" and sample_id in pending]

@@ -9,11 +9,12 @@ not kept. Kept is the best of the others, or the base.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import structlog
@@ -34,6 +35,7 @@ from saadi.poses import moved
 from saadi.records import Image, LabelMap, Model
 
 MIN_IMAGES = 5
+MAX_HELD = 32
 MINUTES = 6.0
 HELD_SHARE = 0.2
 """Of the patients, at least one; with one patient alone, of the images."""
@@ -71,12 +73,26 @@ def hold_out(groups: Sequence[str], *, seed: int) -> list[int]:
         raise TooFewError(f"{has} with a label map, {MIN_IMAGES} needed to adapt a generator and still see whether it learns "
                           f"them by heart; import or draw {MIN_IMAGES - len(groups)} more")  # fmt: skip
     draw = np.random.default_rng(seed)
-    patients = sorted(set(groups))
-    if len(patients) == 1:
-        return sorted(draw.permutation(len(groups))[: max(1, round(HELD_SHARE * len(groups)))].tolist())
-    chosen = {patients[index] for index in draw.permutation(len(patients))[: max(1, round(HELD_SHARE * len(patients)))]}
-    held = [index for index, group in enumerate(groups) if group in chosen]
-    return held if len(held) <= len(groups) // 2 else held[: len(groups) // 2]  # one patient may have most of the images
+    wanted = min(MAX_HELD, max(1, round(HELD_SHARE * len(groups))))
+    size = Counter(groups)
+    if len(size) == 1:
+        return sorted(draw.permutation(len(groups))[:wanted].tolist())
+    chosen: set[str] = set()
+    for index in draw.permutation(len(size)):
+        patient = sorted(size)[int(index)]
+        if sum(size[one] for one in chosen) + size[patient] <= wanted:
+            chosen.add(patient)
+    chosen = chosen or {min(sorted(size), key=lambda patient: size[patient])}  # all have more than a fifth: the smallest
+    return [index for index, group in enumerate(groups) if group in chosen][:MAX_HELD]
+
+
+class Check(NamedTuple):
+    """What was measured of one state."""
+
+    loss: float
+    """Of the held-out images."""
+    copies: float | None
+    """Share of images made that are nearer to one that is learnt from than copies are; None = too few patients to say."""
 
 
 @dataclass
@@ -90,10 +106,11 @@ class Watch:
     held: tuple[Sequence[Image], Sequence[LabelMap]]
     groups: Sequence[str]
     folder: Path | None = None
-    losses: list[tuple[int, float, float]] = field(default_factory=list)
-    """Step, held-out loss, share of copies."""
+    checks: dict[int, Check] = field(default_factory=dict)
+    """By step; 0 = the base."""
     best: dict[str, Tensor] = field(default_factory=dict)
     """The best state so far; empty = the base."""
+    best_step: int = 0
 
     def __post_init__(self) -> None:
         on = self.engine.device
@@ -124,66 +141,59 @@ class Watch:
             found.append(self.engine.errors(self._clean, self._condition, times, noise, pixel_weight=self._weight).mean())
         return float(torch.stack(found).mean())
 
-    def copies(self) -> float:
-        """Share of images made under moved label maps that lie as near to a training image as copies do; 0 where too few real
-        images are there to say what near is."""
+    def copies(self) -> float | None:
+        """Share of images made under moved label maps that lie as near to a training image as copies do; None where too few
+        patients are there to say what near is."""
         if self._stick is None:
-            return 0.0
+            return None
         made = self.engine.generate(self._asked, [LOOK_SEED + index for index in range(len(self._asked))])
         looks = np.stack([quality.look(image) for image in made])
         found = self._stick.judge({quality.LOOK: looks}, [{} for _ in made])
         return float(np.mean([one.verdict == "copy" for one in found]))
 
+    def start(self) -> None:
+        """Measure the base, before the first step."""
+        if 0 not in self.checks:
+            self.checks[0] = Check(self.held_out_loss(), self.copies())
+            self._keep()
+
     def look(self, trainer: Trainer) -> bool:
         """Measure the moving average; True = it is time to end."""
         with _average_in(trainer):
-            loss, copies = self.held_out_loss(), self.copies()
-            before = [one for one in self.losses if one[0] < trainer.step]
-            is_best = copies <= self.most_copies and loss < self._lowest_of(before)
-            if is_best:
-                self.best = {name: tensor.clone() for name, tensor in trainer.average.items()}
-        # A fit that goes on after it was stopped may meet a step again.
-        self.losses = [*(one for one in self.losses if one[0] < trainer.step), (trainer.step, loss, copies)]
-        log.info("few_shot_check", step=trainer.step, loss=round(loss, 5), copies=round(copies, 3), is_best=is_best)
+            found = Check(self.held_out_loss(), self.copies())
+        is_best = (found.copies or 0.0) <= self.most_copies and found.loss < self.lowest
+        if is_best:
+            self.best, self.best_step = {name: tensor.clone() for name, tensor in trainer.average.items()}, trainer.step
+        self.checks[trainer.step] = found  # a fit that goes on after it was stopped may meet a step again
+        log.info("few_shot_check", step=trainer.step, loss=round(found.loss, 5), copies=found.copies, is_best=is_best)
         self._keep()
-        return self._since_best() >= PATIENCE
+        return sum(step > self.best_step for step in self.checks) >= PATIENCE
 
     @property
     def most_copies(self) -> float:
         """A state with more is not kept."""
-        return max(MAX_COPIES, self.losses[0][2])
+        return max(MAX_COPIES, self.checks[0].copies or 0.0)
 
     @property
     def lowest(self) -> float:
-        """Held-out loss of the best state that may be kept, the base among them."""
-        return self._lowest_of(self.losses)
-
-    def _lowest_of(self, losses: Sequence[tuple[int, float, float]]) -> float:
-        return min(loss for _, loss, copies in losses if copies <= self.most_copies)
-
-    def _since_best(self) -> int:
-        """Checks since the lowest loss."""
-        steps = [step for step, loss, copies in self.losses if copies <= self.most_copies and loss <= self.lowest]
-        return sum(step > steps[0] for step, _, _ in self.losses)
-
-    def start(self) -> None:
-        """The base, before the first step."""
-        if not self.losses:
-            self.losses.append((0, self.held_out_loss(), self.copies()))
-            self._keep()
+        """Held-out loss of the best state so far."""
+        return self.checks[self.best_step].loss
 
     def _keep(self) -> None:
         if self.folder is None:
             return
         kept = {name: tensor.detach().cpu().contiguous() for name, tensor in self.best.items()}
+        told = {"checks": json.dumps(list(self.checks.items())), "best_step": str(self.best_step)}
         with checkpointed(self.folder, WATCH) as path:
-            save_file(kept or {NOTHING: torch.zeros(1)}, path, metadata={"losses": json.dumps(self.losses)})
+            save_file(kept or {NOTHING: torch.zeros(1)}, path, metadata=told)
 
     def _restore(self) -> None:
         if self.folder is None or not (path := self.folder / WATCH).exists():
             return
         with safe_open(path, framework="pt") as opened:
-            self.losses = [tuple(one) for one in json.loads(opened.metadata()["losses"])]
+            told = opened.metadata()
+        self.checks = {int(step): Check(*check) for step, check in json.loads(told["checks"])}
+        self.best_step = int(told["best_step"])
         found = load_file(path)
         self.best = {} if NOTHING in found else {name: tensor.to(self.engine.device) for name, tensor in found.items()}
 
@@ -225,7 +235,7 @@ def fit_few(
 
     Returns:
         What `run_steps` returns, and 'base_loss', 'held_out_loss', 'best_step' (0 = the base was better and stays), 'copies',
-        'num_held_out'.
+        'num_held_out' ('copies' is None where too few patients are there to say).
 
     Raises:
         TooFewError: Fewer than MIN_IMAGES.
@@ -256,10 +266,10 @@ def fit_few(
         engine.denoiser.requires_grad_(True)
     engine.denoiser.eval()
     engine.weights_changed()
-    best = 0 if not watch.best else next(step for step, loss, _ in watch.losses if loss == watch.lowest)
-    copies = next(share for step, _, share in watch.losses if step == best)
-    return metrics | {"base_loss": round(watch.losses[0][1], 5), "held_out_loss": round(watch.lowest, 5), "best_step": best,
-                      "copies": round(copies, 4), "num_held_out": len(held)}  # fmt: skip
+    best = watch.checks[watch.best_step]
+    return metrics | {"base_loss": round(watch.checks[0].loss, 5), "held_out_loss": round(best.loss, 5),
+                      "best_step": watch.best_step, "num_held_out": len(held),
+                      "copies": None if best.copies is None else round(best.copies, 4)}  # fmt: skip
 
 
 def run_job(
@@ -273,11 +283,14 @@ def run_job(
     settings = replace(settings, **{name: order[name] for name in ("batch_size", "learning_rate") if order[name] is not None})
     metrics = fit_few(engine, images, label_maps, groups, settings, context.report, folder=context.dir, rank=order["lora_rank"])
     metrics |= {"num_images": len(images)}
+    blind = "; too few patients to see whether images are copies" if metrics["copies"] is None else ""
     if not metrics["best_step"]:
-        kept = "the weights in use stay" if parent is not None else "the shipped weights stay"
-        return Outcome(f"no state was better on the {metrics['num_held_out']} images held out than the base; {kept}",
-                       lambda store: {"model_id": parent.id if parent is not None else None, **metrics})  # fmt: skip
+        told = f"no state was better on the {metrics['num_held_out']} images held out than the base"
+        in_use = store.active_model(project.id, "engine")
+        if in_use is None:  # the shipped weights, so that the project has a generator
+            return published(context, engine, metrics, parent=None, message=f"{told}, which is used as it is{blind}")
+        return Outcome(f"{told}; the generator in use stays{blind}", lambda store: {"model_id": in_use.id, **metrics})
     share = 1 - metrics["held_out_loss"] / metrics["base_loss"]
     return published(context, engine, metrics, parent=parent,
                      message=f"adapted to {len(images)} images; error on {metrics['num_held_out']} held out {share:.0%} lower, "
-                             f"best after {metrics['best_step']} of {metrics['steps']} steps")  # fmt: skip
+                             f"best after {metrics['best_step']} of {metrics['steps']} steps{blind}")  # fmt: skip

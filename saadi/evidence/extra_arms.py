@@ -25,6 +25,7 @@ from saadi.errors import BadInputError
 from saadi.evidence.cases import Example
 from saadi.evidence.learners import Learners
 from saadi.evidence.rounds import Masks, Rounds
+from saadi.evidence.settings import Settings
 from saadi.evidence.stages import Arrays
 from saadi.masks import class_of
 from saadi.mining.choosing import KAPPA, Limits, hardest
@@ -59,6 +60,13 @@ class ExtraArms:
         if self.learners.case.task == "classification" and (wrong := [kind for kind in kinds if kind in OF_MASKS]):
             raise BadInputError(f"the arm {wrong[0]} is about masks, and {self.learners.case.name} has classes of whole images; "
                                 "leave it out")  # fmt: skip
+
+    def check_settings(self, kinds: Sequence[str], settings: Settings) -> None:
+        """Raises: BadInputError: an arm has label maps or losses of its own, which the setting does not know."""
+        if kinds and "sure" in settings.recipes:
+            raise BadInputError("recipe 'sure' knows the masks of the usual arms alone; leave it or --arms out")
+        if kinds and (settings.voters or settings.prefer != "fidelity"):
+            raise BadInputError("these arms are made by what the selectors find; leave --voters and --prefer out, or --arms")
 
     def upstream(self, kind: str) -> dict[str, Any]:
         """What the images of an arm depend on beside the generator."""

@@ -41,6 +41,7 @@ class Cell:
         self.rounds = Rounds(self.learners)
         self.extras = ExtraArms(self.learners, self.rounds)
         self.extras.check(settings.extras)
+        self.extras.check_settings(settings.extras, settings)
 
     def synthetic(self, arm: Arm, *, draw: int = 0) -> tuple[Stage, Masks]:
         """As many synthetic images as the largest share asks for, and their masks: the same ones for every kind of arm.

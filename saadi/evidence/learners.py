@@ -109,7 +109,8 @@ class Learners:
                 borrow_shipped(engine)
             told = few_shot.fit_few(engine, [e.image for e in self.real], self.label_maps_to_fit(), [e.group for e in self.real],
                                     config, self.report, folder=self.stages.workspace("generator", settings))  # fmt: skip
-            return to_arrays(engine.denoiser.state_dict()) | {f"_{name}": np.array(value) for name, value in told.items()}
+            return to_arrays(engine.denoiser.state_dict()) | {f"_{name}": np.array(np.nan if value is None else value)
+                                                                for name, value in told.items()}  # fmt: skip
 
         return self.stages.get("generator", settings, make)
 

@@ -82,9 +82,12 @@ def select(
 
 
 def _refined(item: Item, refinement: Mapping[str, Any]) -> Item:
-    """The same item, to be written without its rim where it is an image of the generator that was measured."""
-    made_by = item.lineage.get("model", {}).get("id") if item.kind != "real" else None
-    if made_by != refinement["model_id"]:
+    """The same item, to be written without its rim where it is an image of the version that was measured. A composite stays as it
+    is: not all that its mask names was made, and real pixels have no rim."""
+    if item.kind != "synthetic":
+        return item
+    adapter = item.lineage["adapter"]
+    if (item.lineage["model"]["id"], adapter["id"] if adapter else None) != (refinement["model_id"], refinement["adapter_id"]):
         return item
     told = {"radii_px": dict(refinement["radii"]), "measured_by_job": refinement["job_id"]}
     return replace(item, lineage=item.lineage | {"refined": told})

@@ -18,6 +18,8 @@ KAPPA = 0.5
 """Losses beyond are equal: who takes the very hardest takes wrong labels."""
 FAITHFUL_AT = 0.1
 """Share of unseen real images in which the judge finds the label map worse than the limit."""
+FAITHFUL_FLOOR = 0.3
+"""The limit is never lower: a judge that misses many real images cannot call one right in which it sees nothing."""
 HARD_AT = 0.5
 """Share of unseen real images that the target finds easier than the limit."""
 MIN_UNSEEN = 8
@@ -41,7 +43,8 @@ class Limits:
         """From Dice on unseen real images; None with fewer than MIN_UNSEEN of them."""
         if min(len(by_judge), len(by_target)) < MIN_UNSEEN:
             return None
-        return cls(float(np.quantile(by_judge, FAITHFUL_AT)), min(KAPPA, float(np.quantile(1 - np.asarray(by_target), HARD_AT))))
+        faithful = max(FAITHFUL_FLOOR, float(np.quantile(by_judge, FAITHFUL_AT)))
+        return cls(faithful, min(KAPPA, float(np.quantile(1 - np.asarray(by_target), HARD_AT))))
 
 
 def quadrants(fidelity: ArrayLike, loss: ArrayLike, plausible: ArrayLike, limits: Limits) -> NDArray[np.int64]:

@@ -55,7 +55,7 @@ def run_job(context: JobContext) -> Outcome:
     scoring.look_at_project(store, project, scorers, context.report)
     limits = seen.limits(store, project)
     assert limits is not None, "checked when the job started"
-    records = _suggested(context, project) or label_maps_of(context)
+    records = _searched_for(context, project)
     model = store.model(order["model_id"])
     wanted = plan(store, project, model=model, adapter=chosen_adapter(store, project, order["adapter"], model=model),
                   settings=order["settings"], purpose="pool")  # fmt: skip
@@ -89,9 +89,17 @@ def run_job(context: JobContext) -> Outcome:
     return Outcome(f"{len(mined)} hard image{'' if len(mined) == 1 else 's'} for {len(records)} masks; {share}", publish)
 
 
+def _searched_for(context: JobContext, project: Project) -> list[LabelMapRecord]:
+    """The label maps of the order; where it leaves them open they are drawn once, and written into it: after a pause the search
+    goes on with the same ones, whatever was corrected or imported meanwhile."""
+    if context.params["label_map_ids"] is None and (suggested := _suggested(context, project)):
+        named = {**context.params, "label_map_ids": [record.id for record in suggested]}
+        context.job = context.store.set_job_params(context.job, named)
+    return label_maps_of(context)
+
+
 def _suggested(context: JobContext, project: Project) -> list[LabelMapRecord]:
-    """New label maps by the mask generator, chosen by what the selector misses, and kept; none where the order wants none. A
-    repeat of the job finds the same ones."""
+    """New label maps by the mask generator, chosen by what the selector misses, and kept; none where the order wants none."""
     store, order = context.store, context.params
     model = store.newest_mask_model(project.id) if order["suggests"] else None
     if model is None:

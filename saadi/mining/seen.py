@@ -85,12 +85,16 @@ def weakness(store: Store, project: Project) -> Weakness | None:
     return Weakness.of(parts) if parts else None
 
 
-def num_patients(store: Store, project: Project) -> int:
-    """Whose images the selector in use has looked at without having learnt from them."""
+def num_looked_at(store: Store, project: Project) -> tuple[int, int]:
+    """Patients (or videos), and images, that the selector in use has looked at without having learnt from them. An image of which
+    nobody said whose it is counts as an image alone."""
     model = store.active_model(project.id, "selector")
-    known = unseen_by(model, labelled(store, project)) if model is not None else []
-    vectors = store.descriptors(space(model), [one.key for one in known]) if model is not None else {}
-    return len({one.image.group_id for one in known if one.key in vectors})
+    if model is None:
+        return 0, 0
+    known = unseen_by(model, labelled(store, project))
+    vectors = store.descriptors(space(model), [one.key for one in known])
+    looked = [one.image.group_id for one in known if one.key in vectors]
+    return len({group for group in looked if not group.startswith("own-")}), len(looked)
 
 
 def limits(store: Store, project: Project) -> Limits | None:

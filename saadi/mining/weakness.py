@@ -166,6 +166,10 @@ class Weakness:
         if not len(parts):
             return np.empty(0)
         weights = np.array([self.difficulty(of_one, gamma=gamma) for of_one in parts])
+        # Of what no unseen image shows nobody knows: as hard as the average of the rest.
+        is_unknown = np.array([bool(of_one) and all(self.recall_of(part) is None for part in of_one) for of_one in parts])
+        if is_unknown.any() and not is_unknown.all():
+            weights[is_unknown] = weights[~is_unknown].mean()
         even = np.full(len(weights), 1 / len(weights))
         return even if weights.sum() <= 0 else (1 - floor) * weights / weights.sum() + floor * even
 

@@ -53,6 +53,9 @@ class ReferenceSettings(BaseModel):
     class_index: int = Field(ge=0, le=99)
     sample_id: int | None = None
     image_id: int | None = None
+    blob: str | None = None
+    label_map_blob: str | None = None
+    """Its pixels and label map when the job started: a mask that is corrected meanwhile would give the rest another look."""
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -243,12 +246,23 @@ class GenerateOrder(Order):
         adapter = store.accepted_adapter(self.project_id) if self.adapter == "accepted" else None
         return self.model_copy(
             update={
+                "settings": self.settings.model_copy(update={"references": self._seen_references(store)}),
                 # What the selector misses is known once it has looked at the real images, which the job sees to.
                 "label_map_ids": self.label_map_ids or (None if self.focus else self.drawn(store)),
                 "model_id": self.model_id or (model.id if model else None),
                 "adapter": (adapter.id if adapter else "none") if self.adapter == "accepted" else self.adapter,
             }
         )
+
+    def _seen_references(self, store: Store) -> tuple[ReferenceSettings, ...] | None:
+        """With the blobs that they are now."""
+        if self.settings.references is None:
+            return None
+        project, found = store.project(self.project_id), []
+        for one in self.settings.references:
+            blob, label_map_blob = reference_blobs(store, project, one)
+            found.append(one.model_copy(update={"blob": blob, "label_map_blob": label_map_blob}))
+        return tuple(found)
 
     def _needs_picture(self, store: Store) -> bool:
         """Whether each label map is painted into the picture under it."""
@@ -307,8 +321,10 @@ def known_weakness(store: Store, project_id: int) -> Weakness:
     found = seen.weakness(store, project)
     if found is None:
         need_unseen_images(store, project_id, 1)
-        raise TooFewError("the selector has not looked yet at the real images; let it with "
-                          f"`saadi score {project.name}`, or Score in Curate")  # fmt: skip
+        if seen.num_looked_at(store, project)[1]:
+            raise TooFewError("the real images that the selector has not learnt from show nothing that it could miss; import "
+                              "images with masks that name something, with the split val")  # fmt: skip
+        raise TooFewError(f"the selector has not looked yet at the real images; let it with `saadi score {project.name}`")
     return found
 
 
@@ -343,7 +359,7 @@ def looks_of(store: Store, project: Project, wanted: ReferenceSettings) -> Appea
 
 
 def reference_blobs(store: Store, project: Project, wanted: ReferenceSettings) -> tuple[str, str]:
-    """Image and label map of a reference; raises as `looks_of`."""
+    """Image and label map of a reference, as they were when its job started; raises as `looks_of`."""
     if wanted.sample_id is not None:
         sample = store.sample(wanted.sample_id)
         if sample.project_id != project.id:
@@ -360,6 +376,8 @@ def reference_blobs(store: Store, project: Project, wanted: ReferenceSettings) -
                             "choose a training image")  # fmt: skip
     if image.label_map_id is None:
         raise BadInputError(f"image {image.id} has no mask that says where to look; draw one, or choose another image")
+    if wanted.label_map_blob in [one["blob"] for one in store.label_map_history(image.label_map_id)]:
+        return image.blob, str(wanted.label_map_blob)
     return image.blob, store.label_map(image.label_map_id).blob
 
 
@@ -368,7 +386,7 @@ class MineOrder(GenerateOrder):
     for each, until one is found that the judge and the quality check pass; see `saadi.mining`."""
 
     kind: ClassVar[str] = "mine"
-    count: int = Field(default=16, ge=1, le=10_000)
+    count: int = Field(default=16, ge=1, le=1000)
     """Label maps that are searched for, one image each at most."""
     focus: Literal["weak"] | None = "weak"
     candidates: int = Field(default=4, ge=1, le=64)
@@ -385,10 +403,14 @@ class MineOrder(GenerateOrder):
                               "`train-scorer` first")  # fmt: skip
         if self.suggests and store.newest_mask_model(self.project_id) is None:
             raise TooFewError("no mask generator has been fitted in this project yet; run `fit-masks` first, or leave it out")
+        if self.suggests and self._needs_picture(store):
+            raise BadInputError("new masks lie on no picture, and this generator paints into the picture under a mask; search "
+                                "with the masks of training images")  # fmt: skip
         need_unseen_images(store, self.project_id, MIN_UNSEEN)
 
     def frozen(self, store: Store) -> Self:
-        newest = store.newest_mask_model(self.project_id)
-        can_suggest = newest is not None and self.label_map_ids is None and not is_classification(store, self.project_id)
-        found = super().frozen(store)
+        can_suggest = (store.newest_mask_model(self.project_id) is not None and self.label_map_ids is None
+                       and not is_classification(store, self.project_id) and not self._needs_picture(store))  # fmt: skip
+        # Which label maps are searched for is known once the selector has looked, which the job sees to.
+        found = super().frozen(store).model_copy(update={"label_map_ids": self.label_map_ids})
         return found.model_copy(update={"suggests": can_suggest and self.suggests is not False})

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, cast
 
 from saadi.errors import BadInputError, TooFewError
 from saadi.orders.base import Order, is_classification, need_own_model
 from saadi.quality import LOOK
+from saadi.records import ModelKind
 from saadi.store import Store
 from saadi.store.connection import dump
 
@@ -73,6 +74,11 @@ class RefineOrder(Order):
             raise TooFewError("this project has no generator yet; run `fit` first")
         if store.active_model(self.project_id, "selector") is None:
             raise TooFewError("this project has no selector yet; run `train-scorer` first")
+        for model_id, kind in ((self.model_id, "engine"), (self.selector_id, "selector")):
+            if model_id is not None:
+                need_own_model(store, self.project_id, model_id, cast(ModelKind, kind))
+        if isinstance(self.adapter, int) and self.adapter not in {adapter.id for adapter in store.adapters(self.project_id)}:
+            raise BadInputError(f"adapter {self.adapter} is not in this project; leave it out to use the version in use")
         found = store.count_labelled(self.project_id)["val"]
         if found < MIN_TO_REFINE:
             raise TooFewError(f"{found} labelled images of validation patients, {MIN_TO_REFINE} needed to measure outlines where "
@@ -94,11 +100,12 @@ class RefineOrder(Order):
 
 
 def refinement(store: Store, project_id: int) -> dict[str, Any] | None:
-    """What the newest measurement says of the generator in use: 'radii' by class name, 'classes', 'examples', 'job_id'; None
+    """What the newest measurement says of the version in use: 'radii' by class name, 'classes', 'examples', 'job_id'; None
     where there is none."""
-    model = store.active_model(project_id, "engine")
-    for job in store.jobs(project_id, kind="refine", limit=50):
-        if job.state == "done" and model is not None and job.result.get("model_id") == model.id:
+    model, adapter = store.active_model(project_id, "engine"), store.accepted_adapter(project_id)
+    in_use = (model.id if model else None, adapter.id if adapter else None)
+    for job in store.jobs(project_id, kind="refine", limit=200):
+        if job.state == "done" and model is not None and (job.result.get("model_id"), job.result.get("adapter_id")) == in_use:
             return job.result | {"job_id": job.id}
     return None
 

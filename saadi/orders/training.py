@@ -18,8 +18,8 @@ from saadi.store.connection import dump
 
 MIN_IMAGES_TO_FIT = 8
 """Below, a fit that nothing watches only memorises."""
-MIN_IMAGES_TO_ADAPT = 5
-"""For few images; one patient's of them are held out to see that they are not learnt by heart."""
+MIN_IMAGES_TO_ADAPT, MAX_IMAGES_TO_ADAPT = 5, 200
+"""For few images; some are held out to see when to end. Whether copies are painted is seen from 10 images of 4 patients on."""
 MIN_IMAGES_TO_TRAIN_SCORER = 8
 PROMPT = "a photo of surgery, {classes}"
 MIN_PAIRS_TO_ALIGN = 16
@@ -76,6 +76,8 @@ class FitOrder(Order):
             raise BadInputError(f"steps or minutes, not both; got {self.steps} steps and {self.minutes:g} minutes")
         if self.references and self.engine != "compact":
             raise BadInputError("references are learnt by the engine compact; leave --references out")
+        if self.references and self.few and self.lora_rank is not None:
+            raise BadInputError("references are learnt by layers that an adapter leaves alone; leave the rank out, or them")
         if self.references and is_classification(store, self.project_id):
             raise BadInputError("a reference tells what a mask's region is to look like, and this project has no masks; leave "
                                 "--references out")  # fmt: skip
@@ -90,6 +92,9 @@ class FitOrder(Order):
             self.weights_on_disk(store).need_side(store.project(self.project_id).resolution)
             if self.controlnet is not None:
                 pretrained.check_controlnet(self.controlnet)
+        if self.few and (found := store.count_labelled(self.project_id)["train"]) > MAX_IMAGES_TO_ADAPT:
+            raise BadInputError(f"few images are {MIN_IMAGES_TO_ADAPT} to {MAX_IMAGES_TO_ADAPT}, and this project has {found}; "
+                                "leave --few out (Data: Few images)")  # fmt: skip
         need_labelled(store, self.project_id, needed=MIN_IMAGES_TO_ADAPT if self.few else MIN_IMAGES_TO_FIT,
                       purpose="adapt a generator" if self.few else "fit")  # fmt: skip
 

@@ -32,8 +32,10 @@ IN_FORCE = "is_undo = 0 AND id NOT IN (SELECT supersedes FROM votes WHERE supers
 SAME_KIND: dict[VoteKind, tuple[VoteKind, VoteKind]] = {
     "fresh": ("fresh", "shared"), "shared": ("fresh", "shared"), "repeat": ("repeat", "repeat"), "ruling": ("ruling", "ruling")}
 """What a vote replaces: a repeat stands beside the vote that it repeats, a ruling beside the lead's own blind vote."""
-NO_PART = "(s.source_blob IS NULL OR json_extract(s.settings, '$.inpaint.is_whole'))"
-"""All of it was made, or all that its mask names; the opposite of `saadi.inpainting.is_part`."""
+NO_PART = ("(s.source_blob IS NULL OR json_extract(s.settings, '$.inpaint.is_whole')) "
+           "AND json_extract(s.settings, '$.references') IS NULL")
+"""All of it was made, or all that its mask names (the opposite of `saadi.inpainting.is_part`); and not like a reference, which no
+alignment is told of: it would learn one image's looks for all."""
 
 
 class PreferenceStore(CandidateStore):

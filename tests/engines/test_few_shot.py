@@ -39,8 +39,9 @@ def test_whole_patients_are_held_out():
     assert hold_out(GROUPS, seed=0) == held and {tuple(hold_out(GROUPS, seed=seed)) for seed in range(9)} != {tuple(held)}
     alone = hold_out(["p"] * 10, seed=0)
     assert len(alone) == 2  # one patient alone: some of the images
-    most = hold_out(["a"] * 9 + ["b"], seed=1)
-    assert 1 <= len(most) <= 5
+    assert [hold_out(["a"] * 9 + ["b"], seed=seed) for seed in range(4)] == [[9]] * 4  # never the patient with most images
+    assert len(hold_out(["a"] * 5 + ["b"] * 5, seed=0)) == 5  # all have more than a fifth: one of them, whole
+    assert len(hold_out([f"p{index}" for index in range(190)], seed=0)) == 32
 
 
 @pytest.mark.parametrize(("count", "words"), [(1, "1 image with a label map, 5"), (4, "4 images with a label map, 5")])
@@ -112,6 +113,8 @@ def test_an_engine_that_repeats_its_training_images_is_seen(monkeypatch: pytest.
     watch = Watch(engine, images, label_maps, (images[:2], label_maps[:2]), [f"p{index}" for index in range(24)])
     monkeypatch.setattr(engine, "generate", lambda asked, seeds: [images[index % 24] for index in range(len(asked))])
     assert watch.copies() == 1.0
+    few = Watch(engine, images[:5], label_maps[:5], (images[5:6], label_maps[5:6]), [f"p{index}" for index in range(5)])
+    assert few.copies() is None  # nobody can say what near is
 
 
 def test_an_adapter_is_learnt_and_merged(often: None):

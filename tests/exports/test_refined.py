@@ -27,7 +27,8 @@ def measured(store: Store, project: Project, radii: dict[str, int]) -> int:
                            request_id=builders.new_request())  # fmt: skip
     claimed = store.claim_job("measuring")
     assert claimed is not None and claimed.id == job.id
-    result = {"radii": radii, "model_id": engine_id(store, project), "classes": {}, "num_images": 9, "examples": []}
+    result = {"radii": radii, "model_id": engine_id(store, project), "adapter_id": None, "classes": {}, "num_images": 9,
+              "examples": []}  # fmt: skip
     store.finish_job(claimed, state="done", message="measured", result=result)
     return job.id
 

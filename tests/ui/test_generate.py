@@ -213,23 +213,25 @@ def test_a_mark_on_another_projects_image_is_refused(client: TestClient, store: 
 
 def test_what_the_selector_misses_is_told_or_why_it_is_not_known(client: TestClient, store: Store, project: Project):
     path = f"/api/projects/{project.id}/weakness"
-    assert client.get(path).json()["missing"].startswith("this project has no selector yet")
+    first = client.get(path).json()
+    assert first["missing"] == "no_selector" and "no generator yet" in first["cannot_search"]
     model = store.add_model(project.id, kind="selector", architecture={"folds": 2}, file=store.files.put(b"w"), metrics={},
                             actor="test")  # fmt: skip
-    assert "0 labelled images in train or val" in client.get(path).json()["missing"]
+    assert client.get(path).json()["missing"] == "too_few"
     blob = store.blobs.put_label_map(np.full((16, 16), 1, np.uint8))
     for number in range(6):
         pixels = np.full((16, 16, 3), 30 * number, np.uint8)
         store.add_image(project.id, blob=store.blobs.put_image(pixels), size=(16, 16), group_id=f"g{number}", split="train",
                         source_name=f"{number}", label_map_blob=blob, actor="test")  # fmt: skip
-    assert client.get(path).json()["missing"].startswith("the selector has not looked yet")
+    assert client.get(path).json()["missing"] == "not_looked"
     for number, one in enumerate(seen.labelled(store, project)):
         size, recall = (0.01, 0.2) if number < 3 else (0.3, 1.0)
         part = Part(1, size, 10.0 * number, 4, recall, one.image.group_id)
         store.put_descriptors(seen.space(model), {one.key: seen.pack(seen.Seen(0.5, (part,)))})
     found = client.get(path).json()
     name = project.class_names[1]
-    assert found["missing"] is None and found["num_patients"] == 6 and found["classes"][name]["recall"] == 0.6
+    assert (found["missing"], found["num_patients"], found["num_images"]) == (None, 6, 6)
+    assert found["classes"][name]["recall"] == 0.6
     assert {(gap["axis"], gap["name"]) for gap in found["gaps"]} == {("size", "small")} and found["gaps"][0]["class"] == name
     assert client.get("/api/projects/99/weakness").status_code == 404
 

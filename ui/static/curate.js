@@ -157,7 +157,7 @@ class CurateTab {
     replace(this.sort.input, sorts.map(([key, text]) => h("option", { value: key }, text)));
     this.sort.input.value = sorts.some(([key]) => key === kept.sort) ? kept.sort : "newest";
     this.filters.toggle(false); // another task has other filters
-    this.map.data = null;
+    Object.assign(this.map, { data: null, items: null, limits: null });
     this.show(kept.mode === "map" ? "map" : "grid", false);
     if (this.root.offsetParent) this.load();
   }

@@ -80,7 +80,7 @@ class DataTab {
     });
     this.models = h("div", { class: "sx-models" });
     this.minutes = numberField("Minutes", MINUTES, { min: 1, max: 10080, id: "fit-minutes" });
-    this.few = h("input", { type: "checkbox", id: "fit-few", onchange: () => this.setFew(this.few.checked) });
+    this.few = h("input", { type: "checkbox", id: "fit-few", onchange: () => this.chooseFew(this.few.checked) });
     this.fewLine = h(
       "label",
       { class: "sx-check", title: "Adapts the weights in use with small steps, holds patients out, and ends before the images are learnt by heart" },
@@ -102,10 +102,7 @@ class DataTab {
         ["stable-diffusion", "Stable Diffusion, from disk"],
       ],
       "compact",
-      (engine) => {
-        this.diffusion.hidden = engine === "compact";
-        this.fewLine.hidden = this.likeLine.hidden = engine !== "compact";
-      },
+      (engine) => this.setEngine(engine),
     );
     this.engine.input.id = "fit-engine";
     this.base = text("Folder of the weights, or hub id in the cache", "/path/to/stable-diffusion", { id: "fit-base" });
@@ -148,7 +145,10 @@ class DataTab {
     onShow(element, () => state.project && this.load());
     on("overview", () => this.showModels());
     on("library", () => element.offsetParent && this.load());
-    withProject(() => this.load());
+    withProject(() => {
+      if (isClassification()) this.setEngine("compact"); // its choice is hidden there
+      this.load();
+    });
     element.dataset.ready = "1";
   }
 
@@ -217,18 +217,29 @@ class DataTab {
     );
   }
 
+  setEngine(engine) {
+    this.engine.input.value = engine;
+    this.diffusion.hidden = engine === "compact";
+    this.fewLine.hidden = this.likeLine.hidden = engine !== "compact";
+  }
+
+  chooseFew(isFew) {
+    this.chose = state.project.id;
+    this.setFew(isFew);
+  }
+
   /** With few images a fit that nothing watches learns them by heart. */
   setFew(isFew) {
     this.few.checked = isFew;
+    if (isFew === this.wasFew) return; // minutes that somebody typed stay
+    this.wasFew = isFew;
     this.minutes.input.value = isFew ? FEW_MINUTES : MINUTES;
   }
 
   showModels() {
     const { models, splits } = state.overview;
-    if (this.offered !== state.project) {
-      this.offered = state.project; // once a project: what somebody chose afterwards stays
-      this.setFew((splits.train ?? 0) > 0 && splits.train <= FEW[1]);
-    }
+    // Offered as long as nobody has chosen: images may come later.
+    if (this.chose !== state.project.id) this.setFew((splits.train ?? 0) > 0 && splits.train <= FEW[1]);
     const line = (kind, name, missing) => {
       const model = models[kind];
       return [

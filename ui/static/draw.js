@@ -213,10 +213,10 @@ class DrawTab {
   // ---- filmstrip
 
   async openProject(project) {
+    this.turn = null; // what was being opened in another project is not shown here
     if (isClassification()) {
       clearTimeout(this.lookingAhead);
       this.canvas.finish();
-      this.turn = null;
       this.doc = null; // what was drawn in another project is in the journal or on the server
       this.root.dataset.loaded = "";
       this.showNoMasks();
@@ -327,9 +327,10 @@ class DrawTab {
     const stored = image.label_map_id ? await get(`/api/label_maps/${image.label_map_id}`) : null;
     const size = stored ?? { w: image.width, h: image.height };
     const labels = stored ? await decode(stored.labels) : new Uint8Array(size.w * size.h);
-    if (this.turn !== turn) return; // another was opened meanwhile
+    if (this.turn !== turn) return false; // another was opened meanwhile
     this.show({ image, picture, stored, labels, ...pickSize(size), name: image.name, mode: stored ? "variant" : "annotate" });
     this.lookAhead();
+    return true;
   }
 
   /** The pixels of the images beside this one in the filmstrip, once the browser has nothing else to do. */
@@ -477,8 +478,8 @@ class DrawTab {
     await this.loadFilm();
     const image = this.images.find((item) => item.id === doc.image?.id);
     if (!image) return;
-    await this.openImage(image);
-    if (doc.mode === "correct") {
+    const isShown = await this.openImage(image);
+    if (isShown && doc.mode === "correct") {
       this.mode.set("correct");
       this.switchMode("correct");
     }

@@ -89,6 +89,8 @@ export class Strip {
   // ---- parts
 
   showProject(project) {
+    Object.assign(this, { before: null, negative: null }); // settings of another project are none here
+    this.recalled.hidden = true;
     replace(
       this.part.input,
       [

@@ -152,8 +152,9 @@ class ExportTab {
 
   measureOutlines() {
     return act(this.measure, async () => {
-      const { job } = await order("refine", {});
-      toast(job.before ? `In the queue: ${job.turn}.` : "Started; it takes a minute or two.");
+      const { job, is_new } = await order("refine", {});
+      if (!is_new && job.state === "done") toast("Measured already, with the same models and validation images.");
+      else toast(job.before ? `In the queue: ${job.turn}.` : "Started; it takes a minute or two.");
     });
   }
 

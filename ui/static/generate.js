@@ -268,7 +268,7 @@ class GenerateTab {
   }
 
   showJobs() {
-    this.showLive(state.active.find((job) => job.state === "running" && ["generate", "mine"].includes(job.kind))).catch(() => {});
+    this.showLive(state.active.find((job) => job.state === "running" && ["generate", "mine"].includes(job.kind) && job.project_id === state.project?.id)).catch(() => {});
     // Rows stay as long as their jobs do: a press on a button that is replaced meanwhile would be lost, and the focus with it.
     const key = state.active.map((job) => `${job.id} ${job.state}`).join();
     if (key && key === this.activeKey) state.active.forEach((job, index) => this.active.children[index].show(job));

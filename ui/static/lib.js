@@ -122,8 +122,11 @@ export function onShow(node, listener) {
 }
 
 export async function refreshOverview() {
-  if (!state.project) return;
-  state.overview = await get(`/api/projects/${state.project.id}/overview`);
+  const { project } = state;
+  if (!project) return;
+  const found = await get(`/api/projects/${project.id}/overview`);
+  if (state.project !== project) return;
+  state.overview = found;
   emit("overview", state.overview);
 }
 

@@ -61,10 +61,11 @@ export class SampleMap {
           (name) => {
             this.layout = name;
             this.view = WHOLE;
+            if (name === "hard") this.showColors("use"); // which of them look real
             act(null, () => this.load());
           },
         ),
-        segmented(
+        (this.colors = segmented(
           "Colour by",
           [
             ["state", "State"],
@@ -78,7 +79,7 @@ export class SampleMap {
             this.colorBy = name;
             this.draw();
           },
-        ),
+        )),
         this.legend,
         h("button", { type: "button", class: "sx-link", onclick: () => this.setView(WHOLE) }, "Whole map"),
       ),
@@ -102,6 +103,11 @@ export class SampleMap {
     document.addEventListener("keydown", (event) => this.space(event, true));
     document.addEventListener("keyup", (event) => this.space(event, false));
     new ResizeObserver(() => this.draw()).observe(this.canvas);
+  }
+
+  showColors(name) {
+    this.colors.set(name);
+    this.colorBy = name;
   }
 
   get isOpen() {
@@ -128,10 +134,10 @@ export class SampleMap {
       this.draw();
       return;
     }
-    this.lines = null;
+    if (this.lines) this.data = this.lines = null; // the other layout's dots stand nowhere here
     const project = state.project,
       found = await get(`/api/projects/${project.id}/map`);
-    if (state.project !== project) return;
+    if (state.project !== project || this.layout !== "looks") return;
     this.data = found.points ? found : null;
     if (this.data) {
       const [xs, ys] = this.data.points;
@@ -149,10 +155,12 @@ export class SampleMap {
     if (!this.data && this.layout === "hard")
       replace(
         this.note,
-        h("p", {}, this.limits
-          ? "No image has been looked at by segmenter and judge yet."
-          : `What is hard is measured on real images that the ${byTask("segmenter", "classifier")} has not learnt from: score the images once more, with labelled images of validation patients.`),
-        h("button", { type: "button", class: "sx-button sx-primary", onclick: (event) => act(event.target, () => order("score", {})) }, "Score the images"),
+        this.limits
+          ? h("p", {}, "No image has been looked at by ", byTask("segmenter", "classifier"), " and judge yet.")
+          : h("p", {}, "What is hard is measured on real images of patients that the ", byTask("segmenter", "classifier"), " has not learnt from; it has looked at too few of them."),
+        state.overview?.models.selector
+          ? h("button", { type: "button", class: "sx-button sx-primary", onclick: (event) => act(event.target, () => order("score", {})) }, "Score the images")
+          : h("p", {}, "Train the scorers first (tab Data)."),
       );
     else if (!this.data)
       replace(this.note, h("p", {}, "The map lays images that look alike side by side, synthetic and real ones."), make("Make the map"));
@@ -269,15 +277,19 @@ export class SampleMap {
     g.stroke();
     g.setLineDash([]);
     g.font = "600 13px system-ui, sans-serif";
-    const tell = (use, align, left, top) => {
+    // By its axes: whether an image looks real is told by its dot. A field that is out of view, or too narrow, has no words.
+    const tell = (use, words, isRight, isLow) => {
+      const [from, to] = isRight ? [Math.max(0, across), w] : [0, Math.min(w, across)],
+        [top, bottom] = isLow ? [Math.max(0, down), hgt] : [0, Math.min(hgt, down)];
+      if (to - from < g.measureText(words).width + 20 || bottom - top < 24) return;
       g.fillStyle = USE_COLORS[use];
-      g.textAlign = align;
-      g.fillText(USE_WORDS[use], left, top);
+      g.textAlign = isRight ? "right" : "left";
+      g.fillText(words, isRight ? to - 10 : from + 10, isLow ? bottom - 10 : top + 20);
     };
-    tell("filler", "left", 10, 20);
-    tell("prize", "right", w - 10, 20);
-    tell("doubtful", "left", 10, hgt - 10);
-    tell("quarantine", "right", w - 10, hgt - 10);
+    tell("filler", "easy, judge finds it", false, false);
+    tell("prize", "hard, judge finds it", true, false);
+    tell("doubtful", "easy, judge does not", false, true);
+    tell("quarantine", "hard, judge does not", true, true);
   }
   dot(g, i, radius, isSquare) {
     const [x, y] = [this.sx[i], this.sy[i]];

@@ -25,8 +25,9 @@ export class References {
     on("overview", () => this.showIfKnown());
     withProject(() => {
       this.chosen = [];
+      this.dialog.close();
       this.show();
-      this.showIfKnown();
+      this.showIfKnown(); // of another project nothing is left in the overview
     });
   }
 
@@ -56,8 +57,11 @@ export class References {
           {
             type: "button",
             class: "sx-chip",
-            "aria-label": `Take away: ${state.project.classes[one.class_index].name} like image ${one.image_id ?? one.sample_id}`,
-            onclick: () => this.set(this.chosen.filter((other) => other !== one)),
+            "aria-label": `Take away: ${state.project.classes[one.class_index]?.name} like image ${one.image_id ?? one.sample_id}`,
+            onclick: () => {
+              this.set(this.chosen.filter((other) => other !== one));
+              (this.chips.querySelector("button") ?? this.button).focus();
+            },
           },
           one.blob && picture(urls.thumb(one.blob, 64), "", { width: 22, height: 22 }),
           classTag(one.class_index),
@@ -75,6 +79,8 @@ export class References {
         h("button", { type: "button", class: "sx-chip sx-chip-choice", dataset: { class: index }, onclick: () => act(null, () => this.offer(index)) }, classTag(index)),
       ),
     );
+    replace(this.grid, null);
+    this.words.textContent = "";
     this.dialog.showModal();
     await this.offer(this.chosen.at(-1)?.class_index ?? own[0].index);
   }
@@ -82,6 +88,7 @@ export class References {
   /** Training images that show the class, those with most of it first. */
   async offer(index) {
     for (const button of this.classes.children) button.setAttribute("aria-pressed", String(Number(button.dataset.class) === index));
+    replace(this.grid, null);
     const project = state.project,
       { items } = await get(`/api/projects/${project.id}/references?class_index=${index}`);
     if (state.project !== project || this.classes.querySelector("[aria-pressed=true]")?.dataset.class !== String(index)) return;

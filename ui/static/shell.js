@@ -110,6 +110,7 @@ async function choose(id) {
   if (!state.project) return;
   chooser.value = id;
   remember("saadi.project", id);
+  state.overview = null; // the numbers of another project are none of this one
   isPrimed = false; // what ended earlier in another project is no news
   document.documentElement.dataset.project = id;
   document.documentElement.dataset.task = state.project.task;

@@ -4,6 +4,12 @@ import { act, byTask, classTag, get, h, isClassification, numberField, on, onSho
 
 const MIN_PARTS = 3; // as in saadi/mining/weakness.py
 const AXES = { size: "Size", contrast: "Contrast", place: "Place in the image" };
+const MISSING = {
+  no_selector: ["Not known yet: nothing has learnt to find your classes.", "Train the scorers (tab Data)."],
+  too_few: ["Not known yet: the scorers have learnt from the patients of all labelled images.", "Add labelled images of other patients (validation), or train with two folds or more (tab Data)."],
+  nothing_shown: ["Not known: the real images that the scorers have not learnt from show none of your classes.", "Add labelled images of other patients (validation) that do (tab Data)."],
+  not_looked: ["Not known yet: the scorers have not looked at the real images since they were trained.", ""],
+};
 const SHORT = { small: "small", medium: "mid", large: "large", faint: "faint", clear: "clear" };
 
 /** A gap in words: "small polyp", "shaft at the bottom right". */
@@ -31,7 +37,7 @@ export class WeakPlaces {
     this.words = h("p", { class: "sx-promise" });
     this.table = h("div", { class: "sx-weak" });
     this.note = h("p", { class: "sx-note" });
-    this.count = numberField("Masks", 16, { min: 1, max: 10000, id: "mine-count" });
+    this.count = numberField("Masks", 16, { min: 1, max: 1000, id: "mine-count" });
     this.each = numberField("Images per try", 4, { min: 1, max: 64, id: "mine-candidates" });
     this.turns = numberField("Tries", 3, { min: 1, max: 20, id: "mine-turns" });
     this.button = h("button", { type: "button", class: "sx-button sx-primary", id: "mine-start", onclick: () => this.start() }, "Search for hard images");
@@ -72,8 +78,14 @@ export class WeakPlaces {
   }
 
   async load() {
-    const project = state.project,
-      found = await get(`/api/projects/${project.id}/weakness`);
+    const project = state.project;
+    if (this.shown !== project) {
+      this.shown = project; // nothing of another one meanwhile
+      this.words.textContent = this.note.textContent = "";
+      this.table.hidden = this.look.hidden = true;
+      this.button.disabled = true;
+    }
+    const found = await get(`/api/projects/${project.id}/weakness`);
     if (state.project === project) this.show(found);
   }
 
@@ -89,15 +101,20 @@ export class WeakPlaces {
   show(found) {
     const isClass = isClassification();
     this.table.hidden = !found.classes;
-    this.look.hidden = Boolean(found.classes);
-    this.button.disabled = !found.classes;
+    this.look.hidden = found.missing !== "not_looked";
+    // What is only missing because nobody has looked yet, the search itself sees to.
+    this.button.disabled = Boolean(found.cannot_search);
+    this.button.title = found.cannot_search ?? "";
+    this.count.firstChild.textContent = isClass ? "Images" : "Masks";
+    this.count.input.setAttribute("aria-label", isClass ? "Images" : "Masks");
     if (!found.classes) {
-      this.words.textContent = `Not known yet: ${found.missing}.`;
-      this.note.textContent = "";
+      [this.words.textContent, this.note.textContent] = MISSING[found.missing];
       return;
     }
     this.words.textContent = summary(found, isClass);
-    this.note.textContent = `Share found in real images of ${plural(found.num_patients, "patient")} that it has not learnt from, in per cent: by size, contrast to what lies around, and place in the image. Grey: fewer than ${MIN_PARTS} seen.`;
+    const whose = found.num_patients ? ` of ${plural(found.num_patients, "patient")}` : "",
+      how = isClass ? "." : `, in per cent: by size, contrast to what lies around, and place in the image. Grey: fewer than ${MIN_PARTS} seen.`;
+    this.note.textContent = `Share found in ${plural(found.num_images, "real image")}${whose} that it has not learnt from${how}`;
     const names = state.project.classes.map(({ name }) => name);
     replace(
       this.table,
@@ -120,7 +137,7 @@ export class WeakPlaces {
       { class: `sx-weak-cells sx-weak-${axis}`, role: "group", "aria-label": AXES[axis], title: AXES[axis] },
       Object.entries(cells).map(([name, { recall, parts, patients }]) => {
         const isKnown = parts >= MIN_PARTS,
-          told = isKnown ? `${name}: ${percent(recall)} found, ${plural(parts, "part")} of ${plural(patients, "patient")}` : `${name}: ${plural(parts, "part")}, too few to tell`;
+          told = isKnown ? `${name}: ${percent(recall)} found, ${plural(parts, "part")} in ${plural(patients, "patient or image", "patients or images")}` : `${name}: ${plural(parts, "part")}, too few to tell`;
         return h(
           "span",
           { class: isKnown ? "sx-weak-cell" : "sx-weak-cell sx-weak-unknown", style: { "--sx-heat": `${Math.round(100 * heat(recall))}%` }, title: told, "aria-label": told, role: "img" },
