@@ -367,8 +367,8 @@ def _accept_hard(home: Home, name: str, *, as_json: bool) -> None:
     with Store.open(home) as store:
         project = store.project(name)
         if seen.limits(store, project) is None:
-            raise TooFewError(f"what is hard is not known yet: selector and judge must have looked at {MIN_UNSEEN} real images of "
-                              f"patients that they have not learnt from; run `train-scorer`, then `score {project.name}`")  # fmt: skip
+            raise TooFewError(f"what is hard is not known yet: selector and judge must have looked at {MIN_UNSEEN} real images "
+                              "of patients that they have not learnt from; run `train-scorer`, then `score`")  # fmt: skip
         places = quadrants_of(store, project)
         pending = {sample.id for sample in store.samples(project.id, curation="pending")}
         chosen = [sample_id for sample_id, quadrant in places.items() if quadrant == "prize" and sample_id in pending]
