@@ -60,7 +60,7 @@ def test_generate_tells_what_is_missed_and_leads_to_the_hard_ones(page_of: Page,
     page = page_of
     open_tab(page, "Generate")
     card = page.locator("#weak-places")
-    expect(card.locator(".sx-promise")).to_have_text("Found least: tip, 30\u00a0%.")
+    expect(card.locator(".sx-weak-words")).to_have_text("Found least: tip, 30\u00a0%.")
     tip = card.locator("[data-class='2']")
     expect(tip.locator(".sx-weak-cell")).to_have_count(15)
     expect(tip.get_by_role("img", name="bottom right: 30\u00a0% found, 12 parts in 12 patients or images")).to_be_visible()

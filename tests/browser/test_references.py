@@ -48,9 +48,9 @@ def settings_of(listening: Studio) -> dict:
 def choose_liver(page: Page, within: str) -> str:
     """Press the button, choose the image with most of the liver; returns its name."""
     page.locator(within).get_by_role("button", name="Paint like\u2026").click()
-    page.wait_for_selector(f"{DIALOG} .sx-suggest-mask")
+    page.wait_for_selector(f"{DIALOG} .sx-reference-choice")
     expect(page.locator(f"{DIALOG} .sx-note")).to_contain_text("whose liver it is to look like (3 training images)")
-    first = page.locator(f"{DIALOG} .sx-suggest-mask").first
+    first = page.locator(f"{DIALOG} .sx-reference-choice").first
     name = first.get_attribute("title") or ""
     first.click()
     expect(page.locator(DIALOG)).to_be_hidden()
@@ -75,9 +75,9 @@ def test_the_dialog_shows_the_images_of_the_class_that_is_chosen(page: Page, lis
     open_draw(page, listening)
     open_tab(page, "Generate")
     page.locator(".sx-generate").get_by_role("button", name="Paint like\u2026").click()
-    page.wait_for_selector(f"{DIALOG} .sx-suggest-mask >> nth=2")
+    page.wait_for_selector(f"{DIALOG} .sx-reference-choice >> nth=2")
     page.locator(DIALOG).get_by_role("button", name="tip").click()
-    expect(page.locator(f"{DIALOG} .sx-suggest-mask")).to_have_count(1)
+    expect(page.locator(f"{DIALOG} .sx-reference-choice")).to_have_count(1)
     page.keyboard.press("Escape")
     expect(page.locator(DIALOG)).to_have_count(0)
 

@@ -157,7 +157,7 @@ def test_commands_say_what_is_missing(store: Store, home: Home, masked: Project,
     assert "there is no class fat" in said("suggest", "masked", "--classes", "fat").replace("'", "")
     assert "masked has no suggested masks yet; make some with `saadi suggest masked --keep`" in said(
         "generate", "masked", "--masks", "suggested")
-    assert "--masks is training, drawings or suggested; got 'mine'" in said("generate", "masked", "--masks", "mine")
+    assert "--masks is training, weak, drawings or suggested; got 'mine'" in said("generate", "masked", "--masks", "mine")
     monkeypatch.setattr(common, "_see_to_worker", lambda store, worker, job: None)  # a real one would learn for minutes
     queued = CliRunner().invoke(app, ["suggest", "masked", "--classes", "bar", "--count", "2", "--keep", "--detach", "--json",
                                       "--home", str(home.path)])  # fmt: skip

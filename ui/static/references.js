@@ -9,12 +9,12 @@ export class References {
     this.button = h("button", { type: "button", class: "sx-button sx-small", onclick: () => act(this.button, () => this.open()) }, "Paint like\u2026");
     this.button.title = "A class is to look as in an image of yours: its colours and texture, in your mask's shape";
     this.root = h("div", { class: "sx-references", hidden: true }, this.button, this.chips);
-    this.classes = h("div", { class: "sx-chips", role: "group", "aria-label": "Class" });
-    this.grid = h("div", { class: "sx-suggest-grid" });
+    this.classes = h("div", { class: "sx-chips", role: "group", "aria-label": "What is painted" });
+    this.grid = h("div", { class: "sx-reference-grid" });
     this.words = h("p", { class: "sx-note", role: "status", "aria-live": "polite" });
     this.dialog = h(
       "dialog",
-      { class: "sx-dialog sx-suggest sx-reference-dialog", "aria-label": "Paint like" },
+      { class: "sx-dialog sx-reference-dialog", "aria-label": "Paint like" },
       h("button", { type: "button", class: "sx-close", "aria-label": "Close", onclick: () => this.dialog.close() }, "\u00d7"),
       h("h2", {}, "Paint it like this one"),
       this.classes,
@@ -103,7 +103,7 @@ export class References {
           "button",
           {
             type: "button",
-            class: "sx-suggest-mask",
+            class: "sx-reference-choice",
             title: item.name,
             onclick: () => {
               this.dialog.close();

@@ -34,7 +34,7 @@ export const heat = (recall) => Math.max(0, Math.min(1, (1 - recall) / 0.5));
 
 export class WeakPlaces {
   constructor(element) {
-    this.words = h("p", { class: "sx-promise" });
+    this.words = h("p", { class: "sx-weak-words" });
     this.table = h("div", { class: "sx-weak" });
     this.note = h("p", { class: "sx-note" });
     this.count = numberField("Masks", 16, { min: 1, max: 1000, id: "mine-count" });
