@@ -15,6 +15,7 @@ from saadi.downstream.metrics import agreement, mean_over_asked
 from saadi.engines import shipped, weights
 from saadi.errors import TooFewError
 from saadi.jobs import run_worker, silent
+from saadi.mask_generator.model import Suggestion
 from saadi.masks import fit_to
 from saadi.mining import job, seen
 from saadi.mining.choosing import FAITHFUL_AT, FAITHFUL_FLOOR, KAPPA, QUADRANTS, Limits, hardest, quadrants
@@ -220,15 +221,23 @@ def test_a_mask_with_a_find_is_not_searched_again_and_one_without_is_given_up(
     assert len(found.result["mined_ids"]) == 4 and len(found.result["sample_ids"]) == 8
 
 
-def test_where_masks_are_suggested_those_are_searched(store: Store, home: Home, trained: Project, generous: None):
+def test_where_masks_are_suggested_those_are_searched(
+    store: Store, home: Home, trained: Project, generous: None, monkeypatch: pytest.MonkeyPatch
+):
     run(store, home, FitMasksOrder, project_id=trained.id, steps=2)
+
+    def drawn(store, project, model, *, count, seed, report):
+        """As a mask generator that has learnt enough would give them."""
+        assert count == 2 * job.SUGGESTED_PER_WANTED
+        return [Suggestion(tiny.scene(100 + number)[1], seed + number, 0, 0.5, 1) for number in range(count)]
+
+    monkeypatch.setattr(job, "new_label_maps", drawn)
     found = run(store, home, MineOrder, project_id=trained.id, count=2, candidates=2, turns=1, suggests=True)
-    new = [record for record in store.label_maps(trained.id) if record.origin == "sampled"]
-    assert len(new) in (0, found.result["num_masks"]) and found.result["num_masks"] == 2
-    assert len(found.params["label_map_ids"]) == 2  # after a pause the same ones are searched
+    new = {record.id for record in store.label_maps(trained.id) if record.origin == "sampled"}
+    assert len(new) == found.result["num_masks"] == 2 and new == set(found.params["label_map_ids"])  # the same after a pause
     only_real = run(store, home, MineOrder, project_id=trained.id, count=2, candidates=2, turns=1, suggests=False)
-    assert len([record for record in store.label_maps(trained.id) if record.origin == "sampled"]) == len(new)
-    assert only_real.result["num_masks"] == 2
+    assert {record.id for record in store.label_maps(trained.id) if record.origin == "sampled"} == new
+    assert only_real.result["num_masks"] == 2 and not new & set(only_real.params["label_map_ids"])
 
 
 def test_a_pool_by_weakness_looks_first_and_keeps_what_it_drew(store: Store, home: Home, trained: Project):

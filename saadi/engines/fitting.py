@@ -169,7 +169,7 @@ MAX_MIX_SHIFT = 0.03
 
 def mask_weights(label_maps: Tensor) -> Tensor:
     """(B, H, W) weight per pixel, mean 1 in each image: 1 - r where a class is named and r elsewhere, r being the share of the
-    image that is named (ArSDM, arXiv:2309.01111, section 2.2), so that small structures count as much as the rest. At most
+    image that is named (ArSDM, arXiv:2309.01111), so that small structures count as much as the rest. At most
     MAX_MASK_WEIGHT; 1 everywhere in an image that names nothing, or nothing else.
 
     Args:
