@@ -124,6 +124,7 @@ def _weights(store: Store) -> Check:
         referenced |= {model.file for model in store.models(project.id)}
         referenced |= {adapter.file for adapter in store.adapters(project.id)}
         referenced |= {model.file for model in store.mask_models(project.id)}
+        referenced |= {shift.file for shift in store.noise_shifts(project.id)}
     return _presence("weights", referenced, store.files.all_hashes())
 
 

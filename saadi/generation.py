@@ -18,6 +18,7 @@ from saadi.engines.appearance import Reference
 from saadi.engines.base import SAMPLING_BATCH, Engine, Negative, PreviewCallback, StepCallback
 from saadi.engines.loading import full_memory_told, kept_engine
 from saadi.engines.regions import SEAM_PX, Guide, Region, named_region
+from saadi.engines.starting import NoiseShift
 from saadi.errors import NotFoundError, SaadiError
 from saadi.jobs import JobContext, Outcome, Report, silent
 from saadi.orders import GenerateOrder, Inpaint
@@ -80,6 +81,7 @@ class Plan:
     references: tuple[Reference, ...] = ()
     part: Part | None = None
     """The same for all images; None = whole images, or what each label map names, where `paints`."""
+    start: NoiseShift | None = None
 
     @property
     def paints(self) -> bool:
@@ -126,7 +128,15 @@ def plan(
     if references:  # the pixels, not their numbers, make the image: a mask that is corrected later gives another one
         complete["references"] = [_told(store, project, one) for one in references]
     return Plan(project, model, engine, adapter, complete, purpose, parent_id, _negative(store, settings),
-                tuple(Reference(one.class_index, looks_of(store, project, one)) for one in references), part)  # fmt: skip
+                tuple(Reference(one.class_index, looks_of(store, project, one)) for one in references), part,
+                _start(store, settings))  # fmt: skip
+
+
+def _start(store: Store, settings: dict[str, Any]) -> NoiseShift | None:
+    if (shift_id := settings.get("noise_shift_id")) is None:
+        return None
+    shift = store.noise_shift(shift_id)
+    return NoiseShift.from_file(shift.architecture, store.files.path(shift.file))
 
 
 def _told(store: Store, project: Project, one: ReferenceSettings) -> dict[str, Any]:
@@ -151,7 +161,7 @@ def _part(store: Store, project: Project, engine: Engine, inpaint: Inpaint, reco
     return Part(source, lambda: region, recipe)
 
 
-def _part_of(store: Store, wanted: Plan, record: LabelMapRecord) -> Part | None:
+def part_of(store: Store, wanted: Plan, record: LabelMapRecord) -> Part | None:
     """What is made anew under one label map: the plan's part, or all that it names in the picture under it, and what it no longer
     names there.
 
@@ -210,7 +220,7 @@ def _known(store: Store, wanted: Plan, record: LabelMapRecord, seed: int) -> Sam
             engine=wanted.engine.name,
             model_id=wanted.model.id,
             adapter_id=wanted.adapter.id if wanted.adapter else None,
-            settings=_settings(wanted, _part_of(store, wanted, record)),
+            settings=_settings(wanted, part_of(store, wanted, record)),
         )
     )
 
@@ -219,7 +229,7 @@ def _draw(store: Store, wanted: Plan, inputs: Sequence[tuple[LabelMapRecord, int
           on_preview: PreviewCallback | None) -> list[Sample]:  # fmt: skip
     """Make one batch and store it: all of it, or nothing when somebody stops it."""
     adapter = wanted.adapter
-    parts = [_part_of(store, wanted, record) for record, _ in inputs]
+    parts = [part_of(store, wanted, record) for record, _ in inputs]
     images = wanted.engine.generate(
         [store.blobs.label_map(record.blob) for record, _ in inputs],
         [seed for _, seed in inputs],
@@ -232,6 +242,7 @@ def _draw(store: Store, wanted: Plan, inputs: Sequence[tuple[LabelMapRecord, int
         on_preview=on_preview,
         regions=[replace(part.region(), guide=wanted.guide) for part in parts if part] or None,
         references=wanted.references,
+        start=wanted.start,
     )
     blobs = [store.blobs.put_image(image) for image in images]
     with store.write():

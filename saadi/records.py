@@ -112,6 +112,24 @@ class MaskModel:
 
 
 @dataclass(frozen=True)
+class NoiseShiftModel:
+    """Weights that move the start noise of one generator towards images that are hard for one selector."""
+
+    id: int
+    project_id: int
+    model_id: int
+    """The generator."""
+    adapter_id: int | None
+    """None = its base weights."""
+    selector_id: int
+    architecture: dict[str, Any]
+    file: str
+    metrics: dict[str, Any]
+    job_id: int | None
+    created_at: str
+
+
+@dataclass(frozen=True)
 class Model:
     """Weights of an engine (generator) or of a downstream model (selector, judge)."""
 

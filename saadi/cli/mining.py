@@ -50,6 +50,9 @@ def mine(name: ProjectArgument,
          classes: Annotated[str | None, typer.Option(help="Classification: names with commas.")] = None,
          training_masks: Annotated[bool, typer.Option("--training-masks", help="Masks of real images alone, none new.")] = False,
          adapter: Annotated[str | None, typer.Option(help="accepted, none, or the number of an adapter.")] = None,
+         learned: Annotated[bool, typer.Option("--learned", help="Start from noise learnt to become hard images; where there is "
+                                               "none it is learnt first, in minutes.")] = False,
+         learn_steps: Annotated[int | None, typer.Option(help="Learn it anew, with so many steps; default: 150.")] = None,
          detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Search for images that are hard for the selector and right for the judge, where the selector misses most."""
     wanted = int(adapter) if adapter is not None and adapter.isdecimal() else adapter
@@ -57,6 +60,7 @@ def mine(name: ProjectArgument,
     def build(store: Store, project: Project) -> orders.Order:
         indices = class_indices(project, classes) if classes is not None else None
         return order_from(orders.MineOrder, count=count, candidates=candidates, turns=turns, seed=seed, classes=indices,
-                          suggests=False if training_masks else None, adapter=wanted)(store, project)  # fmt: skip
+                          suggests=False if training_masks else None, adapter=wanted, learned=learned or None,
+                          learn_steps=learn_steps)(store, project)  # fmt: skip
 
     run_order(home_of(home), name, build, detach=detach, as_json=as_json)

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from saadi.engines.appearance import Reference
 from saadi.engines.regions import Region
+from saadi.engines.starting import NoiseShift
 from saadi.errors import BadInputError
 from saadi.records import Image, LabelMap
 
@@ -53,6 +54,15 @@ class Negative:
                                 f"{guidance_scale:g}; choose a guidance scale above 1, or leave the adapter out")  # fmt: skip
 
 
+class Rollout(NamedTuple):
+    """Sampling in a few steps as something to differentiate by its start noise; the weights get no gradient."""
+
+    noise: tuple[int, int, int]
+    """Channels, height and width of the start noise."""
+    pixels: Callable[[Tensor, Sequence[LabelMap], Sequence[Region] | None], Tensor]
+    """(B, *noise), B label maps and regions as in `Engine.generate` -> (B, 3, H, W) in [-1, 1]."""
+
+
 class Engine(Protocol):
     """Makes images from label maps. Picklable by its architecture and weights file; holds no store."""
 
@@ -77,6 +87,7 @@ class Engine(Protocol):
         on_preview: PreviewCallback | None = None,
         regions: Sequence[Region] | None = None,
         references: Sequence[Reference] = (),
+        start: NoiseShift | None = None,
     ) -> list[Image]:
         """One image per label map and seed.
 
@@ -90,6 +101,7 @@ class Engine(Protocol):
             on_preview: Called after each network evaluation, before `on_step`; the last look is the final image.
             regions: One per label map: only these parts are made, each into its own source. None = whole images.
             references: What classes are to look like, in all images; for weights that have learnt to.
+            start: Moves the start noise of each seed; None = as it is drawn.
 
         Returns:
             (resolution, resolution, 3) uint8 RGB each.
@@ -110,6 +122,9 @@ class TrainableEngine(Engine, Protocol):
 
     def recompute_activations(self, inside: Callable[[], AbstractContextManager[None]]) -> None:
         """Gradient checkpointing from now on: activations are not kept for the backward pass but computed anew, in `inside`."""
+
+    def rollout(self, *, steps: int, adapter: Path | None = None, adapter_scale: float = 1.0) -> Rollout:
+        """Sampling without guidance; the backward pass computes the activations of each step anew, so memory is that of one."""
 
     def encode_images(self, images: Sequence[Image]) -> Tensor:
         """(B, C, h, w) float32: what is noised; for pixel engines the image in [-1, 1]."""

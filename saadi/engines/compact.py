@@ -14,14 +14,16 @@ import torch
 import torch.nn.functional as F
 from diffusers import UNet2DModel
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from saadi import devices
 from saadi.engines import attention, lora, norms, residual, samplers, weights
 from saadi.engines.appearance import NUM_VALUES, Reference, styles
-from saadi.engines.base import SAMPLING_BATCH, Negative, PreviewCallback, StepCallback, no_callback
+from saadi.engines.base import SAMPLING_BATCH, Negative, PreviewCallback, Rollout, StepCallback, no_callback
 from saadi.engines.frozen import freeze_convolutions
 from saadi.engines.regions import Region, pasted
 from saadi.engines.residual import ResidualBlock
+from saadi.engines.starting import NoiseShift
 from saadi.errors import BadInputError, WeightsError
 from saadi.masks import fit_image_to, fit_to
 from saadi.records import Image, LabelMap
@@ -238,6 +240,7 @@ class CompactEngine:
         on_preview: PreviewCallback | None = None,
         regions: Sequence[Region] | None = None,
         references: Sequence[Reference] = (),
+        start: NoiseShift | None = None,
     ) -> list[Image]:
         """See `Engine.generate`."""
         if references and not self._denoiser.style_dim:
@@ -271,6 +274,7 @@ class CompactEngine:
                 on_preview=on_preview,
                 regions=regions[chosen] if regions is not None else None,
                 references=references,
+                start=start,
             )
             images += batch
         return images
@@ -290,16 +294,19 @@ class CompactEngine:
         on_preview: PreviewCallback | None,
         regions: Sequence[Region] | None,
         references: Sequence[Reference] = (),
+        start: NoiseShift | None = None,
     ) -> list[Image]:
         count = len(seeds)
         missing = SAMPLING_BATCH - count
-        asked: Tensor | Styled = self.encode_label_maps([*label_maps, *[label_maps[0]] * missing])
+        padded = [*label_maps, *[label_maps[0]] * missing]
+        asked: Tensor | Styled = self.encode_label_maps(padded)
         if references:
             table = torch.from_numpy(styles(references, num_classes=self.num_classes)).to(self.device)
             asked = Styled(cast(Tensor, asked), table.expand(count + missing, -1, -1))
         # The same in each step, so it is laid out once.
         condition = cast(CompactDenoiser, module).lay_out(asked)
-        noise = torch.stack([self._noise(seed) for seed in [*seeds, *[0] * missing]]).to(self.device)
+        noise = torch.stack([self._noise(seed) for seed in [*seeds, *[0] * missing]])
+        noise = (noise if start is None else start.moved(noise, padded)).to(self.device)
         extras = self._extras(len(noise))
         keep = self._keeping(regions, missing, steps) if regions is not None else None
         estimate, call = noise, 0
@@ -333,6 +340,23 @@ class CompactEngine:
         # Without a preview nothing is kept from step to step, and sampling is what it was.
         after = on_step if on_preview is None else stepped
         return decoded(samplers.SAMPLERS[name](clean, noise, steps=steps, shift=self.shift, on_step=after))
+
+    def rollout(self, *, steps: int, adapter: Path | None = None, adapter_scale: float = 1.0) -> Rollout:
+        """See `TrainableEngine.rollout`; first order, whatever samples the images."""
+        module = cast(CompactDenoiser, self._module_for_sampling(adapter, adapter_scale))
+
+        def pixels(noise: Tensor, label_maps: Sequence[LabelMap], regions: Sequence[Region] | None) -> Tensor:
+            condition, extras = module.lay_out(self.encode_label_maps(label_maps)), self._extras(len(noise))
+            keep = self._keeping(regions, 0, 1) if regions is not None else None
+
+            def clean(noisy: Tensor, time: float) -> Tensor:
+                times = torch.full((len(noisy),), time, device=self.device)
+                found: Tensor = checkpoint(module, noisy, times, condition, extras, use_reentrant=False).clamp(-1.0, 1.0)
+                return found if keep is None else torch.lerp(keep[0], found, keep[1][0])
+
+            return samplers.euler(clean, noise.to(self.device), steps=steps, shift=self.shift, on_step=no_callback)
+
+        return Rollout((3, self.resolution, self.resolution), pixels)
 
     def _keeping(self, regions: Sequence[Region], missing: int, steps: int) -> tuple[Tensor, Tensor]:
         """Sources (B, 3, H, W) and shares of the new picture (steps, B, 1, H, W) of a padded batch; without guides one row."""

@@ -12,15 +12,17 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from saadi import devices
 from saadi.engines import lora, pretrained, weights
 from saadi.engines import stable_diffusion_parts as parts
 from saadi.engines.appearance import Reference
-from saadi.engines.base import SAMPLING_BATCH, Negative, PreviewCallback, StepCallback, no_callback
+from saadi.engines.base import SAMPLING_BATCH, Negative, PreviewCallback, Rollout, StepCallback, no_callback
 from saadi.engines.frozen import freeze_convolutions
 from saadi.engines.regions import Region, named_region
 from saadi.engines.stable_diffusion_parts import Condition
+from saadi.engines.starting import NoiseShift
 from saadi.errors import BadInputError, WeightsError
 from saadi.masks import fit_image_to, fit_to
 from saadi.records import Image, LabelMap
@@ -187,6 +189,7 @@ class StableDiffusionEngine:
         on_preview: PreviewCallback | None = None,
         regions: Sequence[Region] | None = None,
         references: Sequence[Reference] = (),
+        start: NoiseShift | None = None,
     ) -> list[Image]:
         """See `Engine.generate`. Guidance leaves the prompt out, not the label map (as diffusers' ControlNet pipelines do)."""
         if references:
@@ -214,13 +217,13 @@ class StableDiffusionEngine:
             def stepped(step: int, _: int, done: int = done) -> None:
                 on_step(done + step, total)
 
-            images += self._sample(networks, unconditional, batch, sampler["name"], steps, guidance, stepped, on_preview)
+            images += self._sample(networks, unconditional, batch, sampler["name"], steps, guidance, stepped, on_preview, start)
         return images
 
     @torch.no_grad()
     def _sample(
         self, networks: Networks, unconditional: Networks, batch: _Batch, name: str, steps: int, guidance: float,
-        on_step: StepCallback, on_preview: PreviewCallback | None,
+        on_step: StepCallback, on_preview: PreviewCallback | None, start: NoiseShift | None,
     ) -> list[Image]:
         count, padded = len(batch.seeds), batch.padded()
         if padded.regions is not None:
@@ -229,7 +232,9 @@ class StableDiffusionEngine:
         free = condition.with_text(self.parts.text([""] * SAMPLING_BATCH)) if guidance > 1.0 else None
         sampler = self.parts.sampler(name, steps)
         keep = self._keeping(padded.regions, len(sampler.timesteps)) if padded.regions is not None else None
-        noisy = torch.stack([self._noise(seed) for seed in padded.seeds]).to(self.device) * sampler.init_noise_sigma
+        noise = torch.stack([self._noise(seed) for seed in padded.seeds])
+        noise = noise if start is None else start.moved(noise, padded.label_maps)
+        noisy = noise.to(self.device) * sampler.init_noise_sigma
         for step, timestep in enumerate(sampler.timesteps, start=1):
             timesteps = timestep.expand(SAMPLING_BATCH)
             clean = self._clean(networks, noisy, timesteps, condition)
@@ -262,11 +267,30 @@ class StableDiffusionEngine:
                 raise BadInputError(f"source {region.source.shape[:2]} and region {region.weight.shape} must both be {side}; "
                                     "scale them to the engine's size first")  # fmt: skip
 
+    def _noise_shape(self) -> tuple[int, int, int]:
+        side = self.resolution // self.parts.scale
+        return int(self.parts.vae.config.latent_channels), side, side
+
     def _noise(self, seed: int) -> Tensor:
         # Drawn on the CPU: the same seed gives the same noise on every device.
-        side = self.resolution // self.parts.scale
-        channels = int(self.parts.vae.config.latent_channels)
-        return torch.randn(channels, side, side, generator=torch.Generator().manual_seed(seed))
+        return torch.randn(*self._noise_shape(), generator=torch.Generator().manual_seed(seed))
+
+    def rollout(self, *, steps: int, adapter: Path | None = None, adapter_scale: float = 1.0) -> Rollout:
+        """See `TrainableEngine.rollout`; in inpainting every label map needs its region."""
+        networks, name = self._for_sampling(adapter, adapter_scale), self.architecture["sampler"]["name"]
+
+        def pixels(noise: Tensor, label_maps: Sequence[LabelMap], regions: Sequence[Region] | None) -> Tensor:
+            if self.needs_picture and regions is None:
+                raise BadInputError(NEEDS_PICTURE)
+            condition, sampler = self._condition(label_maps, regions), self.parts.sampler(name, steps)
+            noisy = noise.to(self.device) * sampler.init_noise_sigma
+            for timestep in sampler.timesteps:
+                clean = checkpoint(self._clean, networks, noisy, timestep.expand(len(noise)), condition, use_reentrant=False)
+                noisy = sampler.step(clean, timestep, noisy).prev_sample
+            made: Tensor = checkpoint(self.parts.pixels, noisy, use_reentrant=False).clamp(-1.0, 1.0)
+            return made if regions is None else _blended_pixels(made, regions)
+
+        return Rollout(self._noise_shape(), pixels)
 
     def _decoded(self, latents: Tensor, regions: Sequence[Region] | None) -> list[Image]:
         images = self.parts.decode(latents)
@@ -422,6 +446,13 @@ class _Batch:
         missing = SAMPLING_BATCH - len(self.seeds)
         return _Batch([*self.label_maps, *[self.label_maps[0]] * missing], [*self.seeds, *[0] * missing],
                       None if self.regions is None else [*self.regions, *[self.regions[0]] * missing])  # fmt: skip
+
+
+def _blended_pixels(made: Tensor, regions: Sequence[Region]) -> Tensor:
+    """`blended`, of (B, 3, H, W) in [-1, 1]."""
+    sources = torch.from_numpy(np.stack([region.source for region in regions])).permute(0, 3, 1, 2).to(made.device).float()
+    weight = torch.from_numpy(np.stack([region.weight for region in regions])).unsqueeze(1).to(made.device)
+    return torch.lerp(sources / 127.5 - 1, made, weight)
 
 
 def blended(image: Image, region: Region) -> Image:

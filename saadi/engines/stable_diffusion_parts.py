@@ -116,8 +116,13 @@ class Parts:
         """(H, W, 3) uint8 each, one after the other: the same shape gives the same bits."""
         return [self._decoded(one.unsqueeze(0)) for one in latents.float()]
 
+    def pixels(self, latents: Tensor) -> Tensor:
+        """(B, 3, H, W) float32, about -1 to 1; gradients pass."""
+        found: Tensor = self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        return found.float()
+
     def _decoded(self, latents: Tensor) -> Image:
-        pixels = self.vae.decode(latents / self.vae.config.scaling_factor).sample[0].float()
+        pixels = self.pixels(latents)[0]
         scaled = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
         return np.ascontiguousarray(scaled.permute(1, 2, 0).cpu().numpy())
 

@@ -22,6 +22,7 @@ from saadi.jobs import JobContext, Outcome, Report, silent
 from saadi.mask_generator.job import new_label_maps
 from saadi.mining import seen
 from saadi.mining.choosing import QUADRANTS, Limits, hardest, quadrants
+from saadi.mining.learning import learnt_start
 from saadi.orders.generating import known_weakness
 from saadi.previews import Previews
 from saadi.quality_gate import Looked
@@ -59,6 +60,8 @@ def run_job(context: JobContext) -> Outcome:
     model = store.model(order["model_id"])
     wanted = plan(store, project, model=model, adapter=chosen_adapter(store, project, order["adapter"], model=model),
                   settings=order["settings"], purpose="pool")  # fmt: skip
+    if order["learned"]:
+        wanted = learnt_start(context, wanted, scorers)
     previews, turns = Previews(context.dir), order["turns"]
     mined: dict[int, int] = {}
     counts: Counter[str] = Counter()

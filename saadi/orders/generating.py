@@ -32,7 +32,7 @@ class NegativeSettings(BaseModel):
     weight: float = Field(default=1.0, ge=0, le=1, allow_inf_nan=False)
 
 
-_LATER = ("negative", "surroundings", "guide", "references")
+_LATER = ("negative", "surroundings", "guide", "references", "noise_shift_id")
 """Settings that recipes of earlier versions do not know."""
 
 
@@ -82,6 +82,8 @@ class SamplingSettings(BaseModel):
 
     references: Annotated[tuple[ReferenceSettings, ...], Field(min_length=1, max_length=100)] | None = None
     """None = every class as the generator likes."""
+    noise_shift_id: int | None = None
+    """Where sampling starts, learnt by a search for hard images; None = plain noise."""
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -172,6 +174,7 @@ class GenerateOrder(Order):
         if self.settings.negative is not None:
             self._check_negative(store, self.settings.negative.adapter_id)
         self._check_references(store)
+        self._check_noise_shift(store)
         needs_picture = self.inpaint is None and self._needs_picture(store)
         if self.settings.guide is not None and not needs_picture and self.inpaint is None:
             raise BadInputError("a guide shrinks towards the part that is made, and whole images have none; choose real "
@@ -202,6 +205,14 @@ class GenerateOrder(Order):
         styles([Reference(one.class_index, nothing) for one in self.settings.references], num_classes=len(project.classes))
         for one in self.settings.references:
             looks_of(store, project, one)
+
+    def _check_noise_shift(self, store: Store) -> None:
+        if self.settings.noise_shift_id is None:
+            return
+        model = store.model(self.model_id) if self.model_id is not None else store.active_model(self.project_id, "engine")
+        shift = store.noise_shift(self.settings.noise_shift_id)
+        if model is None or shift.model_id != model.id:
+            raise BadInputError(f"start {shift.id} was learnt for another generator; learn one for this, or leave it out")
 
     def _check_classes(self, store: Store) -> None:
         if self.classes is not None and self.label_map_ids is not None:
@@ -395,6 +406,11 @@ class MineOrder(GenerateOrder):
     """After so many a label map is given up."""
     suggests: bool | None = None
     """Draw new label maps by the mask generator and take those of them; None = where there is one already."""
+    learned: bool = False
+    """Start from noise that has been learnt to become hard images (`saadi.mining.noise_shift`) instead of plain noise. The newest
+    for this generator, adapter and selector is used; where there is none it is learnt first, which takes minutes."""
+    learn_steps: int | None = Field(default=None, ge=1, le=100_000)
+    """Learn anew, with so many steps; None = only where there is none, with 150."""
 
     def check(self, store: Store) -> None:
         super().check(store)
@@ -403,6 +419,8 @@ class MineOrder(GenerateOrder):
                               "`train-scorer` first")  # fmt: skip
         if self.suggests and store.newest_mask_model(self.project_id) is None:
             raise TooFewError("no mask generator has been fitted in this project yet; run `fit-masks` first, or leave it out")
+        if self.learn_steps is not None and not self.learned:
+            raise BadInputError("steps of learning were given, and nothing is to be learnt; add --learned, or leave them out")
         if self.suggests and self._needs_picture(store):
             raise BadInputError("new masks lie on no picture, and this generator paints into the picture under a mask; search "
                                 "with the masks of training images")  # fmt: skip

@@ -261,3 +261,14 @@ CREATE TABLE mask_models (
     bases TEXT NOT NULL, metrics TEXT NOT NULL, job_id INTEGER UNIQUE REFERENCES jobs(id), created_at TEXT NOT NULL
 ) STRICT
 """)
+
+
+@schema()
+def m013_noise_shifts(db: Database) -> None:
+    _run(db, """
+CREATE TABLE noise_shifts (
+    id INTEGER PRIMARY KEY, project_id INTEGER NOT NULL REFERENCES projects(id), model_id INTEGER NOT NULL REFERENCES models(id),
+    adapter_id INTEGER REFERENCES adapters(id), selector_id INTEGER NOT NULL REFERENCES models(id), architecture TEXT NOT NULL,
+    file TEXT NOT NULL, metrics TEXT NOT NULL, job_id INTEGER UNIQUE REFERENCES jobs(id), created_at TEXT NOT NULL
+) STRICT
+""")

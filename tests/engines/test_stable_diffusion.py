@@ -19,6 +19,7 @@ from saadi.engines.loading import engine_from_file
 from saadi.engines.regions import Guide, Region, named_region
 from saadi.engines.stable_diffusion import LORA, StableDiffusionEngine, blended
 from saadi.engines.stable_diffusion_parts import picture_of
+from saadi.engines.starting import NoiseShift, default_architecture
 from saadi.errors import BadInputError, CancelledError, WeightsError
 from saadi.orders.recipe import WEAK_TERM
 from tests import tiny, tiny_diffusion
@@ -438,3 +439,25 @@ def test_an_adapter_or_weights_of_another_base_are_refused(bases, tmp_path):
 def test_a_side_that_cannot_be_halved_names_one_that_can(bases):
     with pytest.raises(BadInputError, match=r"multiple of 16 px, this project's is 40; make a project with --resolution (32|48)"):
         made(bases, resolution=40)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_rollout_passes_gradients_to_the_noise_and_a_shift_moves_the_start(bases, mode):
+    engine, (images, label_maps) = made(bases, mode), scenes(SAMPLING_BATCH)
+    parts, rollout = regions(engine, images, label_maps), engine.rollout(steps=2)
+    noise = torch.stack([torch.randn(*rollout.noise, generator=torch.Generator().manual_seed(seed)) for seed in range(4)])
+    noise.requires_grad_(True)
+    pixels = rollout.pixels(noise, label_maps, parts)
+    made_of_seed = engine.generate(label_maps, range(4), regions=parts, num_inference_steps=2, guidance_scale=1.0)
+    seen = ((pixels.detach().permute(0, 2, 3, 1) + 1) * 127.5).round().numpy()
+    assert np.abs(seen - np.stack(made_of_seed)).max() <= 1
+    pixels.square().mean().backward()
+    assert float(noise.grad.abs().sum()) > 0 and all(one.grad is None for one in engine.denoiser.parameters())
+    torch.manual_seed(0)
+    shift = NoiseShift(default_architecture(num_classes=3, noise=rollout.noise))
+    torch.nn.init.normal_(shift.layers[-1].weight, std=1.0)
+    started = engine.generate(label_maps, range(4), regions=parts, num_inference_steps=2, guidance_scale=1.0, start=shift)
+    assert all(not np.array_equal(one, other) for one, other in zip(made_of_seed, started, strict=True))
+    if parts is not None:
+        with pytest.raises(BadInputError, match="paints into a picture"):
+            rollout.pixels(noise.detach(), label_maps, None)
