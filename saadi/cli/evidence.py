@@ -136,8 +136,8 @@ def gains(
     shares: Annotated[str, typer.Option(help="Synthetic images per real one, with commas.")] = "0.5,1,2",
     rounds: Annotated[int, typer.Option(help="Alignments one after the other; 0 = none.", min=0, max=5)] = 2,
     arms: Annotated[
-        str | None, typer.Option(help="Arms beside the usual ones, with commas: few, weak, hardest, mined, gated, refined, "
-                                      "painted, guided; `saadi/evidence/extra_arms.py` says what they are.")
+        str | None, typer.Option(help="Arms beside the usual ones, with commas: few, weak, hardest, mined, learned, gated, "
+                                      "refined, painted, guided; `saadi/evidence/extra_arms.py` says what they are.")
     ] = None,
     fit_steps: int = 600,
     scorer_steps: int = 400,
@@ -180,6 +180,7 @@ def gains(
     as_json: JsonOption = False,
 ) -> None:
     """Does synthetic data help? Arms with equal budgets, measured on unseen patients. An interrupted run goes on where it was."""
+    from saadi.evidence import found as found_images
     from saadi.evidence import gains as experiment
     from saadi.evidence import tables
     from saadi.evidence.settings import Models, Prefer, Settings
@@ -211,7 +212,11 @@ def gains(
         for cell in cells:
             run.append((cell, experiment.run_cell(cell, note=note)))
             everything.append(run[-1])
-            result["real"]["full" if num_real == sys.maxsize else str(cells[0].num_real)] = tables.summary(run)
+            size = "full" if num_real == sys.maxsize else str(cells[0].num_real)
+            result["real"][size] = tables.summary(run)
+            if settings.extras:
+                result["real"][size] |= {"material": found_images.material([cell for cell, _ in run]),
+                                         "weak cell": found_images.weak_cell(run)}  # fmt: skip
             _keep(result, out)
     if len(counts) > 1:  # whether a gain is the same at each size; runs of one seed count together
         result["real"]["together"] = tables.summary(everything)

@@ -2,6 +2,7 @@
 
     weak      one image each for label maps drawn by what the selectors miss (`saadi.mining.weakness`)
     mined     of those label maps the images that are hard for the selector and right for the judge (`saadi.mining.choosing`)
+    learned   the same as mined, from start noise that has been learnt to become hard images (`saadi.mining.noise_shift`)
     hardest   of those label maps the images that are hardest for the selector, whatever the judge says: an attack
     gated     the first candidate of a label map that looks like real images (`saadi.plausibility`)
     refined   base images under label maps without their outermost pixels (`saadi.refinement`)
@@ -13,29 +14,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from saadi import quality
+from saadi.downstream import hardness
 from saadi.engines.regions import Guide, named_region
+from saadi.engines.starting import NoiseShift, default_architecture
 from saadi.errors import BadInputError
 from saadi.evidence.cases import Example
-from saadi.evidence.learners import Learners
+from saadi.evidence.learners import Learners, to_arrays, to_tensors, without_notes
 from saadi.evidence.rounds import Masks, Rounds
 from saadi.evidence.settings import Settings
-from saadi.evidence.stages import Arrays
+from saadi.evidence.stages import Arrays, Stage
 from saadi.masks import class_of
+from saadi.mining import noise_shift
 from saadi.mining.choosing import KAPPA, Limits, hardest
+from saadi.mining.noise_shift import Asked, ShiftConfig
 from saadi.mining.weakness import Part, Weakness, parts_of, whole_part
 from saadi.plausibility import Plausibility, RealImages, class_looks
 from saadi.records import Image, LabelMap
 from saadi.refinement import choose, eroded
 
-EXTRA_ARMS = ("few", "weak", "hardest", "mined", "gated", "refined", "painted", "guided")
+EXTRA_ARMS = ("few", "weak", "hardest", "mined", "learned", "gated", "refined", "painted", "guided")
 """In the order in which they are measured: a gain is told over those before."""
+OF_WEAKNESS = ("weak", "hardest", "mined", "learned")
+"""Of the same label maps, drawn by what is missed."""
 OF_MASKS = ("gated", "refined", "painted", "guided")
 """In classification there is no mask whose class could look wrong, nothing to erode and nothing to paint into."""
 MASKS_PER_WANTED = 4
@@ -72,21 +80,23 @@ class ExtraArms:
         """What the images of an arm depend on beside the generator."""
         own = self.learners
         found: dict[str, Any] = {"extra": kind}
-        if kind in ("weak", "mined", "hardest", "refined"):
+        if kind in (*OF_WEAKNESS, "refined"):
             found |= {"selectors": own.keys_of(own.selectors())}
         if kind == "few":
             found |= {"few": own.generator(few=True).key}
-        if kind in ("mined", "hardest", "gated"):
+        if kind in ("mined", "learned", "hardest", "gated"):
             found |= {"k": own.settings.candidates}
-        return found | ({"judge": own.scorer_stage("judge").key, "turns": TURNS} if kind == "mined" else {})
+        if kind == "learned":
+            found |= {"start": self.start_stage().key}
+        return found | ({"judge": own.scorer_stage("judge").key, "turns": TURNS} if kind in ("mined", "learned") else {})
 
     def make(self, kind: str, count: int, *, first_mask: int, first_seed: int) -> Arrays:
         """images (count, side, side, 3) and label_maps (count, side, side); names with '_' tell how it went."""
-        if kind in ("weak", "mined", "hardest"):
-            masks = self._weak_masks(count, first=first_mask)
+        if kind in OF_WEAKNESS:
+            masks = self.weak_masks(count, first=first_mask)
             if kind == "weak":
                 return _together(self._images(masks, first_seed), masks)
-            return self._mined(masks, first_seed, is_gated=kind == "mined")
+            return self._mined(masks, first_seed, is_gated=kind != "hardest", start=self._start() if kind == "learned" else None)
         masks = self.rounds.masks(count, first=first_mask)
         if kind == "few":
             seeds = [first_seed + index for index in range(count)]
@@ -97,12 +107,18 @@ class ExtraArms:
             return self._refined(masks, first_seed)
         return self._painted(masks, first_seed, is_guided=kind == "guided")
 
-    def _images(self, masks: Masks, first_seed: int) -> list[Image]:
-        return self.rounds.images(0, masks, [first_seed + index for index in range(len(masks))])
+    def _images(self, masks: Masks, first_seed: int, start: NoiseShift | None = None) -> list[Image]:
+        return self.rounds.images(0, masks, [first_seed + index for index in range(len(masks))], start=start)
 
     # ---- what is missed
 
-    def _unseen(self) -> list[tuple[int, LabelMap, float]]:
+    def weakness(self) -> Weakness:
+        """Where the selectors fail in those of the real images that they have not seen."""
+        real = self.learners.real
+        return Weakness.of([part for index, seen, _ in self.unseen()
+                            for part in self.parts(real[index].label_map, of=real[index], seen=seen)])  # fmt: skip
+
+    def unseen(self) -> list[tuple[int, LabelMap, float]]:
         """Each real image's index, what the selector that has not seen it sees in it, and how well it finds its label map."""
         own, found = self.learners, []
         for fold, name in enumerate(own.selectors()):
@@ -114,29 +130,50 @@ class ExtraArms:
                       for index, prediction, fidelity in zip(chosen, predictions, fidelities, strict=True)]  # fmt: skip
         return found
 
-    def _parts(self, label_map: LabelMap, *, of: Example | None = None, seen: LabelMap | None = None) -> list[Part]:
+    def parts(self, label_map: LabelMap, *, of: Example | None = None, seen: LabelMap | None = None) -> list[Part]:
         group = of.group if of is not None else ""
         if self.learners.case.task == "classification":
             return [whole_part(class_of(label_map), seen=None if seen is None else class_of(seen), group=group)]
         return parts_of(label_map, image=of.image if of is not None else None, seen=seen, group=group)
 
-    def _weak_masks(self, count: int, *, first: int) -> Masks:
-        real = self.learners.real
-        weakness = Weakness.of([part for index, seen, _ in self._unseen()
-                                for part in self._parts(real[index].label_map, of=real[index], seen=seen)])  # fmt: skip
+    def weak_masks(self, count: int, *, first: int) -> Masks:
+        """Moved versions of the real label maps, drawn by what the selectors miss."""
+        weakness = self.weakness()
         offered = self.rounds.masks(MASKS_PER_WANTED * count, first=first)
-        odds = weakness.odds([self._parts(label_map) for label_map, _ in offered])
+        odds = weakness.odds([self.parts(label_map) for label_map, _ in offered])
         draw = np.random.default_rng([self.learners.seed, WEAK_STREAM, first])
         return [offered[int(place)] for place in sorted(draw.choice(len(offered), size=count, replace=False, p=odds))]
 
     # ---- which images are taken
 
-    def _mined(self, masks: Masks, first_seed: int, *, is_gated: bool) -> Arrays:
+    def start_stage(self) -> Stage:
+        """Weights of the start noise that the selectors do badly from."""
+        own, config = self.learners, ShiftConfig(seed=self.learners.seed)
+        settings = own.base | {"shift": asdict(config), "generator": own.generator().key}
+        settings |= {"selectors": own.keys_of(own.selectors())}
+
+        def make() -> Arrays:
+            torch.manual_seed(own.seed)
+            engine, targets = own.engine(), [one for name in own.selectors() for one in hardness.members(own.scorer(name))]
+            rollout = engine.rollout(steps=config.rollout_steps)
+            made = NoiseShift(default_architecture(num_classes=own.num_classes, noise=rollout.noise))
+            told = noise_shift.fit(made, rollout, targets, len(own.real), lambda place: Asked(own.real[place].label_map), config,
+                                   own.report, folder=own.stages.workspace("start", settings))  # fmt: skip
+            return to_arrays(made.state_dict()) | {f"_{name}": np.array(value) for name, value in told.items()}
+
+        return own.stages.get("start", settings, make)
+
+    def _start(self) -> NoiseShift:
+        side = self.learners.side
+        architecture = default_architecture(num_classes=self.learners.num_classes, noise=(3, side, side))
+        return NoiseShift(architecture, to_tensors(without_notes(self.start_stage().arrays))).eval()
+
+    def _mined(self, masks: Masks, first_seed: int, *, is_gated: bool, start: NoiseShift | None = None) -> Arrays:
         """Of each label map one image; gated and without a prize after TURNS the most faithful one that looks real."""
         own, k = self.learners, self.learners.settings.candidates
-        by_target = [fidelity for _, _, fidelity in self._unseen()]
+        by_target = [fidelity for _, _, fidelity in self.unseen()]
         limits = Limits.of(by_target, by_target) or Limits(float(np.quantile(by_target, 0.1)), KAPPA)
-        judge, stick = own.scorer("judge"), self._yardstick()
+        judge, stick = own.scorer("judge"), self.yardstick()
         taken: dict[int, Image] = {}
         second: dict[int, tuple[tuple[bool, float], Image]] = {}
         made = 0
@@ -145,7 +182,7 @@ class ExtraArms:
             if not places:
                 break
             many = [masks[place] for place in places for _ in range(k)]
-            images = self._images(many, first_seed + turn * SEEDS_OF_TURN)
+            images = self._images(many, first_seed + turn * SEEDS_OF_TURN, start)
             made += len(images)
             loss = 1 - own.scores(images, many)
             fidelity = [one.mean for one in judge.fidelity(images, [label_map for label_map, _ in many])]
@@ -167,7 +204,7 @@ class ExtraArms:
     def _gated(self, masks: Masks, first_seed: int) -> Arrays:
         k = self.learners.settings.candidates
         many = [mask for mask in masks for _ in range(k)]
-        images, stick = self._images(many, first_seed), self._yardstick()
+        images, stick = self._images(many, first_seed), self.yardstick()
         found = _judged(stick, images, many)
         chosen, refused = [], 0
         for row in range(len(masks)):
@@ -177,7 +214,7 @@ class ExtraArms:
             chosen.append(images[(passing or sorted(mine, key=lambda index: _strangeness(found[index])))[0]])
         return _together(chosen, masks) | {"_without": np.array(refused)}
 
-    def _yardstick(self) -> RealImages | None:
+    def yardstick(self) -> RealImages | None:
         """The real images of the cell; None with too few of them."""
         real = self.learners.real
         return RealImages.of({quality.LOOK: _looks([e.image for e in real])}, [class_looks(e.image, e.label_map) for e in real],
@@ -193,7 +230,7 @@ class ExtraArms:
             predictions = own.scorer(name).predict([images[index] for index in chosen])
             for index, prediction in zip(chosen, predictions, strict=True):
                 seen[index] = prediction.label_map
-        unseen = self._unseen()
+        unseen = self.unseen()
         choices = choose(seen, [label_map for label_map, _ in masks], [shown for _, shown, _ in unseen],
                          [own.real[index].label_map for index, _, _ in unseen], num_classes=own.num_classes)  # fmt: skip
         radii = {index: choice.radius for index, choice in choices.items()}

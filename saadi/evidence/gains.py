@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from saadi import devices
 from saadi.downstream.training import ScorerConfig
 from saadi.evidence.cases import Case, Example
-from saadi.evidence.extra_arms import EXTRA_ARMS, ExtraArms
+from saadi.evidence.extra_arms import EXTRA_ARMS, OF_WEAKNESS, ExtraArms
 from saadi.evidence.learners import DOUBT, Learners
 from saadi.evidence.measures import measure, told
 from saadi.evidence.rounds import Masks, Rounds
@@ -136,11 +136,13 @@ class Cell:
         if not arm.share:
             return total
         total += learners.generator(of_all=arm.kind == "ceiling", few=arm.kind == "few").seconds + self.synthetic(arm)[0].seconds
-        scorers = {"fold 0", "judge"} if arm.version else {"judge"} if arm.kind == "mined" else set()  # of the gate
-        needs = ("weak", "hardest", "mined", "refined")
+        scorers = {"fold 0", "judge"} if arm.version else {"judge"} if arm.kind in ("mined", "learned") else set()
+        needs = (*OF_WEAKNESS, "refined")
         if arm.recipe == "sure" or arm.kind in needs or ((arm.is_best_of_many or arm.version) and not self.settings.voters):
             scorers |= set(learners.selectors())
         total += sum(learners.scorer_stage(name).seconds for name in sorted(scorers))
+        if arm.kind == "learned":
+            total += self.extras.start_stage().seconds
         if arm.version:
             total += sum(self.rounds.round(version).seconds + self.rounds.pool_stage(version - 1).seconds
                          for version in range(1, arm.version + 1))  # fmt: skip

@@ -16,11 +16,16 @@ from saadi.downstream.models import DownstreamModel
 from saadi.evidence import classified
 from saadi.evidence.cases import Example
 from saadi.evidence.stages import Arrays, Stage
+from saadi.mining.weakness import parts_of
 from saadi.records import IGNORE, LabelMap, Task
+
+PART_VALUES = 6
+"""Row of the image, class, area, contrast, place, recall."""
 
 
 def measure(model: DownstreamModel, examples: Sequence[Example], *, num_classes: int) -> Arrays:
-    """Per test image and class: Dice, IoU and the 95 % Hausdorff distance in pixels; NaN where neither mask has the class.
+    """Per test image and class: Dice, IoU and the 95 % Hausdorff distance in pixels; NaN where neither mask has the class. And of
+    each connected part of a class: the row of its image, and what a `saadi.mining.weakness.Part` says, but for the patient.
 
     Of a classifier its probabilities and the true classes.
     """
@@ -30,13 +35,15 @@ def measure(model: DownstreamModel, examples: Sequence[Example], *, num_classes:
         return {"probabilities": model.probabilities([e.image for e in examples]), "label": labels, "group": groups}
     shape = (len(examples), num_classes)
     found = {name: np.full(shape, np.nan) for name in ("dice", "iou", "hd95")}
+    parts: list[tuple[float, ...]] = []
     for row, (example, prediction) in enumerate(
         zip(examples, model.predict([example.image for example in examples]), strict=True)
     ):
         for index, values in agreement(prediction.label_map, example.label_map, num_classes=num_classes).items():
             found["dice"][row, index], found["iou"][row, index] = values.dice, values.iou
         found["hd95"][row] = hd95(prediction.label_map, example.label_map, num_classes=num_classes)
-    return found | {"group": groups}
+        parts += [(row, *part[:-1]) for part in parts_of(example.label_map, image=example.image, seen=prediction.label_map)]
+    return found | {"group": groups, "parts": np.array(parts, np.float64).reshape(-1, PART_VALUES)}
 
 
 def hd95(predicted: LabelMap, asked: LabelMap, *, num_classes: int) -> NDArray[np.float64]:

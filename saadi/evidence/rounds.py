@@ -21,6 +21,7 @@ from saadi.alignment.settings import AlignmentConfig, TrainingPair
 from saadi.alignment.trainer import PairTrainer
 from saadi.engines import lora, weights
 from saadi.engines.compact import CompactEngine
+from saadi.engines.starting import NoiseShift
 from saadi.errors import AlignmentStoppedError, TooFewError
 from saadi.evidence.learners import Learners, to_arrays, to_tensors, without_notes
 from saadi.evidence.stages import Arrays, Stage
@@ -53,7 +54,8 @@ class Rounds:
         return found
 
     def images(
-        self, version: int, masks: Masks, seeds: Sequence[int], *, engine: CompactEngine | None = None
+        self, version: int, masks: Masks, seeds: Sequence[int], *, engine: CompactEngine | None = None,
+        start: NoiseShift | None = None,
     ) -> list[Image]:
         """One image per mask and seed.
 
@@ -61,7 +63,7 @@ class Rounds:
             engine: None = the one that was fitted to the real images.
         """
         return (engine or self.learners.engine()).generate(
-            [label_map for label_map, _ in masks], seeds, adapter=self._adapter_file(version),
+            [label_map for label_map, _ in masks], seeds, adapter=self._adapter_file(version), start=start,
             on_step=lambda step, total: self.learners.report(step, total, "making images"))  # fmt: skip
 
     def in_use(self, version: int) -> int:

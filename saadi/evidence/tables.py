@@ -109,7 +109,7 @@ def _compared_with(arm: Arm) -> list[Arm]:
     """The arms that a gain is told over: real images alone, and whatever is one step simpler."""
     others = [Arm("plain"), Arm("augmented")]
     if arm.share:
-        others += [Arm(kind, arm.share, arm.recipe) for kind in ("base", "weak", "hardest", "painted", "rejection")]
+        others += [Arm(kind, arm.share, arm.recipe) for kind in ("base", "weak", "hardest", "mined", "painted", "rejection")]
         others += [Arm(f"aligned {number}", arm.share, arm.recipe) for number in range(1, arm.version + 1)]
     return [other for other in others if other != arm]
 
@@ -130,6 +130,7 @@ _WORDS = {
     "weak": "+ base, masks by what is missed",
     "hardest": "+ hardest, whatever the judge says",
     "mined": "+ hard and right",
+    "learned": "+ hard and right, learnt start",
     "gated": "+ base, quality check",
     "refined": "+ base, refined masks",
     "painted": "+ painted into real images",
@@ -161,7 +162,37 @@ def markdown(result: dict[str, Any]) -> list[str]:
                 told = (f"{label}{' (rarest)' if label == part['rarest_class'] else ''} "
                         f"{_ranged(gain, signed=True) or 'in no test image'}" for label, gain in per_class.items())  # fmt: skip
                 found += ["", f"{last} over {other}, class by class: " + "; ".join(told)]
+        found += _told_of_material(part.get("material") or {}) + _told_of_weak_cell(part.get("weak cell") or {})
     return found
+
+
+def _told_of_material(rows: dict[str, Any]) -> list[str]:
+    """What the images of arms of hard images are like."""
+    if not rows:
+        return []
+    found = ["", "| images | loss of the selectors | Dice of the judge | over weak | distance | look real | found | made |",
+             "|" + "---|" * 8]  # fmt: skip
+    for kind, row in rows.items():
+        distance = " ".join(f"{value:.2f}" for value in row.get("distance", []))
+        counts = [" ".join(map(str, row.get(name, []))) for name in ("prizes", "made")]
+        found.append(f"| {_words(kind)} | " + " | ".join([
+            _ranged(row["loss"]), _ranged(row["judge"]), _ranged(row.get("judge over weak"), signed=True), distance,
+            _plain(row["plausible"]), *counts]) + " |")  # fmt: skip
+    return found
+
+
+def _told_of_weak_cell(found: dict[str, Any]) -> list[str]:
+    """Recall of what was missed most, and of all else."""
+    if not found:
+        return []
+    columns = ("weak over base", "weak over weak", "others over base", "others over weak")
+    heads = ("over base", "over masks by what is missed", "others over base", "others over masks by what is missed")
+    lines = ["", f"Missed most: {'; '.join(found['cells'])}. Recall:", "", "| trained on | missed most | others | "
+             + " | ".join(heads) + " |", "|" + "---|" * (3 + len(heads))]  # fmt: skip
+    for name, row in found["arms"].items():
+        gains = [_ranged(row.get(column), signed=True) for column in columns]
+        lines.append(f"| {_words(name)} | " + " | ".join([_ranged(row["weak"]), _ranged(row["others"]), *gains]) + " |")
+    return lines
 
 
 def _runs(count: int, settings: dict[str, Any]) -> str:

@@ -641,8 +641,8 @@ def test_masks_are_drawn_by_what_selectors_miss_and_mined_images_are_the_hardest
     # As if every bar were missed and every organ found.
     without = [np.where(example.label_map == 2, 0, example.label_map).astype(np.uint8) for example in real]
     seen = [(index, label_map, 0.9) for index, label_map in enumerate(without)]
-    monkeypatch.setattr(ExtraArms, "_unseen", lambda self: seen)
-    has_bar = [bool((label_map == 2).any()) for label_map, _ in arms._weak_masks(8, first=0)]
+    monkeypatch.setattr(ExtraArms, "unseen", lambda self: seen)
+    has_bar = [bool((label_map == 2).any()) for label_map, _ in arms.weak_masks(8, first=0)]
     usual = [bool((label_map == 2).any()) for label_map, _ in made.rounds.masks(32, first=0)]
     assert np.mean(has_bar) > np.mean(usual)
     loss_of: dict[bytes, float] = {}
