@@ -88,6 +88,9 @@ def _settings(store: Store, sample: Sample) -> dict[str, Any]:
         parts += [f"{names[one['class_index']]} like image {one.get('image_id') or one.get('sample_id')}" for one in references]
         known = ("class_index", "image_id", "sample_id")
         settings["references"] = [{key: value for key, value in one.items() if key in known} for one in references]
+    if (shift_id := told.get("noise_shift_id")) is not None:
+        parts.append(f"from learnt noise {shift_id}")
+        settings["noise_shift_id"] = shift_id
     use = {"seed": sample.seed, "settings": settings, "adapter": "none" if sample.adapter_id is None else sample.adapter_id}
     return {"kind": "settings", "title": f"Seed {sample.seed}", "text": ", ".join(parts), "use": use}
 

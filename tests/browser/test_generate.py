@@ -220,14 +220,22 @@ def test_the_queue_says_whose_turn_it_is_and_survives_a_reload(draw: Page, busy:
 def test_only_what_changed_is_made_and_the_image_is_called_edited(draw: Page, busy: Studio):
     new_mask(draw, 60)
     generate(draw)
+    expect(draw.locator("#draw-reach")).to_be_hidden()
     draw.select_option("#draw-part", "changed")
+    draw.fill("#draw-reach", "5")
     assert draw.input_value("#draw-source").startswith("sample-")  # real pixels only where they are asked for
     draw.select_option("#draw-source", label="All else stays as in the real image")
     generate(draw)
     expect(draw.locator(f"{MADE} .sx-badge-edited")).to_have_count(4)
+    with Store.open(busy.home) as store:
+        assert store.samples(1)[-1].settings["guide"] == {"reach_px": 5, "until": 0.6}
+    draw.fill("#draw-reach", "")
     draw.locator(f"{MADE} .sx-result-picture").first.click()
     expect(draw.locator(".sx-lineage li[data-kind=source]")).to_contain_text("real pixels outside the regenerated region")
-    draw.keyboard.press("Escape")
+    draw.get_by_role("button", name="Use these settings").click()
+    expect(draw.locator("#draw-reach")).to_have_value("5")
+    draw.get_by_role("button", name="Back to my settings").click()
+    expect(draw.locator("#draw-reach")).to_have_value("")
     stroke(draw, (0, 120), (60, 120))
     saved(draw)
     draw.select_option("#draw-part", "class-2")  # nothing of this class was drawn

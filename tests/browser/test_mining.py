@@ -107,13 +107,14 @@ def test_a_search_is_ordered_with_what_the_fields_say(page_of: Page, mined: Stud
     open_tab(page, "Generate")
     page.fill("#mine-count", "3")
     page.fill("#mine-turns", "2")
+    page.check("#mine-learned")
     page.click("#mine-start")
     expect(page.locator(".sx-toast")).to_contain_text("Started")
     job = mined.job_of_kind("mine")
     assert job["title"] == "Searching for hard images"
     with Store.open(mined.home) as store:
         params = store.job(job["id"]).params
-    assert (params["count"], params["candidates"], params["turns"], params["focus"]) == (3, 4, 2, "weak")
+    assert (params["count"], params["candidates"], params["turns"], params["focus"], params["learned"]) == (3, 4, 2, "weak", True)
     httpx.post(f"{mined.url}/api/jobs/{job['id']}/cancel", json={})
 
 

@@ -36,13 +36,16 @@ export class Strip {
       onPart();
     });
     this.source.input.hidden = true;
+    this.reach = numberField("Wider by, px", "", { min: 1, max: 64, placeholder: "0", id: "draw-reach" });
+    this.reach.title = "The part begins so many pixels wider and is exact after 60 % of the steps, so that it settles with its surroundings";
+    this.reach.hidden = true;
     this.references = new References();
     this.words = h("p", { class: "sx-note sx-strip-words" });
     this.recalled = h("p", { class: "sx-recalled", role: "status", hidden: true });
     this.root = h(
       "div",
       { class: "sx-strip-fields" },
-      h("div", { class: "sx-strip-row" }, h("div", { class: "sx-seed" }, this.seed, this.lock, this.dice), this.steps, this.guidance, this.version),
+      h("div", { class: "sx-strip-row" }, h("div", { class: "sx-seed" }, this.seed, this.lock, this.dice), this.steps, this.guidance, this.reach, this.version),
       this.references.root,
       this.words,
       this.recalled,
@@ -50,6 +53,8 @@ export class Strip {
     this.used = null; // the first seed of the last order
     this.before = null; // my settings while others are shown
     this.negative = null; // of those others: a version that guidance leads away from
+    this.start = null; // of those others: learnt noise that they began from
+    this.guide = null; // of those others: how a part began wider
     this.samples = [];
     this.restore();
     withProject((project) => this.showProject(project));
@@ -89,7 +94,8 @@ export class Strip {
   // ---- parts
 
   showProject(project) {
-    Object.assign(this, { before: null, negative: null }); // settings of another project are none here
+    Object.assign(this, { before: null, negative: null, start: null }); // settings of another project are none here
+    this.setGuide(null);
     this.recalled.hidden = true;
     replace(
       this.part.input,
@@ -107,7 +113,7 @@ export class Strip {
     return this.part.input.value !== "whole";
   }
   choosePart() {
-    this.source.input.hidden = !this.isPart;
+    this.source.input.hidden = this.reach.hidden = !this.isPart;
     this.describe();
     this.onPart();
   }
@@ -153,12 +159,15 @@ export class Strip {
         guidance_scale: this.guidance.number(),
         ...(this.negative && { negative: this.negative }),
         ...(this.references.value() && { references: this.references.value() }),
+        ...(this.start && { noise_shift_id: this.start }),
       },
     };
     if (!this.isPart) return values;
     const [kind, id] = this.source.input.value.split("-"),
       [, index] = this.part.input.value.split("-");
     if (!id) throw new ApiError("There is no picture yet whose rest could stay; make whole images first.", 0, null);
+    const reach = this.reach.number();
+    if (reach) values.settings.guide = { ...this.guide, reach_px: reach };
     return {
       ...values,
       inpaint: { source: { [kind === "image" ? "image_id" : "sample_id"]: Number(id) }, class_index: index ? Number(index) : null },
@@ -171,8 +180,10 @@ export class Strip {
     this.seed.input.value = seed;
     this.steps.input.value = settings.num_inference_steps ?? "";
     this.guidance.input.value = settings.guidance_scale ?? "";
+    this.setGuide(settings.guide);
     this.references.set(settings.references ?? []);
     this.negative = settings.negative ?? null; // borrowed with the rest, and given back with it
+    this.start = settings.noise_shift_id ?? null;
     const isThere = [...this.version.input.options].some((option) => option.value === String(adapter));
     if (isThere) this.version.input.value = String(adapter);
     else toast("That version belongs to another generator; the chosen one stays.");
@@ -192,10 +203,16 @@ export class Strip {
     this.steps.input.value = steps;
     this.guidance.input.value = guidance;
     this.version.input.value = version;
+    this.setGuide(this.before.guide);
     this.references.set(this.before.references);
-    Object.assign(this, { used, before: null, negative: null });
+    Object.assign(this, { used, before: null, negative: null, start: null });
     this.recalled.hidden = true;
     this.seed.input.focus({ preventScroll: true });
+  }
+  /** How a part begins wider; beside the width an earlier image says after which share of the steps it was exact. */
+  setGuide(guide) {
+    this.guide = guide ?? null;
+    this.reach.input.value = guide?.reach_px ?? "";
   }
   values() {
     return {
@@ -203,6 +220,7 @@ export class Strip {
       steps: this.steps.input.value,
       guidance: this.guidance.input.value,
       version: this.version.input.value,
+      guide: this.reach.number() ? { ...this.guide, reach_px: this.reach.number() } : null,
       references: this.references.chosen,
       used: this.used,
     };

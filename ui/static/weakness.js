@@ -40,6 +40,7 @@ export class WeakPlaces {
     this.count = numberField("Masks", 16, { min: 1, max: 1000, id: "mine-count" });
     this.each = numberField("Images per try", 4, { min: 1, max: 64, id: "mine-candidates" });
     this.turns = numberField("Tries", 3, { min: 1, max: 20, id: "mine-turns" });
+    this.learned = h("input", { type: "checkbox", id: "mine-learned" });
     this.button = h("button", { type: "button", class: "sx-button sx-primary", id: "mine-start", onclick: () => this.start() }, "Search for hard images");
     this.look = h("button", { type: "button", class: "sx-button", onclick: () => this.score() }, "Let it look at the real images");
     this.form = h(
@@ -61,6 +62,12 @@ export class WeakPlaces {
           },
           "Hard ones in Curate",
         ),
+      ),
+      h(
+        "label",
+        { class: "sx-check", title: "Learns from which noise this generator makes images that are hard; judge and quality check decide as always" },
+        this.learned,
+        "Learn first where hard images begin: finds more of them; some minutes, once for each version",
       ),
       h(
         "p",
@@ -162,6 +169,7 @@ export class WeakPlaces {
         candidates: this.each.number() ?? 4,
         turns: this.turns.number() ?? 3,
         seed: Math.floor(Math.random() * 2 ** 31),
+        learned: this.learned.checked,
       });
       toast(job.before ? `In the queue: ${job.turn}.` : "Started.");
     });
