@@ -305,8 +305,9 @@ class CompactEngine:
             asked = Styled(cast(Tensor, asked), table.expand(count + missing, -1, -1))
         # The same in each step, so it is laid out once.
         condition = cast(CompactDenoiser, module).lay_out(asked)
-        noise = torch.stack([self._noise(seed) for seed in [*seeds, *[0] * missing]])
-        noise = (noise if start is None else start.moved(noise, padded)).to(self.device)
+        all_seeds = [*seeds, *[0] * missing]
+        noise = torch.stack([self._noise(seed) for seed in all_seeds])
+        noise = (noise if start is None else start.moved(noise, padded, all_seeds)).to(self.device)
         extras = self._extras(len(noise))
         keep = self._keeping(regions, missing, steps) if regions is not None else None
         estimate, call = noise, 0

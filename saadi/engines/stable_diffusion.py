@@ -233,7 +233,7 @@ class StableDiffusionEngine:
         sampler = self.parts.sampler(name, steps)
         keep = self._keeping(padded.regions, len(sampler.timesteps)) if padded.regions is not None else None
         noise = torch.stack([self._noise(seed) for seed in padded.seeds])
-        noise = noise if start is None else start.moved(noise, padded.label_maps)
+        noise = noise if start is None else start.moved(noise, padded.label_maps, padded.seeds)
         noisy = noise.to(self.device) * sampler.init_noise_sigma
         for step, timestep in enumerate(sampler.timesteps, start=1):
             timesteps = timestep.expand(SAMPLING_BATCH)

@@ -23,6 +23,7 @@ from saadi.records import LabelMap
 
 MAX_GRID = 16
 """Blocks a side."""
+GOLDEN = (5**0.5 - 1) / 2
 MAX_LOG_STD = 1.0
 """Either way; tanh keeps it within."""
 
@@ -76,13 +77,21 @@ class NoiseShift(nn.Module):
         mean, log_std = self.layers(shares).chunk(2, dim=1)
         return mean, MAX_LOG_STD * torch.tanh(log_std / MAX_LOG_STD)
 
-    def moved(self, noise: Tensor, label_maps: Sequence[LabelMap]) -> Tensor:
-        """Start noise for these label maps.
+    def moved(self, noise: Tensor, label_maps: Sequence[LabelMap], seeds: Sequence[int]) -> Tensor:
+        """Start noise for these label maps, moved by the share of the shift that belongs to each seed (`strengths`).
 
         Args:
             noise: (B, channels, h, w) standard normal; h and w are multiples of the grid.
         """
-        return moved(noise, *self(self.shares(label_maps)))
+        mean, log_std = self(self.shares(label_maps))
+        strength = strengths(seeds).view(-1, 1, 1, 1).to(mean.device)
+        return moved(noise, strength * mean, strength * log_std)
+
+
+def strengths(seeds: Sequence[int]) -> Tensor:
+    """(B,) in (0, 1]: any few seeds in a row cover it evenly (multiples of the golden ratio), so that the candidates of a label
+    map go from nearly plain noise to all that was learnt, and the hardest that is still right lies among them."""
+    return torch.tensor([1 - (seed * GOLDEN) % 1.0 for seed in seeds], dtype=torch.float32)
 
 
 def moved(noise: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:

@@ -25,7 +25,14 @@ from saadi.records import LabelMap
 
 BANK = 512
 """Label maps and poses of theirs that are encoded before the first step; a picture of distances costs 5 ms."""
-MAX_WEIGHT = 4.0
+MAX_WEIGHT = 8.0
+
+
+def _odds(label_maps: Sequence[LabelMap], *, num_classes: int) -> np.ndarray:
+    """(N,) sum 1: the root of the rarity of the rarest class that each holds."""
+    held = np.stack([np.isin(np.arange(1, num_classes), label_map) for label_map in label_maps])
+    rarity = np.where(held, 1 / np.maximum(held.mean(0), 1e-9), 1.0).max(1)
+    return np.sqrt(rarity) / np.sqrt(rarity).sum()
 
 
 @dataclass(frozen=True)
@@ -53,17 +60,20 @@ class MaskBatch:
 
 
 class Bank:
-    """Encoded label maps: each real one as it is, then poses of them until there are enough."""
+    """Encoded label maps: each real one as it is, then poses of them until there are enough; those that hold a rare class come
+    more often, as the root of its rarity, or it would be learnt as noise."""
 
     def __init__(self, label_maps: Sequence[LabelMap], *, num_classes: int, grid: int, seed: int, size: int = BANK) -> None:
         draw = np.random.default_rng(seed)
         count = max(size, len(label_maps))
         self.pictures = torch.empty(count, num_classes - 1, grid, grid, dtype=torch.float16)
         self.wishes = torch.empty(count, 2 * (num_classes - 1) + 1)
+        odds = _odds(label_maps, num_classes=num_classes)
         for place in range(count):
-            label_map = label_maps[place % len(label_maps)]
-            if place >= len(label_maps):
-                label_map = poses.warped(poses.moved(label_map, draw), draw)
+            if place < len(label_maps):
+                label_map = label_maps[place]
+            else:
+                label_map = poses.warped(poses.moved(label_maps[int(draw.choice(len(odds), p=odds))], draw), draw)
             self.pictures[place] = torch.from_numpy(distances.encode(label_map, num_classes=num_classes, grid=grid))
             self.wishes[place] = torch.tensor(wish([float((label_map == index).mean()) for index in range(1, num_classes)]))
 

@@ -35,7 +35,7 @@ class ShiftConfig:
     minutes: float = 5.0
     batch_size: int = 4
     learning_rate: float = 3e-3
-    beta: float = 3e-3
+    beta: float = 1e-3
     """Cost of a nat."""
     ema_decay: float = 0.95
     rollout_steps: int = 4

@@ -9,7 +9,7 @@ import torch
 from saadi.engines import weights
 from saadi.engines.base import SAMPLING_BATCH
 from saadi.engines.regions import named_region
-from saadi.engines.starting import NoiseShift, default_architecture, divergence, moved
+from saadi.engines.starting import NoiseShift, default_architecture, divergence, moved, strengths
 from saadi.errors import WeightsError
 from tests import tiny
 
@@ -29,7 +29,7 @@ def test_blocks_divide_the_noise(side, grid):
 
 def test_an_untrained_shift_changes_nothing():
     noise, (_, label_maps) = torch.randn(2, 3, tiny.SIDE, tiny.SIDE), tiny.scenes(2)
-    assert torch.equal(shift().moved(noise, label_maps), noise)
+    assert torch.equal(shift().moved(noise, label_maps, [3, 4]), noise)
     engine, seeds = tiny.engine(), [3, 4]
     for plain, started in zip(engine.generate(label_maps, seeds), engine.generate(label_maps, seeds, start=shift()), strict=True):
         np.testing.assert_array_equal(plain, started)
@@ -47,6 +47,20 @@ def test_block_means_get_the_mean_and_deviation_asked_for_and_nothing_else_chang
         return values - torch.nn.functional.interpolate(torch.nn.functional.avg_pool2d(values, 4), scale_factor=4)
 
     torch.testing.assert_close(within(started), within(noise), atol=1e-5, rtol=0)
+
+
+def test_seeds_in_a_row_cover_all_strengths():
+    for first in (0, 7, 2**40):
+        found = np.sort(strengths(range(first, first + 4)).numpy())
+        assert found.min() > 0 and found.max() <= 1 and np.diff([0, *found, 1]).max() < 0.5
+    assert float(strengths([0])) == 1.0
+    made, label_maps = shift(strength=0.5), [tiny.scene(1)[1]] * 2
+    plain = torch.randn(1, 3, tiny.SIDE, tiny.SIDE).expand(2, -1, -1, -1)
+    change = made.moved(plain, label_maps, [0, 1]) - plain
+    mean, log_std = made(made.shares(label_maps[:1]))
+    share = strengths([1])
+    torch.testing.assert_close(change[0], (moved(plain[:1], mean, log_std) - plain[:1])[0])
+    torch.testing.assert_close(change[1], (moved(plain[:1], share * mean, share * log_std) - plain[:1])[0])
 
 
 def test_divergence_by_hand():

@@ -138,3 +138,13 @@ def test_too_few_or_empty_masks_are_refused():
     empty = [np.zeros((SIDE, SIDE), np.uint8)] * 9
     with pytest.raises(TooFewError, match=r"2 training masks that hold a class, 5 needed .* 3 more"):
         fitted(fitting.MaskFitConfig(num_steps=1), real=[*REAL[:2], *empty])
+
+
+def test_label_maps_with_a_rare_class_come_more_often():
+    common, rare = np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.uint8)
+    common[:4], rare[:4], rare[6] = 1, 1, 2
+    odds = fitting._odds([common] * 15 + [rare], num_classes=3)
+    assert odds.sum() == pytest.approx(1) and odds[-1] / odds[0] == pytest.approx(4)  # the root of one in sixteen
+    bank = fitting.Bank([common] * 15 + [rare], num_classes=3, grid=16, seed=0, size=200)
+    share = (bank.wishes[:, 4] > 0).float().mean()  # says whether class 2 occurs
+    assert 0.12 < float(share) < 0.32

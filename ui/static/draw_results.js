@@ -67,6 +67,7 @@ export class DrawResults {
       this.note,
       h("div", { class: "sx-view-row" }, this.view, this.strip.part.input),
       this.strip.source.input,
+      this.strip.reach,
       this.grid,
       this.history.root,
     );

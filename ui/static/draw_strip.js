@@ -36,16 +36,17 @@ export class Strip {
       onPart();
     });
     this.source.input.hidden = true;
-    this.reach = numberField("Wider by, px", "", { min: 1, max: 64, placeholder: "0", id: "draw-reach" });
+    this.reach = numberField("The part begins wider by, px", "", { min: 1, max: 64, placeholder: "0", id: "draw-reach" });
     this.reach.title = "The part begins so many pixels wider and is exact after 60 % of the steps, so that it settles with its surroundings";
     this.reach.hidden = true;
+    this.reach.classList.add("sx-field-in-line");
     this.references = new References();
     this.words = h("p", { class: "sx-note sx-strip-words" });
     this.recalled = h("p", { class: "sx-recalled", role: "status", hidden: true });
     this.root = h(
       "div",
       { class: "sx-strip-fields" },
-      h("div", { class: "sx-strip-row" }, h("div", { class: "sx-seed" }, this.seed, this.lock, this.dice), this.steps, this.guidance, this.reach, this.version),
+      h("div", { class: "sx-strip-row" }, h("div", { class: "sx-seed" }, this.seed, this.lock, this.dice), this.steps, this.guidance, this.version),
       this.references.root,
       this.words,
       this.recalled,
