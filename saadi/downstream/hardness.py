@@ -27,7 +27,7 @@ def losses(model: Segmenter | Classifier, pixels: Tensor, asked: Sequence[LabelM
     """(B,) 0 to 1: 1 - soft Dice, mean over the classes asked for (background where none is); of a classifier 1 - probability.
 
     Args:
-        pixels: (B, 3, H, W) in [-1, 1]; gradients reach them, and not the model.
+        pixels: (B, 3, H, W) in [-1, 1]; gradients reach them.
     """
     side = model.size_px
     if pixels.shape[2:] != (side, side):

@@ -61,6 +61,8 @@ class Rollout(NamedTuple):
     """Channels, height and width of the start noise."""
     pixels: Callable[[Tensor, Sequence[LabelMap], Sequence[Region] | None], Tensor]
     """(B, *noise), B label maps and regions as in `Engine.generate` -> (B, 3, H, W) in [-1, 1]."""
+    at_once: int = SAMPLING_BATCH
+    """Images that memory is meant for."""
 
 
 class Engine(Protocol):
@@ -124,7 +126,7 @@ class TrainableEngine(Engine, Protocol):
         """Gradient checkpointing from now on: activations are not kept for the backward pass but computed anew, in `inside`."""
 
     def rollout(self, *, steps: int, adapter: Path | None = None, adapter_scale: float = 1.0) -> Rollout:
-        """Sampling without guidance; the backward pass computes the activations of each step anew, so memory is that of one."""
+        """Sampling without guidance; the backward pass computes activations anew, so that never those of two steps are kept."""
 
     def encode_images(self, images: Sequence[Image]) -> Tensor:
         """(B, C, h, w) float32: what is noised; for pixel engines the image in [-1, 1]."""

@@ -282,15 +282,20 @@ class StableDiffusionEngine:
         def pixels(noise: Tensor, label_maps: Sequence[LabelMap], regions: Sequence[Region] | None) -> Tensor:
             if self.needs_picture and regions is None:
                 raise BadInputError(NEEDS_PICTURE)
+            if regions is not None:
+                self._check(regions)
             condition, sampler = self._condition(label_maps, regions), self.parts.sampler(name, steps)
+            keep = self._keeping(regions, 1) if regions is not None else None
             noisy = noise.to(self.device) * sampler.init_noise_sigma
             for timestep in sampler.timesteps:
                 clean = checkpoint(self._clean, networks, noisy, timestep.expand(len(noise)), condition, use_reentrant=False)
+                if keep is not None:
+                    clean = torch.lerp(keep[0], clean, keep[1][0])
                 noisy = sampler.step(clean, timestep, noisy).prev_sample
             made: Tensor = checkpoint(self.parts.pixels, noisy, use_reentrant=False).clamp(-1.0, 1.0)
             return made if regions is None else _blended_pixels(made, regions)
 
-        return Rollout(self._noise_shape(), pixels)
+        return Rollout(self._noise_shape(), pixels, at_once=1)
 
     def _decoded(self, latents: Tensor, regions: Sequence[Region] | None) -> list[Image]:
         images = self.parts.decode(latents)

@@ -46,6 +46,8 @@ OF_WEAKNESS = ("weak", "hardest", "mined", "learned")
 """Of the same label maps, drawn by what is missed."""
 OF_MASKS = ("gated", "refined", "painted", "guided")
 """In classification there is no mask whose class could look wrong, nothing to erode and nothing to paint into."""
+SOURCES = "_sources"
+"""Of each label map the number of the real image that it is moved from."""
 MASKS_PER_WANTED = 4
 TURNS = 3
 REACH_SHARE = 1 / 8
@@ -94,9 +96,11 @@ class ExtraArms:
         """images (count, side, side, 3) and label_maps (count, side, side); names with '_' tell how it went."""
         if kind in OF_WEAKNESS:
             masks = self.weak_masks(count, first=first_mask)
+            sources = {SOURCES: np.array([source for _, source in masks])}
             if kind == "weak":
-                return _together(self._images(masks, first_seed), masks)
-            return self._mined(masks, first_seed, is_gated=kind != "hardest", start=self._start() if kind == "learned" else None)
+                return _together(self._images(masks, first_seed), masks) | sources
+            start = self._start() if kind == "learned" else None
+            return self._mined(masks, first_seed, is_gated=kind != "hardest", start=start) | sources
         masks = self.rounds.masks(count, first=first_mask)
         if kind == "few":
             seeds = [first_seed + index for index in range(count)]
@@ -148,7 +152,8 @@ class ExtraArms:
 
     def start_stage(self) -> Stage:
         """Weights of the start noise that the selectors do badly from."""
-        own, config = self.learners, ShiftConfig(seed=self.learners.seed)
+        own = self.learners
+        config = ShiftConfig(num_steps=own.settings.align_steps, seed=own.seed)
         settings = own.base | {"shift": asdict(config), "generator": own.generator().key}
         settings |= {"selectors": own.keys_of(own.selectors())}
 
@@ -156,7 +161,7 @@ class ExtraArms:
             torch.manual_seed(own.seed)
             engine, targets = own.engine(), [one for name in own.selectors() for one in hardness.members(own.scorer(name))]
             rollout = engine.rollout(steps=config.rollout_steps)
-            made = NoiseShift(default_architecture(num_classes=own.num_classes, noise=rollout.noise))
+            made = NoiseShift(default_architecture(num_classes=own.num_classes, noise=rollout.noise)).to(engine.device)
             told = noise_shift.fit(made, rollout, targets, len(own.real), lambda place: Asked(own.real[place].label_map), config,
                                    own.report, folder=own.stages.workspace("start", settings))  # fmt: skip
             return to_arrays(made.state_dict()) | {f"_{name}": np.array(value) for name, value in told.items()}

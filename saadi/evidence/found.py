@@ -1,7 +1,8 @@
 """Beside the Dice of arms of hard images: what their images are like, and what becomes of the parts that were missed most.
 
 After the acceptance list of methods.md, section 3: mined images are harder for the target than others of the same label maps, as
-right for an independent judge, and no farther from real ones; and a model that has learnt from them finds more in the weak cell.
+right for somebody who has not chosen them, and no farther from real ones; and a model that has learnt from them finds more in the
+weak cell.
 """
 
 from __future__ import annotations
@@ -12,33 +13,36 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saadi.evidence.extra_arms import OF_WEAKNESS
+from saadi.evidence.extra_arms import OF_WEAKNESS, SOURCES
 from saadi.evidence.gains import Cell, Measured
 from saadi.evidence.intervals import mean_with_interval
+from saadi.evidence.rounds import Masks
 from saadi.evidence.settings import Arm
 from saadi.mining.weakness import BINS, MIN_PARTS, Weakness
 from saadi.plausibility import class_looks
 from saadi.quality import LOOK, look, nearest_distance, standardised
+from saadi.records import Image
 
 WeakCell = tuple[int, int]
 """Class and size, by its place in BINS."""
 
 
 def material(cells: Sequence[Cell]) -> dict[str, Any]:
-    """Of each arm that begins with what is missed: loss of the selectors, Dice of the judge, distance to real images (in the
-    judge's features, 1 = what images of the arm 'weak' have), share that looks real, and what was made for it."""
+    """Of each arm that begins with what is missed: loss of the selectors; Dice and distance to real images (1 = what images of
+    the arm 'weak' have) in the eyes of an outsider, who has learnt from the test patients alone and by whom nothing was chosen;
+    share that passes the quality check, by which mined images were chosen; and what was made for it."""
     kinds = [kind for kind in OF_WEAKNESS if kind in cells[0].settings.extras]
     if not kinds or cells[0].case.task == "classification":
         return {}
-    seeds, groups = [cell.seed for cell in cells], [_sources(cell) for cell in cells]
+    seeds, groups = [cell.seed for cell in cells], [_groups(cell, kinds[0]) for cell in cells]
     looked = {kind: [_looked_at(cell, kind) for cell in cells] for kind in kinds}
     rows: dict[str, Any] = {}
     for kind in kinds:
         rows[kind] = {name: _ranged([one[name] for one in looked[kind]], groups, seeds)
-                      for name in ("loss", "judge", "plausible")}  # fmt: skip
+                      for name in ("loss", "outsider", "plausible")}  # fmt: skip
         if "weak" in kinds:
-            rows[kind]["judge over weak"] = _ranged([one["judge"] for one in looked[kind]], groups, seeds,
-                                                    minus=[one["judge"] for one in looked["weak"]])  # fmt: skip
+            rows[kind]["outsider over weak"] = _ranged([one["outsider"] for one in looked[kind]], groups, seeds,
+                                                       minus=[one["outsider"] for one in looked["weak"]])  # fmt: skip
             rows[kind]["distance"] = [round(float(mine["distance"].mean() / plain["distance"].mean()), 4)
                                       for mine, plain in zip(looked[kind], looked["weak"], strict=True)]  # fmt: skip
         told = [cell.synthetic(Arm(kind, cell.settings.shares[0]))[0].arrays for cell in cells]
@@ -48,34 +52,46 @@ def material(cells: Sequence[Cell]) -> dict[str, Any]:
     return rows
 
 
-def _sources(cell: Cell) -> NDArray[np.str_]:
-    count = len(cell.synthetic(Arm("weak", cell.settings.shares[0]))[1])
-    return np.array([cell.learners.real[source].group for _, source in cell.extras.weak_masks(count, first=0)])
+def _made(cell: Cell, kind: str) -> tuple[list[Image], Masks]:
+    """The images of an arm and their label maps with the numbers of the real images that these are moved from."""
+    arrays = cell.synthetic(Arm(kind, cell.settings.shares[0]))[0].arrays
+    images = list(arrays["images"])
+    if SOURCES not in arrays:  # made by an earlier version
+        return images, cell.extras.weak_masks(len(images), first=0)
+    return images, list(zip(list(arrays["label_maps"]), arrays[SOURCES].tolist(), strict=True))
+
+
+def _groups(cell: Cell, kind: str) -> NDArray[np.str_]:
+    return np.array([cell.learners.real[source].group for _, source in _made(cell, kind)[1]])
 
 
 def _looked_at(cell: Cell, kind: str) -> dict[str, NDArray[np.float64]]:
-    own, stage = cell.learners, cell.synthetic(Arm(kind, cell.settings.shares[0]))[0]
-    images, masks = list(stage["images"]), cell.extras.weak_masks(len(stage["images"]), first=0)
-    judge, stick = own.scorer("judge"), cell.extras.yardstick()
-    fidelity = [one.mean for one in judge.fidelity(images, [label_map for label_map, _ in masks])]
-    real = judge.features([example.image for example in own.real])
-    distance = nearest_distance(standardised(judge.features(images), real), standardised(real, real))
+    own = cell.learners
+    images, masks = _made(cell, kind)
+    outsider, stick = own.scorer("expert"), cell.extras.yardstick()
+    fidelity = [one.mean for one in outsider.fidelity(images, [label_map for label_map, _ in masks])]
+    real = outsider.features([example.image for example in own.real])
+    distance = nearest_distance(standardised(outsider.features(images), real), standardised(real, real))
     looks = [class_looks(image, label_map) for image, (label_map, _) in zip(images, masks, strict=True)]
     verdicts = stick.judge({LOOK: np.stack([look(image) for image in images])}, looks) if stick is not None else []
     plausible = [one is None or one.verdict == "plausible" for one in verdicts] or [True] * len(images)
-    return {"loss": 1 - own.scores(images, masks), "judge": np.array(fidelity), "distance": distance.astype(np.float64),
+    return {"loss": 1 - own.scores(images, masks), "outsider": np.array(fidelity), "distance": distance.astype(np.float64),
             "plausible": np.array(plausible, np.float64)}  # fmt: skip
 
 
 def weak_cell(cells: Sequence[tuple[Cell, Measured]]) -> dict[str, Any]:
     """What each arm's models find of the parts that the selectors had missed most (the class and size with the lowest recall in
     unseen real images), and of all other parts, in the images of test patients."""
-    if cells[0][0].case.task == "classification" or any("parts" not in stage.arrays for _, found in cells
-                                                        for stages in found.values() for stage in stages):  # fmt: skip
+    if cells[0][0].case.task == "classification":
         return {}
+    if any("parts" not in stage.arrays for _, found in cells for stages in found.values() for stage in stages):
+        return {"missing": "some of these arms were measured by an earlier version, which kept no parts; measure them anew in "
+                           "another --folder"}  # fmt: skip
     draws = cells[0][0].settings.draws
     seeds = [cell.seed for cell, _ in cells for _ in range(draws)]
     known = [cell.extras.weakness() for cell, _ in cells]
+    if not all(one.classes for one in known):
+        return {"missing": "no real image that the selectors have not seen shows a class"}
     weakest = [weakest_of(one) for one in known]
     rows: dict[str, Any] = {}
 
@@ -107,8 +123,8 @@ def _is_other(part: WeakCell, weak: WeakCell) -> bool:
 
 
 def weakest_of(known: Weakness) -> WeakCell:
-    """The class and size that is found worst, of those with MIN_PARTS parts; a class that is never found is none: nothing that is
-    learnt from it could be told from chance."""
+    """The class and size that is found worst, of those with MIN_PARTS parts; as long as another class is found, none of a class
+    that never is: nothing that is learnt of it could be told from chance. With too few parts in all of them the class alone."""
     told = [(cell.recall, index, size) for index, one in known.classes.items() if one.recall > 0.02
             for size, cell in enumerate(one.axes["size"]) if cell.num_parts >= MIN_PARTS]  # fmt: skip
     told = told or [(one.recall, index, 0) for index, one in known.classes.items()]

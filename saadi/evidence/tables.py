@@ -136,7 +136,7 @@ _WORDS = {
     "painted": "+ painted into real images",
     "guided": "+ painted with a guide",
 }
-_COMPARED = ("plain", "augmented", "base", "weak", "hardest", "painted", "rejection")
+_COMPARED = ("plain", "augmented", "base", "weak", "hardest", "mined", "painted", "rejection")
 """Arms over which the table has a column."""
 
 
@@ -170,21 +170,22 @@ def _told_of_material(rows: dict[str, Any]) -> list[str]:
     """What the images of arms of hard images are like."""
     if not rows:
         return []
-    found = ["", "| images | loss of the selectors | Dice of the judge | over weak | distance | look real | found | made |",
-             "|" + "---|" * 8]  # fmt: skip
+    heads = ("images", "loss of the selectors", "Dice of an outsider", "over weak", "distance", "pass the quality check", "found",
+             "made")  # fmt: skip
+    found = ["", "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for kind, row in rows.items():
         distance = " ".join(f"{value:.2f}" for value in row.get("distance", []))
         counts = [" ".join(map(str, row.get(name, []))) for name in ("prizes", "made")]
         found.append(f"| {_words(kind)} | " + " | ".join([
-            _ranged(row["loss"]), _ranged(row["judge"]), _ranged(row.get("judge over weak"), signed=True), distance,
+            _ranged(row["loss"]), _ranged(row["outsider"]), _ranged(row.get("outsider over weak"), signed=True), distance,
             _plain(row["plausible"]), *counts]) + " |")  # fmt: skip
     return found
 
 
 def _told_of_weak_cell(found: dict[str, Any]) -> list[str]:
     """Recall of what was missed most, and of all else."""
-    if not found:
-        return []
+    if not found or "missing" in found:
+        return ["", f"Missed most: unknown; {found['missing']}."] if found else []
     columns = ("weak over base", "weak over weak", "others over base", "others over weak")
     heads = ("over base", "over masks by what is missed", "others over base", "others over masks by what is missed")
     lines = ["", f"Missed most: {'; '.join(found['cells'])}. Recall:", "", "| trained on | missed most | others | "

@@ -65,7 +65,7 @@ class Bank:
 
     def __init__(self, label_maps: Sequence[LabelMap], *, num_classes: int, grid: int, seed: int, size: int = BANK) -> None:
         draw = np.random.default_rng(seed)
-        count = max(size, len(label_maps))
+        count = max(size, 2 * len(label_maps))
         self.pictures = torch.empty(count, num_classes - 1, grid, grid, dtype=torch.float16)
         self.wishes = torch.empty(count, 2 * (num_classes - 1) + 1)
         odds = _odds(label_maps, num_classes=num_classes)

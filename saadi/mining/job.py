@@ -8,7 +8,7 @@ the pool: what is easy or wrong is told as such in Curate.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -17,6 +17,8 @@ import numpy as np
 from saadi import devices, quality_gate
 from saadi.curation import describe_images
 from saadi.downstream import scoring
+from saadi.downstream.scoring import Looking
+from saadi.engines.loading import full_memory_told
 from saadi.generation import Plan, chosen_adapter, generate_samples, label_maps_of, plan
 from saadi.jobs import JobContext, Outcome, Report, silent
 from saadi.mask_generator.job import new_label_maps
@@ -26,15 +28,18 @@ from saadi.mining.learning import learnt_start
 from saadi.orders.generating import known_weakness
 from saadi.previews import Previews
 from saadi.quality_gate import Looked
-from saadi.records import LabelMapRecord, Project, Sample
+from saadi.records import LabelMapRecord, Model, Project, Sample
 from saadi.store import Store
 
 SUGGESTED_PER_WANTED = 4
 """Label maps drawn for each that is searched for: the more, the more of them ask for what is missed."""
-TURN_SEEDS = 1_000_000
-"""Each turn's seeds lie beyond those of the one before."""
+TURN_SEEDS = 1_000_003
+"""Each turn's seeds lie beyond those of the one before; a round number would give each turn the same strengths of a learnt start
+(`saadi.engines.starting.strengths`)."""
 SHARE_OF_MAKING = 0.8
 """Of a turn's time; the rest is looking at what was made."""
+SHARE_OF_LEARNING = 0.5
+"""Of the whole time, where a start is learnt first."""
 
 
 class Found(NamedTuple):
@@ -58,30 +63,13 @@ def run_job(context: JobContext) -> Outcome:
     assert limits is not None, "checked when the job started"
     records = _searched_for(context, project)
     model = store.model(order["model_id"])
-    wanted = plan(store, project, model=model, adapter=chosen_adapter(store, project, order["adapter"], model=model),
-                  settings=order["settings"], purpose="pool")  # fmt: skip
-    if order["learned"]:
-        wanted = learnt_start(context, wanted, scorers)
-    previews, turns = Previews(context.dir), order["turns"]
-    mined: dict[int, int] = {}
-    counts: Counter[str] = Counter()
-    samples: list[Sample] = []
-    for turn in range(turns):
-        places = [place for place in range(len(records)) if place not in mined]
-        if not places:
-            break
-        making = _within(context.report, turn / turns, (turn + SHARE_OF_MAKING) / turns)
-        looking = _within(context.report, (turn + SHARE_OF_MAKING) / turns, (turn + 1) / turns)
-        made = _candidates(store, wanted, [records[place] for place in places], order, turn, making, previews)
-        scoring.score_samples(store, project, made, scorers, looking)
-        found = look_at(store, project, made)
-        counts.update(tally(found, limits))
-        for place, best in zip(places, best_of_each(found, order["candidates"], limits), strict=True):
-            if best is not None:
-                mined[place] = best
-        samples += made
-        context.report(round(1000 * (turn + 1) / turns), 1000, f"{len(mined)} of {len(records)} found",
-                       metrics={"found": float(len(mined))})  # fmt: skip
+    with full_memory_told("close other programs that use it and try again, or set SAADI_DEVICE=cpu, which is slow"):
+        wanted, begins = plan(store, project, model=model, settings=order["settings"], purpose="pool",
+                              adapter=chosen_adapter(store, project, order["adapter"], model=model)), 0.0  # fmt: skip
+        if order.get("learned"):
+            begins = SHARE_OF_LEARNING
+            wanted = learnt_start(context, wanted, scorers, _within(context.report, 0.0, begins))
+        samples, mined, counts = _searched(context, wanted, scorers, records, limits, _within(context.report, begins, 1.0))
     scoring.look_at_project(store, project, scorers, silent)
 
     def publish(store: Store) -> dict[str, Any]:
@@ -90,6 +78,36 @@ def run_job(context: JobContext) -> Outcome:
 
     share = f"{counts['prize']} of {len(samples)} images made are hard and right"
     return Outcome(f"{len(mined)} hard image{'' if len(mined) == 1 else 's'} for {len(records)} masks; {share}", publish)
+
+
+def _searched(
+    context: JobContext, wanted: Plan, scorers: Sequence[tuple[Model, Looking]], records: Sequence[LabelMapRecord],
+    limits: Limits, report: Report,
+) -> tuple[list[Sample], dict[int, int], Counter[str]]:  # fmt: skip
+    """All images made, the hardest right one of each label map (by its place) that has one, and how many lie in each quadrant."""
+    store, order, project = context.store, context.params, wanted.project
+    previews, turns = Previews(context.dir), order["turns"]
+    mined: dict[int, int] = {}
+    counts: Counter[str] = Counter()
+    samples: list[Sample] = []
+    for turn in range(turns):
+        places = [place for place in range(len(records)) if place not in mined]
+        if not places:
+            break
+        making = _within(report, turn / turns, (turn + SHARE_OF_MAKING) / turns)
+        looking = _within(report, (turn + SHARE_OF_MAKING) / turns, (turn + 1) / turns)
+        made = generate_samples(store, wanted, [records[place] for place in places], candidates=order["candidates"],
+                                seed=order["seed"] + turn * TURN_SEEDS, report=making, previews=previews)  # fmt: skip
+        scoring.score_samples(store, project, made, scorers, looking)
+        found = look_at(store, project, made)
+        counts.update(tally(found, limits))
+        for place, best in zip(places, best_of_each(found, order["candidates"], limits), strict=True):
+            if best is not None:
+                mined[place] = best
+        samples += made
+        report(round(1000 * (turn + 1) / turns), 1000, f"{len(mined)} of {len(records)} found",
+               metrics={"found": float(len(mined))})  # fmt: skip
+    return samples, mined, counts
 
 
 def _searched_for(context: JobContext, project: Project) -> list[LabelMapRecord]:
@@ -119,14 +137,6 @@ def _suggested(context: JobContext, project: Project) -> list[LabelMapRecord]:
     return [store.add_label_map(project.id, blob=store.blobs.put_label_map(one.label_map), name=f"for search, seed {one.seed}",
                                 author=job.created_by, request_id=f"mined-{job.id}-{one.seed}", origin="sampled")
             for one in (drawn[place] for place in sorted(places))]  # fmt: skip
-
-
-def _candidates(
-    store: Store, wanted: Plan, records: Sequence[LabelMapRecord], order: Mapping[str, Any], turn: int, report: Report,
-    previews: Previews,
-) -> list[Sample]:  # fmt: skip
-    return generate_samples(store, wanted, records, candidates=order["candidates"], seed=order["seed"] + turn * TURN_SEEDS,
-                            report=report, previews=previews)  # fmt: skip
 
 
 def look_at(store: Store, project: Project, samples: Sequence[Sample]) -> list[Found]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from saadi.downstream import hardness
 from saadi.downstream.classifier import Classifier
@@ -25,6 +26,11 @@ from saadi.engines.starting import NoiseShift, divergence, moved
 from saadi.jobs import Report
 from saadi.mining.choosing import KAPPA
 from saadi.records import LabelMap
+
+LOSS_SCALE = 2.0**10
+PROBES = 6
+FIRST_PROBE = 900_000
+"""Of probes the numbers begin here: no step has them."""
 
 
 @dataclass(frozen=True)
@@ -68,26 +74,47 @@ class ShiftTrainer(Averaged):
         self.seconds = 0.0
 
     def train_step(self, batch: Sequence[Asked], *, progress: float) -> float:
-        """One update; returns the loss of the target before it, which is to rise."""
+        """One update, none where gradients are not finite; returns the loss of the target before it, which is to rise."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * min(1.0, max(0.05, (1 - progress) / 0.3))
-        label_maps = [one.label_map for one in batch]
-        regions = [one.region for one in batch if one.region is not None] or None
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
-        mean, log_std = self.shift(self.shift.shares(label_maps))
-        noise = torch.randn(len(batch), *self.rollout.noise, generator=generator).to(mean.device)
-        pixels = self.rollout.pixels(moved(noise, mean, log_std), label_maps, regions)
-        target = self.targets[self.step % len(self.targets)]  # cross-fitted ones take turns
-        found = hardness.losses(target, pixels, label_maps)
-        cost = self.config.beta * divergence(mean, log_std)
+        noise = self.noise(len(batch), step=self.step)
         self.optimizer.zero_grad(set_to_none=True)
-        (cost - found.clamp_max(KAPPA)).mean().backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
-        self.optimizer.step()
+        total = 0.0
+        for first in range(0, len(batch), self.rollout.at_once):
+            chosen = slice(first, first + self.rollout.at_once)
+            found, cost = self.losses(batch[chosen], noise[chosen], step=self.step)
+            # Scaled, as half-precision weights lose small gradients.
+            (LOSS_SCALE * (cost - found.clamp_max(KAPPA)).sum() / len(batch)).backward()
+            total += float(found.detach().sum())
+        for parameter in self.parameters.values():
+            assert parameter.grad is not None, "every parameter moves the noise"
+            parameter.grad /= LOSS_SCALE
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
+        if torch.isfinite(norm):
+            self.optimizer.step()
         self.step += 1
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(list(self.average.values()), [value.detach() for value in self.parameters.values()], 1 - decay)
-        return float(found.detach().mean())
+        return total / len(batch)
+
+    def noise(self, count: int, *, step: int) -> Tensor:
+        """(count, *noise), the same at each call."""
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
+        return torch.randn(count, *self.rollout.noise, generator=generator)
+
+    def losses(self, batch: Sequence[Asked], noise: Tensor, *, step: int, is_plain: bool = False) -> tuple[Tensor, Tensor]:
+        """(B,) each: how hard the images are for the target, of which cross-fitted ones take turns, and what the shift costs.
+
+        Args:
+            is_plain: From the noise as it is.
+        """
+        label_maps = [one.label_map for one in batch]
+        regions = [one.region for one in batch if one.region is not None] or None
+        mean, log_std = self.shift(self.shift.shares(label_maps))
+        start = noise.to(mean.device)
+        pixels = self.rollout.pixels(start if is_plain else moved(start, mean, log_std), label_maps, regions)
+        found = hardness.losses(self.targets[step % len(self.targets)], pixels, label_maps)
+        return found, (self.config.beta * divergence(mean, log_std)).to(found.device)
 
     def use_average(self) -> None:
         """Put the moving average into the network, for good."""
@@ -107,7 +134,8 @@ def fit(
         count, asked: How many label maps there are, and one of them by its place.
 
     Returns:
-        As `saadi.engines.fitting.run_steps`, and `divergence`: nats from plain noise, mean over the label maps (at most 64).
+        steps, seconds, images_per_s; `divergence`: nats from plain noise, mean over the label maps (at most 64); `plain_loss` and
+        `moved_loss`: of the targets, over PROBES batches that are made from the same noise without and with the shift.
     """
 
     def draw(step: int) -> list[Asked]:
@@ -116,10 +144,26 @@ def fit(
 
     trainer = ShiftTrainer(shift, rollout, targets, config)
     metrics = run_steps(trainer, draw, config, report, folder=folder)
+    del metrics["loss"]  # of the last steps alone, and since the last pause
     trainer.use_average()
-    with torch.no_grad():
-        label_maps = [asked(place).label_map for place in range(min(count, 64))]
-        nats = divergence(*shift(shift.shares(label_maps)))
-    metrics["target_loss"] = metrics.pop("loss")
-    return metrics | {"divergence": round(float(nats.mean()), 2)}
+    return metrics | _told(trainer, count, asked, draw)
+
+
+@torch.no_grad()
+def _told(
+    trainer: ShiftTrainer, count: int, asked: Callable[[int], Asked], draw: Callable[[int], list[Asked]]
+) -> dict[str, float]:  # fmt: skip
+    label_maps = [asked(place).label_map for place in range(min(count, 64))]
+    nats = divergence(*trainer.shift(trainer.shift.shares(label_maps)))
+    found: dict[str, list[float]] = {"plain_loss": [], "moved_loss": []}
+    for probe in range(PROBES):
+        step = FIRST_PROBE + probe
+        batch = draw(step)
+        noise = trainer.noise(len(batch), step=step)
+        for first in range(0, len(batch), trainer.rollout.at_once):
+            chosen = slice(first, first + trainer.rollout.at_once)
+            for name, is_plain in (("plain_loss", True), ("moved_loss", False)):
+                found[name] += trainer.losses(batch[chosen], noise[chosen], step=step, is_plain=is_plain)[0].tolist()
+    means = {name: round(float(np.mean(values)), 4) for name, values in found.items()}
+    return means | {"divergence": round(float(nats.mean()), 2)}
 

@@ -211,8 +211,11 @@ class GenerateOrder(Order):
             return
         model = store.model(self.model_id) if self.model_id is not None else store.active_model(self.project_id, "engine")
         shift = store.noise_shift(self.settings.noise_shift_id)
-        if model is None or shift.model_id != model.id:
-            raise BadInputError(f"start {shift.id} was learnt for another generator; learn one for this, or leave it out")
+        adapter = store.accepted_adapter(self.project_id) if self.adapter == "accepted" else None
+        adapter_id = self.adapter if isinstance(self.adapter, int) else adapter.id if adapter else None
+        if model is None or (shift.model_id, shift.adapter_id) != (model.id, adapter_id):
+            raise BadInputError(f"start {shift.id} was learnt for another generator or version; choose that version, learn a "
+                                "start for this one, or leave it out")  # fmt: skip
 
     def _check_classes(self, store: Store) -> None:
         if self.classes is not None and self.label_map_ids is not None:

@@ -41,13 +41,6 @@ class NoiseShiftStore(StoreBase):
         return [_noise_shift(row) for row in self.db.query("SELECT * FROM noise_shifts WHERE project_id = ? ORDER BY id",
                                                            [project_id])]  # fmt: skip
 
-    def newest_noise_shift(self, project_id: int, *, model_id: int, adapter_id: int | None,
-                           selector_id: int) -> NoiseShiftModel | None:
-        """The one learnt last for just these."""
-        wanted = (model_id, adapter_id, selector_id)
-        return next((one for one in reversed(self.noise_shifts(project_id))
-                     if (one.model_id, one.adapter_id, one.selector_id) == wanted), None)  # fmt: skip
-
 
 def _noise_shift(row: dict[str, Any]) -> NoiseShiftModel:
     return NoiseShiftModel(**{**row, "architecture": json.loads(row["architecture"]), "metrics": json.loads(row["metrics"])})

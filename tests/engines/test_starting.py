@@ -11,6 +11,7 @@ from saadi.engines.base import SAMPLING_BATCH
 from saadi.engines.regions import named_region
 from saadi.engines.starting import NoiseShift, default_architecture, divergence, moved, strengths
 from saadi.errors import WeightsError
+from saadi.mining.job import TURN_SEEDS
 from tests import tiny
 
 
@@ -54,6 +55,8 @@ def test_seeds_in_a_row_cover_all_strengths():
         found = np.sort(strengths(range(first, first + 4)).numpy())
         assert found.min() > 0 and found.max() <= 1 and np.diff([0, *found, 1]).max() < 0.5
     assert float(strengths([0])) == 1.0
+    turns = np.sort([float(strengths([5 + turn * TURN_SEEDS])) for turn in range(3)])
+    assert np.diff(turns).min() > 0.1  # another try of a mask is another strength
     made, label_maps = shift(strength=0.5), [tiny.scene(1)[1]] * 2
     plain = torch.randn(1, 3, tiny.SIDE, tiny.SIDE).expand(2, -1, -1, -1)
     change = made.moved(plain, label_maps, [0, 1]) - plain

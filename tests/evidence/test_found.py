@@ -54,15 +54,27 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cell, gains.Measured]
 def test_each_arm_tells_what_its_images_are_like(run):
     made, _ = run
     rows = found.material([made])
-    assert list(rows) == list(OF_WEAKNESS) and rows["weak"]["judge over weak"] == [0.0, 0.0, 0.0]
+    assert list(rows) == list(OF_WEAKNESS) and rows["weak"]["distance"] == [1.0]
     masks = made.extras.weak_masks(8, first=0)
+    asked, outsider = [label_map for label_map, _ in masks], made.learners.scorer("expert")
     for kind in OF_WEAKNESS:
         stage, _ = made.synthetic(Arm(kind, 1.0))
-        assert rows[kind]["loss"][0] == pytest.approx(1 - made.learners.scores(list(stage["images"]), masks).mean(), abs=1e-3)
-        np.testing.assert_array_equal(stage["label_maps"], [label_map for label_map, _ in masks])
-    # Of the same candidates the hardest are taken.
-    assert rows["hardest"]["loss"][0] >= rows["weak"]["loss"][0] and rows["weak"]["distance"] == [1.0]
-    assert rows["learned"]["made"][0] >= 16 and "made" not in rows["weak"]
+        images = list(stage["images"])
+        assert rows[kind]["loss"][0] == pytest.approx(1 - made.learners.scores(images, masks).mean(), abs=1e-3)
+        seen = [one.mean for one in outsider.fidelity(images, asked)]
+        assert rows[kind]["outsider"][0] == pytest.approx(np.mean(seen), abs=1e-3)
+        np.testing.assert_array_equal(stage["label_maps"], asked)
+        assert stage["_sources"].tolist() == [source for _, source in masks]
+    assert 16 <= rows["learned"]["made"][0] <= 48 and rows["hardest"]["made"] == [16] and "made" not in rows["weak"]
+
+
+def test_arms_that_were_not_ordered_are_not_made(tmp_path: Path):
+    made = cell(tmp_path, settings=replace(HARD, extras=("mined",)))
+    asked = []
+    original = made.synthetic
+    made.synthetic = lambda arm, **rest: (asked.append(arm.kind), original(arm, **rest))[1]  # type: ignore[method-assign]
+    rows = found.material([made])
+    assert list(rows) == ["mined"] and set(asked) == {"mined"} and "outsider over weak" not in rows["mined"]
 
 
 def test_the_same_arm_has_no_gain_in_the_weak_cell_and_a_better_one_has(run):
@@ -87,14 +99,18 @@ def test_the_same_arm_has_no_gain_in_the_weak_cell_and_a_better_one_has(run):
     assert "| + hard and right, learnt start |" in markdown and f"Missed most: {told['cells'][0]}." in markdown
 
 
-def test_stages_of_before_and_classification_tell_nothing(run):
+def test_stages_of_before_say_why_they_tell_nothing(run):
     made, measured = run
     stage = measured["base 1"][0]
     original, stage.arrays = stage.arrays, {name: value for name, value in stage.arrays.items() if name != "parts"}
     try:
-        assert found.weak_cell([(made, measured)]) == {}
+        told = found.weak_cell([(made, measured)])
     finally:
         stage.arrays = original
+    assert "kept no parts" in told["missing"]
+    markdown = tables.markdown({"task": "segmentation", "settings": {}, "real": {
+        "8": tables.summary([(made, measured)]) | {"weak cell": told}}})  # fmt: skip
+    assert any(line.startswith("Missed most: unknown; some of these arms") for line in markdown)
     assert found.material([cell(Path(made.stages.folder), settings=replace(HARD, extras=("gated",)))]) == {}
 
 

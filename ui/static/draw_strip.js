@@ -36,7 +36,7 @@ export class Strip {
       onPart();
     });
     this.source.input.hidden = true;
-    this.reach = numberField("The part begins wider by, px", "", { min: 1, max: 64, placeholder: "0", id: "draw-reach" });
+    this.reach = numberField("The part begins wider by, px", "", { min: 1, max: 64, placeholder: "0", id: "draw-reach", oninput: () => (this.guide = null) });
     this.reach.title = "The part begins so many pixels wider and is exact after 60 % of the steps, so that it settles with its surroundings";
     this.reach.hidden = true;
     this.reach.classList.add("sx-field-in-line");
@@ -192,7 +192,7 @@ export class Strip {
     this.recalled.hidden = false;
     replace(
       this.recalled,
-      h("span", {}, `Settings of ${name}${this.negative ? ", which leads away from what a negative version has learnt" : ""}.`),
+      h("span", {}, `Settings of ${name}${this.negative ? ", which leads away from what a negative version has learnt" : ""}${this.start ? ", from learnt noise whose images are hard" : ""}.`),
       h("button", { type: "button", class: "sx-link", onclick: () => this.giveBack() }, "Back to my settings"),
     );
     this.recalled.scrollIntoView({ block: "nearest" });

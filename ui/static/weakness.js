@@ -67,7 +67,7 @@ export class WeakPlaces {
         "label",
         { class: "sx-check", title: "Learns from which noise this generator makes images that are hard; judge and quality check decide as always" },
         this.learned,
-        "Learn first from which noise hard images come (minutes, once for each version)",
+        "Learn first from which noise hard images come (minutes; kept until the version or the scorers change)",
       ),
       h(
         "p",
