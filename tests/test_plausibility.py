@@ -8,8 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from saadi import quality
 from saadi.datasets.phantom import render
+from saadi.errors import TooFewError
+from saadi.evidence import cases, plausible
+from saadi.evidence.plausible import CORRUPTIONS, auc, looks
 from saadi.plausibility import CLASS_LOOK_VALUES, Plausibility, RealImages, Space, class_looks
 from saadi.records import IGNORE, Image, LabelMap
 
@@ -21,10 +23,6 @@ def scenes(first_patient: int, count: int) -> list[Pair]:
     """Four frames each of patients that follow one another."""
     rendered = [render(number, patient=first_patient + number // 4, size_px=128) for number in range(count)]
     return [(scene.image, scene.label_map) for scene in rendered]
-
-
-def looks(pairs: Sequence[Pair]) -> tuple[dict[str, np.ndarray], list[dict[int, np.ndarray]]]:
-    return {quality.LOOK: np.stack([quality.look(image) for image, _ in pairs])}, [class_looks(*pair) for pair in pairs]
 
 
 @pytest.fixture(scope="module")
@@ -52,44 +50,17 @@ def judged(real: RealImages, pairs: Sequence[Pair]) -> list[Plausibility]:
     return real.judge(*looks(pairs))
 
 
-def auc(higher: Sequence[float], lower: Sequence[float]) -> float:
-    first, second = np.array(higher)[:, None], np.array(lower)[None]
-    return float((first > second).mean() + 0.5 * (first == second).mean())
-
-
-def blurred(image: Image, label_map: LabelMap) -> Pair:
-    return cv2.GaussianBlur(image, (0, 0), 2.5), label_map
-
-
-def noisy(image: Image, label_map: LabelMap) -> Pair:
-    noise = np.random.default_rng(int(image.sum())).normal(0, 25, image.shape)
-    return (image + noise).clip(0, 255).astype(np.uint8), label_map
-
-
-def wrong_hue(image: Image, label_map: LabelMap) -> Pair:
-    """The hue of the largest class but the background is another one."""
-    counts = np.bincount(label_map.ravel(), minlength=7)[1:]
-    where = label_map == counts.argmax() + 1
-    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-    hsv[..., 0][where] = (hsv[..., 0][where].astype(int) + 60) % 180
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), label_map
-
-
-def emptied(image: Image, label_map: LabelMap) -> Pair:
-    return np.full_like(image, image.reshape(-1, 3).mean(0).astype(np.uint8)), label_map
-
-
-def without_gallbladder(image: Image, label_map: LabelMap) -> Pair:
+def without_gallbladder(image: Image, label_map: LabelMap) -> Image:
     gone = cv2.dilate((label_map == GALLBLADDER).astype(np.uint8), np.ones((3, 3), np.uint8))
-    return cv2.inpaint(image, gone, 5, cv2.INPAINT_TELEA), label_map
+    return cv2.inpaint(image, gone, 5, cv2.INPAINT_TELEA)
 
 
-@pytest.mark.parametrize("corrupted", [blurred, noisy, wrong_hue, emptied, without_gallbladder])
+@pytest.mark.parametrize("corrupted", [*CORRUPTIONS.values(), without_gallbladder])
 def test_planted_corruptions_stand_out_from_unseen_real_images(
-    real: RealImages, others: list[Pair], corrupted: Callable[[Image, LabelMap], Pair]
+    real: RealImages, others: list[Pair], corrupted: Callable[[Image, LabelMap], Image]
 ) -> None:
-    sound, spoilt = judged(real, others), judged(real, [corrupted(*pair) for pair in others])
-    assert auc([one.strangeness for one in spoilt], [one.strangeness for one in sound]) > 0.9
+    sound, spoilt = judged(real, others), judged(real, [(corrupted(*pair), pair[1]) for pair in others])
+    assert auc(np.array([one.strangeness for one in spoilt]), np.array([one.strangeness for one in sound])) > 0.9
     assert np.mean([one.verdict == "implausible" for one in spoilt]) > 0.75
 
 
@@ -97,7 +68,7 @@ def test_copies_of_training_images_are_found_on_the_near_side(
     real: RealImages, others: list[Pair], training: list[Pair]
 ) -> None:
     sound, copies = judged(real, others), judged(real, training[:64])
-    assert auc([-one.nearness for one in copies], [-one.nearness for one in sound]) > 0.9
+    assert auc(-np.array([one.nearness for one in copies]), -np.array([one.nearness for one in sound])) > 0.9
     assert {one.verdict for one in copies} == {"copy"} and [one.nearest for one in copies] == list(range(64))
 
 
@@ -106,7 +77,7 @@ def test_unseen_real_images_mostly_pass(real: RealImages, others: list[Pair]) ->
 
 
 def test_the_class_that_is_wrong_is_named(real: RealImages, others: list[Pair]) -> None:
-    found = judged(real, [without_gallbladder(*pair) for pair in others if (pair[1] == GALLBLADDER).sum() > 200])
+    found = judged(real, [(without_gallbladder(*pair), pair[1]) for pair in others if (pair[1] == GALLBLADDER).sum() > 200])
     assert np.mean([one.reason == f"class {GALLBLADDER}" for one in found]) > 0.8
 
 
@@ -169,3 +140,19 @@ def test_many_images_are_judged_in_pieces(monkeypatch: pytest.MonkeyPatch) -> No
     for one, other in zip(whole, space.ratios(asked, np.arange(50) % 8), strict=True):
         np.testing.assert_allclose(one, other)
     assert all(len(part) == 0 for part in space.ratios(asked[:0]))
+
+
+def test_the_measurement_tells_what_is_told_apart_and_what_an_image_costs() -> None:
+    case = cases.rendered(side=64)
+    small = cases.Case("phantom", case.class_names, case.train[:48], case.test[:24])
+    found = plausible.run(small)
+    assert set(found["spoilt"]) == {*CORRUPTIONS, "exact copies"} and found["spoilt"]["exact copies"]["auc"][0] == 1.0
+    assert all(low <= mean <= high for mean, low, high in (one["auc"] for one in found["spoilt"].values()))
+    assert found["spoilt"]["empty"] == {"auc": [1.0, 1.0, 1.0], "refused": 1.0} and found["ms_to_judge"] > 0
+    assert "| exact copies | 1.000 (1.000 to 1.000) |" in "\n".join(plausible.markdown(found))
+    with pytest.raises(TooFewError, match=r"4 training images of \d patients are too few"):
+        plausible.run(cases.Case("phantom", case.class_names, case.train[:4], case.test[:4]))
+
+
+def test_auc_by_hand() -> None:
+    assert auc(np.array([2.0, 1.0]), np.array([1.0, 0.0])) == pytest.approx((1 + 1 + 0.5 + 1) / 4)

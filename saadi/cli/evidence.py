@@ -58,6 +58,7 @@ def register(app: typer.Typer) -> None:
     group.command("adapter")(adapter)
     group.command("gains")(gains)
     group.command("ablations")(ablations)
+    group.command("quality")(quality)
     group.command("votes")(votes)
     app.add_typer(group, name="evidence")
 
@@ -126,6 +127,24 @@ def votes(
     from saadi.evidence import votes as experiment
 
     _finish(experiment.run(num_seeds=seeds), out, as_json=as_json)
+
+
+def quality(
+    name: CaseArgument,
+    test_share: TestShareOption = None,
+    side: SideOption = 256,
+    out: OutOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """How well the quality check tells spoilt images and copies from real images of unseen patients."""
+    from saadi.evidence import plausible as experiment
+
+    (case,) = _cases(name, home_of(home), side=side, test_share=test_share, test_groups=(), each=False)
+    if case.task == "classification":
+        raise BadInputError(f"images are spoilt under their masks, and {name} has classes of whole images; choose another one")
+    result = {"case": name, "side": side} | experiment.run(case)
+    _finish(result, out, as_json=as_json, lines=lambda: experiment.markdown(result))
 
 
 def gains(
