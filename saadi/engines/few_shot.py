@@ -2,8 +2,8 @@
 
 After MedDiff-FT (arXiv:2507.00377): the loss is weighted towards what the label map names, outlines are mixed so that none is
 learnt to the pixel, images are mirrored, shifted and zoomed. What is not published there: a part of the patients is held out, and
-the fit ends when their loss no longer falls; a state whose images under new masks lie as near to training images as copies do is
-not kept. Kept is the best of the others, or the base.
+the fit ends when their loss has clearly turned; a state whose images under new masks lie as near to training images as copies do
+is not kept. Kept is the last of the others, or the base.
 """
 
 from __future__ import annotations
@@ -40,8 +40,11 @@ MINUTES = 6.0
 HELD_SHARE = 0.2
 """Of the patients, at least one; with one patient alone, of the images."""
 CHECK_EVERY = 50
+TOLERANCE = 0.1
+"""A state is taken while its held-out loss is at most so much above the lowest so far: segmenters learn more from images of later
+states, long after that loss has begun to rise (docs/evidence, "Few images")."""
 PATIENCE = 4
-"""Checks without a lower loss after which the fit ends."""
+"""Checks without a state that is taken after which the fit ends."""
 NUM_LOOKS = 16
 """Images made at each check to see whether they are copies."""
 MAX_COPIES = 0.125
@@ -53,12 +56,12 @@ log = structlog.get_logger()
 
 
 def config(*, num_steps: int | None, minutes: float = MINUTES, seed: int = 0, rank: int | None = None) -> FitConfig:
-    """Smaller batches, smaller steps and more augmentation than a fit to hundreds of images.
+    """More augmentation and a shorter average than a fit to hundreds of images.
 
     Args:
         rank: Of a LoRA adapter, which takes larger steps; None = all weights.
     """
-    return FitConfig(num_steps=num_steps, minutes=minutes, batch_size=8, learning_rate=2e-4 if rank is None else 1e-3,
+    return FitConfig(num_steps=num_steps, minutes=minutes, learning_rate=4e-4 if rank is None else 1e-3,
                      ema_decay=0.99, augment_probability=0.6, mask_weight=0.5, mix_probability=0.5, seed=seed)  # fmt: skip
 
 
@@ -109,7 +112,7 @@ class Watch:
     checks: dict[int, Check] = field(default_factory=dict)
     """By step; 0 = the base."""
     best: dict[str, Tensor] = field(default_factory=dict)
-    """The best state so far; empty = the base."""
+    """The last state that was taken; empty = the base."""
     best_step: int = 0
 
     def __post_init__(self) -> None:
@@ -161,23 +164,22 @@ class Watch:
         """Measure the moving average; True = it is time to end."""
         with _average_in(trainer):
             found = Check(self.held_out_loss(), self.copies())
-        is_best = (found.copies or 0.0) <= self.most_copies and found.loss < self.lowest
-        if is_best:
-            self.best, self.best_step = {name: tensor.clone() for name, tensor in trainer.average.items()}, trainer.step
         self.checks[trainer.step] = found  # a fit that goes on after it was stopped may meet a step again
-        log.info("few_shot_check", step=trainer.step, loss=round(found.loss, 5), copies=found.copies, is_best=is_best)
+        is_taken = self._is_allowed(found) and found.loss <= (1 + TOLERANCE) * self.lowest and found.loss < self.checks[0].loss
+        if is_taken:
+            self.best, self.best_step = {name: tensor.clone() for name, tensor in trainer.average.items()}, trainer.step
+        log.info("few_shot_check", step=trainer.step, loss=round(found.loss, 5), copies=found.copies, is_taken=is_taken)
         self._keep()
         return sum(step > self.best_step for step in self.checks) >= PATIENCE
 
-    @property
-    def most_copies(self) -> float:
-        """A state with more is not kept."""
-        return max(MAX_COPIES, self.checks[0].copies or 0.0)
+    def _is_allowed(self, check: Check) -> bool:
+        """It paints few copies, or no more than the base."""
+        return (check.copies or 0.0) <= max(MAX_COPIES, self.checks[0].copies or 0.0)
 
     @property
     def lowest(self) -> float:
-        """Held-out loss of the best state so far."""
-        return self.checks[self.best_step].loss
+        """Held-out loss of the states so far that paint no copies."""
+        return min(check.loss for check in self.checks.values() if self._is_allowed(check))
 
     def _keep(self) -> None:
         if self.folder is None:
@@ -293,4 +295,4 @@ def run_job(
     share = 1 - metrics["held_out_loss"] / metrics["base_loss"]
     return published(context, engine, metrics, parent=parent,
                      message=f"adapted to {len(images)} images; error on {metrics['num_held_out']} held out {share:.0%} lower, "
-                             f"best after {metrics['best_step']} of {metrics['steps']} steps{blind}")  # fmt: skip
+                             f"state of step {metrics['best_step']} of {metrics['steps']}{blind}")  # fmt: skip

@@ -106,6 +106,14 @@ def test_states_that_paint_copies_are_not_kept(often: None, monkeypatch: pytest.
     assert told["best_step"] == 20 and told["held_out_loss"] == 3.0 and told["copies"] == MAX_COPIES
 
 
+def test_a_later_state_is_taken_while_its_loss_is_near_the_lowest(often: None, monkeypatch: pytest.MonkeyPatch):
+    losses = iter([5.0, 4.0, 3.0, 3.2, 3.31, 3.29, *[3.4] * 20])
+    monkeypatch.setattr(Watch, "held_out_loss", lambda self: next(losses))
+    monkeypatch.setattr(Watch, "copies", lambda self: 0.0)
+    told = fit_few(tiny.engine(), IMAGES, LABEL_MAPS, GROUPS, config(500), silent)
+    assert told["best_step"] == 50 and told["held_out_loss"] == 3.29 and told["steps"] == 50 + 10 * PATIENCE
+
+
 def test_an_engine_that_repeats_its_training_images_is_seen(monkeypatch: pytest.MonkeyPatch):
     images, label_maps = tiny.scenes(24, side=64)
     images = [np.clip(image.astype(int) + 4 * index, 0, 255).astype(np.uint8) for index, image in enumerate(images)]
