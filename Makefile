@@ -4,7 +4,8 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 ARGS ?=
-# Test processes; the browser tests mostly wait.
+# Test processes; the browser tests mostly wait. Files start in the order of their names: by number of tests, as is usual, the
+# longest ones, which hold one test each, would come last and leave the other process idle.
 JOBS ?= 2
 
 # No hub, no telemetry; the program needs neither.
@@ -22,7 +23,7 @@ test:
 	@$(PY) scripts/ensure_browser.py
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory types
-	@env -u OMP_NUM_THREADS $(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	@env -u OMP_NUM_THREADS $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint:
 	$(PY) -m ruff check .
