@@ -40,7 +40,7 @@ def learnt() -> CompactEngine:
     engine = CompactEngine(*with_styles(plain.architecture, plain.denoiser.state_dict()), device=tiny.CPU)
     made = [scene(seed) for seed in range(96)]
     data = TrainingSet([one[0] for one in made], [one[1] for one in made], engine=engine)
-    fit(engine, data, FitConfig(num_steps=700, batch_size=16, learning_rate=3e-3, ema_decay=0.98, sample_every=0), silent)
+    fit(engine, data, FitConfig(num_steps=450, batch_size=16, learning_rate=3e-3, ema_decay=0.98, sample_every=0), silent)
     return engine
 
 
