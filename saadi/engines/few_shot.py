@@ -10,29 +10,32 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import structlog
 import torch
+import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from saadi import quality
 from saadi.datasets.real import real_groups
 from saadi.engines import lora
-from saadi.engines.compact import CompactEngine, one_hot
+from saadi.engines.base import SAMPLING_BATCH, TrainableEngine
+from saadi.engines.compact import CompactEngine
 from saadi.engines.fitting import FitConfig, Trainer, TrainingSet, draw_batch, mask_weights, published, run_steps
 from saadi.errors import TooFewError
 from saadi.jobs import JobContext, Outcome, Report, checkpointed
+from saadi.masks import fit_to
 from saadi.plausibility import RealImages
 from saadi.poses import moved
-from saadi.records import Image, LabelMap, Model
+from saadi.records import IGNORE, Image, LabelMap, Model
 
 MIN_IMAGES = 5
 MAX_HELD = 32
@@ -98,11 +101,30 @@ class Check(NamedTuple):
     """Share of images made that are nearer to one that is learnt from than copies are; None = too few patients to say."""
 
 
+class _Held(NamedTuple):
+    """Held-out images that are measured together."""
+
+    clean: Tensor
+    condition: Any
+    weight: Tensor | None
+    """(B, 1, h, w) towards what the label maps name; None = the engine weighs by what it paints."""
+    noise: list[Tensor]
+    """Of each of TIMES."""
+
+
+class Watched(Protocol):
+    """What a watch needs of a trainer: `saadi.engines.fitting.Trainer`, or that of Stable Diffusion, which keeps no average."""
+
+    engine: Any
+    parameters: dict[str, nn.Parameter]
+    step: int
+
+
 @dataclass
 class Watch:
-    """What is known of each state of a fit by images that it does not learn from."""
+    """What is known of each state of a fit by images that it does not learn from; for every engine."""
 
-    engine: CompactEngine
+    engine: TrainableEngine
     images: Sequence[Image]
     """That are learnt from; those of `held` are not."""
     label_maps: Sequence[LabelMap]
@@ -116,13 +138,14 @@ class Watch:
     best_step: int = 0
 
     def __post_init__(self) -> None:
-        on = self.engine.device
-        clean = self.engine.encode_images(self.held[0])
-        label_maps = torch.stack([one for one in self._indices(self.held[1])])
-        self._clean, self._condition = clean, one_hot(label_maps, num_classes=self.engine.num_classes).to(on)
-        self._weight = mask_weights(label_maps).unsqueeze(1).to(on)
-        generator = torch.Generator().manual_seed(0)
-        self._noise = [torch.randn(clean.shape, generator=generator).to(on) for _ in TIMES]
+        engine, generator = self.engine, torch.Generator().manual_seed(0)
+        self._held = []
+        for first in range(0, len(self.held[0]), SAMPLING_BATCH):  # large engines hold no more at a time
+            images, label_maps = (part[first : first + SAMPLING_BATCH] for part in self.held)
+            clean = engine.encode_images(images)
+            noise = [torch.randn(clean.shape, generator=generator).to(clean.device) for _ in TIMES]
+            weight = None if engine.needs_picture else self._weight(label_maps, clean)
+            self._held.append(_Held(clean, engine.encode_label_maps(label_maps, images), weight, noise))
         draw = np.random.default_rng(0)
         self._asked = [moved(self.label_maps[index % len(self.label_maps)], draw) for index in range(NUM_LOOKS)]
         looks = np.stack([quality.look(image) for image in self.images])
@@ -130,24 +153,29 @@ class Watch:
                                     is_training=[True] * len(self.images))  # fmt: skip
         self._restore()
 
-    def _indices(self, label_maps: Sequence[LabelMap]) -> Iterator[Tensor]:
-        for hot in self.engine.encode_label_maps(label_maps).cpu():
-            yield torch.where(hot.sum(0) > 0, hot.argmax(0), 255).to(torch.uint8)
+    def _weight(self, label_maps: Sequence[LabelMap], like: Tensor) -> Tensor:
+        """`mask_weights` in the grid of what is noised."""
+        side = (self.engine.resolution, self.engine.resolution)
+        scaled = torch.from_numpy(np.stack([fit_to(label_map, size=side) for label_map in label_maps]))
+        scaled[scaled >= self.engine.architecture["num_classes"]] = IGNORE
+        return F.adaptive_avg_pool2d(mask_weights(scaled).unsqueeze(1), (like.shape[2], like.shape[3])).to(like.device)
 
     @torch.no_grad()
     def held_out_loss(self) -> float:
         """Mean over the held-out images, weighted towards what their label maps name."""
         self.engine.denoiser.eval()
         found = []
-        for time, noise in zip(TIMES, self._noise, strict=True):
-            times = torch.full((len(self._clean),), time, device=self.engine.device)
-            found.append(self.engine.errors(self._clean, self._condition, times, noise, pixel_weight=self._weight).mean())
-        return float(torch.stack(found).mean())
+        for held in self._held:
+            extra = {} if held.weight is None else {"pixel_weight": held.weight}
+            for time, noise in zip(TIMES, held.noise, strict=True):
+                times = torch.full((len(held.clean),), time, device=held.clean.device)
+                found.append(self.engine.errors(held.clean, held.condition, times, noise, **extra))
+        return float(torch.cat(found).mean())
 
     def copies(self) -> float | None:
         """Share of images made under moved label maps that lie as near to a training image as copies do; None where too few
-        patients are there to say what near is."""
-        if self._stick is None:
+        patients are there to say what near is, and of parts that are painted into the training images themselves."""
+        if self._stick is None or self.engine.needs_picture:
             return None
         made = self.engine.generate(self._asked, [LOOK_SEED + index for index in range(len(self._asked))])
         looks = np.stack([quality.look(image) for image in made])
@@ -160,14 +188,32 @@ class Watch:
             self.checks[0] = Check(self.held_out_loss(), self.copies())
             self._keep()
 
-    def look(self, trainer: Trainer) -> bool:
-        """Measure the moving average; True = it is time to end."""
+    def ends(self, trainer: Watched) -> Callable[[int], bool]:
+        """Asked after each step."""
+        return lambda step: step % CHECK_EVERY == 0 and self.look(trainer)
+
+    def settle(self, trainer: Watched, before: dict[str, Tensor]) -> dict[str, Any]:
+        """Put the state that was taken last into the engine, or what it was before; how it went.
+
+        Returns:
+            'base_loss', 'held_out_loss', 'best_step' (0 = the base was better and stays), 'copies' (None where they cannot be
+            seen), 'num_held_out'.
+        """
+        if trainer.step % CHECK_EVERY:
+            self.look(trainer)
+        _fill(trainer, self.best or before)
+        taken = self.checks[self.best_step]
+        return {"base_loss": round(self.checks[0].loss, 5), "held_out_loss": round(taken.loss, 5), "best_step": self.best_step,
+                "copies": None if taken.copies is None else round(taken.copies, 4), "num_held_out": len(self.held[0])}
+
+    def look(self, trainer: Watched) -> bool:
+        """Measure the moving average, where there is one; True = it is time to end."""
         with _average_in(trainer):
             found = Check(self.held_out_loss(), self.copies())
         self.checks[trainer.step] = found  # a fit that goes on after it was stopped may meet a step again
         is_taken = self._is_allowed(found) and found.loss <= (1 + TOLERANCE) * self.lowest and found.loss < self.checks[0].loss
         if is_taken:
-            self.best, self.best_step = {name: tensor.clone() for name, tensor in trainer.average.items()}, trainer.step
+            self.best, self.best_step = kept(getattr(trainer, "average", None) or trainer.parameters), trainer.step
         log.info("few_shot_check", step=trainer.step, loss=round(found.loss, 5), copies=found.copies, is_taken=is_taken)
         self._keep()
         return sum(step > self.best_step for step in self.checks) >= PATIENCE
@@ -197,14 +243,40 @@ class Watch:
         self.checks = {int(step): Check(*check) for step, check in json.loads(told["checks"])}
         self.best_step = int(told["best_step"])
         found = load_file(path)
-        self.best = {} if NOTHING in found else {name: tensor.to(self.engine.device) for name, tensor in found.items()}
+        self.best = {} if NOTHING in found else found
+
+
+def kept(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A copy in ordinary memory: a whole U-Net twice is more than a small GPU holds."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+
+
+def watch_over(
+    engine: TrainableEngine, images: Sequence[Image], label_maps: Sequence[LabelMap], groups: Sequence[str], *, seed: int,
+    folder: Path | None,
+) -> tuple[Watch, list[int]]:  # fmt: skip
+    """Hold patients out; the watch, and the places of the images that are learnt from.
+
+    Raises:
+        TooFewError: Fewer than MIN_IMAGES.
+    """
+    held = hold_out(groups, seed=seed)
+    learnt = [index for index in range(len(images)) if index not in held]
+    return Watch(engine, [images[i] for i in learnt], [label_maps[i] for i in learnt],
+                 ([images[i] for i in held], [label_maps[i] for i in held]), [groups[i] for i in learnt], folder), learnt
 
 
 @contextmanager
-def _average_in(trainer: Trainer) -> Iterator[None]:
-    """Inside, the engine has the moving average."""
+def _average_in(trainer: Watched) -> Iterator[None]:
+    """Inside, the engine has the moving average, where there is one."""
+    average: dict[str, Tensor] | None = getattr(trainer, "average", None)
+    if average is None:
+        trainer.engine.weights_changed()
+        yield
+        trainer.engine.weights_changed()
+        return
     own = {name: parameter.detach().clone() for name, parameter in trainer.parameters.items()}
-    _fill(trainer, trainer.average)
+    _fill(trainer, average)
     try:
         yield
     finally:
@@ -212,7 +284,7 @@ def _average_in(trainer: Trainer) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _fill(trainer: Trainer, tensors: dict[str, Tensor]) -> None:
+def _fill(trainer: Watched, tensors: dict[str, Tensor]) -> None:
     for name, parameter in trainer.parameters.items():
         parameter.copy_(tensors[name])
     trainer.engine.weights_changed()
@@ -236,42 +308,31 @@ def fit_few(
         rank: Of a LoRA adapter, which is merged at the end; None = all weights.
 
     Returns:
-        What `run_steps` returns, and 'base_loss', 'held_out_loss', 'best_step' (0 = the base was better and stays), 'copies',
-        'num_held_out' ('copies' is None where too few patients are there to say).
+        What `run_steps` and `Watch.settle` return.
 
     Raises:
         TooFewError: Fewer than MIN_IMAGES.
     """
-    held = set(hold_out(groups, seed=config.seed))
-    learnt = [index for index in range(len(images)) if index not in held]
+    watch, learnt = watch_over(engine, images, label_maps, groups, seed=config.seed, folder=folder)
     data = TrainingSet([images[i] for i in learnt], [label_maps[i] for i in learnt], engine=engine)
-    watch = Watch(engine, [images[i] for i in learnt], [label_maps[i] for i in learnt],
-                  ([images[i] for i in sorted(held)], [label_maps[i] for i in sorted(held)]), [groups[i] for i in learnt],
-                  folder)  # fmt: skip
     watch.start()
     if rank is not None:
         lora.attach(engine.denoiser, rank=rank, seed=config.seed)
     trainer = Trainer(engine, config)
-    before = {name: parameter.detach().clone() for name, parameter in trainer.parameters.items()}
+    before = kept(trainer.parameters)
     odds, by_class = data.rarity(), data.class_weights(config.class_weight_cap)
 
     def draw(step: int) -> Any:
         return draw_batch(data, engine, config, step=step, odds=odds, class_weights=by_class)
 
-    metrics = run_steps(trainer, draw, config, report, folder=folder,
-                        ends=lambda step: step % CHECK_EVERY == 0 and watch.look(trainer))  # fmt: skip
-    if trainer.step % CHECK_EVERY:
-        watch.look(trainer)
-    _fill(trainer, watch.best or before)
+    metrics = run_steps(trainer, draw, config, report, folder=folder, ends=watch.ends(trainer))
+    told = watch.settle(trainer, before)
     if rank is not None:
         lora.merged(engine.denoiser)
         engine.denoiser.requires_grad_(True)
     engine.denoiser.eval()
     engine.weights_changed()
-    best = watch.checks[watch.best_step]
-    return metrics | {"base_loss": round(watch.checks[0].loss, 5), "held_out_loss": round(best.loss, 5),
-                      "best_step": watch.best_step, "num_held_out": len(held),
-                      "copies": None if best.copies is None else round(best.copies, 4)}  # fmt: skip
+    return metrics | told
 
 
 def run_job(
@@ -285,14 +346,19 @@ def run_job(
     settings = replace(settings, **{name: order[name] for name in ("batch_size", "learning_rate") if order[name] is not None})
     metrics = fit_few(engine, images, label_maps, groups, settings, context.report, folder=context.dir, rank=order["lora_rank"])
     metrics |= {"num_images": len(images)}
-    blind = "; too few patients to see whether images are copies" if metrics["copies"] is None else ""
     if not metrics["best_step"]:
-        told = f"no state was better on the {metrics['num_held_out']} images held out than the base"
         in_use = store.active_model(project.id, "engine")
         if in_use is None:  # the shipped weights, so that the project has a generator
-            return published(context, engine, metrics, parent=None, message=f"{told}, which is used as it is{blind}")
-        return Outcome(f"{told}; the generator in use stays{blind}", lambda store: {"model_id": in_use.id, **metrics})
+            return published(context, engine, metrics, parent=None, message=f"{words(metrics)}, which is used as it is")
+        return Outcome(f"{words(metrics)}; the generator in use stays", lambda store: {"model_id": in_use.id, **metrics})
+    return published(context, engine, metrics, parent=parent, message=words(metrics))
+
+
+def words(metrics: Mapping[str, Any]) -> str:
+    """How a fit to few images went, in a sentence without its end."""
+    blind = " (copies could not be looked for)" if metrics["copies"] is None else ""
+    if not metrics["best_step"]:
+        return f"no state was better on the {metrics['num_held_out']} images held out than the base{blind}"
     share = 1 - metrics["held_out_loss"] / metrics["base_loss"]
-    return published(context, engine, metrics, parent=parent,
-                     message=f"adapted to {len(images)} images; error on {metrics['num_held_out']} held out {share:.0%} lower, "
-                             f"state of step {metrics['best_step']} of {metrics['steps']}{blind}")  # fmt: skip
+    return (f"adapted to {metrics['num_images']} images; error on {metrics['num_held_out']} held out {share:.0%} lower, state of "
+            f"step {metrics['best_step']} of {metrics['steps']}{blind}")  # fmt: skip

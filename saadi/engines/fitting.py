@@ -128,8 +128,8 @@ def draw_batch(
     label_maps = data.label_maps[chosen]
     clean, label_maps, extras = _augment(clean, label_maps, config, generator=generator)
     extras[:, 4] = engine._extras(1)[0, 4].cpu()
-    mixed = _mixed(label_maps, config, num_classes=data.num_classes, generator=generator)
-    hot = one_hot(mixed, num_classes=data.num_classes)
+    outlines = mixed(label_maps, config.mix_probability, num_classes=data.num_classes, generator=generator)
+    hot = one_hot(outlines, num_classes=data.num_classes)
     kept = (torch.rand(len(hot), generator=generator) >= config.condition_dropout).view(-1, 1, 1, 1)
     pixel_weight = class_weights[label_maps.int()].unsqueeze(1)
     if config.mask_weight:
@@ -183,13 +183,13 @@ def mask_weights(label_maps: Tensor) -> Tensor:
     return torch.where(known, scaled / scaled.mean((1, 2), keepdim=True).clamp_min(1e-6), torch.ones_like(scaled))
 
 
-def _mixed(label_maps: Tensor, config: FitConfig, *, num_classes: int, generator: torch.Generator) -> Tensor:
+def mixed(label_maps: Tensor, probability: float, *, num_classes: int, generator: torch.Generator) -> Tensor:
     """Some of the label maps as weighted mixtures of themselves and slightly shifted ones; each pixel takes the class that weighs
     most, which for two classes is MedDiff-FT's threshold of 0.5."""
-    if not config.mix_probability:
+    if not probability:
         return label_maps
     count, side = len(label_maps), label_maps.shape[-1]
-    chosen = torch.rand(count, generator=generator) < config.mix_probability
+    chosen = torch.rand(count, generator=generator) < probability
     weights_of = -torch.rand(count, MIXED, generator=generator).clamp_min(1e-9).log()  # Dirichlet(1, ..., 1), unscaled
     reach = max(1, round(MAX_MIX_SHIFT * side))
     shifts = torch.randint(-reach, reach + 1, (count, MIXED, 2), generator=generator)

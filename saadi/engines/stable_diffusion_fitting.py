@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saadi import devices
-from saadi.datasets.real import real_pairs
-from saadi.engines import checkpoints, lora, weights
+from saadi.datasets.real import real_groups, real_pairs
+from saadi.engines import checkpoints, few_shot, lora, weights
 from saadi.engines import stable_diffusion_parts as parts
-from saadi.engines.fitting import CHECKPOINT_EVERY_S, DEFAULT_MINUTES, class_weights, rarity, run_steps
+from saadi.engines.fitting import CHECKPOINT_EVERY_S, DEFAULT_MINUTES, class_weights, mixed, rarity, run_steps
 from saadi.engines.regions import named_region
 from saadi.engines.stable_diffusion import CONTROLNET, LORA, UNET, StableDiffusionEngine
 from saadi.engines.stable_diffusion_parts import Condition
@@ -32,6 +32,8 @@ LORA_RATE, CONTROLNET_RATE, UNET_RATE = 1e-4, 1e-5, 3e-6
 SAMPLER = {"name": "dpm_solver_2m", "num_inference_steps": 25, "guidance_scale": 5.0}
 """20 steps are 'almost converged' (Lu et al. 2022); guidance at the lower end of what is usual with Stable Diffusion 1.5."""
 STRIP_STEPS = 8
+MIX_FEW = 0.5
+"""Chance of mixed outlines with few images, as in the compact engine."""
 WHOLE_CHECKPOINT_EVERY_S = 900.0
 """A whole U-Net with its optimiser is 10 GB, a ControlNet 4 GB."""
 
@@ -50,6 +52,8 @@ class FitConfig:
     """None = the whole U-Net is trained."""
     text_dropout: float = 0.1
     """Share of images whose prompt is left out, so that guidance works."""
+    mix_probability: float = 0.0
+    """Chance that an image's label map is mixed from slightly shifted ones, so that no outline is learnt to the pixel."""
     one_class: float = 0.5
     """Inpainting: share of images of which only one class is painted, so that parts can be asked for, too."""
     class_weight_cap: float = 5.0
@@ -93,6 +97,9 @@ def draw_batch(
     mirrored = (torch.rand(config.batch_size, generator=generator) < 0.5).tolist()
     images = [_turned(data.images[index], is_mirrored) for index, is_mirrored in zip(chosen, mirrored, strict=True)]
     label_maps = [_turned(data.label_maps[index], is_mirrored) for index, is_mirrored in zip(chosen, mirrored, strict=True)]
+    if config.mix_probability:
+        label_maps = list(mixed(torch.from_numpy(np.stack(label_maps)), config.mix_probability, num_classes=data.num_classes,
+                                generator=generator).numpy())  # fmt: skip
     if engine.needs_picture:
         label_maps = [_one_class(label_map, config.one_class, generator) for label_map in label_maps]
     clean = engine.encode_images(images)
@@ -212,12 +219,14 @@ def fit(
     *,
     folder: Path | None = None,
     put_image: Any = None,
+    ends: Callable[[int], bool] | None = None,
 ) -> dict[str, Any]:
     """Fit an engine in place.
 
     Args:
         folder: Where checkpoints go and are resumed from; None = none.
         put_image: Stores a picture of the live strip and returns its name; None = no strip.
+        ends: Asked after each step: is it enough already?
 
     Returns:
         As `run_steps`.
@@ -243,6 +252,7 @@ def fit(
         report,
         folder=folder,
         pictures=shown if put_image else None,
+        ends=ends,
         checkpoint_every_s=CHECKPOINT_EVERY_S if all(name.startswith(LORA) for name in trainer.parameters)
         else WHOLE_CHECKPOINT_EVERY_S,
     )
@@ -290,12 +300,18 @@ def run_job(context: JobContext) -> Outcome:
         lora_rank=None if order.full else order.lora_rank or FitConfig.lora_rank,
         seed=order.seed,
         base_sha256=architecture["base_sha256"],
+        mix_probability=MIX_FEW if order.few else 0.0,
     )
-    data = TrainingSet(images, label_maps, engine=engine)
     with devices.memory_told("fit with --saves-memory, with a smaller --batch-size, or without --full"):
-        trainer = Trainer(engine, config, start=start)
-        metrics = fit(trainer, data, context.report, folder=context.dir, put_image=store.blobs.put_image)
+        if order.few:
+            trainer, metrics = _fit_few(engine, images, label_maps, real_groups(store, project, "train"), config, context, start)
+        else:
+            trainer = Trainer(engine, config, start=start)
+            metrics = fit(trainer, TrainingSet(images, label_maps, engine=engine), context.report, folder=context.dir,
+                          put_image=store.blobs.put_image)  # fmt: skip
     metrics |= {"num_images": len(images)}
+    if order.few and not metrics["best_step"] and (in_use := store.active_model(project.id, "engine")) is not None:
+        return Outcome(f"{few_shot.words(metrics)}; the generator in use stays", lambda store: {"model_id": in_use.id, **metrics})
     file = store.files.put(weights.to_bytes(trainer.state()))
 
     def publish(store: Store) -> dict[str, Any]:
@@ -311,7 +327,22 @@ def run_job(context: JobContext) -> Outcome:
         )
         return {"model_id": model.id, **metrics}
 
-    return Outcome(f"fitted on {len(images)} images, {metrics['steps']} steps", publish)
+    return Outcome(few_shot.words(metrics) if order.few else f"fitted on {len(images)} images, {metrics['steps']} steps", publish)
+
+
+def _fit_few(
+    engine: StableDiffusionEngine, images: Sequence[Image], label_maps: Sequence[LabelMap], groups: Sequence[str],
+    config: FitConfig, context: JobContext, start: dict[str, Tensor],
+) -> tuple[Trainer, dict[str, Any]]:  # fmt: skip
+    """As `few_shot.fit_few`, of what is trained here; the base is what the fit starts from."""
+    watch, learnt = few_shot.watch_over(engine, images, label_maps, groups, seed=config.seed, folder=context.dir)
+    data = TrainingSet([images[i] for i in learnt], [label_maps[i] for i in learnt], engine=engine)
+    trainer = Trainer(engine, config, start=start)
+    before = few_shot.kept(trainer.parameters)
+    watch.start()
+    metrics = fit(trainer, data, context.report, folder=context.dir, put_image=context.store.blobs.put_image,
+                  ends=watch.ends(trainer))  # fmt: skip
+    return trainer, metrics | watch.settle(trainer, before)
 
 
 def _parent(

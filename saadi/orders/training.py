@@ -81,9 +81,6 @@ class FitOrder(Order):
         if self.references and is_classification(store, self.project_id):
             raise BadInputError("a reference tells what a mask's region is to look like, and this project has no masks; leave "
                                 "--references out")  # fmt: skip
-        if self.few and self.engine != "compact":
-            raise BadInputError("few images are adapted to on the engine compact; a fit of Stable Diffusion trains a small "
-                                "adapter by default, leave --few out")  # fmt: skip
         if self.few and self.from_scratch:
             raise BadInputError("few images adapt weights that there are; leave --from-scratch out, or --few")
         if self.engine == "stable-diffusion":

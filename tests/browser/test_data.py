@@ -50,4 +50,5 @@ def test_few_images_are_offered_where_there_are_few_and_refused_where_there_are_
     page.uncheck("#fit-few")
     expect(page.locator("#fit-minutes")).to_have_value("20")
     page.select_option("#fit-engine", "stable-diffusion")
-    expect(page.locator("#fit-few")).to_be_hidden()
+    expect(page.locator("#fit-few")).to_be_visible()
+    expect(page.locator("#fit-references")).to_be_hidden()

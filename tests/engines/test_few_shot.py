@@ -67,11 +67,11 @@ def test_outlines_are_mixed_and_small_shifts_change_no_class_far_from_them():
     label_map[:, 8:24, 8:24] = 1
     label_map[:, 0, 0] = 255
     draw = torch.Generator().manual_seed(0)
-    found = fitting._mixed(label_map, config(), num_classes=3, generator=draw)
+    found = fitting.mixed(label_map, config().mix_probability, num_classes=3, generator=draw)
     changed = (found != label_map).flatten(1).any(1)
     assert 3 <= int(changed.sum()) <= 13  # about half
     assert (found[:, 10:22, 10:22] == 1).all() and (found[:, 2:6, 2:6] == 0).all() and (found[:, 0, 0] == 255).all()
-    assert fitting._mixed(label_map, FitConfig(num_steps=1), num_classes=3, generator=draw) is label_map
+    assert fitting.mixed(label_map, 0.0, num_classes=3, generator=draw) is label_map
 
 
 # ---- the fit

@@ -16,7 +16,7 @@ from saadi.alignment.recipe import align
 from saadi.alignment.settings import AlignmentConfig, TrainingPair, TrainingSingle
 from saadi.alignment.trainer import PairTrainer
 from saadi.config import Home
-from saadi.engines import lora, weights
+from saadi.engines import few_shot, lora, weights
 from saadi.engines.fitting import load_engine
 from saadi.engines.regions import named_region
 from saadi.engines.stable_diffusion import CONTROLNET, LORA, UNET, StableDiffusionEngine
@@ -163,8 +163,8 @@ def run(store: Store, home: Home, kind: type[orders.Order], **values: object) ->
 
 
 def fitted(store: Store, home: Home, project: Project, base: Path, mode: str, **values: object) -> Job:
-    job = run(store, home, FitOrder, project_id=project.id, engine="stable-diffusion", base=str(base), mode=mode, steps=2,
-              batch_size=2, lora_rank=2, **values)  # fmt: skip
+    job = run(store, home, FitOrder, project_id=project.id, engine="stable-diffusion", base=str(base), mode=mode,
+              batch_size=2, lora_rank=2, **({"steps": 2} | values))  # fmt: skip
     assert job.state == "done", store.job_traceback(job.id)
     return job
 
@@ -404,3 +404,44 @@ def test_missing_weights_are_told_before_the_job_is_queued(store: Store, filled:
     with pytest.raises(WeightsError, match="mode controlnet needs 4"):
         place(store, order(FitOrder, **wanted, base=str(bases["inpainting"]), mode="controlnet"), actor="ann")
     assert store.jobs() == []
+
+
+# ---- few images
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_few_images_are_adapted_to_and_watched(store: Store, home: Home, filled: Project, bases, mode, monkeypatch):
+    """Patients are held out, and what is published is the state that they speak for."""
+    monkeypatch.setattr(few_shot, "CHECK_EVERY", 2)
+    losses = iter([5.0, 4.0, 3.0, *[9.0] * 20])
+    monkeypatch.setattr(few_shot.Watch, "held_out_loss", lambda self: next(losses))
+    done = fitted(store, home, filled, bases[mode], mode, few=True, steps=30)
+    assert (done.result["best_step"], done.result["held_out_loss"]) == (4, 3.0)
+    assert done.result["steps"] == 4 + 2 * few_shot.PATIENCE and done.message.startswith("adapted to ")
+    assert (done.result["copies"] is None) == (mode == "inpainting")  # painted parts lie in the training images themselves
+    kept = weights.read(store.files.path(store.active_model(filled.id, "engine").file))
+    monkeypatch.setattr(few_shot.Watch, "held_out_loss", lambda self: float(next(rising)))
+    rising = iter(range(1, 100))
+    again = fitted(store, home, filled, bases[mode], mode, few=True, steps=30)
+    assert again.result["best_step"] == 0 and again.message.endswith("the generator in use stays")
+    assert store.active_model(filled.id, "engine").id == done.result["model_id"]
+    assert all(torch.isfinite(tensor).all() for tensor in kept.values())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_held_out_images_are_measured_with_the_engines_own_weights(bases, mode):
+    trainer, _ = trainer_on(bases[mode], mode)
+    images, label_maps = tiny.scenes(10, side=SIDE)
+    watch, learnt = few_shot.watch_over(trainer.engine, images, label_maps, [f"p{number // 2}" for number in range(10)], seed=0,
+                                        folder=None)  # fmt: skip
+    assert len(learnt) == 8 and len(watch.held[0]) == 2
+    first = watch.held_out_loss()
+    assert first == watch.held_out_loss() > 0
+    watch.start()
+    before = few_shot.kept(trainer.parameters)
+    for parameter in trainer.parameters.values():
+        parameter.data.normal_(0, 0.5)
+    assert watch.held_out_loss() != first
+    trainer.step = few_shot.CHECK_EVERY
+    told = watch.settle(trainer, before)
+    assert told["best_step"] == 0 and watch.held_out_loss() == pytest.approx(first, rel=1e-5)

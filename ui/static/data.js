@@ -160,9 +160,10 @@ class DataTab {
     const run = (kind, values, words) => (event) => act(event.currentTarget, () => place(kind, values, words));
     const bySteps = () => (this.fitSteps.number() ? { steps: this.fitSteps.number() } : { minutes: this.minutes.number() ?? MINUTES });
     const byEngine = () => {
-      if (this.engine.input.value === "compact") return { ...bySteps(), ...(this.few.checked && { few: true }), ...(this.like.checked && !isClassification() && { references: true }) };
+      const few = this.few.checked && { few: true };
+      if (this.engine.input.value === "compact") return { ...bySteps(), ...few, ...(this.like.checked && !isClassification() && { references: true }) };
       const base = this.base.input.value.trim();
-      return { ...bySteps(), engine: "stable-diffusion", mode: this.mode.input.value, ...(base && { base }) };
+      return { ...bySteps(), ...few, engine: "stable-diffusion", mode: this.mode.input.value, ...(base && { base }) };
     };
     const fit = (event) =>
       act(event.currentTarget, async () => {
@@ -220,7 +221,7 @@ class DataTab {
   setEngine(engine) {
     this.engine.input.value = engine;
     this.diffusion.hidden = engine === "compact";
-    this.fewLine.hidden = this.likeLine.hidden = engine !== "compact";
+    this.likeLine.hidden = engine !== "compact";
   }
 
   chooseFew(isFew) {
