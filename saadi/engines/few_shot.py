@@ -186,6 +186,7 @@ class Watch:
         """Measure the base, before the first step."""
         if 0 not in self.checks:
             self.checks[0] = Check(self.held_out_loss(), self.copies())
+            self.engine.weights_changed()  # a copy for sampling is as large as the network
             self._keep()
 
     def ends(self, trainer: Watched) -> Callable[[int], bool]:
@@ -199,7 +200,7 @@ class Watch:
             'base_loss', 'held_out_loss', 'best_step' (0 = the base was better and stays), 'copies' (None where they cannot be
             seen), 'num_held_out'.
         """
-        if trainer.step % CHECK_EVERY:
+        if trainer.step not in self.checks:
             self.look(trainer)
         _fill(trainer, self.best or before)
         taken = self.checks[self.best_step]
@@ -210,8 +211,12 @@ class Watch:
         """Measure the moving average, where there is one; True = it is time to end."""
         with _average_in(trainer):
             found = Check(self.held_out_loss(), self.copies())
-        self.checks[trainer.step] = found  # a fit that goes on after it was stopped may meet a step again
-        is_taken = self._is_allowed(found) and found.loss <= (1 + TOLERANCE) * self.lowest and found.loss < self.checks[0].loss
+        # A fit that goes on from a checkpoint older than this watch meets steps again: until it has caught up nothing that was
+        # measured ahead counts, and the state that was taken there stays.
+        self.checks = {step: check for step, check in self.checks.items() if step < trainer.step or step == self.best_step}
+        self.checks[trainer.step] = found
+        is_taken = (trainer.step >= self.best_step and self._is_allowed(found) and found.loss < self.checks[0].loss
+                    and found.loss <= (1 + TOLERANCE) * self.lowest)  # fmt: skip
         if is_taken:
             self.best, self.best_step = kept(getattr(trainer, "average", None) or trainer.parameters), trainer.step
         log.info("few_shot_check", step=trainer.step, loss=round(found.loss, 5), copies=found.copies, is_taken=is_taken)
@@ -272,8 +277,10 @@ def _average_in(trainer: Watched) -> Iterator[None]:
     average: dict[str, Tensor] | None = getattr(trainer, "average", None)
     if average is None:
         trainer.engine.weights_changed()
-        yield
-        trainer.engine.weights_changed()
+        try:
+            yield
+        finally:
+            trainer.engine.weights_changed()
         return
     own = {name: parameter.detach().clone() for name, parameter in trainer.parameters.items()}
     _fill(trainer, average)

@@ -310,8 +310,8 @@ def run_job(context: JobContext) -> Outcome:
             metrics = fit(trainer, TrainingSet(images, label_maps, engine=engine), context.report, folder=context.dir,
                           put_image=store.blobs.put_image)  # fmt: skip
     metrics |= {"num_images": len(images)}
-    if order.few and not metrics["best_step"] and (in_use := store.active_model(project.id, "engine")) is not None:
-        return Outcome(f"{few_shot.words(metrics)}; the generator in use stays", lambda store: {"model_id": in_use.id, **metrics})
+    if order.few and not metrics["best_step"] and parent is not None:
+        return Outcome(f"{few_shot.words(metrics)}; the generator in use stays", lambda store: {"model_id": parent.id, **metrics})
     file = store.files.put(weights.to_bytes(trainer.state()))
 
     def publish(store: Store) -> dict[str, Any]:
@@ -327,7 +327,10 @@ def run_job(context: JobContext) -> Outcome:
         )
         return {"model_id": model.id, **metrics}
 
-    return Outcome(few_shot.words(metrics) if order.few else f"fitted on {len(images)} images, {metrics['steps']} steps", publish)
+    told = f"fitted on {len(images)} images, {metrics['steps']} steps"
+    if order.few:
+        told = few_shot.words(metrics) + ("" if metrics["best_step"] else ", which is used as it is")
+    return Outcome(told, publish)
 
 
 def _fit_few(

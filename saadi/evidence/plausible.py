@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from saadi import quality
 from saadi.errors import TooFewError
-from saadi.evidence.cases import Case, Example
+from saadi.evidence.cases import Case, Example, choose_real
 from saadi.plausibility import MIN_PATIENTS, MIN_TRAINING, ClassLooks, Plausibility, RealImages, class_looks
 from saadi.quality import Features
 from saadi.records import IGNORE, Image, LabelMap
@@ -77,13 +77,14 @@ def run(case: Case) -> dict[str, Any]:
     Raises:
         TooFewError: Too few training images or patients to say what real images look like.
     """
-    known = [(example.image, example.label_map) for example in case.train]
+    known_examples = list(case.train)
+    known = [(example.image, example.label_map) for example in known_examples]
     stick = RealImages.of(*looks(known), patients=[e.group for e in case.train], is_training=[True] * len(known))
     if stick is None:
         patients = len({example.group for example in case.train})
         raise TooFewError(f"{len(known)} training images of {patients} patients are too few to say what real ones look like; "
                           f"{MIN_TRAINING} of {MIN_PATIENTS} are needed, import more")  # fmt: skip
-    held = list(case.test)[:MAX_IMAGES]
+    held = choose_real(case.test, min(MAX_IMAGES, len(case.test)), seed=0)  # of all patients
     sound_pairs = [(example.image, example.label_map) for example in held]
     began = time.monotonic()
     features = looks(sound_pairs)
@@ -97,13 +98,17 @@ def run(case: Case) -> dict[str, Any]:
     }  # fmt: skip
     for name, spoil in CORRUPTIONS.items():
         where = [index for index, example in enumerate(held) if _largest(example.label_map)]
+        if not where:
+            raise TooFewError("no held-out image shows a class under whose mask it could be spoilt; import labelled images of "
+                              "other patients")  # fmt: skip
         spoilt = stick.judge(*looks([(spoil(*sound_pairs[index]), sound_pairs[index][1]) for index in where]))
-        told = _told([one.strangeness for one in spoilt], [sound[i].strangeness for i in where], [held[i] for i in where])
+        of = [held[i] for i in where]
+        told = _told([one.strangeness for one in spoilt], of, [sound[i].strangeness for i in where], of, is_paired=True)
         found["spoilt"][name] = told | {"refused": round(1 - _share(spoilt, "plausible"), 4)}
-    copies = stick.judge(*looks(known[: len(held)]))
-    count = min(len(copies), len(held))
-    found["spoilt"]["exact copies"] = _told([-one.nearness for one in copies[:count]], [-one.nearness for one in sound[:count]],
-                                            held[:count]) | {"refused": _share(copies, "copy")}  # fmt: skip
+    taken = choose_real(known_examples, min(MAX_IMAGES, len(known)), seed=0)
+    copies = stick.judge(*looks([(example.image, example.label_map) for example in taken]))
+    told = _told([-one.nearness for one in copies], taken, [-one.nearness for one in sound], held, is_paired=False)
+    found["spoilt"]["exact copies"] = told | {"refused": _share(copies, "copy")}
     return found
 
 
@@ -111,17 +116,29 @@ def _share(found: Sequence[Plausibility], verdict: str) -> float:
     return round(float(np.mean([one.verdict == verdict for one in found])), 4)
 
 
-def _told(spoilt: Sequence[float], sound: Sequence[float], examples: Sequence[Example]) -> dict[str, Any]:
-    """AUC and its interval: patients are drawn again, with all of their images."""
+def _told(
+    spoilt: Sequence[float], of_spoilt: Sequence[Example], sound: Sequence[float], of_sound: Sequence[Example], *, is_paired: bool
+) -> dict[str, Any]:  # fmt: skip
+    """AUC and its interval: patients are drawn again, with all of their images; of paired ones the same on both sides."""
     first, second = np.array(spoilt), np.array(sound)
-    names, rows = np.unique([example.group for example in examples], return_inverse=True)
+    one, other = _Patients(of_spoilt), _Patients(of_sound)
     draw = np.random.default_rng(0)
     drawn = []
-    for _ in range(NUM_DRAWS if len(names) > 1 else 0):
-        chosen = np.concatenate([np.flatnonzero(rows == name) for name in draw.integers(len(names), size=len(names))])
-        drawn.append(auc(first[chosen], second[chosen]))
+    for _ in range(NUM_DRAWS if min(one.count, other.count) > 1 else 0):
+        chosen = one.rows(draw)
+        drawn.append(auc(first[chosen], second[chosen if is_paired else other.rows(draw)]))
     interval = [round(float(value), 4) for value in np.percentile(drawn, [2.5, 97.5])] if drawn else [None, None]
     return {"auc": [round(auc(first, second), 4), *interval]}
+
+
+class _Patients:
+    def __init__(self, examples: Sequence[Example]) -> None:
+        names, self._of = np.unique([example.group for example in examples], return_inverse=True)
+        self.count = len(names)
+
+    def rows(self, draw: np.random.Generator) -> NDArray[np.int64]:
+        """Images of patients drawn with replacement."""
+        return np.concatenate([np.flatnonzero(self._of == name) for name in draw.integers(self.count, size=self.count)])
 
 
 def auc(higher: NDArray[np.float64], lower: NDArray[np.float64]) -> float:

@@ -24,7 +24,7 @@ from saadi.jobs import JobContext, Outcome, Report, silent
 from saadi.mask_generator.job import new_label_maps
 from saadi.mining import seen
 from saadi.mining.choosing import QUADRANTS, Limits, hardest, quadrants
-from saadi.mining.learning import learnt_start
+from saadi.mining.learning import known_start, learnt_start
 from saadi.orders.generating import known_weakness
 from saadi.previews import Previews
 from saadi.quality_gate import Looked
@@ -67,7 +67,7 @@ def run_job(context: JobContext) -> Outcome:
         wanted, begins = plan(store, project, model=model, settings=order["settings"], purpose="pool",
                               adapter=chosen_adapter(store, project, order["adapter"], model=model)), 0.0  # fmt: skip
         if order.get("learned"):
-            begins = SHARE_OF_LEARNING
+            begins = SHARE_OF_LEARNING if known_start(context, wanted, scorers) is None else 0.0
             wanted = learnt_start(context, wanted, scorers, _within(context.report, 0.0, begins))
         samples, mined, counts = _searched(context, wanted, scorers, records, limits, _within(context.report, begins, 1.0))
     scoring.look_at_project(store, project, scorers, silent)

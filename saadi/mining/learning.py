@@ -18,42 +18,56 @@ from saadi.errors import TooFewError
 from saadi.generation import Plan, part_of, plan
 from saadi.jobs import JobContext, Report
 from saadi.mining import noise_shift
-from saadi.records import Model, NoiseShiftModel
+from saadi.records import Model
+
+SURROUNDINGS = "surroundings"
+"""Of what a start was learnt for, in its metrics."""
+
+
+def known_start(context: JobContext, wanted: Plan, scorers: Sequence[tuple[Model, Looking]]) -> int | None:
+    """The start that this job has learnt or used already; or, where the order does not want one anew, the newest for its
+    generator, surroundings and selector."""
+    store, order = context.store, context.params
+    if (kept := order.get("learnt_id")) is not None:
+        return int(kept)
+    everything = store.noise_shifts(wanted.project.id)
+    if own := [shift for shift in everything if shift.job_id == context.job.id]:
+        return own[-1].id
+    selector, _ = _selector(scorers)
+    key = (wanted.model.id, wanted.adapter.id if wanted.adapter is not None else None, selector.id)
+    fitting = [shift.id for shift in everything if (shift.model_id, shift.adapter_id, shift.selector_id) == key
+               and shift.metrics.get(SURROUNDINGS, "") == order["settings"].get("surroundings")]  # fmt: skip
+    return fitting[-1] if fitting and order.get("learn_steps") is None else None
 
 
 def learnt_start(context: JobContext, wanted: Plan, scorers: Sequence[tuple[Model, Looking]], report: Report) -> Plan:
-    """The plan with start noise that has been learnt for its generator, the surroundings and the selector: the newest; one of
-    now where there is none, or where the order says so. It is stored as soon as it is there, and written into the order: after a
-    pause the search goes on from the same noise, whatever was learnt or trained meanwhile."""
-    store, order = context.store, context.params
-    if (shift_id := order["settings"].get("noise_shift_id")) is None:
-        shift_id = _found(context, wanted, scorers, report).id
-        settings = order["settings"] | {"noise_shift_id": shift_id}
-        context.job = store.set_job_params(context.job, {**order, "settings": settings})
+    """The plan with start noise that is known (`known_start`) or learnt now. What is learnt is stored as soon as it is there, and
+    which one is used is written into the order: after a pause the search goes on from the same noise, whatever was learnt or
+    trained meanwhile."""
+    store = context.store
+    found = known_start(context, wanted, scorers)
+    if found is None:
+        found = _stored(context, wanted, scorers, report)
+    if context.params.get("learnt_id") is None:
+        context.job = store.set_job_params(context.job, {**context.params, "learnt_id": found})
     return plan(store, wanted.project, model=wanted.model, adapter=wanted.adapter, purpose="pool",
-                settings=order["settings"] | {"noise_shift_id": shift_id})  # fmt: skip
+                settings=context.params["settings"] | {"noise_shift_id": found})  # fmt: skip
 
 
-def _found(
-    context: JobContext, wanted: Plan, scorers: Sequence[tuple[Model, Looking]], report: Report
-) -> NoiseShiftModel:  # fmt: skip
-    store, order, project_id = context.store, context.params, wanted.project.id
-    selector, looking = next((model, looking) for model, looking in scorers if model.kind == "selector")
+def _stored(context: JobContext, wanted: Plan, scorers: Sequence[tuple[Model, Looking]], report: Report) -> int:
+    store, (selector, looking) = context.store, _selector(scorers)
     adapter_id = wanted.adapter.id if wanted.adapter is not None else None
-    surroundings = order["settings"].get("surroundings")
-    fitting = [shift for shift in store.noise_shifts(project_id)
-               if (shift.model_id, shift.adapter_id, shift.selector_id) == (wanted.model.id, adapter_id, selector.id)
-               and shift.metrics.get("surroundings") == surroundings]  # fmt: skip
-    own = [shift for shift in store.noise_shifts(project_id) if shift.job_id == context.job.id]
-    if own or (fitting and order.get("learn_steps") is None):
-        return (own or fitting)[-1]
     key = f"start-{wanted.model.id}-{adapter_id}-{selector.id}"  # what was begun for another selector is not gone on with
     learnt, metrics = _learnt(context, wanted, looking, report, context.dir / key)
-    file = store.files.put(weights.to_bytes(learnt.state_dict()))
     return store.add_noise_shift(
-        project_id, model_id=wanted.model.id, adapter_id=adapter_id, selector_id=selector.id, file=file,
-        metrics=metrics | {"surroundings": surroundings}, architecture=learnt.architecture, actor=context.job.created_by,
-        job_id=context.job.id)  # fmt: skip
+        wanted.project.id, model_id=wanted.model.id, adapter_id=adapter_id, selector_id=selector.id,
+        file=store.files.put(weights.to_bytes(learnt.state_dict())), architecture=learnt.architecture,
+        metrics=metrics | {SURROUNDINGS: context.params["settings"].get("surroundings")}, actor=context.job.created_by,
+        job_id=context.job.id).id  # fmt: skip
+
+
+def _selector(scorers: Sequence[tuple[Model, Looking]]) -> tuple[Model, Looking]:
+    return next((model, looking) for model, looking in scorers if model.kind == "selector")
 
 
 def _learnt(

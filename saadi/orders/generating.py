@@ -414,6 +414,8 @@ class MineOrder(GenerateOrder):
     for this generator, adapter and selector is used; where there is none it is learnt first, which takes minutes."""
     learn_steps: int | None = Field(default=None, ge=1, le=100_000)
     """Learn anew, with so many steps; None = only where there is none, with 150."""
+    learnt_id: int | None = None
+    """Which start is used; the job writes it."""
 
     def check(self, store: Store) -> None:
         super().check(store)
@@ -424,6 +426,8 @@ class MineOrder(GenerateOrder):
             raise TooFewError("no mask generator has been fitted in this project yet; run `fit-masks` first, or leave it out")
         if self.learn_steps is not None and not self.learned:
             raise BadInputError("steps of learning were given, and nothing is to be learnt; add --learned, or leave them out")
+        if self.learned and self.settings.noise_shift_id is not None:
+            raise BadInputError("a start was named and one is to be learnt; leave one of both out")
         if self.suggests and self._needs_picture(store):
             raise BadInputError("new masks lie on no picture, and this generator paints into the picture under a mask; search "
                                 "with the masks of training images")  # fmt: skip

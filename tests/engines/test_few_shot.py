@@ -114,6 +114,27 @@ def test_a_later_state_is_taken_while_its_loss_is_near_the_lowest(often: None, m
     assert told["best_step"] == 50 and told["held_out_loss"] == 3.29 and told["steps"] == 50 + 10 * PATIENCE
 
 
+def test_a_watch_that_is_ahead_of_its_checkpoint_waits_until_the_fit_has_caught_up(
+    often: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """The worker was killed: the watch knows steps up to 40, the last checkpoint of the trainer is gone."""
+    first = {0: 5.0, 10: 4.0, 20: 3.0, 30: 2.9, 40: 3.5}
+    known = iter(first.values())
+    monkeypatch.setattr(Watch, "copies", lambda self: 0.0)
+    monkeypatch.setattr(Watch, "held_out_loss", lambda self: next(known))
+
+    def killed(step, total, message, **rest):
+        if step == 41:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_few(tiny.engine(), IMAGES, LABEL_MAPS, GROUPS, config(500), killed, folder=tmp_path)
+    again = iter([*list(first.values())[1:], 2.95, *[9.0] * 20])  # the base is known; the same steps, and those after them
+    monkeypatch.setattr(Watch, "held_out_loss", lambda self: next(again))
+    told = fit_few(tiny.engine(), IMAGES, LABEL_MAPS, GROUPS, config(500), silent, folder=tmp_path)
+    assert (told["best_step"], told["held_out_loss"]) == (50, 2.95) and told["steps"] == 50 + 10 * PATIENCE
+
+
 def test_an_engine_that_repeats_its_training_images_is_seen(monkeypatch: pytest.MonkeyPatch):
     images, label_maps = tiny.scenes(24, side=64)
     images = [np.clip(image.astype(int) + 4 * index, 0, 255).astype(np.uint8) for index, image in enumerate(images)]
