@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from saadi.mining.weakness import CENTRE, FLOOR, MIN_PART_PX, PRIOR_PARTS, Part, Weakness, parts_of, whole_part
+from saadi.mining.weakness import CENTRE, FLOOR, GAMMA, MIN_PART_PX, PRIOR_PARTS, Part, Weakness, parts_of, whole_part
 from saadi.records import IGNORE, Image, LabelMap
 
 POLYP, TIP = 1, 2
@@ -77,6 +77,22 @@ def test_masks_of_the_weak_cell_are_drawn_more_often_and_none_never():
     assert (weakness.odds(both, gamma=0) == 0.5).all()
     steeper = weakness.odds(both, gamma=2)[0]
     assert steeper > weakness.odds(both, gamma=1)[0]
+
+
+def test_one_missed_part_among_many_that_are_found_is_drawn_as_often_as_if_it_stood_alone():
+    organs = [Part(index, 0.2, 20.0, 4, 0.95, "p") for index in range(2, 8)]
+    bleeding = Part(1, 0.01, 20.0, 0, 0.0, "p")
+    weakness = Weakness.of([*organs * 20, *[bleeding] * 20])
+    odds = weakness.odds([[*organs, bleeding], *[organs] * 19])
+    missed, found = 1.0, (1 - 0.95) ** GAMMA
+    assert odds[0] == pytest.approx(0.95 * (missed + 6 * found / 20) / (missed + 6 * found) + FLOOR / 20) and odds[0] > 0.85
+    assert weakness.odds([[bleeding, bleeding], [bleeding]]).tolist() == [0.5, 0.5]  # twice the same cell is no more of it
+
+
+def test_what_no_unseen_image_shows_is_as_hard_as_the_average():
+    weakness = Weakness.of([Part(1, 0.1, 20.0, 4, 0.0, "p"), Part(2, 0.1, 20.0, 4, 1.0, "p")])
+    odds = weakness.odds([[Part(index, 0.1, 20.0, 4, np.nan, "p")] for index in (1, 2, 3)], gamma=1, floor=0)
+    np.testing.assert_allclose(odds, [2 / 3, 0, 1 / 3])
 
 
 def test_nothing_known_is_nothing_preferred():

@@ -1,10 +1,15 @@
 """One alignment step against the straightforward form (a second frozen U-Net, four separate forwards, nothing kept), and against
-that of diffusers' research script train_diffusion_dpo.py (one U-Net, both arms in one forward, once more without the adapter)."""
+that of diffusers' research script train_diffusion_dpo.py (one U-Net, both arms in one forward, once more without the adapter).
+
+Both are given our precision and layout; the straightforward form is measured in torch's default precision as well."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -75,6 +80,10 @@ def run() -> dict[str, Any]:
         _plain_loss(trainer, stock, next_batch(1)).backward()
         plain_optimizer.step()
 
+    def full() -> None:
+        with _in_float32():
+            plain()
+
     def script() -> None:
         plain_optimizer.zero_grad(set_to_none=True)
         _script_loss(trainer, stock[0], plain_policy, next_batch(1)).backward()
@@ -86,17 +95,28 @@ def run() -> dict[str, Any]:
     reference_s = median_seconds(lambda: _uncached(trainer, batches[0]), repeats=7)
     fast, slow = paired_medians(ours, plain, repeats=7)
     beside, scripted = paired_medians(ours, script, repeats=7)
+    quick, exact = paired_medians(ours, full, repeats=5)
     whole = fast + misses * reference_s
     print(f"alignment step of {BATCH} pairs at {SIDE} px, once its reference errors are kept: {fast:.3f} s = {slow / fast:.2f} x "
-          f"as fast as the straightforward form ({slow:.3f} s) and {scripted / beside:.2f} x as fast as the research script's "
-          f"({scripted:.3f} s); on average over {RUN_STEPS} steps of {RUN_PAIRS} pairs {slow / whole:.2f} x and "
-          f"{scripted / (beside + misses * reference_s):.2f} x; losses differ by at most {max(differences):.1e}")  # fmt: skip
+          f"as fast as the straightforward form ({slow:.3f} s; in float32 {exact:.3f} s, {exact / quick:.2f} x) and "
+          f"{scripted / beside:.2f} x as fast as the research script's ({scripted:.3f} s); over {RUN_STEPS} steps of {RUN_PAIRS} "
+          f"pairs {slow / whole:.2f} x, {exact / whole:.2f} x and {scripted / (beside + misses * reference_s):.2f} x; "
+          f"losses differ by at most {max(differences):.1e}")  # fmt: skip
     return {"side_px": SIDE, "batch_pairs": BATCH, "step_s": round(fast, 4), "straightforward_step_s": round(slow, 4),
             "reference_forward_s": round(reference_s, 4), "share_of_keys_seen_first": round(misses, 3),
             "ratio_over_a_run": round(slow / whole, 2), "script_step_s": round(scripted, 4),
             "ratio_to_script": round(scripted / beside, 2),
             "ratio_to_script_over_a_run": round(scripted / (beside + misses * reference_s), 2),
+            "float32_straightforward_step_s": round(exact, 4), "ratio_to_float32": round(exact / quick, 2),
+            "ratio_to_float32_over_a_run": round(exact / whole, 2),
             "ratio": round(slow / fast, 2), "largest_loss_difference": max(differences)}  # fmt: skip
+
+
+@contextmanager
+def _in_float32() -> Iterator[None]:
+    """Without bfloat16, as peft and diffusers compute unless they are told otherwise."""
+    with patch.object(devices, "fast_dtype", lambda on: torch.float32):
+        yield
 
 
 def _missing_share(trainer: PairTrainer) -> float:

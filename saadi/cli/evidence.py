@@ -181,6 +181,10 @@ def gains(
     folds: FoldsOption = 2,
     masks: Annotated[str, typer.Option(help="Masks of synthetic images: real ones moved, or warped as well.")] = "moved",
     rough: RoughOption = 0.0,
+    scarce: Annotated[
+        str | None, typer.Option(help="Of rendered scenes: a class that 3 real images show and no more, while the generator's "
+                                      "weights know it well.")
+    ] = None,
     recipes: Annotated[str, typer.Option(help="How synthetic images train, with commas: mixed, first, sure.")] = "mixed",
     ceiling: Annotated[bool, typer.Option("--ceiling", help="Also a generator of all training images, 4 x the steps.")] = False,
     curated: Annotated[bool, typer.Option(help="Also arms that take the best of K images of the aligned generator.")] = False,
@@ -212,13 +216,15 @@ def gains(
         shares=tuple(_numbers(shares)), recipes=_recipes(recipes), curated=curated, candidates=candidates,
         pool_masks=pool, learning_rate=learning_rate, sft_weight=term, loss=learns, prefer=_chosen("orders", prefer, Prefer),
         real_winners_alone=real_winners, folds=folds, masks=_shape(masks), rough=rough,
-        sdpo_mu=sdpo_mu, gated=not ungated, draws=draws, ceiling=ceiling, voters=voters,
+        sdpo_mu=sdpo_mu, gated=not ungated, draws=draws, ceiling=ceiling, voters=voters, scarce=scarce,
         extras=tuple(part.strip() for part in (arms or "").split(",") if part.strip()))  # fmt: skip
     counts, opened = _counts(real), home_of(home)
     found = _cases(name, opened, side=side, test_share=test_share, test_groups=test_group or (), each=leave_one_out)
     if found[0].task == "classification" and "sure" in settings.recipes:
         raise BadInputError("recipe 'sure' leaves out pixels, and a classification project has none; choose mixed or first")
-    models = Models.of(found[0], side=side, width=width)
+    if scarce is not None:
+        _check_scarce(scarce, found[0])
+    models = Models.of(found[0], side=side, width=width, knows_more=scarce is not None)
     stages = Stages(folder or opened.evidence)
     result: dict[str, Any] = {"case": found[0].name, "task": found[0].task, "num_test": [len(case.test) for case in found],
                               "settings": vars(settings) | {"side": side, "width": width}, "real": {}}  # fmt: skip
@@ -284,6 +290,17 @@ def ablations(
     result = experiment.run(cells, wanted, note=note) | {"settings": vars(settings) | {"side": side, "width": width},
                                                          "num_test": len(case.test)}  # fmt: skip
     _finish(result, out, as_json=as_json, lines=lambda: experiment.markdown(result))
+
+
+def _check_scarce(name: str, case: Case) -> None:
+    """Raises: BadInputError: not a class that the shipped generator knows better than the real images do."""
+    from saadi.evidence.cases import is_rendered
+
+    if case.task != "segmentation" or not is_rendered(case):
+        raise BadInputError("--scarce is about classes that the shipped generator knows, those of rendered scenes, and "
+                            f"{case.name} has others; choose phantom, or leave it out")  # fmt: skip
+    if name not in case.class_names[1:]:
+        raise BadInputError(f"there is no class {name!r} to be scarce; choose one of {', '.join(case.class_names[1:])}")
 
 
 def _cases(

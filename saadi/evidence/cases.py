@@ -16,6 +16,8 @@ from saadi.records import Image, LabelMap, Project, RealImage, Split, Task
 from saadi.store import Store
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SCARCE_SHOWN = 3
+"""Real images of a cell that show the class which is scarce on purpose: enough to know that it exists."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,11 @@ def digest(examples: Sequence[Example]) -> str:
     return found.hexdigest()
 
 
-def choose_real(examples: Sequence[Example], count: int, *, seed: int) -> list[Example]:
+def choose_real(examples: Sequence[Example], count: int, *, seed: int, scarce: int | None = None) -> list[Example]:
     """Images for one cell, one patient after the other as long as there are others.
+
+    Args:
+        scarce: A class that SCARCE_SHOWN of them show and no more.
 
     Raises:
         TooFewError: The data set has fewer.
@@ -66,10 +71,17 @@ def choose_real(examples: Sequence[Example], count: int, *, seed: int) -> list[E
         raise TooFewError(f"{count} real images wanted, the training patients have {len(examples)}; choose fewer")
     draw = np.random.default_rng(seed)
     by_group: dict[str, list[Example]] = {}
-    for index in draw.permutation(len(examples)):
-        by_group.setdefault(examples[index].group, []).append(examples[index])
-    order = [group[turn] for turn in range(len(examples)) for group in by_group.values() if turn < len(group)]
-    return order[:count]
+    order = [examples[index] for index in draw.permutation(len(examples))]
+    if scarce is not None:
+        showing = [example for example in order if (example.label_map == scarce).any()]
+        without = [example for example in order if not (example.label_map == scarce).any()]
+        if len(showing) < SCARCE_SHOWN or len(without) < count - SCARCE_SHOWN:
+            raise TooFewError(f"{SCARCE_SHOWN} of {count} real images are to show the scarce class; the training patients have "
+                              f"{len(showing)} with it and {len(without)} without")  # fmt: skip
+        order = showing[:SCARCE_SHOWN] + without[: count - SCARCE_SHOWN]
+    for example in order:
+        by_group.setdefault(example.group, []).append(example)
+    return [group[turn] for turn in range(len(examples)) for group in by_group.values() if turn < len(group)][:count]
 
 
 def of_project(

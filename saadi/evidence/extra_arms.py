@@ -48,7 +48,8 @@ OF_MASKS = ("gated", "refined", "painted", "guided")
 """In classification there is no mask whose class could look wrong, nothing to erode and nothing to paint into."""
 SOURCES = "_sources"
 """Of each label map the number of the real image that it is moved from."""
-MASKS_PER_WANTED = 4
+MASKS_PER_WANTED = 8
+"""Label maps that are offered for each one that is drawn: a rare cell must be among them more than once."""
 TURNS = 3
 REACH_SHARE = 1 / 8
 """Of the side, by which a guide begins wider."""
@@ -84,6 +85,8 @@ class ExtraArms:
         found: dict[str, Any] = {"extra": kind}
         if kind in (*OF_WEAKNESS, "refined"):
             found |= {"selectors": own.keys_of(own.selectors())}
+        if kind in OF_WEAKNESS:
+            found |= {"drawn": "by cell", "of": MASKS_PER_WANTED}
         if kind == "few":
             found |= {"few": own.generator(few=True).key}
         if kind in ("mined", "learned", "hardest", "gated"):

@@ -23,8 +23,8 @@ from saadi.plausibility import class_looks
 from saadi.quality import LOOK, look, nearest_distance, standardised
 from saadi.records import Image
 
-WeakCell = tuple[int, int]
-"""Class and size, by its place in BINS."""
+WeakCell = tuple[int, int | None]
+"""Class and size, by its place in BINS; None = of any size."""
 
 
 def material(cells: Sequence[Cell]) -> dict[str, Any]:
@@ -81,7 +81,8 @@ def _looked_at(cell: Cell, kind: str) -> dict[str, NDArray[np.float64]]:
 
 def weak_cell(cells: Sequence[tuple[Cell, Measured]]) -> dict[str, Any]:
     """What each arm's models find of the parts that the selectors had missed most (the class and size with the lowest recall in
-    unseen real images), and of all other parts, in the images of test patients."""
+    unseen real images; where a class is scarce on purpose, that class), and of all other parts, in the images of test
+    patients."""
     if cells[0][0].case.task == "classification":
         return {}
     if any("parts" not in stage.arrays for _, found in cells for stages in found.values() for stage in stages):
@@ -92,10 +93,11 @@ def weak_cell(cells: Sequence[tuple[Cell, Measured]]) -> dict[str, Any]:
     known = [cell.extras.weakness() for cell, _ in cells]
     if not all(one.classes for one in known):
         return {"missing": "no real image that the selectors have not seen shows a class"}
-    weakest = [weakest_of(one) for one in known]
+    names, scarce = cells[0][0].case.class_names, cells[0][0].settings.scarce
+    weakest = [weakest_of(one) if scarce is None else (names.index(scarce), None) for one in known]
     rows: dict[str, Any] = {}
 
-    def seen(arm: Arm, wanted: Callable[[WeakCell, WeakCell], bool]) -> list[NDArray[np.float64]]:
+    def seen(arm: Arm, wanted: Callable[[tuple[int, int], WeakCell], bool]) -> list[NDArray[np.float64]]:
         return [_recall(stage.arrays, cell_known, lambda part, weak=weak: wanted(part, weak))  # type: ignore[misc]
                 for (_, found), cell_known, weak in zip(cells, known, weakest, strict=True)
                 for stage in found[str(arm)]]  # fmt: skip
@@ -110,19 +112,19 @@ def weak_cell(cells: Sequence[tuple[Cell, Measured]]) -> dict[str, Any]:
                 simpler = Arm(other, arm.share, arm.recipe)
                 if arm.share and arm != simpler and str(simpler) in rows:
                     row[f"{name} over {other}"] = _ranged(mine, groups, seeds, minus=seen(simpler, wanted))
-    names = cells[0][0].case.class_names
-    return {"cells": [f"{names[index]}, {BINS[size]}" for index, size in weakest], "arms": rows}
+    told = [names[index] + ("" if size is None else f", {BINS[size]}") for index, size in weakest]
+    return {"cells": told, "arms": rows}
 
 
-def _is_weak(part: WeakCell, weak: WeakCell) -> bool:
-    return part == weak
+def _is_weak(part: tuple[int, int], weak: WeakCell) -> bool:
+    return part[0] == weak[0] and weak[1] in (None, part[1])
 
 
-def _is_other(part: WeakCell, weak: WeakCell) -> bool:
-    return part != weak
+def _is_other(part: tuple[int, int], weak: WeakCell) -> bool:
+    return not _is_weak(part, weak)
 
 
-def weakest_of(known: Weakness) -> WeakCell:
+def weakest_of(known: Weakness) -> tuple[int, int]:
     """The class and size that is found worst, of those with MIN_PARTS parts; as long as another class is found, none of a class
     that never is: nothing that is learnt of it could be told from chance. With too few parts in all of them the class alone."""
     told = [(cell.recall, index, size) for index, one in known.classes.items() if one.recall > 0.02
@@ -132,7 +134,7 @@ def weakest_of(known: Weakness) -> WeakCell:
     return index, size
 
 
-def _recall(arrays: dict[str, NDArray[Any]], known: Weakness, wanted: Callable[[WeakCell], bool]) -> NDArray[np.float64]:
+def _recall(arrays: dict[str, NDArray[Any]], known: Weakness, wanted: Callable[[tuple[int, int]], bool]) -> NDArray[np.float64]:
     """(N,) mean recall over the wanted parts of each test image; NaN where it has none."""
     total, count = np.zeros(len(arrays["group"])), np.zeros(len(arrays["group"]))
     for row, index, area, _, _, recall in arrays["parts"]:

@@ -56,7 +56,8 @@ class Learners:
     """Called in every step of every stage, with the stage's own numbers of steps."""
 
     def __post_init__(self) -> None:
-        self.real = choose_real(self.case.train, self.num_real, seed=self.seed)
+        scarce = None if self.settings.scarce is None else self.case.class_names.index(self.settings.scarce)
+        self.real = choose_real(self.case.train, self.num_real, seed=self.seed, scarce=scarce)
         self.num_classes = len(self.case.class_names)
         self.side = self.real[0].image.shape[0]
         self._folds = self._deal()

@@ -92,6 +92,9 @@ class Settings:
     rough: float = 0.0
     """Share of the generator's training images whose label maps are displaced, as quick or badly synchronised labels are.
     Everything else learns from the true ones: a planted fault that alignment should heal."""
+    scarce: str | None = None
+    """A class that `saadi.evidence.cases.SCARCE_SHOWN` real images of a cell show and no more, while the generator's weights have
+    seen it often: a planted weakness of everything else, which images made for it should mend."""
     draws: int = 1
     """Per arm: draws of synthetic masks and noise, each with another start of the segmenter. Drawing others moves an arm by as
     much as most changes do."""
@@ -112,12 +115,13 @@ class Models:
     'random' is honest."""
 
     @classmethod
-    def of(cls, case: Case, *, side: int, width: float = 1.0) -> Self:
+    def of(cls, case: Case, *, side: int, width: float = 1.0, knows_more: bool = False) -> Self:
         """The program's own architectures, none of which looks closer than the images are.
 
         Args:
             side: Of the images, in pixels.
             width: Channels of the downstream networks, as a share of the program's own: smaller ones learn in less time.
+            knows_more: The generator is meant to know what the real images of a cell do not show.
         """
         num_classes = len(case.class_names)
         selector, judge = (
@@ -125,7 +129,7 @@ class Models:
             for kind in ("selector", "judge")
         )
         # The shipped generator has seen thousands of rendered scenes.
-        starts_from: Literal["shipped", "random"] = "random" if is_rendered(case) else "shipped"
+        starts_from: Literal["shipped", "random"] = "random" if is_rendered(case) and not knows_more else "shipped"
         return cls(engine_architecture(num_classes=num_classes, resolution=side), selector, judge, starts_from)
 
 

@@ -1,7 +1,9 @@
 """Where a downstream model fails on real images: recall by class, size, contrast and place; and masks drawn in proportion to it.
 
-After the weakness-aware mining of Crucial-Diff (arXiv:2507.09915), whose own rule is not published: label maps are chosen with
-probability proportional to (1 - recall)^gamma of what they hold, with a floor. Pure arrays; imports no torch.
+After the weakness-aware mining of Crucial-Diff (arXiv:2507.09915), whose own rule is not published: a cell (class, size, place)
+is drawn with probability proportional to (1 - recall)^gamma, with a floor, and then one of the label maps that show it. Not label
+maps by the mean of what they show: among seven organs, all of them found, a missed bleeding would hardly count. Pure arrays;
+imports no torch.
 """
 
 from __future__ import annotations
@@ -152,26 +154,43 @@ class Weakness:
         cell = found.cells.get((_bin(part.area, found.size_edges), part.place))
         return found.recall if cell is None else cell.recall
 
-    def difficulty(self, parts: Sequence[Part], *, gamma: float = GAMMA) -> float:
-        """Of a label map with these parts, 0-1: their mean of (1 - recall)^gamma; 0 where nothing is known of any."""
-        expected = [recall for part in parts if (recall := self.recall_of(part)) is not None]
-        return float(np.mean([(1 - recall) ** gamma for recall in expected])) if expected else 0.0
+    def _cell_of(self, part: Part) -> tuple[int, int, int]:
+        """Class, size and place; of an unknown class the class alone."""
+        found = self.classes.get(part.class_index)
+        return (part.class_index, -1, -1) if found is None else (part.class_index, _bin(part.area, found.size_edges), part.place)
 
     def odds(self, parts: Sequence[Sequence[Part]], *, gamma: float = GAMMA, floor: float = FLOOR) -> NDArray[np.float64]:
-        """(N,) sum 1: chance of each label map to be drawn, `floor` of it dealt out evenly.
+        """(N,) sum 1: chance of each label map to be drawn, when a cell is drawn in proportion to (1 - recall)^gamma and then one
+        of the label maps that show it; `floor` of it dealt out evenly.
 
         Args:
             parts: Those of each label map.
         """
         if not len(parts):
             return np.empty(0)
-        weights = np.array([self.difficulty(of_one, gamma=gamma) for of_one in parts])
-        # Of what no unseen image shows nobody knows: as hard as the average of the rest.
-        is_unknown = np.array([bool(of_one) and all(self.recall_of(part) is None for part in of_one) for of_one in parts])
-        if is_unknown.any() and not is_unknown.all():
-            weights[is_unknown] = weights[~is_unknown].mean()
+        weight, holders = self._cells_of(parts, gamma)
+        weights = np.zeros(len(parts))
+        for cell, places in holders.items():
+            weights[places] += weight[cell] / len(places)
         even = np.full(len(weights), 1 / len(weights))
         return even if weights.sum() <= 0 else (1 - floor) * weights / weights.sum() + floor * even
+
+    def _cells_of(
+        self, parts: Sequence[Sequence[Part]], gamma: float
+    ) -> tuple[dict[tuple[int, int, int], float], dict[tuple[int, int, int], list[int]]]:
+        """Of each cell that the label maps show: (1 - recall)^gamma, and the places of those that show it."""
+        weight: dict[tuple[int, int, int], float | None] = {}
+        holders: dict[tuple[int, int, int], list[int]] = {}
+        for place, of_one in enumerate(parts):
+            for part in of_one:
+                cell, recall = self._cell_of(part), self.recall_of(part)
+                weight[cell] = None if recall is None else (1 - recall) ** gamma
+                if place not in holders.setdefault(cell, [])[-1:]:
+                    holders[cell].append(place)
+        # Of what no unseen image shows nobody knows: as hard as the average of the rest.
+        known = [one for one in weight.values() if one is not None]
+        average = float(np.mean(known)) if known else 0.0
+        return {cell: average if one is None else one for cell, one in weight.items()}, holders
 
 
 def in_numbers(found: Weakness, class_names: Sequence[str]) -> dict[str, Any]:
