@@ -17,6 +17,7 @@ from saadi.cli.common import HomeOption, JsonOption, ProjectArgument, answer, ho
 from saadi.config import VERSION, Home
 from saadi.errors import BadInputError, NotFoundError, TooFewError
 from saadi.orders.recipe import LossName, learning_rate_and_term
+from saadi.records import Task
 from saadi.store import Store
 
 if TYPE_CHECKING:
@@ -182,8 +183,8 @@ def gains(
     masks: Annotated[str, typer.Option(help="Masks of synthetic images: real ones moved, or warped as well.")] = "moved",
     rough: RoughOption = 0.0,
     scarce: Annotated[
-        str | None, typer.Option(help="Of rendered scenes: a class that 3 real images show and no more, while the generator's "
-                                      "weights know it well.")
+        str | None, typer.Option(help="Of rendered scenes: a class that 3 real images show and no more, while generator and "
+                                      "judge know it well.")
     ] = None,
     recipes: Annotated[str, typer.Option(help="How synthetic images train, with commas: mixed, first, sure.")] = "mixed",
     ceiling: Annotated[bool, typer.Option("--ceiling", help="Also a generator of all training images, 4 x the steps.")] = False,
@@ -219,7 +220,8 @@ def gains(
         sdpo_mu=sdpo_mu, gated=not ungated, draws=draws, ceiling=ceiling, voters=voters, scarce=scarce,
         extras=tuple(part.strip() for part in (arms or "").split(",") if part.strip()))  # fmt: skip
     counts, opened = _counts(real), home_of(home)
-    found = _cases(name, opened, side=side, test_share=test_share, test_groups=test_group or (), each=leave_one_out)
+    found = _cases(name, opened, side=side, test_share=test_share, test_groups=test_group or (), each=leave_one_out,
+                   many=scarce is not None)  # fmt: skip
     if found[0].task == "classification" and "sure" in settings.recipes:
         raise BadInputError("recipe 'sure' leaves out pixels, and a classification project has none; choose mixed or first")
     if scarce is not None:
@@ -304,9 +306,9 @@ def _check_scarce(name: str, case: Case) -> None:
 
 
 def _cases(
-    name: str, home: Home, *, side: int, test_share: float | None, test_groups: Sequence[str], each: bool
+    name: str, home: Home, *, side: int, test_share: float | None, test_groups: Sequence[str], each: bool, many: bool = False
 ) -> list[Case]:
-    """One data set, or one for each patient that is left out in turn."""
+    """One data set, or one for each patient that is left out in turn; of rendered scenes `many` where few are to be chosen."""
     from saadi.evidence import cases
 
     if side % 32:
@@ -316,7 +318,8 @@ def _cases(
             raise BadInputError(f"rendered scenes are 64 to 512 px; got --side {side}")
         if each or test_share is not None or test_groups:
             raise BadInputError("rendered scenes have test patients of their own; leave the options on test patients out")
-        return [cases.rendered(side=side, task="classification" if name == "phantom-phases" else "segmentation")]
+        task: Task = "classification" if name == "phantom-phases" else "segmentation"
+        return [cases.rendered(side=side, task=task, num_train=cases.MANY if many else cases.FEW)]
     if each and (test_share is not None or test_groups):
         raise BadInputError("--leave-one-out tests on each patient in turn; leave --test-share and --test-group out")
     with Store.open(home) as store:

@@ -16,6 +16,8 @@ from saadi.records import Image, LabelMap, Project, RealImage, Split, Task
 from saadi.store import Store
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+FEW, MANY = 200, 2000
+"""Rendered training scenes; the latter where most of a cell's images are to lack a class that nearly all scenes show."""
 SCARCE_SHOWN = 3
 """Real images of a cell that show the class which is scarce on purpose: enough to know that it exists."""
 
@@ -155,7 +157,7 @@ def _examples(store: Store, project: Project, split: Split, *, side: int) -> tup
     )
 
 
-def rendered(*, side: int, num_train: int = 200, num_test: int = 200, seed: int = 0, task: Task = "segmentation") -> Case:
+def rendered(*, side: int, num_train: int = FEW, num_test: int = 200, seed: int = 0, task: Task = "segmentation") -> Case:
     """Phantom scenes of 40 training and 40 test patients; in classification their phase of the operation is the class."""
 
     def scenes(count: int, *, first_seed: int, first_patient: int) -> tuple[Example, ...]:

@@ -73,27 +73,31 @@ class Learners:
         """The shipped generator, fitted to the real images of this cell.
 
         Args:
-            of_all: To all training images of the data set and their true label maps instead, with CEILING_STEPS times the steps.
+            of_all: To all training images of the data set and their true label maps instead, with CEILING_STEPS times the steps;
+                so it always is where a class is scarce on purpose.
             few: As `fit --few` does, which ends early, within the same number of steps.
         """
         if few:
             return self._few_shot_generator()
+        knows_more = self.settings.scarce is not None
+        of_all, seed = of_all or knows_more, 0 if knows_more else self.seed  # one for all cells: their images do not matter to it
         steps = self.settings.fit_steps * (CEILING_STEPS if of_all else 1)
         settings = self.base | {"steps": steps}
         if of_all:
             settings = {name: value for name, value in settings.items() if name != "real"} | {"all": digest(self.case.train)}
+            settings["seed"] = seed
         elif self.settings.rough:
             settings |= {"rough": self.settings.rough}
 
         def make() -> Arrays:
-            torch.manual_seed(self.seed)
+            torch.manual_seed(seed)
             engine = CompactEngine(self.models.generator)
             if self.models.starts_from == "shipped":
                 borrow_shipped(engine)
             seen = self.case.train if of_all else self.real
             label_maps = [e.label_map for e in seen] if of_all else self.label_maps_to_fit()
             data = TrainingSet([e.image for e in seen], label_maps, engine=engine)
-            fit(engine, data, FitConfig(num_steps=steps, sample_every=0, seed=self.seed), self.report,
+            fit(engine, data, FitConfig(num_steps=steps, sample_every=0, seed=seed), self.report,
                 folder=self.stages.workspace("generator", settings))  # fmt: skip
             return to_arrays(engine.denoiser.state_dict())
 
@@ -125,8 +129,9 @@ class Learners:
         return CompactEngine(self.models.generator, to_tensors(without_notes(self.generator(of_all=of_all, few=few).arrays)))
 
     def scorer(self, name: str) -> DownstreamModel:
-        """'judge': all real images; 'fold 0', 'fold 1': selectors that have not seen that fold's images. In the place of
-        clinicians 'voters', trained on all other training images, or 'expert' (of ablations, without arms), on test patients."""
+        """'judge': all real images (where a class is scarce on purpose all training images, as the generator); 'fold 0', 'fold
+        1': selectors that have not seen that fold's images. In the place of clinicians 'voters', trained on all other training
+        images, or 'expert' (of ablations, without arms), on test patients."""
         stage, architecture = self.scorer_stage(name), self._architecture(name)
         if self.case.task == "classification":
             architecture = architecture | {"temperature": float(stage["_temperature"])}
@@ -136,17 +141,23 @@ class Learners:
         return self.models.judge if name == "judge" else self.models.selector
 
     def scorer_stage(self, name: str) -> Stage:
-        steps = self.settings.scorer_steps * (VOTERS_STEPS if name == "voters" else 1)
+        knows_more = name == "judge" and self.settings.scarce is not None
+        steps = self.settings.scorer_steps * (VOTERS_STEPS if name == "voters" or knows_more else 1)
         settings = self.base | {"name": name, "steps": steps}
+        seed = 0 if knows_more else self.seed
+        if knows_more:
+            settings |= {"real": digest(self.case.train), "seed": seed}
         settings |= {"test": self.test} if name == "expert" else {"folds": self.num_folds} if name.startswith("fold") else {}
         settings |= {"others": digest(self.others())} if name == "voters" else {}
 
         def make() -> Arrays:
             fold = int(name.removeprefix("fold ")) if name.startswith("fold") else None
-            seen = self.others() if name == "voters" else list(self.case.test) if name == "expert" else [
-                e for i, e in enumerate(self.real) if self.fold(i) != fold or self.num_folds == 1
-            ]
-            config = ScorerConfig(num_steps=steps, seed=self.seed * 10 + len(name))
+            apart = {"voters": self.others, "expert": lambda: list(self.case.test)}
+            if knows_more:
+                apart["judge"] = lambda: list(self.case.train)
+            seen = apart[name]() if name in apart else [e for i, e in enumerate(self.real)
+                                                        if self.fold(i) != fold or self.num_folds == 1]  # fmt: skip
+            config = ScorerConfig(num_steps=steps, seed=seed * 10 + len(name))
             model = self.train(seen, architecture=self._architecture(name), config=config,
                                folder=self.stages.workspace("scorer", settings))  # fmt: skip
             arrays = to_arrays(model.network.state_dict())

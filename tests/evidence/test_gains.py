@@ -68,6 +68,27 @@ def test_three_real_images_show_a_scarce_class_and_no_more():
         cases.choose_real((*showing, *bare), 14, seed=0, scarce=2)
 
 
+def test_generator_and_judge_know_a_class_that_is_scarce_on_purpose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    bare = tuple(replace(e, label_map=np.minimum(e.label_map, 1)) for e in examples(200, 12, groups=4))
+    case, settings = replace(CASE, train=(*CASE.train, *bare)), replace(QUICK, scarce="bar")
+    made, other = (Cell(case, 8, seed, settings, MODELS, Stages(tmp_path)) for seed in (0, 1))
+    seen: list[int] = []
+
+    def counted(original):
+        return lambda images, *rest, **more: (seen.append(len(images)), original(images, *rest, **more))[1]
+
+    for name in ("TrainingSet", "train"):
+        monkeypatch.setattr(learners, name, counted(getattr(learners, name)))
+    made.learners.generator(), made.learners.scorer("judge")
+    assert seen == [24, 24]
+    assert sum(bool((example.label_map == 2).any()) for example in made.learners.real) == 3
+    made.learners.scorer("fold 0")
+    assert seen[2] == sum(made.learners.fold(index) != 0 for index in range(8))
+    assert other.learners.generator().key == made.learners.generator().key and len(seen) == 3
+    assert other.learners.scorer_stage("judge").key == made.learners.scorer_stage("judge").key
+    assert other.learners.scorer_stage("fold 0").key != made.learners.scorer_stage("fold 0").key
+
+
 def test_no_selector_scores_images_of_masks_that_it_has_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     seen: dict[str, set[bytes]] = {}
     made = cell(tmp_path)
