@@ -28,7 +28,7 @@ import psutil
 import structlog
 
 from saadi.config import Home
-from saadi.errors import CancelledError, FencedError, SaadiError, YieldedError
+from saadi.errors import CancelledError, FencedError, NotFoundError, SaadiError, YieldedError
 from saadi.records import Job
 from saadi.store import Store
 
@@ -185,8 +185,12 @@ def run_job(store: Store, job: Job, handlers: Mapping[str, Handler]) -> None:
     log.info("job_started", job=job.id, kind=job.kind, attempt=job.attempt)
     context = JobContext(store, job)
     try:
+        handler = handlers.get(job.kind)
+        if handler is None:
+            raise NotFoundError(f"the running program knows no jobs of the kind {job.kind!r}, as it was started before an "
+                                "update; stop it, start it again, and give this order once more")  # fmt: skip
         with _watched(context):
-            outcome = handlers[job.kind](context)
+            outcome = handler(context)
         with store.write():
             result = outcome.publish(store)
             store.finish_job(job, state="done", message=outcome.message, result=result)

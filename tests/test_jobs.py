@@ -87,6 +87,7 @@ def test_an_unknown_kind_fails_and_the_worker_goes_on(home: Home, store: Store, 
     strange, known = add_job(store, project, "strange"), add_job(store, project)
     run_worker(home, actors.HANDLERS, exit_when_idle=True)
     assert (store.job(strange.id).state, store.job(known.id).state) == ("failed", "done")
+    assert "knows no jobs of the kind 'strange', as it was started before an update" in (store.job(strange.id).error or "")
 
 
 def test_a_waiting_job_is_cancelled_at_once(home: Home, store: Store, project: Project) -> None:
