@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from saadi import orders, pairing, preferences, settled, singles
+from saadi import orders, pairing, preferences, quality_gate, settled, singles
 from saadi.alignment import material, plan
 from saadi.alignment.rounds import first_order
 from saadi.asking import purpose
@@ -26,12 +26,15 @@ from saadi.errors import BadInputError, TooFewError
 from saadi.exports.verify import verify_export
 from saadi.jobs import run_worker
 from saadi.masks import class_of
+from saadi.mining import seen
+from saadi.mining.choosing import KAPPA, Limits
 from saadi.orders import (
     AlignOrder,
     ExportOrder,
     FitOrder,
     GenerateOrder,
     Inpaint,
+    MineOrder,
     PredictOrder,
     TrainScorerOrder,
     order,
@@ -210,6 +213,24 @@ def test_a_generator_is_asked_for_classes_that_it_knows(store: Store, phases: Pr
         place(store, order(GenerateOrder, project_id=other.id, classes=(3,)), actor="test")
     with pytest.raises(TooFewError, match="all training images show dissection, and a classifier needs two classes"):
         place(store, order(TrainScorerOrder, project_id=other.id), actor="test")
+
+
+def test_hard_images_are_searched_class_by_class(
+    store: Store, home: Home, phases: Project, monkeypatch: pytest.MonkeyPatch
+):
+    run(store, home, TrainScorerOrder, project_id=phases.id, steps=20, batch_size=8)
+    monkeypatch.setattr(seen, "limits", lambda store, project: Limits(0.0, 0.0))  # each image is right and hard
+    monkeypatch.setattr(quality_gate, "refused", lambda store, project, pairs: [False] * len(pairs))
+    found = run(store, home, MineOrder, project_id=phases.id, classes=(0, 2), count=4, candidates=2, turns=2, seed=3)
+    assert found.message == "4 hard images of 4; 8 of 8 images made are hard and right"
+    asked, mined = label_maps(store, phases), set(found.result["mined_ids"])
+    samples = {sample.id: sample for sample in store.samples(phases.id)}
+    assert len(mined) == 4 and {asked[sample.label_map_blob] for sample in samples.values()} <= {0, 2}
+    loss = {row.sample_id: 1 - row.dice for row in store.score_rows(phases.id) if row.kind == "selector"}
+    for first in range(0, 8, 2):  # of each two the harder one
+        pair = found.result["sample_ids"][first : first + 2]
+        [chosen] = set(pair) & mined
+        assert min(loss[chosen], KAPPA) == max(min(loss[number], KAPPA) for number in pair)
 
 
 def test_classes_are_chosen_in_classification_projects_only(store: Store, project: Project):

@@ -77,7 +77,8 @@ def run_job(context: JobContext) -> Outcome:
                 "made": dict(counts), "limits": asdict(limits)}  # fmt: skip
 
     share = f"{counts['prize']} of {len(samples)} images made are hard and right"
-    return Outcome(f"{len(mined)} hard image{'' if len(mined) == 1 else 's'} for {len(records)} masks; {share}", publish)
+    asked = f"of {len(records)}" if project.task == "classification" else f"for {len(records)} masks"
+    return Outcome(f"{len(mined)} hard image{'' if len(mined) == 1 else 's'} {asked}; {share}", publish)
 
 
 def _searched(
