@@ -1,0 +1,150 @@
+"""Does a release single somebody out? Isolation by predicates, against chance and against people whom nothing was learnt from.
+
+Predicate singling-out after Cohen and Nissim ("Towards formalizing the GDPR's notion of singling out", PNAS 2020): a predicate of
+weight w isolates in n independent rows when exactly one satisfies it, which without any release happens with probability
+n w (1 - w)^(n - 1). Here each released item is a predicate: "is at least this similar to it", the limit set on people of a third
+group so that it is true of a share w of them; a row is a patient, by the most similar of their images. Weights of 1 / (10 N), not
+1 / N: at 1 / N a perfect copy isolates no more often than chance does (0.37). What is measured is one attack: that it finds
+nothing proves nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+WEIGHT_SHARE = 0.1
+"""The weight that is decided at, as a share of 1 / N."""
+MIN_PATIENTS = 50
+"""With fewer nothing can be concluded."""
+MAX_EXCESS = 0.05
+"""Upper end of the interval below which a release passes."""
+NUM_RESAMPLES = 2000
+
+
+def chance(num_patients: int, weight: float) -> float:
+    """How often a predicate of this weight isolates one of so many patients by chance."""
+    return float(num_patients * weight * (1 - weight) ** (num_patients - 1))
+
+
+def calibration_needed(num_patients: int) -> int:
+    """People of a third group that limits for so many patients are set on."""
+    return round(num_patients / WEIGHT_SHARE)
+
+
+def limits(calibration: ArrayLike, *, weight: float) -> NDArray[np.float64]:
+    """(M,) similarity from which on the predicate of each item is true: of a share `weight` of the calibration group.
+
+    Args:
+        calibration: (M, C) similarity of each item to each of C people who are neither trained on nor held out.
+
+    Raises:
+        ValueError: C is too small for this weight: not one of them would be left.
+    """
+    found = np.asarray(calibration, np.float64)
+    count = round(weight * found.shape[1])
+    if count < 1 or count >= found.shape[1]:
+        raise ValueError(f"a weight of {weight:g} is set on {1 / weight:.0f} people or more; got {found.shape[1]}")
+    ordered = -np.partition(-found, (count - 1, count), axis=1)
+    return np.asarray((ordered[:, count - 1] + ordered[:, count]) / 2)
+
+
+def isolated(similarity: ArrayLike, limit: ArrayLike) -> NDArray[np.int64]:
+    """(M,) the patient whom each item isolates, -1 where it is true of nobody or of several.
+
+    Args:
+        similarity: (M, N) of each item to each patient.
+        limit: (M,) as from `limits`.
+    """
+    fires = np.asarray(similarity, np.float64) > np.asarray(limit, np.float64)[:, None]
+    return np.where(fires.sum(1) == 1, fires.argmax(1), -1)
+
+
+@dataclass(frozen=True)
+class Isolation:
+    """How often items of a release isolate a patient whom the generator has learnt from, and one whom it has not."""
+
+    num_items: int
+    num_patients: int
+    weight: float
+    of_trained: float
+    """Share of the items that isolate a training patient."""
+    of_held_out: float
+    by_chance: float
+    excess: float
+    """(trained - held out) / (1 - held out)."""
+    low: float
+    high: float
+    """95 % interval of the excess, over patients."""
+
+    @classmethod
+    def of(cls, trained: ArrayLike, held_out: ArrayLike, calibration: ArrayLike, *, weight: float | None = None,
+           seed: int = 0) -> Self:  # fmt: skip
+        """
+        Args:
+            trained: (M, N) similarity of each item to each training patient.
+            held_out: (M, N) to as many patients whom nothing was learnt from.
+            calibration: (M, C), as in `limits`.
+            weight: None = WEIGHT_SHARE / N.
+
+        Raises:
+            ValueError: Not as many patients held out as trained on, or too few to set limits on.
+        """
+        known, others = np.asarray(trained, np.float64), np.asarray(held_out, np.float64)
+        if known.shape != others.shape:
+            raise ValueError(f"as many held-out patients as training patients expected; got {others.shape} and {known.shape}")
+        num_items, num_patients = known.shape
+        weight = WEIGHT_SHARE / num_patients if weight is None else weight
+        limit = limits(calibration, weight=weight)
+        counts = [np.bincount(found[found >= 0], minlength=num_patients)
+                  for found in (isolated(known, limit), isolated(others, limit))]  # fmt: skip
+        draw = np.random.default_rng(seed)
+        chosen = draw.integers(num_patients, size=(2, NUM_RESAMPLES, num_patients))
+        resampled = [count[places].sum(1) / num_items for count, places in zip(counts, chosen, strict=True)]
+        low, high = np.quantile(_excess(*resampled), [0.025, 0.975])
+        rates = [count.sum() / num_items for count in counts]
+        return cls(num_items, num_patients, weight, float(rates[0]), float(rates[1]), chance(num_patients, weight),
+                   float(_excess(*rates)), float(low), float(high))  # fmt: skip
+
+
+def _excess(of_trained: ArrayLike, of_held_out: ArrayLike) -> NDArray[np.float64]:
+    mine, others = np.asarray(of_trained, np.float64), np.minimum(np.asarray(of_held_out, np.float64), 1 - 1e-9)
+    return (mine - others) / (1 - others)
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """Whether items lie nearer to patients who were trained on than to as many who were not; needs nobody to set limits on."""
+
+    share: float
+    """Of the items whose nearest person was trained on; 0.5 where nothing is remembered."""
+    low: float
+    high: float
+    """95 % interval, over patients."""
+
+    @classmethod
+    def of(cls, trained: ArrayLike, held_out: ArrayLike, *, seed: int = 0) -> Self:
+        """
+        Args:
+            trained, held_out: (M, N), as in `Isolation.of`.
+
+        Raises:
+            ValueError: Not as many patients held out as trained on.
+        """
+        known, others = np.asarray(trained, np.float64), np.asarray(held_out, np.float64)
+        if known.shape != others.shape:
+            raise ValueError(f"as many held-out patients as training patients expected; got {others.shape} and {known.shape}")
+        num_patients = known.shape[1]
+        every = np.concatenate([known, others], axis=1)
+        person = every.argmax(1)
+        is_trained = person < num_patients
+        counts = np.bincount(person, minlength=2 * num_patients)
+        draw = np.random.default_rng(seed)
+        # Whole people are drawn, each with all items that are nearest to them; both halves keep their size.
+        chosen = draw.integers(num_patients, size=(2, NUM_RESAMPLES, num_patients))
+        mine, theirs = counts[:num_patients][chosen[0]].sum(1), counts[num_patients:][chosen[1]].sum(1)
+        low, high = np.quantile(mine / np.maximum(mine + theirs, 1), [0.025, 0.975])
+        return cls(float(is_trained.mean()), float(low), float(high))
