@@ -381,20 +381,22 @@ def _accept_hard(home: Home, name: str, *, as_json: bool) -> None:
 
 
 def export(name: ProjectArgument,
-           format: Annotated[str, typer.Option("--format", help="imagefolder or nnunet")],
+           format: Annotated[str, typer.Option("--format", help="imagefolder, nnunet or coco")],
            out: Annotated[Path, typer.Option("--out", help="New or empty folder.")],
            no_real: Annotated[bool, typer.Option("--no-real", help="Synthetic images only.")] = False,
            include_refused: Annotated[bool, typer.Option("--include-refused", help="Also images that the quality gate refuses: "
                                                          "unlike real ones, or like one of them.")] = False,
            refined: Annotated[bool, typer.Option("--refined", help="Masks of synthetic images without the soft rim, as `refine` "
                                                  "has measured it.")] = False,
+           instances: Annotated[str | None, typer.Option(help="COCO: an object for each component (default) or class.")] = None,
+           outlines: Annotated[str | None, typer.Option(help="COCO: rle (default), polygons, which fill holes, or both.")] = None,
            detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Write the accepted images (and the real training images) as a data set, and verify it."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInputError(f"the folder {out.name!r} is not empty; choose a new one for --out")
     # Absolute, because the worker runs elsewhere.
     build = order_from(orders.ExportOrder, format=format, out_dir=str(out.expanduser().resolve()), include_real=not no_real,
-                       include_refused=include_refused or None, refined=refined or None)
+                       include_refused=include_refused or None, refined=refined or None, instances=instances, outlines=outlines)
     run_order(home_of(home), name, build, detach=detach, as_json=as_json)
 
 

@@ -7,10 +7,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, cast
 
 from saadi.errors import BadInputError
-from saadi.exports import imagefolder, nnunet
+from saadi.exports import coco, imagefolder, nnunet
 from saadi.exports.labels import LabelScheme
 from saadi.exports.selection import Item
-from saadi.records import LabelClass, Project
+from saadi.records import LabelClass, LabelMap, Project
 
 
 class Format(Protocol):
@@ -20,18 +20,23 @@ class Format(Protocol):
 
     def scheme(self, classes: Sequence[LabelClass], *, has_ignore: bool) -> LabelScheme: ...
 
+    def lost_in(self, label_map: LabelMap, options: Mapping[str, str]) -> dict[int, int]: ...
+
     def paths(self, project: Project, item: Item) -> tuple[PurePosixPath, PurePosixPath | None]: ...
 
-    def index_files(self, project: Project, rows: Sequence[Mapping[str, Any]], scheme: LabelScheme) -> dict[str, bytes]: ...
+    def index_files(
+        self, project: Project, rows: Sequence[Mapping[str, Any]], scheme: LabelScheme, folder: Path, options: Mapping[str, str]
+    ) -> dict[str, bytes]: ...
 
     def check(self, folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]: ...
 
 
-FORMATS: Mapping[str, Format] = {imagefolder.NAME: cast(Format, imagefolder), nnunet.NAME: cast(Format, nnunet)}
+FORMATS: Mapping[str, Format] = {imagefolder.NAME: cast(Format, imagefolder), nnunet.NAME: cast(Format, nnunet),
+                                 coco.NAME: cast(Format, coco)}  # fmt: skip
 
 
 def format_named(name: str) -> Format:
     """Raises: BadInputError: no such format; names those that exist."""
     if name not in FORMATS:
-        raise BadInputError(f"there is no export format {name[:20]!r}; choose {' or '.join(FORMATS)}")
+        raise BadInputError(f"there is no export format {name[:20]!r}; choose {', '.join([*FORMATS][:-1])} or {[*FORMATS][-1]}")
     return FORMATS[name]

@@ -17,7 +17,7 @@ from typing import Any
 from saadi.exports.labels import LabelScheme, label_scheme
 from saadi.exports.manifest import NOTICE
 from saadi.exports.selection import Item
-from saadi.records import LabelClass, Project
+from saadi.records import LabelClass, LabelMap, Project
 from saadi.store.connection import dump
 
 NAME = "imagefolder"
@@ -31,6 +31,11 @@ def check_project(project: Project) -> None:
 def scheme(classes: Sequence[LabelClass], *, has_ignore: bool) -> LabelScheme:
     """Class ids as in the store, 255 = ignore: nothing is lost."""
     return label_scheme(classes, has_ignore=has_ignore, background_is_zero=False, ignore_is_highest=False)
+
+
+def lost_in(label_map: LabelMap, options: Mapping[str, str]) -> dict[int, int]:
+    """No pixel of a mask is lost."""
+    return {}
 
 
 def paths(project: Project, item: Item) -> tuple[PurePosixPath, PurePosixPath | None]:
@@ -49,7 +54,9 @@ def class_folders(project: Project) -> dict[str, str]:
     return plain
 
 
-def index_files(project: Project, rows: Sequence[Mapping[str, Any]], scheme: LabelScheme) -> dict[str, bytes]:
+def index_files(
+    project: Project, rows: Sequence[Mapping[str, Any]], scheme: LabelScheme, folder: Path, options: Mapping[str, str]
+) -> dict[str, bytes]:
     """metadata.jsonl of each split, and a README.md that names the splits."""
     splits = [split for split in ("train", "val", "test") if any(row["split"] == split for row in rows)]
     has_labels = any(row["label"] is not None for row in rows)

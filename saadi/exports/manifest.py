@@ -56,8 +56,10 @@ def items_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
     return "".join(f"{dump(dict(row))}\n" for row in rows).encode()
 
 
-def manifest_bytes(project: Project, *, format: str, scheme: LabelScheme, rows: Sequence[Mapping[str, Any]], items: bytes,
-                   index_files: Mapping[str, str], left_out: Mapping[str, int], lost: Sequence[str]) -> bytes:
+def manifest_bytes(
+    project: Project, *, format: str, options: Mapping[str, str], scheme: LabelScheme, rows: Sequence[Mapping[str, Any]],
+    items: bytes, index_files: Mapping[str, str], left_out: Mapping[str, int], lost: Sequence[str],
+) -> bytes:  # fmt: skip
     """The content of manifest.json.
 
     Args:
@@ -65,6 +67,7 @@ def manifest_bytes(project: Project, *, format: str, scheme: LabelScheme, rows: 
     """
     content = {
         "notice": NOTICE, "program": PROGRAM, "program_version": VERSION, "manifest_version": MANIFEST_VERSION, "format": format,
+        "options": dict(options),
         "project": {"name": project.name, "task": project.task, "resolution": project.resolution},
         "classes": [asdict(label) for label in project.classes], "label_ids": dict(scheme.names), "ignore_id": scheme.ignore_id,
         "num_items": len(rows), "counts": counts(rows), "pixels": pixel_sums(rows), "left_out": dict(sorted(left_out.items())),

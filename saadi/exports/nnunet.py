@@ -17,7 +17,7 @@ from saadi.errors import BadInputError
 from saadi.exports.labels import LabelScheme, label_scheme
 from saadi.exports.manifest import NOTICE
 from saadi.exports.selection import Item
-from saadi.records import LabelClass, Project
+from saadi.records import LabelClass, LabelMap, Project
 
 NAME = "nnunet"
 SPLITS = "splits_final.json"
@@ -41,13 +41,20 @@ def dataset_name(project: Project) -> str:
     return f"Dataset{(project.id - 1) % 999 + 1:03d}_{slug or 'Project'}"
 
 
+def lost_in(label_map: LabelMap, options: Mapping[str, str]) -> dict[int, int]:
+    """No pixel of a mask is lost."""
+    return {}
+
+
 def paths(project: Project, item: Item) -> tuple[PurePosixPath, PurePosixPath | None]:
     """Where image and mask go: validation cases lie beside the training cases."""
     root, ending = PurePosixPath(dataset_name(project)), "Ts" if item.split == "test" else "Tr"
     return root / f"images{ending}" / f"{item.name}_0000.png", root / f"labels{ending}" / f"{item.name}.png"
 
 
-def index_files(project: Project, rows: Sequence[Mapping[str, Any]], scheme: LabelScheme) -> dict[str, bytes]:
+def index_files(
+    project: Project, rows: Sequence[Mapping[str, Any]], scheme: LabelScheme, folder: Path, options: Mapping[str, str]
+) -> dict[str, bytes]:
     """dataset.json, and splits_final.json where a grouped split can be made."""
     root = dataset_name(project)
     dataset = {

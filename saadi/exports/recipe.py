@@ -51,6 +51,8 @@ class _Counted:
     num_resized: int = 0
     vanished: dict[str, int] = field(default_factory=dict)
     """Class name -> number of images from which resizing removed the class."""
+    filled: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Class name -> pixels that the format adds to it, and in how many masks."""
 
 
 def run_job(context: JobContext) -> Outcome:
@@ -68,7 +70,7 @@ def run_job(context: JobContext) -> Outcome:
                        refinement=orders.refinement(store, project.id) if order.refined else None)
     total = 3 * len(selection.items)
     # Count before writing: which classes, ignored pixels, and what the format or a smaller size will lose.
-    counted = _count(context, project, selection.items, total)
+    counted = _count(context, kind, project, order, selection.items, total)
     scheme = kind.scheme(project.classes, has_ignore=counted.has_ignore)
     with _temporary_sibling(context, target) as folder:
         written = _write_items(context, kind, project, scheme, selection.items, folder, total)
@@ -114,8 +116,10 @@ def _refuse_content(target: Path) -> None:
         raise BadInputError(f"the folder '{target.name}' is not empty; choose a new folder for the export")
 
 
-def _count(context: JobContext, project: Project, items: Sequence[Item], total: int) -> _Counted:
-    found = _Counted()
+def _count(
+    context: JobContext, kind: Format, project: Project, order: ExportOrder, items: Sequence[Item], total: int
+) -> _Counted:
+    found, indices = _Counted(), {label.name: label.index for label in project.classes}
     for number, item in enumerate(items):
         context.report(number, total, f"counting {number + 1} of {len(items)}")
         if item.label_map_blob is None:
@@ -127,14 +131,20 @@ def _count(context: JobContext, project: Project, items: Sequence[Item], total: 
         for index in vanished_classes(before, after):
             name = project.class_names[index] if index < len(project.classes) else str(index)
             found.vanished[name] = found.vanished.get(name, 0) + 1
+        for index, pixels in kind.lost_in(refined(after, item.lineage, indices), order.options).items():
+            before_it = found.filled.get(project.class_names[index], (0, 0))
+            found.filled[project.class_names[index]] = (before_it[0] + pixels, before_it[1] + 1)
     return found
 
 
 def _losses(counted: _Counted) -> list[str]:
+    holes = [f"polygons have no holes: {pixels} pixels more are '{name}' in {count} masks"
+             for name, (pixels, count) in sorted(counted.filled.items())]  # fmt: skip
     if not counted.num_resized:
-        return []
+        return holes
     resized = f"{counted.num_resized} label maps were brought to the size of their image by nearest neighbour"
-    return [resized] + [f"class '{name}' vanished from {count} masks by that" for name, count in sorted(counted.vanished.items())]
+    vanished = [f"class '{name}' vanished from {count} masks by that" for name, count in sorted(counted.vanished.items())]
+    return [resized, *vanished, *holes]
 
 
 def _sized(label_map: LabelMap, item: Item, size: tuple[int, ...]) -> LabelMap:
@@ -173,10 +183,11 @@ def _write_index(kind: Format, project: Project, order: ExportOrder, scheme: Lab
                  written: Sequence[Written], lost: Sequence[str], folder: Path) -> bytes:
     """Write the format's own files, items.jsonl and manifest.json; returns the manifest's bytes."""
     rows = [item_row(one) for one in written]
-    index = kind.index_files(project, rows, scheme)
+    index = kind.index_files(project, rows, scheme, folder, order.options)
     items = items_bytes(rows)
-    manifest = manifest_bytes(project, format=order.format, scheme=scheme, rows=rows, items=items, left_out=selection.left_out,
-                              lost=lost, index_files={name: sha256(content) for name, content in index.items()})
+    manifest = manifest_bytes(project, format=order.format, options=order.options, scheme=scheme, rows=rows, items=items,
+                              left_out=selection.left_out, lost=lost,
+                              index_files={name: sha256(content) for name, content in index.items()})
     for name, content in {**index, ITEMS: items, MANIFEST: manifest}.items():
         _write_file(folder / name, content)
     return manifest

@@ -41,7 +41,7 @@ class ExportOrder(Order):
     """Write the accepted samples (and, on request, the real training images) as a data set."""
 
     kind: ClassVar[str] = "export"
-    format: Literal["imagefolder", "nnunet"]
+    format: Literal["imagefolder", "nnunet", "coco"]
     out_dir: str | None = None
     """None = a new folder under <home>/exports."""
     include_real: bool = True
@@ -51,13 +51,26 @@ class ExportOrder(Order):
     refined: bool = False
     """Masks of synthetic images without the soft rim, as the newest measurement says (`saadi.refinement`)."""
 
+    instances: Literal["component", "class"] | None = None
+    """COCO: an object for each connected part (None = this), or for each class."""
+    outlines: Literal["rle", "polygons", "both"] | None = None
+    """COCO: run-length codes (None = these), polygons, which cannot hold holes, or files of both."""
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What the format wants to know beside the project."""
+        return {"instances": self.instances or "component", "outlines": self.outlines or "rle"} if self.format == "coco" else {}
+
     def check(self, store: Store) -> None:
+        if self.format != "coco" and (self.instances or self.outlines):
+            raise BadInputError(f"instances and outlines are choices of COCO, and {self.format} has none; leave them out")
         if self.refined and is_classification(store, self.project_id):
             raise BadInputError("masks are refined, and this project has classes of whole images; leave it out")
         if self.refined and refinement(store, self.project_id) is None:
             raise TooFewError("how much smaller masks should be has not been measured for the generator in use; run "
                               f"`saadi refine {store.project(self.project_id).name}` (Export: Measure the outlines) first")
-        if self.format == "nnunet" and is_classification(store, self.project_id):
-            raise BadInputError("nnU-Net holds masks and this project classifies whole images; choose the format imagefolder")
+        if self.format != "imagefolder" and is_classification(store, self.project_id):
+            holds = {"nnunet": "nnU-Net holds masks", "coco": "COCO holds objects"}[self.format]
+            raise BadInputError(f"{holds} and this project classifies whole images; choose the format imagefolder")
         if not store.samples(self.project_id, curation="accepted", limit=1):
             raise TooFewError("no accepted images to export; accept some in Curate first")

@@ -195,7 +195,7 @@ def _add_version(studio: Studio) -> None:
 
 
 def export_and_check(page: Page, studio: Studio) -> None:
-    """Two accepted images without the real ones: as imagefolder on disk, and as nnU-Net by download."""
+    """Two accepted images without the real ones: as imagefolder on disk, as nnU-Net by download, and as COCO with a choice."""
     open_tab(page, "Export")
     page.get_by_label("Include the real training images").uncheck()
     page.wait_for_selector("[data-panel=export][data-loaded]")
@@ -219,3 +219,10 @@ def export_and_check(page: Page, studio: Studio) -> None:
     with page.expect_download() as download:
         page.get_by_role("link", name="Download zip").first.click()
     assert download.value.suggested_filename.endswith(".zip") and Path(download.value.path()).stat().st_size > 1000
+    expect(page.locator("#export-coco")).to_be_hidden()
+    page.get_by_text("COCO", exact=True).click()
+    page.get_by_label("Outlines").select_option("both")
+    page.click("#export-now:enabled")
+    page.wait_for_selector(".sx-export-row >> nth=2", timeout=120_000)
+    newest = Path(studio.get("/api/projects/1/exports")["items"][0]["path"])
+    assert {path.name for path in (newest / "annotations").iterdir()} == {"instances_train.json", "polygons_train.json"}

@@ -1,9 +1,10 @@
 // Export: the accepted images as a data set, re-read and verified before it is offered.
-import { act, byTask, get, h, isClassification, on, onShow, order, picture, plural, replace, state, toast, urls, when, withProject } from "./lib.js";
+import { act, byTask, get, h, isClassification, on, onShow, order, picture, plural, replace, selectField, state, toast, urls, when, withProject } from "./lib.js";
 
 const FORMATS = [
   ["imagefolder", "Hugging Face imagefolder", 'image, mask and metadata.jsonl; opens with load_dataset("imagefolder")', 'a folder per class and metadata.jsonl; opens with load_dataset("imagefolder") and torchvision\'s ImageFolder'],
   ["nnunet", "nnU-Net v2", "imagesTr, labelsTr and dataset.json; ready for nnUNetv2_plan_and_preprocess"],
+  ["coco", "COCO", "an object for each part, in instances_train.json; opens with pycocotools, and the masks lie beside it"],
 ];
 
 export function mount(element) {
@@ -16,11 +17,30 @@ class ExportTab {
     this.choices = FORMATS.map(([name, title, words, classWords], index) =>
       h(
         "label",
-        { class: classWords ? "sx-format" : "sx-format sx-mask-only" }, // nnU-Net holds masks
+        { class: classWords ? "sx-format" : "sx-format sx-mask-only" }, // the others hold masks
         h("input", { type: "radio", name: "export-format", value: name, checked: index === 0 }),
         h("span", {}, h("b", {}, title), h("small", {}, byTask(words, classWords ?? ""))),
       ),
     );
+    this.instances = selectField(
+      "An object for each",
+      [
+        ["component", "connected part"],
+        ["class", "class in an image"],
+      ],
+      "component",
+    );
+    this.outlines = selectField(
+      "Outlines",
+      [
+        ["rle", "run-length codes"],
+        ["polygons", "polygons (fill holes)"],
+        ["both", "both, a file each"],
+      ],
+      "rle",
+    );
+    this.coco = h("div", { class: "sx-row sx-mask-only", id: "export-coco", hidden: true }, this.instances, this.outlines);
+    this.choices.forEach((choice) => choice.addEventListener("change", () => this.showOptions()));
     this.real = h("input", { type: "checkbox", checked: true });
     this.refused = h("input", { type: "checkbox", id: "export-refused" });
     this.refusedWords = h("span", {});
@@ -54,6 +74,7 @@ class ExportTab {
           h("h2", {}, "Export the accepted images"),
           this.counts,
           h("div", { class: "sx-stack", role: "radiogroup", "aria-label": "Format" }, this.choices),
+          this.coco,
           h("label", { class: "sx-check" }, this.real, "Include the real training images"),
           this.gate,
           this.refinement,
@@ -76,6 +97,7 @@ class ExportTab {
     on("overview", () => this.count());
     withProject(() => {
       if (isClassification()) this.choices[0].querySelector("input").checked = true;
+      this.showOptions();
       this.load();
     });
     element.dataset.ready = "1";
@@ -102,10 +124,21 @@ class ExportTab {
     this.outcome.dataset.state = job?.state ?? "";
   }
 
+  get format() {
+    return this.root.querySelector("input[name=export-format]:checked").value;
+  }
+
+  /** What a format wants to know beside the rest. */
+  showOptions() {
+    this.coco.hidden = this.format !== "coco";
+  }
+
   start() {
     return act(this.button, async () => {
+      const ofObjects = { instances: this.instances.input.value, outlines: this.outlines.input.value };
       await order("export", {
-        format: this.root.querySelector("input[name=export-format]:checked").value,
+        format: this.format,
+        ...(this.format === "coco" ? ofObjects : {}),
         include_real: this.real.checked,
         include_refused: this.refused.checked,
         refined: this.refined.checked,
