@@ -25,9 +25,11 @@ from saadi.exports.manifest import NOTICE, PROGRAM
 from saadi.exports.outlines import Mask, filled, rings, shapes
 from saadi.exports.selection import Item
 from saadi.records import LabelClass, LabelMap, Project
+from saadi.store.blobs import encode_png
 from saadi.store.connection import dump
 
 NAME = "coco"
+encode_mask = encode_png
 
 
 def check_project(project: Project) -> None:
@@ -88,7 +90,7 @@ def check(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mapping[str,
             for image in read.imgs.values():
                 row = of_split[PurePosixPath(image["file_name"]).name]
                 problems += [f"{name}: {row['name']}: {problem}" for problem in _differences(
-                    read, image, _mask(folder, row), manifest, as_polygons=as_polygons)]  # fmt: skip
+                    read, image, label_map_of(folder, row), manifest, as_polygons=as_polygons)]  # fmt: skip
     return problems
 
 
@@ -126,7 +128,7 @@ def _document(
     for number, row in enumerate(rows, start=1):
         images.append({"id": number, "width": row["width"], "height": row["height"], "file_name": row["image"],
                        "kind": row["kind"], "group": row["group"]})  # fmt: skip
-        for index, part in shapes(_mask(folder, row), instances=options["instances"]):  # type: ignore[arg-type]
+        for index, part in shapes(label_map_of(folder, row), instances=options["instances"]):  # type: ignore[arg-type]
             shown = _union(part) if as_polygons else part
             outline = _polygons(part) if as_polygons else _code(part)
             annotations.append({"id": len(annotations) + 1, "image_id": number, "category_id": index, "iscrowd": 0,
@@ -137,7 +139,8 @@ def _document(
     return {"info": info | dict(options), "licenses": [], "images": images, "annotations": annotations, "categories": categories}
 
 
-def _mask(folder: Path, row: Mapping[str, Any]) -> LabelMap:
+def label_map_of(folder: Path, row: Mapping[str, Any]) -> LabelMap:
+    """The mask of an exported item; all background where it has none."""
     if row["mask"] is None:
         return np.zeros((row["height"], row["width"]), np.uint8)
     png = (folder / row["mask"]).read_bytes()

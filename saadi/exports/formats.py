@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, cast
 
 from saadi.errors import BadInputError
-from saadi.exports import coco, imagefolder, nnunet
+from saadi.exports import coco, folders, imagefolder, nnunet, voc, yolo
 from saadi.exports.labels import LabelScheme
 from saadi.exports.selection import Item
 from saadi.records import LabelClass, LabelMap, Project
@@ -19,6 +19,8 @@ class Format(Protocol):
     def check_project(self, project: Project) -> None: ...
 
     def scheme(self, classes: Sequence[LabelClass], *, has_ignore: bool) -> LabelScheme: ...
+
+    def encode_mask(self, label_map: LabelMap, /) -> bytes: ...
 
     def lost_in(self, label_map: LabelMap, options: Mapping[str, str]) -> dict[int, int]: ...
 
@@ -32,7 +34,8 @@ class Format(Protocol):
 
 
 FORMATS: Mapping[str, Format] = {imagefolder.NAME: cast(Format, imagefolder), nnunet.NAME: cast(Format, nnunet),
-                                 coco.NAME: cast(Format, coco)}  # fmt: skip
+                                 coco.NAME: cast(Format, coco), voc.NAME: cast(Format, voc), yolo.NAME: cast(Format, yolo),
+                                 folders.NAME: cast(Format, folders)}  # fmt: skip
 
 
 def format_named(name: str) -> Format:

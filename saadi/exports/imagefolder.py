@@ -18,9 +18,11 @@ from saadi.exports.labels import LabelScheme, label_scheme
 from saadi.exports.manifest import NOTICE
 from saadi.exports.selection import Item
 from saadi.records import LabelClass, LabelMap, Project
+from saadi.store.blobs import encode_png
 from saadi.store.connection import dump
 
 NAME = "imagefolder"
+encode_mask = encode_png
 METADATA = "metadata.jsonl"
 
 

@@ -18,8 +18,10 @@ from saadi.exports.labels import LabelScheme, label_scheme
 from saadi.exports.manifest import NOTICE
 from saadi.exports.selection import Item
 from saadi.records import LabelClass, LabelMap, Project
+from saadi.store.blobs import encode_png
 
 NAME = "nnunet"
+encode_mask = encode_png
 SPLITS = "splits_final.json"
 MAX_FOLDS = 5
 

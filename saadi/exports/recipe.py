@@ -36,7 +36,7 @@ from saadi.jobs import JobContext, Outcome, checkpointed
 from saadi.orders import ExportOrder
 from saadi.records import IGNORE, LabelMap, Project
 from saadi.store import Store
-from saadi.store.blobs import encode_png, fsync_dir
+from saadi.store.blobs import fsync_dir
 
 PREFIX = ".saadi-export-"
 """Names of half-written folders beside the target; a leftover one may be deleted."""
@@ -172,7 +172,7 @@ def _write_item(store: Store, kind: Format, project: Project, scheme: LabelSchem
     if mask_path is not None and item.label_map_blob is not None:
         label_map = _sized(store.label_map_pixels(item.label_map_blob), item, size)
         label_map = refined(label_map, item.lineage, {label.name: label.index for label in project.classes})
-        mask = encode_png(np.ascontiguousarray(compile_label_map(label_map, scheme)))
+        mask = kind.encode_mask(np.ascontiguousarray(compile_label_map(label_map, scheme)))
         _write_file(folder / mask_path, mask)
         mask_sha256, pixels = sha256(mask), count_pixels(label_map, project.classes)
     return Written(item=item, image=image_path, image_sha256=sha256(png), mask=mask_path, mask_sha256=mask_sha256,

@@ -41,7 +41,7 @@ class ExportOrder(Order):
     """Write the accepted samples (and, on request, the real training images) as a data set."""
 
     kind: ClassVar[str] = "export"
-    format: Literal["imagefolder", "nnunet", "coco"]
+    format: Literal["imagefolder", "nnunet", "coco", "voc", "yolo", "folders"]
     out_dir: str | None = None
     """None = a new folder under <home>/exports."""
     include_real: bool = True
@@ -69,8 +69,9 @@ class ExportOrder(Order):
         if self.refined and refinement(store, self.project_id) is None:
             raise TooFewError("how much smaller masks should be has not been measured for the generator in use; run "
                               f"`saadi refine {store.project(self.project_id).name}` (Export: Measure the outlines) first")
-        if self.format != "imagefolder" and is_classification(store, self.project_id):
-            holds = {"nnunet": "nnU-Net holds masks", "coco": "COCO holds objects"}[self.format]
+        holds = {"nnunet": "nnU-Net holds masks", "coco": "COCO holds objects", "voc": "Pascal VOC holds masks",
+                 "yolo": "YOLO holds outlines"}.get(self.format)  # fmt: skip
+        if holds and is_classification(store, self.project_id):
             raise BadInputError(f"{holds} and this project classifies whole images; choose the format imagefolder")
         if not store.samples(self.project_id, curation="accepted", limit=1):
             raise TooFewError("no accepted images to export; accept some in Curate first")

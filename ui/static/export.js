@@ -2,9 +2,12 @@
 import { act, byTask, get, h, isClassification, on, onShow, order, picture, plural, replace, selectField, state, toast, urls, when, withProject } from "./lib.js";
 
 const FORMATS = [
-  ["imagefolder", "Hugging Face imagefolder", 'image, mask and metadata.jsonl; opens with load_dataset("imagefolder")', 'a folder per class and metadata.jsonl; opens with load_dataset("imagefolder") and torchvision\'s ImageFolder'],
-  ["nnunet", "nnU-Net v2", "imagesTr, labelsTr and dataset.json; ready for nnUNetv2_plan_and_preprocess"],
-  ["coco", "COCO", "an object for each part, in instances_train.json; opens with pycocotools, and the masks lie beside it"],
+  ["imagefolder", "Hugging Face imagefolder", 'load_dataset("imagefolder")', 'load_dataset("imagefolder"), and torchvision\'s ImageFolder'],
+  ["nnunet", "nnU-Net v2", "images, labels and folds by patient, ready to preprocess"],
+  ["coco", "COCO", "an object for each part; pycocotools"],
+  ["yolo", "YOLO", "outlines, and the masks for semantic training"],
+  ["voc", "Pascal VOC", "masks with a palette, lists of the splits"],
+  ["folders", "Plain folders", "images, masks and tables; comes back by import", "images and a table of their classes; comes back by import"],
 ];
 
 export function mount(element) {
@@ -73,7 +76,7 @@ class ExportTab {
           { class: "sx-card sx-stack" },
           h("h2", {}, "Export the accepted images"),
           this.counts,
-          h("div", { class: "sx-stack", role: "radiogroup", "aria-label": "Format" }, this.choices),
+          h("div", { class: "sx-formats", role: "radiogroup", "aria-label": "Format" }, this.choices),
           this.coco,
           h("label", { class: "sx-check" }, this.real, "Include the real training images"),
           this.gate,
