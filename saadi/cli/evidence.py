@@ -183,9 +183,9 @@ def gains(
     masks: Annotated[str, typer.Option(help="Masks of synthetic images: real ones moved, or warped as well.")] = "moved",
     rough: RoughOption = 0.0,
     scarce: Annotated[
-        str | None, typer.Option(help="Of rendered scenes: a class that 3 real images show and no more, while generator and "
-                                      "judge know it well.")
-    ] = None,
+        str, typer.Option(help="Of rendered scenes: classes, with commas, that 3 real images show and no more, while generator "
+                               "and judge know them well.")
+    ] = "",
     recipes: Annotated[str, typer.Option(help="How synthetic images train, with commas: mixed, first, sure.")] = "mixed",
     ceiling: Annotated[bool, typer.Option("--ceiling", help="Also a generator of all training images, 4 x the steps.")] = False,
     curated: Annotated[bool, typer.Option(help="Also arms that take the best of K images of the aligned generator.")] = False,
@@ -211,22 +211,23 @@ def gains(
     from saadi.evidence.stages import Stages
 
     learns: LossName = _chosen("losses", loss, LossName)
+    kind = tuple(part.strip() for part in scarce.split(",") if part.strip())
     learning_rate, term = learning_rate_and_term("compact", learns, learning_rate=align_lr, sft_weight=sft_weight)
     settings = Settings(
         fit_steps=fit_steps, scorer_steps=scorer_steps, downstream_steps=downstream_steps, align_steps=align_steps, rounds=rounds,
         shares=tuple(_numbers(shares)), recipes=_recipes(recipes), curated=curated, candidates=candidates,
         pool_masks=pool, learning_rate=learning_rate, sft_weight=term, loss=learns, prefer=_chosen("orders", prefer, Prefer),
         real_winners_alone=real_winners, folds=folds, masks=_shape(masks), rough=rough,
-        sdpo_mu=sdpo_mu, gated=not ungated, draws=draws, ceiling=ceiling, voters=voters, scarce=scarce,
+        sdpo_mu=sdpo_mu, gated=not ungated, draws=draws, ceiling=ceiling, voters=voters, scarce=kind,
         extras=tuple(part.strip() for part in (arms or "").split(",") if part.strip()))  # fmt: skip
     counts, opened = _counts(real), home_of(home)
     found = _cases(name, opened, side=side, test_share=test_share, test_groups=test_group or (), each=leave_one_out,
-                   many=scarce is not None)  # fmt: skip
+                   many=bool(kind))  # fmt: skip
     if found[0].task == "classification" and "sure" in settings.recipes:
         raise BadInputError("recipe 'sure' leaves out pixels, and a classification project has none; choose mixed or first")
-    if scarce is not None:
-        _check_scarce(scarce, found[0])
-    models = Models.of(found[0], side=side, width=width, knows_more=scarce is not None)
+    if kind:
+        _check_scarce(kind, found[0])
+    models = Models.of(found[0], side=side, width=width, knows_more=bool(kind))
     stages = Stages(folder or opened.evidence)
     result: dict[str, Any] = {"case": found[0].name, "task": found[0].task, "num_test": [len(case.test) for case in found],
                               "settings": vars(settings) | {"side": side, "width": width}, "real": {}}  # fmt: skip
@@ -294,15 +295,15 @@ def ablations(
     _finish(result, out, as_json=as_json, lines=lambda: experiment.markdown(result))
 
 
-def _check_scarce(name: str, case: Case) -> None:
+def _check_scarce(kind: Sequence[str], case: Case) -> None:
     """Raises: BadInputError: not a class that the shipped generator knows better than the real images do."""
     from saadi.evidence.cases import is_rendered
 
     if case.task != "segmentation" or not is_rendered(case):
         raise BadInputError("--scarce is about classes that the shipped generator knows, those of rendered scenes, and "
                             f"{case.name} has others; choose phantom, or leave it out")  # fmt: skip
-    if name not in case.class_names[1:]:
-        raise BadInputError(f"there is no class {name!r} to be scarce; choose one of {', '.join(case.class_names[1:])}")
+    if unknown := [name for name in kind if name not in case.class_names[1:]]:
+        raise BadInputError(f"there is no class {unknown[0]!r} to be scarce; there are {', '.join(case.class_names[1:])}")
 
 
 def _cases(

@@ -19,7 +19,7 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 FEW, MANY = 200, 2000
 """Rendered training scenes; the latter where most of a cell's images are to lack a class that nearly all scenes show."""
 SCARCE_SHOWN = 3
-"""Real images of a cell that show the class which is scarce on purpose: enough to know that it exists."""
+"""Real images of a cell that show what is scarce on purpose: enough to know that it exists."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ def digest(examples: Sequence[Example]) -> str:
     return found.hexdigest()
 
 
-def choose_real(examples: Sequence[Example], count: int, *, seed: int, scarce: int | None = None) -> list[Example]:
+def choose_real(examples: Sequence[Example], count: int, *, seed: int, scarce: Collection[int] = ()) -> list[Example]:
     """Images for one cell, one patient after the other as long as there are others.
 
     Args:
-        scarce: A class that SCARCE_SHOWN of them show and no more.
+        scarce: Classes of which SCARCE_SHOWN of them show one or more, and no other does.
 
     Raises:
         TooFewError: The data set has fewer.
@@ -74,11 +74,12 @@ def choose_real(examples: Sequence[Example], count: int, *, seed: int, scarce: i
     draw = np.random.default_rng(seed)
     by_group: dict[str, list[Example]] = {}
     order = [examples[index] for index in draw.permutation(len(examples))]
-    if scarce is not None:
-        showing = [example for example in order if (example.label_map == scarce).any()]
-        without = [example for example in order if not (example.label_map == scarce).any()]
+    if scarce:
+        shows = [bool(np.isin(example.label_map, list(scarce)).any()) for example in order]
+        showing, without = ([example for example, is_shown in zip(order, shows, strict=True) if is_shown is wanted]
+                            for wanted in (True, False))  # fmt: skip
         if len(showing) < SCARCE_SHOWN or len(without) < count - SCARCE_SHOWN:
-            raise TooFewError(f"{SCARCE_SHOWN} of {count} real images are to show the scarce class; the training patients have "
+            raise TooFewError(f"{SCARCE_SHOWN} of {count} real images are to show what is scarce; the training patients have "
                               f"{len(showing)} with it and {len(without)} without")  # fmt: skip
         order = showing[:SCARCE_SHOWN] + without[: count - SCARCE_SHOWN]
     for example in order:

@@ -23,8 +23,8 @@ from saadi.plausibility import class_looks
 from saadi.quality import LOOK, look, nearest_distance, standardised
 from saadi.records import Image
 
-WeakCell = tuple[int, int | None]
-"""Class and size, by its place in BINS; None = of any size."""
+WeakCell = frozenset[tuple[int, int]]
+"""Classes and sizes, by their places in BINS."""
 
 
 def material(cells: Sequence[Cell]) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def _looked_at(cell: Cell, kind: str) -> dict[str, NDArray[np.float64]]:
 
 def weak_cell(cells: Sequence[tuple[Cell, Measured]]) -> dict[str, Any]:
     """What each arm's models find of the parts that the selectors had missed most (the class and size with the lowest recall in
-    unseen real images; where a class is scarce on purpose, that class), and of all other parts, in the images of test
+    unseen real images; where a kind of object is scarce on purpose, its classes), and of all other parts, in the images of test
     patients."""
     if cells[0][0].case.task == "classification":
         return {}
@@ -94,7 +94,8 @@ def weak_cell(cells: Sequence[tuple[Cell, Measured]]) -> dict[str, Any]:
     if not all(one.classes for one in known):
         return {"missing": "no real image that the selectors have not seen shows a class"}
     names, scarce = cells[0][0].case.class_names, cells[0][0].settings.scarce
-    weakest = [weakest_of(one) if scarce is None else (names.index(scarce), None) for one in known]
+    planted = frozenset((names.index(name), size) for name in scarce for size in range(len(BINS)))
+    weakest = [planted or frozenset([weakest_of(one)]) for one in known]
     rows: dict[str, Any] = {}
 
     def seen(arm: Arm, wanted: Callable[[tuple[int, int], WeakCell], bool]) -> list[NDArray[np.float64]]:
@@ -112,12 +113,12 @@ def weak_cell(cells: Sequence[tuple[Cell, Measured]]) -> dict[str, Any]:
                 simpler = Arm(other, arm.share, arm.recipe)
                 if arm.share and arm != simpler and str(simpler) in rows:
                     row[f"{name} over {other}"] = _ranged(mine, groups, seeds, minus=seen(simpler, wanted))
-    told = [names[index] + ("" if size is None else f", {BINS[size]}") for index, size in weakest]
+    told = [" and ".join(scarce) or ", ".join(f"{names[index]}, {BINS[size]}" for index, size in one) for one in weakest]
     return {"cells": told, "arms": rows}
 
 
 def _is_weak(part: tuple[int, int], weak: WeakCell) -> bool:
-    return part[0] == weak[0] and weak[1] in (None, part[1])
+    return part in weak
 
 
 def _is_other(part: tuple[int, int], weak: WeakCell) -> bool:

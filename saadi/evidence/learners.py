@@ -56,7 +56,7 @@ class Learners:
     """Called in every step of every stage, with the stage's own numbers of steps."""
 
     def __post_init__(self) -> None:
-        scarce = None if self.settings.scarce is None else self.case.class_names.index(self.settings.scarce)
+        scarce = [self.case.class_names.index(name) for name in self.settings.scarce]
         self.real = choose_real(self.case.train, self.num_real, seed=self.seed, scarce=scarce)
         self.num_classes = len(self.case.class_names)
         self.side = self.real[0].image.shape[0]
@@ -79,7 +79,7 @@ class Learners:
         """
         if few:
             return self._few_shot_generator()
-        knows_more = self.settings.scarce is not None
+        knows_more = bool(self.settings.scarce)
         of_all, seed = of_all or knows_more, 0 if knows_more else self.seed  # one for all cells: their images do not matter to it
         steps = self.settings.fit_steps * (CEILING_STEPS if of_all else 1)
         settings = self.base | {"steps": steps}
@@ -141,7 +141,7 @@ class Learners:
         return self.models.judge if name == "judge" else self.models.selector
 
     def scorer_stage(self, name: str) -> Stage:
-        knows_more = name == "judge" and self.settings.scarce is not None
+        knows_more = name == "judge" and bool(self.settings.scarce)
         steps = self.settings.scorer_steps * (VOTERS_STEPS if name == "voters" or knows_more else 1)
         settings = self.base | {"name": name, "steps": steps}
         seed = 0 if knows_more else self.seed

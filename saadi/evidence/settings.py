@@ -92,9 +92,10 @@ class Settings:
     rough: float = 0.0
     """Share of the generator's training images whose label maps are displaced, as quick or badly synchronised labels are.
     Everything else learns from the true ones: a planted fault that alignment should heal."""
-    scarce: str | None = None
-    """A class that `saadi.evidence.cases.SCARCE_SHOWN` real images of a cell show and no more, while generator and judge have
-    learnt it from all training images: a planted weakness of everything else, which images made for it should mend."""
+    scarce: tuple[str, ...] = ()
+    """Classes of a kind of object that `saadi.evidence.cases.SCARCE_SHOWN` real images of a cell show and no more, while the
+    generator and the judge have learnt it from all training images: a planted weakness of everything else, which images made for
+    it should mend."""
     draws: int = 1
     """Per arm: draws of synthetic masks and noise, each with another start of the segmenter. Drawing others moves an arm by as
     much as most changes do."""

@@ -101,7 +101,7 @@ def test_the_same_arm_has_no_gain_in_the_weak_cell_and_a_better_one_has(run):
 
 def test_where_a_class_is_scarce_on_purpose_all_its_parts_are_the_weak_cell(run, monkeypatch: pytest.MonkeyPatch):
     made, measured = run
-    monkeypatch.setattr(made, "settings", replace(made.settings, scarce="bar"))
+    monkeypatch.setattr(made, "settings", replace(made.settings, scarce=("bar",)))
     told = found.weak_cell([(made, measured)])
     parts = measured["mined 1"][0].arrays["parts"]
     of_images = [parts[(parts[:, 0] == row) & (parts[:, 1] == 2), 5] for row in range(len(made.case.test))]

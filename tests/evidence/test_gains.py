@@ -60,17 +60,17 @@ def test_images_of_a_cell_come_from_as_many_patients_as_there_are():
 
 def test_three_real_images_show_a_scarce_class_and_no_more():
     bare = tuple(replace(e, label_map=np.minimum(e.label_map, 1)) for e in examples(200, 10, groups=5))
-    chosen = cases.choose_real((*CASE.train, *bare), 9, seed=3, scarce=2)
+    chosen = cases.choose_real((*CASE.train, *bare), 9, seed=3, scarce=[2])
     assert len(chosen) == 9 == len({id(example) for example in chosen})
     assert sum(bool((example.label_map == 2).any()) for example in chosen) == 3 < len({example.group for example in chosen})
     showing = [example for example in CASE.train if (example.label_map == 2).any()]
-    with pytest.raises(TooFewError, match=f"3 of 14 real images are to show .* class; .* have {len(showing)} with it and 10 "):
-        cases.choose_real((*showing, *bare), 14, seed=0, scarce=2)
+    with pytest.raises(TooFewError, match=f"3 of 14 real images are to show what is scarce; .* have {len(showing)} with it and 10 "):
+        cases.choose_real((*showing, *bare), 14, seed=0, scarce=[2])
 
 
 def test_generator_and_judge_know_a_class_that_is_scarce_on_purpose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     bare = tuple(replace(e, label_map=np.minimum(e.label_map, 1)) for e in examples(200, 12, groups=4))
-    case, settings = replace(CASE, train=(*CASE.train, *bare)), replace(QUICK, scarce="bar")
+    case, settings = replace(CASE, train=(*CASE.train, *bare)), replace(QUICK, scarce=("bar",))
     made, other = (Cell(case, 8, seed, settings, MODELS, Stages(tmp_path)) for seed in (0, 1))
     seen: list[int] = []
 
