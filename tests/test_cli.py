@@ -352,7 +352,7 @@ def test_evidence_of_a_name_is_its_gains(run: Run, tmp_path: Path):
 def test_what_is_scarce_on_purpose_is_a_class_of_rendered_scenes(run: Run, tmp_path: Path):
     for words, told in ((["phantom", "--scarce", "spleen"], "there is no class 'spleen' to be scarce; there are liver, "),
                         (["phantom", "--scarce", "tissue"], "there is no class 'tissue' to be scarce"),
-                        (["phantom-phases", "--scarce", "clipping"], "--scarce is about classes that the shipped generator knows")):
+                        (["phantom-phases", "--scarce", "clipping"], "--scarce is about classes of rendered scenes")):
         status, _, err = run("evidence", "gains", *words, "--side", "64", "--home", tmp_path)
         assert status == 1 and told in err and err.count("\n") == 1
 

@@ -220,13 +220,12 @@ def gains(
         real_winners_alone=real_winners, folds=folds, masks=_shape(masks), rough=rough,
         sdpo_mu=sdpo_mu, gated=not ungated, draws=draws, ceiling=ceiling, voters=voters, scarce=kind,
         extras=tuple(part.strip() for part in (arms or "").split(",") if part.strip()))  # fmt: skip
+    _check_scarce(kind, name)
     counts, opened = _counts(real), home_of(home)
     found = _cases(name, opened, side=side, test_share=test_share, test_groups=test_group or (), each=leave_one_out,
                    many=bool(kind))  # fmt: skip
     if found[0].task == "classification" and "sure" in settings.recipes:
         raise BadInputError("recipe 'sure' leaves out pixels, and a classification project has none; choose mixed or first")
-    if kind:
-        _check_scarce(kind, found[0])
     models = Models.of(found[0], side=side, width=width, knows_more=bool(kind))
     stages = Stages(folder or opened.evidence)
     result: dict[str, Any] = {"case": found[0].name, "task": found[0].task, "num_test": [len(case.test) for case in found],
@@ -295,15 +294,15 @@ def ablations(
     _finish(result, out, as_json=as_json, lines=lambda: experiment.markdown(result))
 
 
-def _check_scarce(kind: Sequence[str], case: Case) -> None:
-    """Raises: BadInputError: not a class that the shipped generator knows better than the real images do."""
-    from saadi.evidence.cases import is_rendered
+def _check_scarce(kind: Sequence[str], name: str) -> None:
+    """Raises: BadInputError: not classes that the shipped generator has seen often."""
+    from saadi.datasets.phantom import CLASS_NAMES
 
-    if case.task != "segmentation" or not is_rendered(case):
-        raise BadInputError("--scarce is about classes that the shipped generator knows, those of rendered scenes, and "
-                            f"{case.name} has others; choose phantom, or leave it out")  # fmt: skip
-    if unknown := [name for name in kind if name not in case.class_names[1:]]:
-        raise BadInputError(f"there is no class {unknown[0]!r} to be scarce; there are {', '.join(case.class_names[1:])}")
+    if kind and name != "phantom":
+        raise BadInputError(f"--scarce is about classes of rendered scenes, which the shipped generator knows; {name} has none of "
+                            "them: choose phantom, or leave it out")  # fmt: skip
+    if unknown := [one for one in kind if one not in CLASS_NAMES[1:]]:
+        raise BadInputError(f"there is no class {unknown[0]!r} to be scarce; there are {', '.join(CLASS_NAMES[1:])}")
 
 
 def _cases(

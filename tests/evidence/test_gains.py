@@ -64,7 +64,7 @@ def test_three_real_images_show_a_scarce_class_and_no_more():
     assert len(chosen) == 9 == len({id(example) for example in chosen})
     assert sum(bool((example.label_map == 2).any()) for example in chosen) == 3 < len({example.group for example in chosen})
     showing = [example for example in CASE.train if (example.label_map == 2).any()]
-    with pytest.raises(TooFewError, match=f"3 of 14 real images are to show what is scarce; .* have {len(showing)} with it and 10 "):
+    with pytest.raises(TooFewError, match=f"3 of 14 real images are to show what .* have {len(showing)} with it and 10 "):
         cases.choose_real((*showing, *bare), 14, seed=0, scarce=[2])
 
 
