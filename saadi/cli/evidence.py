@@ -299,8 +299,8 @@ def _check_scarce(kind: Sequence[str], name: str) -> None:
     from saadi.datasets.phantom import CLASS_NAMES
 
     if kind and name != "phantom":
-        raise BadInputError(f"--scarce is about classes of rendered scenes, which the shipped generator knows; {name} has none of "
-                            "them: choose phantom, or leave it out")  # fmt: skip
+        raise BadInputError(f"--scarce is about classes of rendered scenes, which the shipped generator knows; {name} has none "
+                            "of them: choose phantom, or leave it out")  # fmt: skip
     if unknown := [one for one in kind if one not in CLASS_NAMES[1:]]:
         raise BadInputError(f"there is no class {unknown[0]!r} to be scarce; there are {', '.join(CLASS_NAMES[1:])}")
 
