@@ -8,6 +8,7 @@ weak cell.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -113,12 +114,23 @@ def weak_cell(cells: Sequence[tuple[Cell, Measured]]) -> dict[str, Any]:
                 simpler = Arm(other, arm.share, arm.recipe)
                 if arm.share and arm != simpler and str(simpler) in rows:
                     row[f"{name} over {other}"] = _ranged(mine, groups, seeds, minus=seen(simpler, wanted))
+        row["by class"] = {}
+        base = Arm("base", arm.share, arm.recipe)
+        for index in sorted({index for one in known for index in one.classes}):
+            mine = seen(arm, partial(_is_of, index))
+            told_of = row["by class"][names[index]] = {"recall": _ranged(mine, groups, seeds)}
+            if arm.share and arm != base:
+                told_of["over base"] = _ranged(mine, groups, seeds, minus=seen(base, partial(_is_of, index)))
     told = [" and ".join(scarce) or ", ".join(f"{names[index]}, {BINS[size]}" for index, size in one) for one in weakest]
     return {"cells": told, "arms": rows}
 
 
 def _is_weak(part: tuple[int, int], weak: WeakCell) -> bool:
     return part in weak
+
+
+def _is_of(index: int, part: tuple[int, int], weak: WeakCell) -> bool:
+    return part[0] == index
 
 
 def _is_other(part: tuple[int, int], weak: WeakCell) -> bool:

@@ -193,6 +193,10 @@ def _told_of_weak_cell(found: dict[str, Any]) -> list[str]:
     for name, row in found["arms"].items():
         gains = [_ranged(row.get(column), signed=True) for column in columns]
         lines.append(f"| {_words(name)} | " + " | ".join([_ranged(row["weak"]), _ranged(row["others"]), *gains]) + " |")
+    for name, row in found["arms"].items():
+        if gains_of := {label: one["over base"] for label, one in row.get("by class", {}).items() if "over base" in one}:
+            lines += ["", f"{_words(name)}, recall over base, class by class: " + "; ".join(
+                f"{label} {_ranged(gain, signed=True) or 'in no test image'}" for label, gain in gains_of.items())]  # fmt: skip
     return lines
 
 

@@ -106,6 +106,8 @@ def test_where_a_class_is_scarce_on_purpose_all_its_parts_are_the_weak_cell(run,
     parts = measured["mined 1"][0].arrays["parts"]
     of_images = [parts[(parts[:, 0] == row) & (parts[:, 1] == 2), 5] for row in range(len(made.case.test))]
     assert told["cells"] == ["bar"]
+    assert told["arms"]["mined 1"]["by class"]["bar"]["recall"] == told["arms"]["mined 1"]["weak"]
+    assert told["arms"]["mined 1"]["by class"]["bar"]["over base"] == told["arms"]["mined 1"]["weak over base"]
     assert told["arms"]["mined 1"]["weak"][0] == pytest.approx(np.mean([one.mean() for one in of_images if len(one)]), abs=1e-3)
 
 
