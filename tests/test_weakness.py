@@ -86,7 +86,21 @@ def test_one_missed_part_among_many_that_are_found_is_drawn_as_often_as_if_it_st
     odds = weakness.odds([[*organs, bleeding], *[organs] * 19])
     missed, found = 1.0, (1 - 0.95) ** GAMMA
     assert odds[0] == pytest.approx(0.95 * (missed + 6 * found / 20) / (missed + 6 * found) + FLOOR / 20) and odds[0] > 0.85
-    assert weakness.odds([[bleeding, bleeding], [bleeding]]).tolist() == [0.5, 0.5]  # twice the same cell is no more of it
+    assert weakness.odds([[bleeding, bleeding], [bleeding]]).tolist() == [0.5, 0.5]  # twice the same is no more of it
+
+
+def test_a_class_counts_once_however_many_cells_it_is_scattered_over():
+    bleeding = [Part(1, 0.01, 20.0, 0, 0.0, "p")] * 27
+    shafts = [Part(2, 0.01 * (1 + number % 3), 20.0, number // 3, 0.5, "p") for number in range(27)]
+    odds = Weakness.of([*bleeding, *shafts]).odds([[one] for one in (*bleeding, *shafts)], floor=0)
+    assert odds[:27].sum() == pytest.approx(1 / (1 + 0.5**GAMMA))
+
+
+def test_a_sliver_in_a_corner_makes_no_label_map_likelier_than_it_is_hard():
+    liver = Part(1, 0.3, 20.0, 4, 0.5, "p")
+    weakness = Weakness.of([liver] * 99 + [Part(1, 0.001, 20.0, 8, 0.5, "p")])
+    odds = weakness.odds([[liver]] * 99 + [[liver, Part(1, 0.001, 20.0, 8, np.nan, "p")]])
+    assert odds.max() < 0.011
 
 
 def test_what_no_unseen_image_shows_is_as_hard_as_the_average():

@@ -64,7 +64,7 @@ def choose_real(examples: Sequence[Example], count: int, *, seed: int, scarce: C
     """Images for one cell, one patient after the other as long as there are others.
 
     Args:
-        scarce: Classes of which SCARCE_SHOWN of them show one or more, and no other does.
+        scarce: Classes of which SCARCE_SHOWN of them show one or more, and no other does; patients come as they are drawn then.
 
     Raises:
         TooFewError: The data set has fewer.
@@ -78,7 +78,7 @@ def choose_real(examples: Sequence[Example], count: int, *, seed: int, scarce: C
         shows = [bool(np.isin(example.label_map, list(scarce)).any()) for example in order]
         showing, without = ([example for example, is_shown in zip(order, shows, strict=True) if is_shown is wanted]
                             for wanted in (True, False))  # fmt: skip
-        if len(showing) < SCARCE_SHOWN or len(without) < count - SCARCE_SHOWN:
+        if len(showing) < SCARCE_SHOWN or count <= SCARCE_SHOWN or len(without) < count - SCARCE_SHOWN:
             raise TooFewError(f"{SCARCE_SHOWN} of {count} real images are to show what is scarce; the training patients have "
                               f"{len(showing)} with it and {len(without)} without")  # fmt: skip
         order = showing[:SCARCE_SHOWN] + without[: count - SCARCE_SHOWN]

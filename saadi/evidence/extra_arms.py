@@ -86,7 +86,7 @@ class ExtraArms:
         if kind in (*OF_WEAKNESS, "refined"):
             found |= {"selectors": own.keys_of(own.selectors())}
         if kind in OF_WEAKNESS:
-            found |= {"drawn": "by cell", "of": MASKS_PER_WANTED}
+            found |= {"drawn": "by class", "of": MASKS_PER_WANTED}
         if kind == "few":
             found |= {"few": own.generator(few=True).key}
         if kind in ("mined", "learned", "hardest", "gated"):

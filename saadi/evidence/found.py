@@ -7,7 +7,7 @@ weak cell.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -100,7 +100,8 @@ def weak_cell(cells: Sequence[tuple[Cell, Measured]]) -> dict[str, Any]:
     rows: dict[str, Any] = {}
 
     def seen(arm: Arm, wanted: Callable[[tuple[int, int], WeakCell], bool]) -> list[NDArray[np.float64]]:
-        return [_recall(stage.arrays, cell_known, lambda part, weak=weak: wanted(part, weak))  # type: ignore[misc]
+        return [_recall(stage.arrays, cell_known, lambda part, weak=weak: wanted(part, weak),  # type: ignore[misc]
+                        {index for index, _ in planted})
                 for (_, found), cell_known, weak in zip(cells, known, weakest, strict=True)
                 for stage in found[str(arm)]]  # fmt: skip
 
@@ -121,7 +122,8 @@ def weak_cell(cells: Sequence[tuple[Cell, Measured]]) -> dict[str, Any]:
             told_of = row["by class"][names[index]] = {"recall": _ranged(mine, groups, seeds)}
             if arm.share and arm != base:
                 told_of["over base"] = _ranged(mine, groups, seeds, minus=seen(base, partial(_is_of, index)))
-    told = [" and ".join(scarce) or ", ".join(f"{names[index]}, {BINS[size]}" for index, size in one) for one in weakest]
+    told = [" and ".join(scarce)] if scarce else [
+        ", ".join(f"{names[index]}, {BINS[size]}" for index, size in one) for one in weakest]  # fmt: skip
     return {"cells": told, "arms": rows}
 
 
@@ -147,12 +149,18 @@ def weakest_of(known: Weakness) -> tuple[int, int]:
     return index, size
 
 
-def _recall(arrays: dict[str, NDArray[Any]], known: Weakness, wanted: Callable[[tuple[int, int]], bool]) -> NDArray[np.float64]:
-    """(N,) mean recall over the wanted parts of each test image; NaN where it has none."""
+def _recall(
+    arrays: dict[str, NDArray[Any]], known: Weakness, wanted: Callable[[tuple[int, int]], bool], planted: Collection[int] = ()
+) -> NDArray[np.float64]:
+    """(N,) mean recall over the wanted parts of each test image; NaN where it has none. Classes that no unseen real image shows
+    do not count, but for those that are scarce on purpose."""
     total, count = np.zeros(len(arrays["group"])), np.zeros(len(arrays["group"]))
     for row, index, area, _, _, recall in arrays["parts"]:
         one = known.classes.get(int(index))
-        if one is not None and wanted((int(index), int(area > one.size_edges[0]) + int(area > one.size_edges[1]))):
+        if one is None and int(index) not in planted:
+            continue
+        # Of a class that no unseen image shows all sizes are alike.
+        if wanted((int(index), 0 if one is None else int(area > one.size_edges[0]) + int(area > one.size_edges[1]))):
             total[int(row)] += recall
             count[int(row)] += 1
     return np.asarray(total / np.where(count > 0, count, np.nan))

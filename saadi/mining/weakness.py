@@ -1,9 +1,9 @@
 """Where a downstream model fails on real images: recall by class, size, contrast and place; and masks drawn in proportion to it.
 
-After the weakness-aware mining of Crucial-Diff (arXiv:2507.09915), whose own rule is not published: a cell (class, size, place)
-is drawn with probability proportional to (1 - recall)^gamma, with a floor, and then one of the label maps that show it. Not label
-maps by the mean of what they show: among seven organs, all of them found, a missed bleeding would hardly count. Pure arrays;
-imports no torch.
+After the weakness-aware mining of Crucial-Diff (arXiv:2507.09915), whose own rule is not published: a class is drawn with
+probability proportional to (1 - recall)^gamma, then one of the label maps that show it, in proportion to the same of the cells
+(size, place) of its parts, with a floor. Not label maps by the mean of all that they show: among seven organs, all of them found,
+a missed bleeding would hardly count. Pure arrays; imports no torch.
 """
 
 from __future__ import annotations
@@ -154,43 +154,32 @@ class Weakness:
         cell = found.cells.get((_bin(part.area, found.size_edges), part.place))
         return found.recall if cell is None else cell.recall
 
-    def _cell_of(self, part: Part) -> tuple[int, int, int]:
-        """Class, size and place; of an unknown class the class alone."""
-        found = self.classes.get(part.class_index)
-        return (part.class_index, -1, -1) if found is None else (part.class_index, _bin(part.area, found.size_edges), part.place)
-
     def odds(self, parts: Sequence[Sequence[Part]], *, gamma: float = GAMMA, floor: float = FLOOR) -> NDArray[np.float64]:
-        """(N,) sum 1: chance of each label map to be drawn, when a cell is drawn in proportion to (1 - recall)^gamma and then one
-        of the label maps that show it; `floor` of it dealt out evenly.
+        """(N,) sum 1: chance of each label map to be drawn: a class is drawn in proportion to (1 - recall)^gamma, then one of the
+        label maps that show it, in proportion to the mean of the same over its parts of that class; `floor` is dealt out evenly.
+        Classes that no unseen image shows are as hard as the average of the others, since nobody knows.
 
         Args:
             parts: Those of each label map.
         """
         if not len(parts):
             return np.empty(0)
-        weight, holders = self._cells_of(parts, gamma)
+        shown = sorted({part.class_index for of_one in parts for part in of_one})
+        missed = {index: (1 - self.classes[index].recall) ** gamma for index in shown if index in self.classes}
+        average = float(np.mean(list(missed.values()))) if missed else 0.0
         weights = np.zeros(len(parts))
-        for cell, places in holders.items():
-            weights[places] += weight[cell] / len(places)
+        for index in shown:
+            own = [[part for part in of_one if part.class_index == index] for of_one in parts]
+            within = np.array([self._difficulty(of_class, gamma) for of_class in own])
+            if within.sum() > 0:
+                weights += missed.get(index, average) * within / within.sum()
         even = np.full(len(weights), 1 / len(weights))
         return even if weights.sum() <= 0 else (1 - floor) * weights / weights.sum() + floor * even
 
-    def _cells_of(
-        self, parts: Sequence[Sequence[Part]], gamma: float
-    ) -> tuple[dict[tuple[int, int, int], float], dict[tuple[int, int, int], list[int]]]:
-        """Of each cell that the label maps show: (1 - recall)^gamma, and the places of those that show it."""
-        weight: dict[tuple[int, int, int], float | None] = {}
-        holders: dict[tuple[int, int, int], list[int]] = {}
-        for place, of_one in enumerate(parts):
-            for part in of_one:
-                cell, recall = self._cell_of(part), self.recall_of(part)
-                weight[cell] = None if recall is None else (1 - recall) ** gamma
-                if place not in holders.setdefault(cell, [])[-1:]:
-                    holders[cell].append(place)
-        # Of what no unseen image shows nobody knows: as hard as the average of the rest.
-        known = [one for one in weight.values() if one is not None]
-        average = float(np.mean(known)) if known else 0.0
-        return {cell: average if one is None else one for cell, one in weight.items()}, holders
+    def _difficulty(self, parts: Sequence[Part], gamma: float) -> float:
+        """Of parts of one class, 0-1: their mean of (1 - recall)^gamma; 0 without any, 1 where the class is not known."""
+        recalls = [recall if (recall := self.recall_of(part)) is not None else 0.0 for part in parts]
+        return float(np.mean([(1 - recall) ** gamma for recall in recalls])) if recalls else 0.0
 
 
 def in_numbers(found: Weakness, class_names: Sequence[str]) -> dict[str, Any]:
