@@ -222,8 +222,7 @@ def gains(
         extras=tuple(part.strip() for part in (arms or "").split(",") if part.strip()))  # fmt: skip
     _check_scarce(kind, name)
     if kind and (rough or ceiling or "few" in settings.extras):
-        raise BadInputError("with --scarce the generator has learnt all training images; leave --rough, --ceiling and the arm few "
-                            "out")  # fmt: skip
+        raise BadInputError("with --scarce the generator has learnt all training images; leave out --rough, --ceiling and few")
     counts, opened = _counts(real), home_of(home)
     found = _cases(name, opened, side=side, test_share=test_share, test_groups=test_group or (), each=leave_one_out,
                    many=bool(kind))  # fmt: skip

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -65,30 +65,40 @@ def lost_in(label_map: LabelMap, options: Mapping[str, str]) -> dict[int, int]:
 
 
 def index_files(
-    project: Project, rows: Sequence[Mapping[str, Any]], scheme: LabelScheme, folder: Path, options: Mapping[str, str]
-) -> dict[str, bytes]:
+    project: Project, rows: Sequence[Mapping[str, Any]], scheme: LabelScheme, folder: Path, options: Mapping[str, str],
+    progress: Callable[[int], None],
+) -> dict[str, bytes]:  # fmt: skip
     """annotations/instances_<split>.json, with `outlines` both annotations/polygons_<split>.json as well, and a README.md."""
     files: dict[str, bytes] = {}
     for split in ("train", "val", "test"):
         if of_split := [row for row in rows if row["split"] == split]:
             for name, as_polygons in _documents(options, split):
-                files[name] = dump(_document(project, of_split, folder, options, as_polygons=as_polygons)).encode() + b"\n"
+                document = _document(project, of_split, folder, options, progress, as_polygons=as_polygons)
+                files[name] = dump(document).encode() + b"\n"
     return files | {"README.md": _readme(options)}
 
 
-def check(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def check(
+    folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], progress: Callable[[int], None]
+) -> list[str]:
     """Read the annotations with pycocotools and compare them with the masks, pixel by pixel."""
     problems: list[str] = []
     for split in sorted({row["split"] for row in rows}):
-        of_split = {f"{row['name']}.png": row for row in rows if row["split"] == split}
+        of_split = {row["image"]: row for row in rows if row["split"] == split}
         for name, as_polygons in _documents(manifest["options"], split):
             with contextlib.redirect_stdout(io.StringIO()):  # it tells how long it took
                 read = COCO(str(folder / name))
-            if {PurePosixPath(image["file_name"]).name for image in read.imgs.values()} != of_split.keys():
+            if sorted(image["file_name"] for image in read.dataset["images"]) != sorted(of_split):
                 problems.append(f"{name} and the manifest do not name the same images")
                 continue
-            for image in read.imgs.values():
-                row = of_split[PurePosixPath(image["file_name"]).name]
+            told = [(category["id"], category["name"]) for category in read.dataset["categories"]]
+            if told != [(label["index"], label["name"]) for label in manifest["classes"][1:]]:
+                problems.append(f"{name} has other categories than the manifest")
+            if {annotation["image_id"] for annotation in read.anns.values()} - read.imgs.keys():
+                problems.append(f"{name} has objects of images that it does not name")
+            for number, image in enumerate(read.imgs.values()):
+                progress(number)
+                row = of_split[image["file_name"]]
                 problems += [f"{name}: {row['name']}: {problem}" for problem in _differences(
                     read, image, label_map_of(folder, row), manifest, as_polygons=as_polygons)]  # fmt: skip
     return problems
@@ -121,11 +131,13 @@ def _documents(options: Mapping[str, str], split: str) -> list[tuple[str, bool]]
 
 
 def _document(
-    project: Project, rows: Sequence[Mapping[str, Any]], folder: Path, options: Mapping[str, str], *, as_polygons: bool
-) -> dict[str, Any]:
+    project: Project, rows: Sequence[Mapping[str, Any]], folder: Path, options: Mapping[str, str],
+    progress: Callable[[int], None], *, as_polygons: bool,
+) -> dict[str, Any]:  # fmt: skip
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, row in enumerate(rows, start=1):
+        progress(number)
         images.append({"id": number, "width": row["width"], "height": row["height"], "file_name": row["image"],
                        "kind": row["kind"], "group": row["group"]})  # fmt: skip
         for index, part in shapes(label_map_of(folder, row), instances=options["instances"]):  # type: ignore[arg-type]

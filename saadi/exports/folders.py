@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -43,8 +44,9 @@ def lost_in(label_map: LabelMap, options: Mapping[str, str]) -> dict[int, int]:
 
 
 def index_files(
-    project: Project, rows: Sequence[Mapping[str, Any]], scheme: LabelScheme, folder: Path, options: Mapping[str, str]
-) -> dict[str, bytes]:
+    project: Project, rows: Sequence[Mapping[str, Any]], scheme: LabelScheme, folder: Path, options: Mapping[str, str],
+    progress: Callable[[int], None],
+) -> dict[str, bytes]:  # fmt: skip
     """A row for each image, the classes with their values and colours, and a README.md."""
     classes = [(label.index, label.name, label.color) for label in project.classes]
     columns = _columns(rows)
@@ -52,7 +54,9 @@ def index_files(
             CLASSES: _table(("value", "name", "color"), classes), "README.md": _readme(project)}  # fmt: skip
 
 
-def check(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def check(
+    folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], progress: Callable[[int], None]
+) -> list[str]:
     """Read the tables again."""
     problems: list[str] = []
     with (folder / INDEX).open(encoding="utf-8", newline="") as stream:
@@ -60,19 +64,20 @@ def check(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mapping[str,
             problems.append(f"{INDEX} does not fit the manifest")
     with (folder / CLASSES).open(encoding="utf-8", newline="") as stream:
         told = [(int(row["value"]), row["name"]) for row in csv.DictReader(stream)]
-    if told != [(label["index"], label["name"]) for label in manifest["classes"]]:
+    if [value for value, _ in told] != [label["index"] for label in manifest["classes"]]:
         problems.append(f"{CLASSES} does not fit the manifest")
     return problems
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Without labels where no image has one: an import would ask for them."""
-    return [name for name in COLUMNS if name != "label" or any(row["label"] for row in rows)]
+    """Without labels where some image has none: an import would ask for them."""
+    return [name for name in COLUMNS if name != "label" or all(row["label"] for row in rows)]
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
     stream = io.StringIO(newline="")
-    csv.writer(stream, lineterminator="\n").writerows([columns, *rows])
+    plain = [[re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", str(cell)) for cell in row] for row in rows]
+    csv.writer(stream, lineterminator="\n").writerows([columns, *plain])
     return stream.getvalue().encode()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, cast
 
@@ -11,6 +11,9 @@ from saadi.exports import coco, folders, imagefolder, nnunet, voc, yolo
 from saadi.exports.labels import LabelScheme
 from saadi.exports.selection import Item
 from saadi.records import LabelClass, LabelMap, Project
+
+Progress = Callable[[int], None]
+"""Called with the number of each item that is looked at; may raise to stop."""
 
 
 class Format(Protocol):
@@ -27,10 +30,13 @@ class Format(Protocol):
     def paths(self, project: Project, item: Item) -> tuple[PurePosixPath, PurePosixPath | None]: ...
 
     def index_files(
-        self, project: Project, rows: Sequence[Mapping[str, Any]], scheme: LabelScheme, folder: Path, options: Mapping[str, str]
-    ) -> dict[str, bytes]: ...
+        self, project: Project, rows: Sequence[Mapping[str, Any]], scheme: LabelScheme, folder: Path, options: Mapping[str, str],
+        progress: Progress,
+    ) -> dict[str, bytes]: ...  # fmt: skip
 
-    def check(self, folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]: ...
+    def check(
+        self, folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], progress: Progress
+    ) -> list[str]: ...
 
 
 FORMATS: Mapping[str, Format] = {imagefolder.NAME: cast(Format, imagefolder), nnunet.NAME: cast(Format, nnunet),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -57,8 +57,9 @@ def class_folders(project: Project) -> dict[str, str]:
 
 
 def index_files(
-    project: Project, rows: Sequence[Mapping[str, Any]], scheme: LabelScheme, folder: Path, options: Mapping[str, str]
-) -> dict[str, bytes]:
+    project: Project, rows: Sequence[Mapping[str, Any]], scheme: LabelScheme, folder: Path, options: Mapping[str, str],
+    progress: Callable[[int], None],
+) -> dict[str, bytes]:  # fmt: skip
     """metadata.jsonl of each split, and a README.md that names the splits."""
     splits = [split for split in ("train", "val", "test") if any(row["split"] == split for row in rows)]
     has_labels = any(row["label"] is not None for row in rows)
@@ -67,7 +68,9 @@ def index_files(
     return files | {"README.md": _readme(project, splits, scheme)}
 
 
-def check(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def check(
+    folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], progress: Callable[[int], None]
+) -> list[str]:
     """Read the metadata files as `datasets` does and list what it would stumble over."""
     problems: list[str] = []
     expected = {row["image"]: row for row in rows}

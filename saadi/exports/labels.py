@@ -45,6 +45,8 @@ def label_scheme(classes: Sequence[LabelClass], *, has_ignore: bool, background_
         name = label.name
         if background_is_zero:
             name = "background" if label.index == 0 else f"{name}_class" if name in ("background", "ignore") else name
+            while name in names:
+                name += "_class"
         if name != label.name:
             lost.append(f"class {label.index} '{label.name}' is called '{name}' in this format")
         names[name] = label.index

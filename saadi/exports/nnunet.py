@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -55,8 +55,9 @@ def paths(project: Project, item: Item) -> tuple[PurePosixPath, PurePosixPath | 
 
 
 def index_files(
-    project: Project, rows: Sequence[Mapping[str, Any]], scheme: LabelScheme, folder: Path, options: Mapping[str, str]
-) -> dict[str, bytes]:
+    project: Project, rows: Sequence[Mapping[str, Any]], scheme: LabelScheme, folder: Path, options: Mapping[str, str],
+    progress: Callable[[int], None],
+) -> dict[str, bytes]:  # fmt: skip
     """dataset.json, and splits_final.json where a grouped split can be made."""
     root = dataset_name(project)
     dataset = {
@@ -86,7 +87,9 @@ def make_folds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, list[str]]]:
     return [_fold(cases, set(groups[fold::num_folds])) for fold in range(num_folds)] if num_folds > 1 else []
 
 
-def check(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def check(
+    folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], progress: Callable[[int], None]
+) -> list[str]:
     """Apply nnU-Net's own rules to the written files."""
     roots = sorted(path for path in folder.glob("Dataset[0-9][0-9][0-9]_*") if path.is_dir())
     if len(roots) != 1 or not (roots[0] / "dataset.json").is_file():

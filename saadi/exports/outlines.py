@@ -44,9 +44,13 @@ def shapes(label_map: LabelMap, *, instances: Instances, background: int | None 
         if instances == "class":
             yield Shape(index, whole)
             continue
-        count, labelled = cv2.connectedComponents(whole, connectivity=8)
+        count, labelled, boxes, _ = cv2.connectedComponentsWithStats(whole, connectivity=8)
         for number in range(1, count):
-            yield Shape(index, (labelled == number).astype(np.uint8))
+            left, top, width, height = boxes[number, :4].tolist()
+            box = np.s_[top : top + height, left : left + width]
+            mask = np.zeros_like(whole)
+            mask[box] = labelled[box] == number
+            yield Shape(index, mask)
 
 
 def rings(mask: Mask) -> list[list[Corner]]:
@@ -54,7 +58,11 @@ def rings(mask: Mask) -> list[list[Corner]]:
 
     Parts that touch at a corner alone have an outline each.
     """
-    padded = np.pad(mask.astype(bool), 1)
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return []
+    top, left = int(rows[0]), int(columns[0])
+    padded = np.pad(mask[top : rows[-1] + 1, left : columns[-1] + 1].astype(bool), 1)
     inside = padded[1:-1, 1:-1]
     # Directed edges with the part on their right: along the top to the right, down the right side, and so on.
     steps = ((inside & ~padded[:-2, 1:-1], (0, 0), (1, 0)), (inside & ~padded[1:-1, 2:], (1, 0), (0, 1)),
@@ -62,25 +70,25 @@ def rings(mask: Mask) -> list[list[Corner]]:
     leaving: dict[Corner, list[Corner]] = {}
     for edge, (x_off, y_off), step in steps:
         for row, column in np.argwhere(edge).tolist():
-            leaving.setdefault((column + x_off, row + y_off), []).append(step)
-    left = {(corner, step) for corner, choices in leaving.items() for step in choices}
+            leaving.setdefault((left + column + x_off, top + row + y_off), []).append(step)
+    unused = {(corner, step) for corner, choices in leaving.items() for step in choices}
     found: list[list[Corner]] = []
     for corner in sorted(leaving, key=lambda one: (one[1], one[0])):
         for step in leaving[corner]:
-            if (corner, step) in left:
-                ring = _followed(leaving, left, corner, step)
+            if (corner, step) in unused:
+                ring = _followed(leaving, unused, corner, step)
                 if _signed_area(ring) > 0:  # a hole runs the other way round
                     found.append(ring)
     return found
 
 
 def _followed(
-    leaving: dict[Corner, list[Corner]], left: set[tuple[Corner, Corner]], corner: Corner, step: Corner
+    leaving: dict[Corner, list[Corner]], unused: set[tuple[Corner, Corner]], corner: Corner, step: Corner
 ) -> list[Corner]:
-    """The ring of an edge (a corner and the step from it), whose edges are taken out of `left`."""
+    """The ring of an edge (a corner and the step from it), whose edges are taken out of `unused`."""
     first, ring, before = (corner, step), list[Corner](), None
-    while (corner, step) in left:
-        left.discard((corner, step))
+    while (corner, step) in unused:
+        unused.discard((corner, step))
         if step != before:
             ring.append(corner)
         corner, before = (corner[0] + step[0], corner[1] + step[1]), step

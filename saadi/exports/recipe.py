@@ -40,6 +40,8 @@ from saadi.store.blobs import fsync_dir
 
 PREFIX = ".saadi-export-"
 """Names of half-written folders beside the target; a leftover one may be deleted."""
+PASSES = 5
+"""Counting, writing, the index, reading everything again, and the rules of the format: each looks at every item."""
 RUNNING, READY = "temporary.json", "ready.json"
 
 
@@ -68,13 +70,14 @@ def run_job(context: JobContext) -> Outcome:
         return _outcome(context, project, order, target)
     selection = select(store, project, include_real=order.include_real, include_refused=order.include_refused,
                        refinement=orders.refinement(store, project.id) if order.refined else None)
-    total = 3 * len(selection.items)
+    total = PASSES * len(selection.items)
     # Count before writing: which classes, ignored pixels, and what the format or a smaller size will lose.
     counted = _count(context, kind, project, order, selection.items, total)
     scheme = kind.scheme(project.classes, has_ignore=counted.has_ignore)
     with _temporary_sibling(context, target) as folder:
         written = _write_items(context, kind, project, scheme, selection.items, folder, total)
-        manifest = _write_index(kind, project, order, scheme, selection, written, [*scheme.lost, *_losses(counted)], folder)
+        manifest = _write_index(context, kind, project, order, scheme, selection, written, [*scheme.lost, *_losses(counted)],
+                                folder)  # fmt: skip
         # Read everything again, by the consumer's rules and against the store.
         _verify(context, folder, total)
         context.report(total, total, "publishing")
@@ -83,12 +86,15 @@ def run_job(context: JobContext) -> Outcome:
 
 
 def _verify(context: JobContext, folder: Path, total: int) -> None:
-    num_items = total // 3
+    num_items = total // PASSES
 
     def progress(number: int) -> None:
-        context.report(2 * num_items + number, total, f"verifying {number + 1} of {num_items}")
+        context.report(3 * num_items + number, total, f"verifying {number + 1} of {num_items}")
 
-    if problems := verify_export(folder, store=context.store, progress=progress):
+    def by_rules(number: int) -> None:
+        context.report(4 * num_items + min(number, num_items), total, "reading it as other programs do")
+
+    if problems := verify_export(folder, store=context.store, progress=progress, by_rules=by_rules):
         raise StorageError(f"the written export differs from the store and was thrown away ({problems[0]}; {len(problems)} in "
                            "all); check the disk and export again")
 
@@ -132,6 +138,8 @@ def _count(
             name = project.class_names[index] if index < len(project.classes) else str(index)
             found.vanished[name] = found.vanished.get(name, 0) + 1
         for index, pixels in kind.lost_in(refined(after, item.lineage, indices), order.options).items():
+            if index >= len(project.class_names):
+                continue  # refused when it is written, in words
             before_it = found.filled.get(project.class_names[index], (0, 0))
             found.filled[project.class_names[index]] = (before_it[0] + pixels, before_it[1] + 1)
     return found
@@ -179,11 +187,17 @@ def _write_item(store: Store, kind: Format, project: Project, scheme: LabelSchem
                    size=(size[0], size[1]), pixels=pixels)
 
 
-def _write_index(kind: Format, project: Project, order: ExportOrder, scheme: LabelScheme, selection: Selection,
-                 written: Sequence[Written], lost: Sequence[str], folder: Path) -> bytes:
+def _write_index(
+    context: JobContext, kind: Format, project: Project, order: ExportOrder, scheme: LabelScheme, selection: Selection,
+    written: Sequence[Written], lost: Sequence[str], folder: Path,
+) -> bytes:  # fmt: skip
     """Write the format's own files, items.jsonl and manifest.json; returns the manifest's bytes."""
     rows = [item_row(one) for one in written]
-    index = kind.index_files(project, rows, scheme, folder, order.options)
+
+    def progress(number: int) -> None:
+        context.report(2 * len(rows) + min(number, len(rows)), PASSES * len(rows), "writing the index")
+
+    index = kind.index_files(project, rows, scheme, folder, order.options, progress)
     items = items_bytes(rows)
     manifest = manifest_bytes(project, format=order.format, options=order.options, scheme=scheme, rows=rows, items=items,
                               left_out=selection.left_out, lost=lost,

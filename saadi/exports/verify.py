@@ -24,13 +24,15 @@ _ROW_KEYS = frozenset({"name", "kind", "split", "group", "image", "image_sha256"
 
 
 def verify_export(folder: Path, *, store: Store | None = None,
-                  progress: Callable[[int], None] = lambda number: None) -> list[str]:
+                  progress: Callable[[int], None] = lambda number: None,
+                  by_rules: Callable[[int], None] = lambda number: None) -> list[str]:
     """List what is wrong with an export; an empty list means that every file, hash, mask and split is as promised.
 
     Args:
         folder: An export as `saadi.exports.recipe` writes it; works anywhere and later, from the hashes in the manifest.
         store: Compare each mask, pixel by pixel, and each image with what the store holds now under the recorded hash.
         progress: Called with the number of each item; may raise to stop.
+        by_rules: The same, while the rules of the format are applied.
     """
     read = _read_manifest(folder)
     if isinstance(read, str):
@@ -46,9 +48,11 @@ def verify_export(folder: Path, *, store: Store | None = None,
         except (BadInputError, NotFoundError) as error:
             problems.append(f"{row['name']}: {error}")
     problems += _check_sides(rows)
+    if problems:
+        return problems  # a format's rules are read from files that are what the manifest promises
     try:
-        problems += FORMATS[manifest["format"]].check(folder, manifest, rows)
-    except (KeyError, TypeError, ValueError, OSError) as error:
+        problems += FORMATS[manifest["format"]].check(folder, manifest, rows, by_rules)
+    except (LookupError, TypeError, ValueError, AssertionError, AttributeError, OSError) as error:
         problems.append(f"the index files of the format cannot be read ({type(error).__name__})")
     return problems
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -74,26 +74,28 @@ def lost_in(label_map: LabelMap, options: Mapping[str, str]) -> dict[int, int]:
 
 
 def index_files(
-    project: Project, rows: Sequence[Mapping[str, Any]], scheme: LabelScheme, folder: Path, options: Mapping[str, str]
-) -> dict[str, bytes]:
+    project: Project, rows: Sequence[Mapping[str, Any]], scheme: LabelScheme, folder: Path, options: Mapping[str, str],
+    progress: Callable[[int], None],
+) -> dict[str, bytes]:  # fmt: skip
     """Names of each split, colours of the classes, and a README.md."""
     files = {f"{SETS}/{split}.txt": "".join(f"{row['name']}\n" for row in rows if row["split"] == split).encode()
              for split in ("train", "val", "test") if any(row["split"] == split for row in rows)}  # fmt: skip
-    lines = [f"{_plain(name)}:{','.join(map(str, colour(index)))}::\n" for name, index in scheme.names.items()]
-    return files | {LABELMAP: ("# label:color_rgb:parts:actions\n" + "".join(lines)).encode(), "README.md": _readme()}
+    return files | {LABELMAP: _labelmap(scheme.names), "README.md": _readme()}
 
 
-def check(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def check(
+    folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], progress: Callable[[int], None]
+) -> list[str]:
     """Each split names its images; each mask has the palette, whose colours labelmap.txt tells apart."""
     problems: list[str] = []
     for split in sorted({row["split"] for row in rows}):
         names = (folder / SETS / f"{split}.txt").read_text(encoding="utf-8").splitlines()
         if names != [row["name"] for row in rows if row["split"] == split]:
             problems.append(f"{SETS}/{split}.txt does not name the images of its split")
-    told = [line.split(":")[1] for line in (folder / LABELMAP).read_text(encoding="utf-8").splitlines()[1:]]
-    if told != [",".join(map(str, colour(index))) for index in range(len(manifest["classes"]))]:
-        problems.append(f"{LABELMAP} does not tell the colours of the palette")
-    for row in rows:
+    if (folder / LABELMAP).read_bytes() != _labelmap(manifest["label_ids"]):
+        problems.append(f"{LABELMAP} does not tell the classes and the colours of the palette")
+    for number, row in enumerate(rows):
+        progress(number)
         if row["mask"] is not None:
             with Image.open(folder / row["mask"]) as picture:
                 shown, indices = np.asarray(picture.convert("RGB")), np.asarray(picture)
@@ -104,9 +106,16 @@ def check(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mapping[str,
     return problems
 
 
-def _plain(name: str) -> str:
-    """A name without what divides the fields of a line."""
-    return re.sub(r"[:\s]+", " ", name).strip()
+def _labelmap(names: Mapping[str, int]) -> bytes:
+    """A line for each class; names without what divides fields or begins a remark, with their number where two would be equal."""
+    plain = {index: re.sub(r"[:\s\x00-\x1f\x7f-\x9f]+", " ", name).strip().lstrip("#").strip() for name, index in names.items()}
+    seen: set[str] = set()
+    lines = []
+    for index, name in sorted(plain.items()):
+        shown = name if name and name not in seen else f"{name} {index}".strip()
+        seen.add(shown)
+        lines.append(f"{shown}:{','.join(map(str, colour(index)))}::\n")
+    return ("# label:color_rgb:parts:actions\n" + "".join(lines)).encode()
 
 
 def _readme() -> bytes:

@@ -8,7 +8,8 @@ value = class, 255 does not count. Written by our own code; the trainers' librar
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -64,21 +65,28 @@ def lost_in(label_map: LabelMap, options: Mapping[str, str]) -> dict[int, int]:
 
 
 def index_files(
-    project: Project, rows: Sequence[Mapping[str, Any]], scheme: LabelScheme, folder: Path, options: Mapping[str, str]
-) -> dict[str, bytes]:
+    project: Project, rows: Sequence[Mapping[str, Any]], scheme: LabelScheme, folder: Path, options: Mapping[str, str],
+    progress: Callable[[int], None],
+) -> dict[str, bytes]:  # fmt: skip
     """Polygons of each image, the two descriptions of the data set, and a README.md."""
-    files = {f"labels/{row['split']}/{row['name']}.txt": _lines(label_map_of(folder, row), row) for row in rows}
-    splits = [split for split in ("train", "val", "test") if any(row["split"] == split for row in rows)]
-    names = list(project.class_names)
-    return files | {"data.yaml": _yaml(splits, names[1:]), "semantic.yaml": _yaml(splits, names, masks=True),
-                    "README.md": _readme()}  # fmt: skip
+    files: dict[str, bytes] = {}
+    for number, row in enumerate(rows):
+        progress(number)
+        files[f"labels/{row['split']}/{row['name']}.txt"] = _lines(label_map_of(folder, row), row)
+    return files | _descriptions(rows, project.class_names) | {"README.md": _readme()}
 
 
-def check(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def check(
+    folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], progress: Callable[[int], None]
+) -> list[str]:
     """Read each line as a trainer does and compare what it outlines with the mask."""
     problems: list[str] = []
     num_classes = len(manifest["classes"]) - 1
-    for row in rows:
+    for name, content in _descriptions(rows, [label["name"] for label in manifest["classes"]]).items():
+        if (folder / name).read_bytes() != content:
+            problems.append(f"{name} does not fit the manifest")
+    for number, row in enumerate(rows):
+        progress(number)
         lines = (folder / "labels" / row["split"] / f"{row['name']}.txt").read_text(encoding="utf-8").splitlines()
         expected = list(_outlines(label_map_of(folder, row)))
         found = [_read(line, row) for line in lines]
@@ -113,9 +121,17 @@ def _read(line: str, row: Mapping[str, Any]) -> tuple[int, list[Corner]] | None:
     return int(number), [(x, y) for x, y in points.tolist()]
 
 
+def _descriptions(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, bytes]:
+    splits = [split for split in ("train", "val", "test") if any(row["split"] == split for row in rows)]
+    return {"data.yaml": _yaml(splits, names[1:]), "semantic.yaml": _yaml(splits, names, masks=True)}
+
+
 def _yaml(splits: Sequence[str], names: Sequence[str], *, masks: bool = False) -> bytes:
-    # A text in JSON is a text in YAML.
-    lines = [f"# {NOTICE}", "path: .", *(f"{split}: images/{split}" for split in splits)]
+    # Without `path` trainers begin at the folder of the file. A text in JSON is a text in YAML, but for some control characters.
+    names = [re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", name) for name in names]
+    lines = [f"# {NOTICE}", *(f"{split}: images/{split}" for split in splits)]
+    if "val" not in splits:
+        lines.append("# There are no validation images here, and trainers ask for some: write your own folder after 'val: '.")
     lines += ["masks_dir: masks"] if masks else []
     lines += ["names:", *(f"  {index}: {json.dumps(name, ensure_ascii=False)}" for index, name in enumerate(names))]
     return ("\n".join(lines) + "\n").encode()
@@ -124,4 +140,5 @@ def _yaml(splits: Sequence[str], names: Sequence[str], *, masks: bool = False) -
 def _readme() -> bytes:
     return (f"{NOTICE}.\n\ndata.yaml: outlines in labels/, classes from 0 without the background, holes filled. semantic.yaml: "
             "the masks themselves in masks/, 255 does not count. manifest.json and items.jsonl tell which images are synthetic "
-            "or edited, and the patient of each; no patient is in two splits.\n").encode()  # fmt: skip
+            "or edited, and the patient of each; no patient is in two splits. Trainers ask for `val`: where no validation "
+            "patient is in this export, name a folder of yours.\n").encode()  # fmt: skip

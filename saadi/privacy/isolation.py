@@ -11,7 +11,7 @@ nothing proves nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -48,8 +48,8 @@ def limits(calibration: ArrayLike, *, weight: float) -> NDArray[np.float64]:
     count = round(weight * found.shape[1])
     if count < 1 or count >= found.shape[1]:
         raise ValueError(f"a weight of {weight:g} is set on {1 / weight:.0f} people or more; got {found.shape[1]}")
-    ordered = -np.partition(-found, (count - 1, count), axis=1)
-    return np.asarray((ordered[:, count - 1] + ordered[:, count]) / 2)
+    # Somebody new exceeds the count-th largest of C with probability count / (C + 1).
+    return np.asarray(-np.partition(-found, count - 1, axis=1)[:, count - 1])
 
 
 def isolated(similarity: ArrayLike, limit: ArrayLike) -> NDArray[np.int64]:
@@ -78,7 +78,14 @@ class Isolation:
     """(trained - held out) / (1 - held out)."""
     low: float
     high: float
-    """95 % interval of the excess, over patients."""
+    """95 % interval of the excess, over patients and items."""
+
+    @property
+    def verdict(self) -> Literal["nothing concluded", "passes", "fails"]:
+        """Against MAX_EXCESS; with fewer than MIN_PATIENTS nothing is concluded."""
+        if self.num_patients < MIN_PATIENTS:
+            return "nothing concluded"
+        return "passes" if self.high < MAX_EXCESS else "fails"
 
     @classmethod
     def of(cls, trained: ArrayLike, held_out: ArrayLike, calibration: ArrayLike, *, weight: float | None = None,
@@ -103,7 +110,10 @@ class Isolation:
                   for found in (isolated(known, limit), isolated(others, limit))]  # fmt: skip
         draw = np.random.default_rng(seed)
         chosen = draw.integers(num_patients, size=(2, NUM_RESAMPLES, num_patients))
-        resampled = [count[places].sum(1) / num_items for count, places in zip(counts, chosen, strict=True)]
+        # Patients are drawn again, with all items that isolate them; the rest of the items stay. A rate is drawn around what that
+        # gives (Jeffreys), since few items tell little even where all patients are alike.
+        hits = [count[places].sum(1) for count, places in zip(counts, chosen, strict=True)]
+        resampled = [draw.beta(hit + 0.5, num_items - count.sum() + 0.5) for hit, count in zip(hits, counts, strict=True)]
         low, high = np.quantile(_excess(*resampled), [0.025, 0.975])
         rates = [count.sum() / num_items for count in counts]
         return cls(num_items, num_patients, weight, float(rates[0]), float(rates[1]), chance(num_patients, weight),
@@ -111,8 +121,8 @@ class Isolation:
 
 
 def _excess(of_trained: ArrayLike, of_held_out: ArrayLike) -> NDArray[np.float64]:
-    mine, others = np.asarray(of_trained, np.float64), np.minimum(np.asarray(of_held_out, np.float64), 1 - 1e-9)
-    return (mine - others) / (1 - others)
+    mine, others = np.asarray(of_trained, np.float64), np.asarray(of_held_out, np.float64)
+    return np.where(others < 1, np.maximum(-1.0, (mine - others) / np.where(others < 1, 1 - others, 1.0)), -1.0)
 
 
 @dataclass(frozen=True)
@@ -138,13 +148,12 @@ class Nearest:
         if known.shape != others.shape:
             raise ValueError(f"as many held-out patients as training patients expected; got {others.shape} and {known.shape}")
         num_patients = known.shape[1]
-        every = np.concatenate([known, others], axis=1)
-        person = every.argmax(1)
-        is_trained = person < num_patients
-        counts = np.bincount(person, minlength=2 * num_patients)
+        nearest = np.concatenate([known, others], axis=1)
+        hits = nearest == nearest.max(1, keepdims=True)
+        counts = (hits / hits.sum(1, keepdims=True)).sum(0)  # items that are as near to several people are shared out
         draw = np.random.default_rng(seed)
         # Whole people are drawn, each with all items that are nearest to them; both halves keep their size.
         chosen = draw.integers(num_patients, size=(2, NUM_RESAMPLES, num_patients))
         mine, theirs = counts[:num_patients][chosen[0]].sum(1), counts[num_patients:][chosen[1]].sum(1)
-        low, high = np.quantile(mine / np.maximum(mine + theirs, 1), [0.025, 0.975])
-        return cls(float(is_trained.mean()), float(low), float(high))
+        low, high = np.quantile(mine / np.maximum(mine + theirs, 1e-9), [0.025, 0.975])
+        return cls(float(counts[:num_patients].sum() / counts.sum()), float(low), float(high))

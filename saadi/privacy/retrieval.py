@@ -79,7 +79,8 @@ def occupied(num_synthetic: int, reachable: int) -> NDArray[np.float64]:
 
 
 def interval(num_synthetic: int, num_retrieved: int, num_real: int, *, level: float = 0.95) -> tuple[int, int]:
-    """All s in k..N under which neither so many nor so few different ones are rarer than (1 - level) / 2."""
+    """All s in k..N under which neither so many nor so few different ones are rarer than (1 - level) / 2; where that rules out
+    all of them (retrievals that are spread more evenly than chance does it), the nearest end."""
     tail = (1 - level) / 2
 
     def at_least(reachable: int) -> float:

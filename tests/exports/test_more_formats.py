@@ -18,8 +18,9 @@ from saadi.exports.manifest import sha256
 from saadi.exports.verify import verify_export
 from saadi.exports.voc import colour
 from saadi.orders import ExportOrder
+from saadi.records import LabelClass
 from saadi.store import Store
-from tests.exports.builders import add_sample, export, full_project, label_map, make_project
+from tests.exports.builders import SIDE, add_sample, export, full_project, label_map, make_project
 
 FORMATS = ("voc", "yolo", "folders")
 
@@ -94,7 +95,7 @@ def test_yolo_lines_outline_the_masks(tmp_path: Path, store: Store) -> None:
     np.testing.assert_array_equal(canvas, expected)
     assert len(lines) == 3
     data, semantic = (yaml.safe_load((tmp_path / "out" / name).read_text()) for name in ("data.yaml", "semantic.yaml"))
-    assert data == {"path": ".", "train": "images/train", "names": {0: "organ", 1: "ignore"}}
+    assert data == {"train": "images/train", "names": {0: "organ", 1: "ignore"}}
     assert semantic == data | {"masks_dir": "masks", "names": {0: "tissue", 1: "organ", 2: "ignore"}}
 
 
@@ -133,6 +134,40 @@ def test_changes_are_found_even_where_the_hash_was_mended(
     manifest["index_files"][file] = sha256(path.read_bytes())
     manifest_file.write_text(json.dumps(manifest))
     assert words in " ".join(verify_export(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("format", [*FORMATS, "coco", "nnunet", "imagefolder"])
+def test_odd_names_of_classes_are_written_so_that_they_can_be_read(tmp_path: Path, store: Store, format: str) -> None:
+    names = ("tissue", "ignore", "ignore_class", "a:b", "a b", ":", "#1 'grasper', \"x\"", "=1+1", "a\x7fb")
+    classes = tuple(LabelClass(index, name, "#000000") for index, name in enumerate(names))
+    project = store.create_project("odd", task="segmentation", classes=classes, resolution=SIDE, actor="ann")
+    pixels = np.arange(24 * 24, dtype=np.uint8).reshape(24, 24) // 8 % len(names)
+    drawn = store.add_label_map(project.id, blob=store.blobs.put_label_map(pixels), name="d", author="ann", request_id="d",
+                                origin="drawn")  # fmt: skip
+    add_sample(store, project, drawn, 1, pixels=np.random.default_rng(9).integers(0, 256, (24, 24, 3), dtype=np.uint8))
+    job = export(store, project, tmp_path / "out", format=format, include_real=False)
+    assert job.state == "done", job.error
+    assert verify_export(tmp_path / "out", store=store) == []
+    if format == "voc":
+        lines = (tmp_path / "out" / "labelmap.txt").read_text().splitlines()[1:]
+        assert len({line.split(":")[0] for line in lines}) == len(names)
+        assert not any(line.startswith(("#", ":")) for line in lines)
+    if format == "yolo":
+        told = yaml.safe_load((tmp_path / "out" / "semantic.yaml").read_text())["names"]
+        assert told[6] == names[6] and told[7] == names[7] and len(told) == len(names)
+
+
+def test_a_damaged_index_is_told_in_words(tmp_path: Path, store: Store) -> None:
+    for format, file in (("voc", "labelmap.txt"), ("coco", "annotations/instances_train.json"), ("folders", "classes.csv")):
+        out = tmp_path / format
+        if format == "voc":
+            project = full_project(store)
+        assert export(store, project, out, format=format).state == "done"
+        (out / file).write_bytes(b"[]\n")
+        manifest = json.loads((out / "manifest.json").read_text())
+        manifest["index_files"][file] = sha256((out / file).read_bytes())
+        (out / "manifest.json").write_text(json.dumps(manifest))
+        assert verify_export(out)
 
 
 def test_classes_of_whole_images_go_into_folders_and_nowhere_else(tmp_path: Path, store: Store) -> None:

@@ -35,7 +35,7 @@ def test_a_copy_isolates_where_nobody_else_is_hit() -> None:
     """At 1 / (10 N) a copy isolates with (1 - w)^(N - 1) = 0.9057; at 1 / N with 0.37, as chance does."""
     trained, held_out, calibration = released(1.0)
     found = Isolation.of(trained, held_out, calibration)
-    assert found.of_trained == pytest.approx((1 - 1 / 1000) ** 99, abs=0.06) and found.of_held_out < 0.2
+    assert found.of_trained == pytest.approx((1 - 1 / 1000) ** 99, abs=0.03) and found.verdict == "fails"
     light = Isolation.of(trained, held_out, calibration, weight=1 / 100)
     assert light.of_trained < 0.55 and abs(light.by_chance - 0.3697) < 1e-3
 
@@ -54,9 +54,29 @@ def test_by_hand() -> None:
     similarity = np.array([[0.9, 0.2, 0.1], [0.9, 0.8, 0.1], [0.1, 0.1, 0.1], [0.2, 0.3, 0.7]])
     assert isolated(similarity, [0.5, 0.5, 0.5, 0.5]).tolist() == [0, -1, -1, 2]
     calibration = np.arange(20.0)[None]
-    assert limits(calibration, weight=0.1).tolist() == [17.5]  # 18 and 19 lie beyond
+    assert limits(calibration, weight=0.1).tolist() == [18.0]  # somebody new exceeds it with probability 2 / 21
+    everywhere = Nearest.of(np.ones((4, 3)), np.ones((4, 3)))
+    assert everywhere.share == pytest.approx(0.5)  # as near to everybody
     nearest = Nearest.of([[0.9, 0.1], [0.2, 0.1], [0.1, 0.8]], [[0.1, 0.2], [0.3, 0.9], [0.0, 0.0]])
     assert nearest.share == pytest.approx(2 / 3) and nearest.low <= nearest.share <= nearest.high
+
+
+def test_predicates_of_exchangeable_people_isolate_as_often_as_chance_says() -> None:
+    found = [Isolation.of(*released(0.0, num_items=400, seed=seed)) for seed in range(8)]
+    rates = [one.of_trained for one in found] + [one.of_held_out for one in found]
+    assert abs(np.mean(rates) - found[0].by_chance) < 0.012
+
+
+def test_few_items_or_patients_conclude_nothing() -> None:
+    silent = np.zeros((10, 60))
+    none = Isolation.of(silent, silent, np.arange(6000.0).reshape(10, 600))
+    assert none.excess == 0 and none.low < -0.05 and none.high > 0.05 and none.verdict == "fails"
+    one_patient = np.zeros((100, 60))
+    one_patient[:, 7] = 1.0
+    found = Isolation.of(np.zeros((100, 60)), one_patient, np.zeros((100, 600)))
+    assert (found.of_trained, found.of_held_out) == (0.0, 1.0) and -1 <= found.low <= found.high <= 0
+    few = Isolation.of(*released(0.0, num_patients=20, num_items=40))
+    assert few.verdict == "nothing concluded"
 
 
 def test_too_few_people_to_set_limits_on_are_refused() -> None:
