@@ -177,3 +177,13 @@ def _tiff_compression(data: bytes) -> int:
     except struct.error:
         return 7
     return 1
+
+
+MARKED_WITHIN = 2**18
+"""Bytes from the beginning of a file in which its metadata lie, before the pixels."""
+
+
+def is_generated(data: bytes) -> bool:
+    """Whether a file says by IPTC's DigitalSourceType that a model has made it or a part of it: trainedAlgorithmicMedia or
+    compositeWithTrainedAlgorithmicMedia, whoever has marked it."""
+    return b"trainedalgorithmicmedia" in data[:MARKED_WITHIN].lower()

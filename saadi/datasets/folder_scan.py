@@ -12,6 +12,7 @@ from saadi.config import MAX_FILE_BYTES
 from saadi.datasets.folder_pairs import IMAGE_FOLDERS, FoundFile, Problem, normal, pair_files
 from saadi.datasets.folder_table import SPLIT_WORDS, Row, Table, read_table
 from saadi.decoding import decode_image, decode_mask, display_name
+from saadi.decoding_formats import is_generated
 from saadi.errors import BadInputError, SizeMismatchError
 from saadi.records import Split
 
@@ -133,7 +134,11 @@ def read(path: Path) -> bytes:
 def _look(image: FoundFile, mask: FoundFile | None, facts: Row | str) -> tuple[FolderPair, tuple[str, ...]]:
     if isinstance(facts, str):
         raise BadInputError(facts)
-    picture = decode_image(read(image.path), name=image.relative.name)
+    data = read(image.path)
+    if is_generated(data):
+        raise BadInputError("it says of itself that a model has made it, or a part of it (IPTC DigitalSourceType), and what is "
+                            "imported counts as real; leave it out")  # fmt: skip
+    picture = decode_image(data, name=image.relative.name)
     height, width = picture.pixels.shape[:2]
     values, notes = dict[int, int](), picture.notes
     if mask is not None:

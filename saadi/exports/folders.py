@@ -1,4 +1,4 @@
-"""Plain folders: images/<split>, masks/<split>, index.csv; what every program reads, and what `saadi import` takes back."""
+"""Plain folders: images/<split>, masks/<split>, index.csv; what every program reads. `saadi import` takes the real ones back."""
 
 from __future__ import annotations
 

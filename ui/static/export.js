@@ -7,7 +7,7 @@ const FORMATS = [
   ["coco", "COCO", "an object for each part; pycocotools"],
   ["yolo", "YOLO", "outlines, and the masks for semantic training"],
   ["voc", "Pascal VOC", "masks with a palette, lists of the splits"],
-  ["folders", "Plain folders", "images, masks and tables; comes back by import", "images and a table of their classes; comes back by import"],
+  ["folders", "Plain folders", "images, masks and tables, for any program", "images and a table of their classes, for any program"],
 ];
 
 export function mount(element) {
