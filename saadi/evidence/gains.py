@@ -1,9 +1,9 @@
 """Does synthetic data make a downstream model better? Arms with equal training budgets, measured on patients nobody has seen.
 
 For each number of real images and each seed everything is learnt from those images alone: generator (from the shipped weights),
-selectors, judge, alignment. Masks for synthetic images are moved, turned and scaled versions of the real ones. Three exceptions are
-asked for by name: a ceiling, whose generator has seen all training images, voters, who stand for clinicians, and a kind of object
-that is scarce on purpose, which generator and judge know from all training images.
+selectors, judge, alignment. Masks for synthetic images are moved, turned and scaled versions of the real ones. Three exceptions
+are asked for by name: a ceiling, whose generator has seen all training images, voters, who stand for clinicians, and a kind of
+object that is scarce on purpose, which generator and judge know from all training images.
 """
 
 from __future__ import annotations
