@@ -73,8 +73,7 @@ def index_files(
     for split in ("train", "val", "test"):
         if of_split := [row for row in rows if row["split"] == split]:
             for name, as_polygons in _documents(options, split):
-                document = _document(project, of_split, folder, options, progress, as_polygons=as_polygons)
-                files[name] = dump(document).encode() + b"\n"
+                files[name] = _document(project, of_split, folder, options, progress, as_polygons=as_polygons)
     return files | {"README.md": _readme(options)}
 
 
@@ -133,22 +132,24 @@ def _documents(options: Mapping[str, str], split: str) -> list[tuple[str, bool]]
 def _document(
     project: Project, rows: Sequence[Mapping[str, Any]], folder: Path, options: Mapping[str, str],
     progress: Callable[[int], None], *, as_polygons: bool,
-) -> dict[str, Any]:  # fmt: skip
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+) -> bytes:  # fmt: skip
+    # Each object becomes text at once: as Python's numbers a polygon takes many times as much memory.
+    images: list[str] = []
+    annotations: list[str] = []
     for number, row in enumerate(rows, start=1):
         progress(number)
-        images.append({"id": number, "width": row["width"], "height": row["height"], "file_name": row["image"],
-                       "kind": row["kind"], "group": row["group"]})  # fmt: skip
+        images.append(dump({"id": number, "width": row["width"], "height": row["height"], "file_name": row["image"],
+                            "kind": row["kind"], "group": row["group"]}))  # fmt: skip
         for index, part in shapes(label_map_of(folder, row), instances=options["instances"]):  # type: ignore[arg-type]
             shown = _union(part) if as_polygons else part
             outline = _polygons(part) if as_polygons else _code(part)
-            annotations.append({"id": len(annotations) + 1, "image_id": number, "category_id": index, "iscrowd": 0,
-                                "segmentation": outline, "area": int(shown.sum()), "bbox": _box(shown)})  # fmt: skip
+            annotations.append(dump({"id": len(annotations) + 1, "image_id": number, "category_id": index, "iscrowd": 0,
+                                     "segmentation": outline, "area": int(shown.sum()), "bbox": _box(shown)}))  # fmt: skip
     categories = [{"id": label.index, "name": label.name, "supercategory": "", "color": label.color}
                   for label in project.classes[1:]]  # fmt: skip
     info = {"description": NOTICE, "contributor": PROGRAM, "version": "1.0", "year": 0, "url": "", "date_created": ""}
-    return {"info": info | dict(options), "licenses": [], "images": images, "annotations": annotations, "categories": categories}
+    rest = dump({"info": info | dict(options), "licenses": [], "categories": categories})
+    return f'{{"images":[{",".join(images)}],"annotations":[{",".join(annotations)}],{rest[1:]}\n'.encode()
 
 
 def label_map_of(folder: Path, row: Mapping[str, Any]) -> LabelMap:
