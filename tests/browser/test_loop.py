@@ -221,7 +221,7 @@ def export_and_check(page: Page, studio: Studio) -> None:
     assert download.value.suggested_filename.endswith(".zip") and Path(download.value.path()).stat().st_size > 1000
     expect(page.locator("#export-coco")).to_be_hidden()
     page.get_by_text("COCO", exact=True).click()
-    page.get_by_label("Outlines").select_option("both")
+    page.get_by_label("Outlines", exact=True).select_option("both")
     page.click("#export-now:enabled")
     page.wait_for_selector(".sx-export-row >> nth=2", timeout=120_000)
     newest = Path(studio.get("/api/projects/1/exports")["items"][0]["path"])
