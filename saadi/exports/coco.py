@@ -11,25 +11,25 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from pycocotools import mask as codec
 from pycocotools.coco import COCO
 
-from saadi.decoding import decode_mask
 from saadi.errors import BadInputError
 from saadi.exports.labels import LabelScheme, label_scheme
+from saadi.exports.layout import images_and_masks, label_map_of
 from saadi.exports.manifest import NOTICE, PROGRAM
-from saadi.exports.outlines import Mask, filled, rings, shapes
-from saadi.exports.selection import Item
+from saadi.exports.outlines import Instances, Mask, closed, holes, rings, shapes
 from saadi.records import LabelClass, LabelMap, Project
 from saadi.store.blobs import encode_png
 from saadi.store.connection import dump
 
 NAME = "coco"
 encode_mask = encode_png
+paths = images_and_masks
 
 
 def check_project(project: Project) -> None:
@@ -47,21 +47,11 @@ def scheme(classes: Sequence[LabelClass], *, has_ignore: bool) -> LabelScheme:
     return LabelScheme(made.names, made.num_classes, made.ignore_id, (*made.lost, *lost))
 
 
-def paths(project: Project, item: Item) -> tuple[PurePosixPath, PurePosixPath | None]:
-    """Where image and mask go."""
-    mask = PurePosixPath("masks", item.split, f"{item.name}.png") if item.label_map_blob is not None else None
-    return PurePosixPath("images", item.split, f"{item.name}.png"), mask
-
-
 def lost_in(label_map: LabelMap, options: Mapping[str, str]) -> dict[int, int]:
     """Class -> pixels in holes, which polygons of this label map fill; nothing where none are asked for."""
     if options["outlines"] == "rle":
         return {}
-    lost: dict[int, int] = {}
-    for index, mask in shapes(label_map, instances=options["instances"]):  # type: ignore[arg-type]
-        if more := int(_union(mask).sum()) - int(mask.sum()):
-            lost[index] = lost.get(index, 0) + more
-    return lost
+    return holes(label_map, instances=cast(Instances, options["instances"]))
 
 
 def index_files(
@@ -106,7 +96,7 @@ def check(
 def _differences(
     read: COCO, image: Mapping[str, Any], mask: LabelMap, manifest: Mapping[str, Any], *, as_polygons: bool
 ) -> list[str]:
-    expected = [(index, _union(part) if as_polygons else part)
+    expected = [(index, closed(part) if as_polygons else part)
                 for index, part in shapes(mask, instances=manifest["options"]["instances"])]  # fmt: skip
     found = [read.anns[number] for number in sorted(read.getAnnIds(imgIds=[image["id"]]))]
     if (image["height"], image["width"]) != mask.shape or len(found) != len(expected):
@@ -140,8 +130,8 @@ def _document(
         progress(number)
         images.append(dump({"id": number, "width": row["width"], "height": row["height"], "file_name": row["image"],
                             "kind": row["kind"], "group": row["group"]}))  # fmt: skip
-        for index, part in shapes(label_map_of(folder, row), instances=options["instances"]):  # type: ignore[arg-type]
-            shown = _union(part) if as_polygons else part
+        for index, part in shapes(label_map_of(folder, row), instances=cast(Instances, options["instances"])):
+            shown = closed(part) if as_polygons else part
             outline = _polygons(part) if as_polygons else _code(part)
             annotations.append(dump({"id": len(annotations) + 1, "image_id": number, "category_id": index, "iscrowd": 0,
                                      "segmentation": outline, "area": int(shown.sum()), "bbox": _box(shown)}))  # fmt: skip
@@ -152,14 +142,6 @@ def _document(
     return f'{{"images":[{",".join(images)}],"annotations":[{",".join(annotations)}],{rest[1:]}\n'.encode()
 
 
-def label_map_of(folder: Path, row: Mapping[str, Any]) -> LabelMap:
-    """The mask of an exported item; all background where it has none."""
-    if row["mask"] is None:
-        return np.zeros((row["height"], row["width"]), np.uint8)
-    png = (folder / row["mask"]).read_bytes()
-    return decode_mask(png, name=row["name"], max_bytes=len(png)).pixels
-
-
 def _code(mask: Mask) -> dict[str, Any]:
     found = codec.encode(np.asfortranarray(mask))
     return {"size": [int(side) for side in found["size"]], "counts": found["counts"].decode("ascii")}
@@ -167,15 +149,6 @@ def _code(mask: Mask) -> dict[str, Any]:
 
 def _polygons(mask: Mask) -> list[list[float]]:
     return [[float(value) for corner in ring for value in corner] for ring in rings(mask)]
-
-
-def _union(mask: Mask) -> Mask:
-    """The mask with its holes filled, as its polygons show it."""
-    size = (mask.shape[0], mask.shape[1])
-    found = np.zeros(size, np.uint8)
-    for ring in rings(mask):
-        found |= filled([ring], size=size)
-    return found
 
 
 def _box(mask: Mask) -> list[float]:

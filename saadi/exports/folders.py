@@ -6,17 +6,19 @@ import csv
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from saadi.exports.labels import LabelScheme, label_scheme
+from saadi.exports.layout import images_and_masks, nothing_lost
 from saadi.exports.manifest import NOTICE
-from saadi.exports.selection import Item
-from saadi.records import LabelClass, LabelMap, Project
+from saadi.records import LabelClass, Project
 from saadi.store.blobs import encode_png
 
 NAME = "folders"
+lost_in = nothing_lost
 encode_mask = encode_png
+paths = images_and_masks
 INDEX = "index.csv"
 CLASSES = "classes.csv"
 COLUMNS = ("image", "mask", "split", "group", "label", "kind")
@@ -29,18 +31,6 @@ def check_project(project: Project) -> None:
 def scheme(classes: Sequence[LabelClass], *, has_ignore: bool) -> LabelScheme:
     """Class ids as in the store, 255 = ignore: nothing is lost."""
     return label_scheme(classes, has_ignore=has_ignore, background_is_zero=False, ignore_is_highest=False)
-
-
-def paths(project: Project, item: Item) -> tuple[PurePosixPath, PurePosixPath | None]:
-    """Where image and mask go."""
-    has_mask = project.task == "segmentation" and item.label_map_blob is not None
-    mask = PurePosixPath("masks", item.split, f"{item.name}.png") if has_mask else None
-    return PurePosixPath("images", item.split, f"{item.name}.png"), mask
-
-
-def lost_in(label_map: LabelMap, options: Mapping[str, str]) -> dict[int, int]:
-    """No pixel of a mask is lost."""
-    return {}
 
 
 def index_files(

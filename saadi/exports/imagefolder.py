@@ -15,13 +15,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from saadi.exports.labels import LabelScheme, label_scheme
+from saadi.exports.layout import nothing_lost
 from saadi.exports.manifest import NOTICE
 from saadi.exports.selection import Item
-from saadi.records import LabelClass, LabelMap, Project
+from saadi.records import LabelClass, Project
 from saadi.store.blobs import encode_png
 from saadi.store.connection import dump
 
 NAME = "imagefolder"
+lost_in = nothing_lost
 encode_mask = encode_png
 METADATA = "metadata.jsonl"
 
@@ -33,11 +35,6 @@ def check_project(project: Project) -> None:
 def scheme(classes: Sequence[LabelClass], *, has_ignore: bool) -> LabelScheme:
     """Class ids as in the store, 255 = ignore: nothing is lost."""
     return label_scheme(classes, has_ignore=has_ignore, background_is_zero=False, ignore_is_highest=False)
-
-
-def lost_in(label_map: LabelMap, options: Mapping[str, str]) -> dict[int, int]:
-    """No pixel of a mask is lost."""
-    return {}
 
 
 def paths(project: Project, item: Item) -> tuple[PurePosixPath, PurePosixPath | None]:

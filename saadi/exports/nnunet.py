@@ -15,12 +15,14 @@ from typing import Any
 
 from saadi.errors import BadInputError
 from saadi.exports.labels import LabelScheme, label_scheme
+from saadi.exports.layout import nothing_lost
 from saadi.exports.manifest import NOTICE
 from saadi.exports.selection import Item
-from saadi.records import LabelClass, LabelMap, Project
+from saadi.records import LabelClass, Project
 from saadi.store.blobs import encode_png
 
 NAME = "nnunet"
+lost_in = nothing_lost
 encode_mask = encode_png
 SPLITS = "splits_final.json"
 MAX_FOLDS = 5
@@ -41,11 +43,6 @@ def dataset_name(project: Project) -> str:
     """'Dataset007_kvasir': three digits from 001, then letters and digits."""
     slug = re.sub(r"[^A-Za-z0-9]+", "", project.name.title() if " " in project.name else project.name)[:40]
     return f"Dataset{(project.id - 1) % 999 + 1:03d}_{slug or 'Project'}"
-
-
-def lost_in(label_map: LabelMap, options: Mapping[str, str]) -> dict[int, int]:
-    """No pixel of a mask is lost."""
-    return {}
 
 
 def paths(project: Project, item: Item) -> tuple[PurePosixPath, PurePosixPath | None]:

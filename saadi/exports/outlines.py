@@ -112,3 +112,21 @@ def filled(outlines: list[list[Corner]], *, size: tuple[int, int]) -> Mask:
             if x == other:
                 crossings[min(top, bottom) : max(top, bottom), x] += 1
     return (crossings.cumsum(1)[:, :-1] % 2).astype(np.uint8)
+
+
+def closed(mask: Mask) -> Mask:
+    """The mask with its holes filled, as its outlines show it."""
+    size = (mask.shape[0], mask.shape[1])
+    found = np.zeros(size, np.uint8)
+    for ring in rings(mask):
+        found |= filled([ring], size=size)
+    return found
+
+
+def holes(label_map: LabelMap, *, instances: Instances) -> dict[int, int]:
+    """Class -> pixels in holes of its objects, which polygons fill; classes without any are left out."""
+    lost: dict[int, int] = {}
+    for index, mask in shapes(label_map, instances=instances):
+        if more := int(closed(mask).sum()) - int(mask.sum()):
+            lost[index] = lost.get(index, 0) + more
+    return lost

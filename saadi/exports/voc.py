@@ -18,11 +18,13 @@ from PIL import Image
 
 from saadi.errors import BadInputError
 from saadi.exports.labels import LabelScheme, label_scheme
+from saadi.exports.layout import nothing_lost
 from saadi.exports.manifest import NOTICE
 from saadi.exports.selection import Item
 from saadi.records import IGNORE, LabelClass, LabelMap, Project
 
 NAME = "voc"
+lost_in = nothing_lost
 SETS = "ImageSets/Segmentation"
 LABELMAP = "labelmap.txt"
 NUM_COLOURS = 256
@@ -66,11 +68,6 @@ def encode_mask(label_map: LabelMap) -> bytes:
     stream = io.BytesIO()
     picture.save(stream, format="PNG")
     return stream.getvalue()
-
-
-def lost_in(label_map: LabelMap, options: Mapping[str, str]) -> dict[int, int]:
-    """No pixel of a mask is lost."""
-    return {}
 
 
 def index_files(

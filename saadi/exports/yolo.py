@@ -10,22 +10,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from saadi.errors import BadInputError
-from saadi.exports.coco import label_map_of
 from saadi.exports.labels import LabelScheme, label_scheme
+from saadi.exports.layout import images_and_masks, label_map_of
 from saadi.exports.manifest import NOTICE
-from saadi.exports.outlines import Corner, filled, rings, shapes
-from saadi.exports.selection import Item
+from saadi.exports.outlines import Corner, holes, rings, shapes
 from saadi.records import LabelClass, LabelMap, Project
 from saadi.store.blobs import encode_png
 
 NAME = "yolo"
 encode_mask = encode_png
+paths = images_and_masks
 DIGITS = 8
 """Decimals of a coordinate: corners of pixels come back exactly for sides of up to a million."""
 
@@ -45,23 +45,9 @@ def scheme(classes: Sequence[LabelClass], *, has_ignore: bool) -> LabelScheme:
     return LabelScheme(made.names, made.num_classes, made.ignore_id, (*made.lost, *lost))
 
 
-def paths(project: Project, item: Item) -> tuple[PurePosixPath, PurePosixPath | None]:
-    """Where image and mask go."""
-    mask = PurePosixPath("masks", item.split, f"{item.name}.png") if item.label_map_blob is not None else None
-    return PurePosixPath("images", item.split, f"{item.name}.png"), mask
-
-
 def lost_in(label_map: LabelMap, options: Mapping[str, str]) -> dict[int, int]:
     """Class -> pixels in holes, which its polygons fill."""
-    lost: dict[int, int] = {}
-    size = (label_map.shape[0], label_map.shape[1])
-    for index, mask in shapes(label_map, instances="class"):
-        shown = np.zeros(size, np.uint8)
-        for ring in rings(mask):
-            shown |= filled([ring], size=size)
-        if more := int(shown.sum()) - int(mask.sum()):
-            lost[index] = more
-    return lost
+    return holes(label_map, instances="class")
 
 
 def index_files(
