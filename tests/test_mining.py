@@ -20,9 +20,10 @@ from saadi.masks import fit_to
 from saadi.mining import job, seen
 from saadi.mining.choosing import FAITHFUL_AT, FAITHFUL_FLOOR, KAPPA, QUADRANTS, Limits, hardest, quadrants
 from saadi.mining.seen import Seen
-from saadi.mining.weakness import Part
+from saadi.mining.turns import Turns
+from saadi.mining.weakness import Part, in_lots
 from saadi.orders import FitMasksOrder, GenerateOrder, MineOrder, TrainScorerOrder, order, place
-from saadi.orders.generating import known_weakness, need_unseen_images
+from saadi.orders.generating import TRIED_PER_WANTED, known_weakness, need_unseen_images
 from saadi.poses import displaced
 from saadi.records import Job, LabelClass, Project
 from saadi.store import Store
@@ -208,17 +209,55 @@ def test_the_search_ends_with_one_hard_image_a_mask_and_finds_the_same_again(
     assert again.result == found.result and len(store.samples(trained.id)) == len(samples)
 
 
+def course(finds: dict[int, list[bool]], **settings: int) -> list[list[int]]:
+    """Label maps of each turn, when each has these finds, turn by turn."""
+    turns, taken = Turns(**settings), []
+    while places := turns.next():
+        looks = [sum(place in before for before in taken) for place in places]
+        turns.tell(places, [any(finds.get(place, [])[: look + 1]) for place, look in zip(places, looks, strict=True)])
+        taken.append(places)
+    return taken
+
+
+def test_a_mask_without_a_find_makes_room_and_one_with_a_find_gets_one_more_turn():
+    assert course({0: [True], 3: [True]}, wanted=2, num_maps=4, turns=4) == [[0, 1], [0, 2], [3], [3]]
+    assert course({}, wanted=1, num_maps=2, turns=4) == [[0], [1], [0], [1]]  # behind those that nobody has looked at
+    assert course({}, wanted=2, num_maps=2, turns=2) == [[0, 1], [0, 1]]  # given up
+    assert course({0: [False, True]}, wanted=2, num_maps=2, turns=3) == [[0, 1], [0, 1], [0, 1]]
+    assert course({}, wanted=1, num_maps=0, turns=3) == []
+
+
+def test_no_more_turns_are_taken_than_the_order_has_and_none_of_a_mask():
+    everything = {place: [True] for place in range(9)}
+    assert course(everything, wanted=3, num_maps=9, turns=1) == [[0, 1, 2]]
+    draw = np.random.default_rng(3)
+    for _ in range(50):
+        wanted, num_maps, turns = (int(value) for value in draw.integers(1, 7, size=3))
+        finds = {place: (draw.random(turns) < 0.3).tolist() for place in range(num_maps)}
+        taken = [place for places in course(finds, wanted=wanted, num_maps=num_maps, turns=turns) for place in places]
+        assert len(taken) <= wanted * turns and max(map(taken.count, taken)) <= turns
+
+
+def test_lots_follow_the_odds_and_draw_none_twice():
+    first = [in_lots([0.7, 0.2, 0.1, 0.0], 3, seed=seed) for seed in range(500)]
+    assert all(len(set(places)) == 3 for places in first) and all(3 not in places for places in first)
+    assert np.mean([places[0] == 0 for places in first]) == pytest.approx(0.7, abs=0.07)
+    assert in_lots([0.5, 0.5], 9, seed=1) in ([0, 1], [1, 0]) and in_lots([], 3, seed=0) == []
+
+
 def test_a_mask_with_a_find_is_not_searched_again_and_one_without_is_given_up(
     store: Store, home: Home, trained: Project, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(job.seen, "limits", lambda store, project: Limits(1.1, 0.1))  # nothing is faithful
     found = run(store, home, MineOrder, project_id=trained.id, count=4, candidates=2, turns=2)
     assert found.result["mined_ids"] == [] and len(found.result["sample_ids"]) == 16
-    assert found.message == "0 hard images for 4 masks; 0 of 16 images made are hard and right"
+    tried = found.result["num_masks"]
+    assert 4 < tried <= 8 and tried == len({sample.label_map_id for sample in store.samples(trained.id)})
+    assert found.message == f"0 hard images of 4 searched for, {tried} masks tried; 0 of 16 images made are hard and right"
     monkeypatch.setattr(job.seen, "limits", lambda store, project: Limits(0.0, 0.0))
     monkeypatch.setattr(job.quality_gate, "refused", lambda store, project, pairs: [False] * len(pairs))
     found = run(store, home, MineOrder, project_id=trained.id, count=4, candidates=2, turns=2, seed=50)
-    assert len(found.result["mined_ids"]) == 4 and len(found.result["sample_ids"]) == 8
+    assert len(found.result["mined_ids"]) == 4 and len(found.result["sample_ids"]) == 16  # once more where something was found
 
 
 def test_where_masks_are_suggested_those_are_searched(
@@ -228,13 +267,14 @@ def test_where_masks_are_suggested_those_are_searched(
 
     def drawn(store, project, model, *, count, seed, report):
         """As a mask generator that has learnt enough would give them."""
-        assert count == 2 * job.SUGGESTED_PER_WANTED
+        assert count == 2 * job.SUGGESTED_PER_WANTED and TRIED_PER_WANTED < job.SUGGESTED_PER_WANTED
         return [Suggestion(tiny.scene(100 + number)[1], seed + number, 0, 0.5, 1) for number in range(count)]
 
     monkeypatch.setattr(job, "new_label_maps", drawn)
     found = run(store, home, MineOrder, project_id=trained.id, count=2, candidates=2, turns=1, suggests=True)
     new = {record.id for record in store.label_maps(trained.id) if record.origin == "sampled"}
-    assert len(new) == found.result["num_masks"] == 2 and new == set(found.params["label_map_ids"])  # the same after a pause
+    # Only those whose turn came are kept; the rest is known by its seed, the same after a pause.
+    assert len(new) == found.result["num_masks"] == 2 and len(found.params["spares"]) == 2 * TRIED_PER_WANTED
     only_real = run(store, home, MineOrder, project_id=trained.id, count=2, candidates=2, turns=1, suggests=False)
     assert {record.id for record in store.label_maps(trained.id) if record.origin == "sampled"} == new
     assert only_real.result["num_masks"] == 2 and not new & set(only_real.params["label_map_ids"])

@@ -43,9 +43,9 @@ def _told(class_name: str, one: ClassWeakness) -> list[str]:
 
 
 def mine(name: ProjectArgument,
-         count: Annotated[int | None, typer.Option(help="Label maps to search for, one image each at most; default: 16.")] = None,
-         candidates: Annotated[int | None, typer.Option(help="Images per label map and turn; default: 4.")] = None,
-         turns: Annotated[int | None, typer.Option(help="After so many a label map is given up; default: 3.")] = None,
+         count: Annotated[int | None, typer.Option(help="Hard images to search for, one a mask at most; default: 16.")] = None,
+         candidates: Annotated[int | None, typer.Option(help="Images per label map and turn; default: 2.")] = None,
+         turns: Annotated[int | None, typer.Option(help="Turns for each image searched for; default: 6.")] = None,
          seed: int | None = None,
          classes: Annotated[str | None, typer.Option(help="Classification: names with commas.")] = None,
          training_masks: Annotated[bool, typer.Option("--training-masks", help="Masks of real images alone, none new.")] = False,

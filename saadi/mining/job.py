@@ -1,8 +1,8 @@
 """Job `mine`: images that are hard for the selector and right in the eyes of the judge.
 
-Of label maps drawn by what the selector misses, several turns of candidates are made, until one passes: gated by judge and
-quality check, ranked by the selector's loss (methods.md, section 3, "gate by judge A, rank by target B"). All candidates stay in
-the pool: what is easy or wrong is told as such in Curate.
+Of label maps drawn by what the selector misses, turns of candidates are made (`saadi.mining.turns`) and looked at: gated by judge
+and quality check, ranked by the selector's loss (methods.md, section 3, "gate by judge A, rank by target B"). All candidates stay
+in the pool: what is easy or wrong is told as such in Curate.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from saadi import devices, quality_gate
 from saadi.curation import describe_images
 from saadi.downstream import scoring
 from saadi.downstream.scoring import Looking
 from saadi.engines.loading import full_memory_told
-from saadi.generation import Plan, chosen_adapter, generate_samples, label_maps_of, plan
+from saadi.generation import Plan, chosen_adapter, generate_samples, plan
 from saadi.jobs import JobContext, Outcome, Report, silent
 from saadi.mask_generator.job import new_label_maps
 from saadi.mining import seen
 from saadi.mining.choosing import QUADRANTS, Limits, hardest, quadrants
 from saadi.mining.learning import known_start, learnt_start
-from saadi.orders.generating import known_weakness
+from saadi.mining.turns import Turns
+from saadi.mining.weakness import in_lots
+from saadi.orders.generating import TRIED_PER_WANTED, MineOrder, known_weakness
 from saadi.previews import Previews
 from saadi.quality_gate import Looked
 from saadi.records import LabelMapRecord, Model, Project, Sample
 from saadi.store import Store
 
-SUGGESTED_PER_WANTED = 4
-"""Label maps drawn for each that is searched for: the more, the more of them ask for what is missed."""
+SUGGESTED_PER_WANTED = 6
+"""Label maps drawn for each image that is searched for: the more, the more of them ask for what is missed."""
 TURN_SEEDS = 1_000_003
 """Each turn's seeds lie beyond those of the one before; a round number would give each turn the same strengths of a learnt start
 (`saadi.engines.starting.strengths`)."""
@@ -61,7 +61,7 @@ def run_job(context: JobContext) -> Outcome:
     scoring.look_at_project(store, project, scorers, context.report)
     limits = seen.limits(store, project)
     assert limits is not None, "checked when the job started"
-    records = _searched_for(context, project)
+    searched = _searched_for(context, project)
     model = store.model(order["model_id"])
     with full_memory_told("close other programs that use it and try again, or set SAADI_DEVICE=cpu, which is slow"):
         wanted, begins = plan(store, project, model=model, settings=order["settings"], purpose="pool",
@@ -69,59 +69,89 @@ def run_job(context: JobContext) -> Outcome:
         if order.get("learned"):
             begins = SHARE_OF_LEARNING if known_start(context, wanted, scorers) is None else 0.0
             wanted = learnt_start(context, wanted, scorers, _within(context.report, 0.0, begins))
-        samples, mined, counts = _searched(context, wanted, scorers, records, limits, _within(context.report, begins, 1.0))
+        samples, mined, counts = _searched(context, wanted, scorers, searched, limits, _within(context.report, begins, 1.0))
     scoring.look_at_project(store, project, scorers, silent)
 
     def publish(store: Store) -> dict[str, Any]:
-        return {"sample_ids": [sample.id for sample in samples], "mined_ids": sorted(mined.values()), "num_masks": len(records),
+        return {"sample_ids": [sample.id for sample in samples], "mined_ids": sorted(mined), "num_masks": num_masks,
                 "made": dict(counts), "limits": asdict(limits)}  # fmt: skip
 
+    num_masks = len({sample.label_map_id for sample in samples})
     share = f"{counts['prize']} of {len(samples)} images made are hard and right"
-    asked = f"of {len(records)}" if project.task == "classification" else f"for {len(records)} masks"
-    return Outcome(f"{len(mined)} hard image{'' if len(mined) == 1 else 's'} {asked}; {share}", publish)
+    tried = "" if project.task == "classification" else f", {num_masks} mask{'' if num_masks == 1 else 's'} tried"
+    found = f"{len(mined)} hard image{'' if len(mined) == 1 else 's'} of {searched.wanted} searched for"
+    return Outcome(f"{found}{tried}; {share}", publish)
+
+
+class Searched(NamedTuple):
+    """What a search goes over."""
+
+    label_map_ids: Sequence[int]
+    spares: Sequence[dict[str, Any]]
+    """Drawn by the mask generator and not kept as label maps before their turn comes: blob and seed of each."""
+    wanted: int
+    """Hard images, one for a label map at most."""
 
 
 def _searched(
-    context: JobContext, wanted: Plan, scorers: Sequence[tuple[Model, Looking]], records: Sequence[LabelMapRecord],
-    limits: Limits, report: Report,
-) -> tuple[list[Sample], dict[int, int], Counter[str]]:  # fmt: skip
-    """All images made, the hardest right one of each label map (by its place) that has one, and how many lie in each quadrant."""
+    context: JobContext, wanted: Plan, scorers: Sequence[tuple[Model, Looking]], searched: Searched, limits: Limits,
+    report: Report,
+) -> tuple[list[Sample], list[int], Counter[str]]:  # fmt: skip
+    """All images made, the hardest right one of each label map that has one, and how many lie in each quadrant."""
     store, order, project = context.store, context.params, wanted.project
-    previews, turns = Previews(context.dir), order["turns"]
+    previews = Previews(context.dir)
+    turns = Turns(wanted=searched.wanted, num_maps=len(searched.label_map_ids) + len(searched.spares), turns=order["turns"])
+    of_place: dict[int, list[Found]] = {}
     mined: dict[int, int] = {}
-    counts: Counter[str] = Counter()
     samples: list[Sample] = []
-    for turn in range(turns):
-        places = [place for place in range(len(records)) if place not in mined]
-        if not places:
-            break
-        making = _within(report, turn / turns, (turn + SHARE_OF_MAKING) / turns)
-        looking = _within(report, (turn + SHARE_OF_MAKING) / turns, (turn + 1) / turns)
-        made = generate_samples(store, wanted, [records[place] for place in places], candidates=order["candidates"],
-                                seed=order["seed"] + turn * TURN_SEEDS, report=making, previews=previews)  # fmt: skip
-        scoring.score_samples(store, project, made, scorers, looking)
+    counts: Counter[str] = Counter()
+    turn, before = 0, 0.0
+    while places := turns.next():
+        after = turns.share_taken
+        middle = before + SHARE_OF_MAKING * (after - before)
+        made = generate_samples(store, wanted, [_record(context, searched, place) for place in places],
+                                candidates=order["candidates"], seed=order["seed"] + turn * TURN_SEEDS,
+                                report=_within(report, before, middle), previews=previews)  # fmt: skip
+        scoring.score_samples(store, project, made, scorers, _within(report, middle, after))
         found = look_at(store, project, made)
         counts.update(tally(found, limits))
-        for place, best in zip(places, best_of_each(found, order["candidates"], limits), strict=True):
-            if best is not None:
+        for number, place in enumerate(places):
+            first = number * order["candidates"]
+            own = of_place.setdefault(place, [])
+            own += found[first : first + order["candidates"]]
+            if (best := best_of(own, limits)) is not None:
                 mined[place] = best
+        turns.tell(places, [place in mined for place in places])
         samples += made
-        report(round(1000 * (turn + 1) / turns), 1000, f"{len(mined)} of {len(records)} found",
-               metrics={"found": float(len(mined))})  # fmt: skip
-    return samples, mined, counts
+        turn, before = turn + 1, after
+        report(round(1000 * after), 1000, f"{len(mined)} of {searched.wanted} found", metrics={"found": float(len(mined))})
+    return samples, list(mined.values()), counts
 
 
-def _searched_for(context: JobContext, project: Project) -> list[LabelMapRecord]:
+def _searched_for(context: JobContext, project: Project) -> Searched:
     """The label maps of the order; where it leaves them open they are drawn once, and written into it: after a pause the search
     goes on with the same ones, whatever was corrected or imported meanwhile."""
-    if context.params["label_map_ids"] is None and (suggested := _suggested(context, project)):
-        named = {**context.params, "label_map_ids": [record.id for record in suggested]}
-        context.job = context.store.set_job_params(context.job, named)
-    return label_maps_of(context)
+    store = context.store
+    if context.params["label_map_ids"] is None:
+        spares = _suggested(context, project)
+        wanted = MineOrder(**{name: context.params[name] for name in MineOrder.model_fields if name in context.params})
+        ids = [] if spares else wanted.tried(store)
+        context.job = store.set_job_params(context.job, {**context.params, "label_map_ids": ids, "spares": spares})
+    ids, spares = context.params["label_map_ids"], context.params.get("spares") or []
+    return Searched(ids, spares, min(context.params["count"], len(ids) + len(spares)))
 
 
-def _suggested(context: JobContext, project: Project) -> list[LabelMapRecord]:
-    """New label maps by the mask generator, chosen by what the selector misses, and kept; none where the order wants none."""
+def _record(context: JobContext, searched: Searched, place: int) -> LabelMapRecord:
+    store, job, own = context.store, context.job, len(searched.label_map_ids)
+    if place < own:
+        return store.label_map(searched.label_map_ids[place])
+    spare = searched.spares[place - own]
+    return store.add_label_map(context.params["project_id"], blob=spare["blob"], name=f"for search, seed {spare['seed']}",
+                               author=job.created_by, request_id=f"mined-{job.id}-{spare['seed']}", origin="sampled")  # fmt: skip
+
+
+def _suggested(context: JobContext, project: Project) -> list[dict[str, Any]]:
+    """New label maps by the mask generator, those first that ask for what is missed; none where the order wants none."""
     store, order = context.store, context.params
     model = store.newest_mask_model(project.id) if order["suggests"] else None
     if model is None:
@@ -130,14 +160,9 @@ def _suggested(context: JobContext, project: Project) -> list[LabelMapRecord]:
     drawn = new_label_maps(store, project, model, count=order["count"] * SUGGESTED_PER_WANTED, seed=order["seed"], report=report)
     if not drawn:
         return []
-    generator = np.random.default_rng(order["seed"])
-    weakness = known_weakness(store, project.id)
-    odds = weakness.odds([seen.asked_by(one.label_map, project) for one in drawn])
-    places = generator.choice(len(drawn), size=min(order["count"], len(drawn)), replace=False, p=odds)
-    job = context.job
-    return [store.add_label_map(project.id, blob=store.blobs.put_label_map(one.label_map), name=f"for search, seed {one.seed}",
-                                author=job.created_by, request_id=f"mined-{job.id}-{one.seed}", origin="sampled")
-            for one in (drawn[place] for place in sorted(places))]  # fmt: skip
+    odds = known_weakness(store, project.id).odds([seen.asked_by(one.label_map, project) for one in drawn])
+    chosen = [drawn[place] for place in in_lots(odds, order["count"] * TRIED_PER_WANTED, seed=order["seed"])]
+    return [{"blob": store.blobs.put_label_map(one.label_map), "seed": one.seed} for one in chosen]
 
 
 def look_at(store: Store, project: Project, samples: Sequence[Sample]) -> list[Found]:
@@ -157,14 +182,10 @@ def tally(found: Sequence[Found], limits: Limits) -> Counter[str]:
     return Counter(QUADRANTS[place] for place in places.tolist())
 
 
-def best_of_each(found: Sequence[Found], candidates: int, limits: Limits) -> list[int | None]:
-    """Sample id of the hardest prize of each label map, whose candidates lie side by side."""
-    chosen: list[int | None] = []
-    for first in range(0, len(found), candidates):
-        own = found[first : first + candidates]
-        best = hardest([one.fidelity for one in own], [one.loss for one in own], [one.is_plausible for one in own], limits)
-        chosen.append(None if best is None else own[best].sample.id)
-    return chosen
+def best_of(found: Sequence[Found], limits: Limits) -> int | None:
+    """Sample id of the hardest prize among the candidates of one label map."""
+    best = hardest([one.fidelity for one in found], [one.loss for one in found], [one.is_plausible for one in found], limits)
+    return None if best is None else found[best].sample.id
 
 
 def _within(report: Report, first: float, last: float) -> Report:

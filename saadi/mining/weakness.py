@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from saadi.masks import BACKGROUND, fit_image_to, fit_to
 from saadi.records import IGNORE, Image, LabelMap
@@ -180,6 +180,13 @@ class Weakness:
         """Of parts of one class, 0-1: their mean of (1 - recall)^gamma; 0 without any, 1 where the class is not known."""
         recalls = [recall if (recall := self.recall_of(part)) is not None else 0.0 for part in parts]
         return float(np.mean([(1 - recall) ** gamma for recall in recalls])) if recalls else 0.0
+
+
+def in_lots(odds: ArrayLike, count: int, *, seed: int) -> list[int]:
+    """Places drawn one after the other by their odds, none twice, at most `count` (Gumbel's trick)."""
+    chances = np.asarray(odds, np.float64)
+    keys = np.log(np.maximum(chances, 1e-300)) + np.random.default_rng(seed).gumbel(size=len(chances))
+    return [int(place) for place in np.argsort(-keys, kind="stable")[:count]]
 
 
 def in_numbers(found: Weakness, class_names: Sequence[str]) -> dict[str, Any]:

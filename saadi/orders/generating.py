@@ -32,6 +32,8 @@ class NegativeSettings(BaseModel):
     weight: float = Field(default=1.0, ge=0, le=1, allow_inf_nan=False)
 
 
+TRIED_PER_WANTED = 3
+"""Label maps that a search goes over at most, for each image that it is to find."""
 _LATER = ("negative", "surroundings", "guide", "references", "noise_shift_id")
 """Settings that recipes of earlier versions do not know."""
 
@@ -396,17 +398,17 @@ def reference_blobs(store: Store, project: Project, wanted: ReferenceSettings) -
 
 
 class MineOrder(GenerateOrder):
-    """Search for images that are hard for the selector and still right: label maps by what it misses, several turns of candidates
-    for each, until one is found that the judge and the quality check pass; see `saadi.mining`."""
+    """Search for images that are hard for the selector and still right, by what it misses: turns of candidates, each for a label
+    map, until enough are found that the judge and the quality check pass; see `saadi.mining`."""
 
     kind: ClassVar[str] = "mine"
     count: int = Field(default=16, ge=1, le=1000)
-    """Label maps that are searched for, one image each at most."""
+    """Hard images that are searched for, one for a label map at most."""
     focus: Literal["weak"] | None = "weak"
-    candidates: int = Field(default=4, ge=1, le=64)
+    candidates: int = Field(default=2, ge=1, le=64)
     """Per label map and turn."""
-    turns: int = Field(default=3, ge=1, le=20)
-    """After so many a label map is given up."""
+    turns: int = Field(default=6, ge=1, le=20)
+    """For each image that is searched for, all label maps together; after so many of its own a label map is given up."""
     suggests: bool | None = None
     """Draw new label maps by the mask generator and take those of them; None = where there is one already."""
     learned: bool = False
@@ -416,6 +418,8 @@ class MineOrder(GenerateOrder):
     """Learn anew, with so many steps; None = only where there is none, with 150."""
     learnt_id: int | None = None
     """Which start is used; the job writes it."""
+    spares: tuple[dict[str, Any], ...] | None = None
+    """Label maps drawn for this search: blob and seed of each; the job writes them."""
 
     def check(self, store: Store) -> None:
         super().check(store)
@@ -438,4 +442,13 @@ class MineOrder(GenerateOrder):
                        and not is_classification(store, self.project_id) and not self._needs_picture(store))  # fmt: skip
         # Which label maps are searched for is known once the selector has looked, which the job sees to.
         found = super().frozen(store).model_copy(update={"label_map_ids": self.label_map_ids})
-        return found.model_copy(update={"suggests": can_suggest and self.suggests is not False})
+        count = self.count if self.label_map_ids is None else len(self.label_map_ids)
+        return found.model_copy(update={"suggests": can_suggest and self.suggests is not False, "count": count})
+
+    def tried(self, store: Store) -> list[int]:
+        """Label maps that are there already and are searched, in this order: more than images are wanted, since most have none.
+        Of a class there is nothing to choose between: as many as are wanted."""
+        if is_classification(store, self.project_id):
+            return list(self.drawn(store))
+        more = self.model_copy(update={"count": self.count * TRIED_PER_WANTED}).drawn(store)
+        return list(dict.fromkeys(more))

@@ -37,9 +37,9 @@ export class WeakPlaces {
     this.words = h("p", { class: "sx-weak-words" });
     this.table = h("div", { class: "sx-weak" });
     this.note = h("p", { class: "sx-note" });
-    this.count = numberField("Masks", 16, { min: 1, max: 1000, id: "mine-count" });
-    this.each = numberField("Images per try", 4, { min: 1, max: 64, id: "mine-candidates" });
-    this.turns = numberField("Tries", 3, { min: 1, max: 20, id: "mine-turns" });
+    this.count = numberField("Hard images", 16, { min: 1, max: 1000, id: "mine-count" });
+    this.each = numberField("Images per try", 2, { min: 1, max: 64, id: "mine-candidates" });
+    this.turns = numberField("Tries for each", 6, { min: 1, max: 20, id: "mine-turns" });
     this.learned = h("input", { type: "checkbox", id: "mine-learned" });
     this.button = h("button", { type: "button", class: "sx-button sx-primary", id: "mine-start", onclick: () => this.start() }, "Search for hard images");
     this.look = h("button", { type: "button", class: "sx-button", onclick: () => this.score() }, "Let it look at the real images");
@@ -73,9 +73,9 @@ export class WeakPlaces {
         "p",
         { class: "sx-note" },
         byTask("Masks", "Classes"),
-        " are drawn by what is missed. Of each, images are made until one is right for the judge, looks real, and is hard for the ",
+        " are drawn by what is missed. Searched for are images that are right for the judge, look real, and are hard for the ",
         byTask("segmenter", "classifier"),
-        ".",
+        byTask(": one a mask, and a mask that gives none makes room for the next.", "."),
       ),
     );
     this.root = h("section", { class: "sx-card sx-stack", id: "weak-places" }, h("h2", {}, byTask("What the segmenter misses", "What the classifier misses")), this.words, this.table, this.note, this.look, this.form);
@@ -112,8 +112,6 @@ export class WeakPlaces {
     // What is only missing because nobody has looked yet, the search itself sees to.
     this.button.disabled = Boolean(found.cannot_search);
     this.button.title = found.cannot_search ?? "";
-    this.count.firstChild.textContent = isClass ? "Images" : "Masks";
-    this.count.input.setAttribute("aria-label", isClass ? "Images" : "Masks");
     if (!found.classes) {
       [this.words.textContent, this.note.textContent] = MISSING[found.missing];
       return;
