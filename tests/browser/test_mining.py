@@ -114,7 +114,7 @@ def test_a_search_is_ordered_with_what_the_fields_say(page_of: Page, mined: Stud
     assert job["title"] == "Searching for hard images"
     with Store.open(mined.home) as store:
         params = store.job(job["id"]).params
-    assert (params["count"], params["candidates"], params["turns"], params["focus"], params["learned"]) == (3, 4, 2, "weak", True)
+    assert (params["count"], params["candidates"], params["turns"], params["focus"], params["learned"]) == (3, 2, 2, "weak", True)
     httpx.post(f"{mined.url}/api/jobs/{job['id']}/cancel", json={})
 
 
