@@ -127,33 +127,46 @@ def _excess(of_trained: ArrayLike, of_held_out: ArrayLike) -> NDArray[np.float64
 
 @dataclass(frozen=True)
 class Nearest:
-    """Whether items lie nearer to patients who were trained on than to as many who were not; needs nobody to set limits on."""
+    """Whether items lie nearer to patients who were trained on than to those who were not; needs nobody to set limits on."""
 
     share: float
-    """Of the items whose nearest person was trained on; 0.5 where nothing is remembered."""
+    """Of the items whose nearest person was trained on."""
+    expected: float
+    """The same where nothing is remembered: the training patients' share of all, 0.5 for two groups of equal size."""
     low: float
     high: float
-    """95 % interval, over patients."""
+    """95 % interval of the share, over patients."""
+
+    @property
+    def excess(self) -> float:
+        """0 where nothing is remembered, 1 where every item lies nearest to a training patient."""
+        return (self.share - self.expected) / (1 - self.expected)
+
+    @property
+    def excess_interval(self) -> tuple[float, float]:
+        """95 % interval of it."""
+        return tuple((end - self.expected) / (1 - self.expected) for end in (self.low, self.high))  # type: ignore[return-value]
 
     @classmethod
     def of(cls, trained: ArrayLike, held_out: ArrayLike, *, seed: int = 0) -> Self:
         """
         Args:
-            trained, held_out: (M, N), as in `Isolation.of`.
+            trained: (M, N) similarity of each item to each training patient.
+            held_out: (M, H) to patients whom nothing was learnt from.
 
         Raises:
-            ValueError: Not as many patients held out as trained on.
+            ValueError: No item, or nobody in one of the groups.
         """
         known, others = np.asarray(trained, np.float64), np.asarray(held_out, np.float64)
-        if known.shape != others.shape:
-            raise ValueError(f"as many held-out patients as training patients expected; got {others.shape} and {known.shape}")
-        num_patients = known.shape[1]
+        if known.ndim != 2 or others.ndim != 2 or len(known) != len(others) or not known.size or not others.size:
+            raise ValueError(f"similarities of the same items to two groups expected; got {known.shape} and {others.shape}")
+        num_known = known.shape[1]
         nearest = np.concatenate([known, others], axis=1)
         hits = nearest == nearest.max(1, keepdims=True)
         counts = (hits / hits.sum(1, keepdims=True)).sum(0)  # items that are as near to several people are shared out
+        mine, theirs = counts[:num_known], counts[num_known:]
         draw = np.random.default_rng(seed)
-        # Whole people are drawn, each with all items that are nearest to them; both halves keep their size.
-        chosen = draw.integers(num_patients, size=(2, NUM_RESAMPLES, num_patients))
-        mine, theirs = counts[:num_patients][chosen[0]].sum(1), counts[num_patients:][chosen[1]].sum(1)
-        low, high = np.quantile(mine / np.maximum(mine + theirs, 1e-9), [0.025, 0.975])
-        return cls(float(counts[:num_patients].sum() / counts.sum()), float(low), float(high))
+        # Whole people are drawn, each with all items that are nearest to them; both groups keep their size.
+        first, second = (of[draw.integers(len(of), size=(NUM_RESAMPLES, len(of)))].sum(1) for of in (mine, theirs))
+        low, high = np.quantile(first / np.maximum(first + second, 1e-9), [0.025, 0.975])
+        return cls(float(mine.sum() / counts.sum()), num_known / nearest.shape[1], float(low), float(high))

@@ -83,7 +83,21 @@ def test_too_few_people_to_set_limits_on_are_refused() -> None:
     trained, held_out, calibration = released(0.0, num_items=10)
     with pytest.raises(ValueError, match=r"a weight of 0\.001 is set on 1000 people or more; got 400"):
         Isolation.of(trained, held_out, calibration[:, :400])
-    for measured in (lambda: Isolation.of(trained, held_out[:, :9], calibration), lambda: Nearest.of(trained, held_out[:, :9])):
-        with pytest.raises(ValueError, match="as many held-out patients as training patients expected"):
-            measured()
+    with pytest.raises(ValueError, match="as many held-out patients as training patients expected"):
+        Isolation.of(trained, held_out[:, :9], calibration)
     assert isolation.calibration_needed(100) == 1000
+
+
+def test_groups_of_different_sizes_are_compared_with_what_is_expected_of_them() -> None:
+    draw = np.random.default_rng(0)
+    items, known, others = draw.normal(size=(400, 8)), draw.normal(size=(90, 8)), draw.normal(size=(30, 8))
+
+    def near(points: NDArray[np.float64]) -> Nearest:
+        return Nearest.of(*(-np.linalg.norm(points[:, None] - people[None], axis=2) for people in (known, others)))
+
+    fresh = near(items)
+    assert fresh.expected == 0.75 and fresh.low < 0.75 < fresh.high and fresh.excess_interval[0] < 0 < fresh.excess_interval[1]
+    copied = near(np.concatenate([items[:200], known[draw.integers(90, size=200)] + 0.01]))
+    assert copied.excess > 0.3 and copied.excess_interval[0] > 0 and near(known).excess == 1.0
+    with pytest.raises(ValueError, match="same items"):
+        Nearest.of(np.zeros((3, 2)), np.zeros((2, 2)))

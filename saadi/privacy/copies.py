@@ -1,0 +1,157 @@
+"""Is an image a copy of a training image, also a flipped, brightened, cropped or recompressed one?
+
+Three measures, each blind where another sees: the correlation of small grey images in all eight orientations and against cropped
+references, the perceptual hash (Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010), and the
+verifier's eyes (`saadi.privacy.verifier`). How near an image of somebody else comes is learnt from patients whom nothing was
+learnt from; an image that comes nearer than almost all of theirs is held to be a copy. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from saadi.records import Image
+
+SIDE = 24
+"""Of the small grey images."""
+HASH_SIDE, HASH_INPUT = 8, 32
+CROPS = ((1.0, 1), (0.95, 2), (0.9, 3))
+"""Sides of the references' crops as shares, and how many there are along each axis."""
+FALSE_FLAGS = 0.04
+"""Share of unseen patients' images that may be flagged."""
+MIN_UNSEEN = 8
+"""With fewer images of others nobody knows how near strangers come."""
+CHUNK = 256
+
+Table = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What is compared of N images; as queries all orientations count, as references all crops."""
+
+    greys: Table
+    """(N, 8, 576) orientations of each, zero mean and unit length."""
+    crops: Table
+    """(N, 14, 576)."""
+    hashes: NDArray[np.float32]
+    """(N, 8, 64) orientations of each, +1 or -1."""
+    embeddings: Table | None = None
+    """(N, E) of unit length, by a verifier; None = nobody has looked."""
+
+    @classmethod
+    def of(cls, images: Sequence[Image], *, embeddings: Table | None = None) -> Self:
+        """Of (H, W, 3) uint8 images of any size, 1 ms each."""
+        if not images:
+            raise ValueError("images expected; got none")
+        small = [cv2.cvtColor(cv2.resize(image, (96, 96), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY) for image in images]
+        turned = [[np.ascontiguousarray(one) for one in orientations(grey)] for grey in small]
+        return cls(np.stack([[_grey(one) for one in ones] for ones in turned]),
+                   np.stack([[_grey(part) for part in _parts(grey)] for grey in small]),
+                   np.stack([[_hash(one) for one in ones] for ones in turned]), embeddings)  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.greys)
+
+    def take(self, places: Sequence[int] | NDArray[np.int64]) -> Traces:
+        """The same of some of them."""
+        found = np.asarray(places, np.int64)
+        return Traces(self.greys[found], self.crops[found], self.hashes[found],
+                      None if self.embeddings is None else self.embeddings[found])  # fmt: skip
+
+
+def orientations(pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    """The eight that flips and quarter turns give."""
+    return [np.rot90(one, turns) for one in (pixels, pixels[:, ::-1]) for turns in range(4)]
+
+
+def _parts(grey: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    found = []
+    for share, count in CROPS:
+        side = round(len(grey) * share)
+        begins = np.linspace(0, len(grey) - side, count).round().astype(int)
+        found += [grey[top : top + side, left : left + side] for top in begins for left in begins]
+    return found
+
+
+def _grey(pixels: NDArray[np.uint8]) -> Table:
+    flat = cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
+    flat -= flat.mean()
+    return np.asarray(flat / max(float(np.linalg.norm(flat)), 1e-6), np.float32)
+
+
+def _hash(pixels: NDArray[np.uint8]) -> Table:
+    """The signs of the lowest frequencies against their median."""
+    spectrum = cv2.dct(cv2.resize(pixels, (HASH_INPUT, HASH_INPUT), interpolation=cv2.INTER_AREA).astype(np.float32))
+    low = spectrum[:HASH_SIDE, :HASH_SIDE].ravel()
+    return np.where(low > np.median(low[1:]), 1.0, -1.0).astype(np.float32)
+
+
+def similarities(queries: Traces, references: Traces) -> dict[str, Table]:
+    """Measure -> (N, M) how alike each query and each reference are, at most 1, by the orientation and crop that fit best."""
+    found: dict[str, list[Table]] = {"pixels": [], "hash": [], "verifier": []}
+    width = references.crops.reshape(-1, SIDE * SIDE)
+    for first in range(0, len(queries), CHUNK):
+        greys, hashes = queries.greys[first : first + CHUNK], queries.hashes[first : first + CHUNK]
+        count = len(greys)
+        fits = greys.reshape(-1, SIDE * SIDE) @ width.T
+        found["pixels"].append(fits.reshape(count, greys.shape[1], len(references), -1).max((1, 3)))
+        signs = hashes.reshape(-1, HASH_SIDE**2) @ references.hashes[:, 0].T / HASH_SIDE**2
+        found["hash"].append(signs.reshape(count, hashes.shape[1], len(references)).max(1))
+        if queries.embeddings is not None and references.embeddings is not None:
+            found["verifier"].append(queries.embeddings[first : first + CHUNK] @ references.embeddings.T)
+    return {name: np.concatenate(parts) for name, parts in found.items() if parts}
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """How near images of strangers come to the training images."""
+
+    centres: Mapping[str, float]
+    spreads: Mapping[str, float]
+    """Of each measure, over strangers' nearest training images."""
+    limit: float
+    """From where on an image is flagged, in spreads above the centre, by the measure that is farthest."""
+    num_strangers: int
+    by_held_out: bool
+    """The strangers are held-out patients; else training patients against each other."""
+
+    @classmethod
+    def of(cls, strangers: Mapping[str, Table], *, by_held_out: bool) -> Self | None:
+        """From similarities of strangers' images to the training images (of other patients); None with too few of them.
+
+        The limit is the conformal one: of unseen images of the same kind at most FALSE_FLAGS lie beyond it on average, as long as
+        there are 1 / FALSE_FLAGS - 1 strangers; with fewer it is their nearest.
+        """
+        nearest = {name: np.asarray(table, np.float64).max(1) for name, table in strangers.items()}
+        num = len(next(iter(nearest.values()), ()))
+        if num < MIN_UNSEEN:
+            return None
+        # Shares of what is left to 1 are compared, so that a measure whose strangers lie at 0.98 is not drowned by another.
+        centres = {name: float(np.median(_far(values))) for name, values in nearest.items()}
+        spreads = {name: max(float(np.quantile(_far(values), 0.9) - centres[name]), 1e-3) for name, values in nearest.items()}
+        stick = cls(centres, spreads, 0.0, num, by_held_out)
+        scores = np.sort(stick.scores({name: values[:, None] for name, values in nearest.items()})[:, 0])
+        place = min(num - 1, int(np.ceil((num + 1) * (1 - FALSE_FLAGS))) - 1)
+        return cls(centres, spreads, float(scores[place]), num, by_held_out)
+
+    def scores(self, found: Mapping[str, Table]) -> NDArray[np.float64]:
+        """(N, M) how unusually near each query and reference are: spreads above the strangers' centre, by the measure that says
+        most."""
+        by_measure = [(_far(found[name]) - self.centres[name]) / self.spreads[name] for name in self.centres]
+        return np.asarray(np.max(by_measure, axis=0))
+
+    def flags(self, found: Mapping[str, Table]) -> NDArray[np.bool_]:
+        """(N,) whether some reference is nearer than strangers come."""
+        return np.asarray(self.scores(found).max(1) > self.limit)
+
+
+def _far(similarity: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Rises without end as a similarity goes to 1: that of a copy is as far from 0.95 as 0.95 is from an ordinary one."""
+    return np.asarray(-np.log(np.clip(1 - np.asarray(similarity, np.float64), 1e-3, 2.0)))
