@@ -125,6 +125,7 @@ def _weights(store: Store) -> Check:
         referenced |= {adapter.file for adapter in store.adapters(project.id)}
         referenced |= {model.file for model in store.mask_models(project.id)}
         referenced |= {shift.file for shift in store.noise_shifts(project.id)}
+        referenced |= store.verifier_files(project.id)
     return _presence("weights", referenced, store.files.all_hashes())
 
 

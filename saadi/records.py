@@ -367,6 +367,32 @@ class ExportRecord:
     created_at: str
 
 
+@dataclass(frozen=True)
+class Disclosure:
+    """What an audit found a set of synthetic images to reveal about training patients."""
+
+    id: int
+    project_id: int
+    export_id: int | None
+    """None = the accepted images as they were."""
+    findings: dict[str, Any]
+    """As `saadi.release.job` writes them."""
+    job_id: int | None
+    created_at: str
+
+
+@dataclass(frozen=True)
+class Release:
+    """Somebody has let an export go, knowing what its audit found."""
+
+    id: int
+    export_id: int
+    disclosure_id: int
+    person: str
+    reason: str
+    created_at: str
+
+
 MarkKind = Literal["favourite", "flag"]
 
 

@@ -19,6 +19,7 @@ RECIPES: Mapping[str, str] = {
     "align": "saadi.alignment.job:run_job",
     "import": "saadi.datasets.folder:run_job",
     "export": "saadi.exports.recipe:run_job",
+    "audit": "saadi.release.job:run_job",
     "map": "saadi.atlas:run_job",
     "evidence": "saadi.evidence.job:run_job",
     "fit_masks": "saadi.mask_generator.job:run_fit_job",

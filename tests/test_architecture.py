@@ -34,7 +34,7 @@ LEVELS = {
     "saadi.datasets.real": RECIPES, "saadi.curation": RECIPES,
     "saadi.plausibility": RECIPES, "saadi.quality_gate": RECIPES, "saadi.refinement": RECIPES, "saadi.refining": RECIPES,
     "saadi.mining.seen": QUEUE, "saadi.mining.job": RECIPES, "saadi.mining.noise_shift": RECIPES,
-    "saadi.mining.learning": RECIPES, "saadi.atlas": RECIPES,
+    "saadi.mining.learning": RECIPES, "saadi.atlas": RECIPES, "saadi.release": RECIPES,
     "saadi.segmentation.helper": RECIPES, "saadi.segmentation.service": RECIPES,
     "saadi.cli": COMMANDS, "saadi.doctor": COMMANDS, "saadi.bench": COMMANDS, "saadi.__main__": COMMANDS,
     "ui": PAGE, "app": PROGRAM,

@@ -22,6 +22,7 @@ NOUNS = {
     "suggest_masks": "drawing of masks",
     "mine": "search for hard images",
     "refine": "measuring of outlines",
+    "audit": "audit",
 }
 
 

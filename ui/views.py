@@ -43,6 +43,7 @@ KIND_WORDS = {
     "suggest_masks": "Drawing masks",
     "mine": "Searching for hard images",
     "refine": "Measuring outlines",
+    "audit": "Looking at what an export reveals",
 }
 
 

@@ -37,6 +37,7 @@ from saadi.orders import ExportOrder
 from saadi.records import IGNORE, LabelMap, Project
 from saadi.store import Store
 from saadi.store.blobs import fsync_dir
+from saadi.store.releases import ExportItem
 
 PREFIX = ".saadi-export-"
 """Names of half-written folders beside the target; a leftover one may be deleted."""
@@ -286,10 +287,16 @@ def _outcome(context: JobContext, project: Project, order: ExportOrder, target: 
 
     def publish(store: Store) -> dict[str, Any]:
         record = store.add_export(project.id, format=order.format, path=str(target), manifest_sha256=sha256(raw),
-                                  num_items=num_items, actor=context.job.created_by, job_id=context.job.id)
+                                  num_items=num_items, actor=context.job.created_by, job_id=context.job.id,
+                                  items=_items_of(target))
         return {"path": str(target), "export_id": record.id, "num_items": num_items, "counts": manifest["counts"],
                 "left_out": manifest["left_out"], "lost": manifest["lost"], "verified": True}
 
     num_left_out = sum(manifest["left_out"].values())
     more = f"; {num_left_out} left out" if num_left_out else ""
     return Outcome(f"{num_items} images exported, read again and found equal to the store{more}", publish)
+
+
+def _items_of(target: Path) -> list[ExportItem]:
+    rows = (json.loads(line) for line in (target / ITEMS).read_text(encoding="utf-8").splitlines())
+    return [ExportItem(row["name"], row["kind"], row["blob"]) for row in rows]

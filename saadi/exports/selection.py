@@ -134,6 +134,7 @@ def _add_synthetic(
     by_id = {image.id: image for image in images}
     names = group_names(images)
     real_blobs = {image.blob for image in images}
+    flagged = store.flagged_blobs(project.id)
     held_out_groups = {image.group_id for image in images if image.split in HELD_OUT}
     _, held_out_masks = store.held_out_label_maps(project.id)
     scores: dict[int, list[Score]] = {}
@@ -152,6 +153,8 @@ def _add_synthetic(
             selection.left_out["synthetic, copied label map of a validation or test patient"] += 1
         elif sample.blob in real_blobs:
             selection.left_out["synthetic, exact copy of a real image"] += 1
+        elif sample.blob in flagged:
+            selection.left_out[f"{kind}, held for a copy of a training image by an audit"] += 1
         elif sample.id in refused:
             selection.left_out[f"{kind}, {refused[sample.id]}"] += 1
         elif project.task == "classification":

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from saadi.errors import BadInputError
 from saadi.orders.base import Order, is_classification
 from saadi.orders.drawing import MIN_MASKS_TO_LEARN, FitMasksOrder, SuggestMasksOrder
-from saadi.orders.files import ExportOrder, ImportOrder
+from saadi.orders.files import AuditOrder, ExportOrder, ImportOrder
 from saadi.orders.generating import (
     DrawOrder,
     GenerateOrder,
@@ -64,6 +64,7 @@ __all__ = [
     "EvidenceOrder",
     "ImportOrder",
     "ExportOrder",
+    "AuditOrder",
     "FitMasksOrder",
     "SuggestMasksOrder",
     "order",
@@ -108,7 +109,7 @@ ORDERS: dict[str, type[Order]] = {
     kind.kind: kind
     for kind in (FitOrder, GenerateOrder, TrainScorerOrder, ScoreOrder, PredictOrder, MapOrder, AlignOrder, EvidenceOrder,
                  ImportOrder, ExportOrder, FitMasksOrder, SuggestMasksOrder, MineOrder,
-                 RefineOrder)
+                 RefineOrder, AuditOrder)
 }
 
 

@@ -37,6 +37,40 @@ class ImportOrder(Order):
             raise BadInputError(f"class {unknown[0]} is not in this project; it has classes 0 to {num_classes - 1}")
 
 
+MIN_TO_AUDIT = 4
+"""Training patients below which there is nobody to tell apart."""
+
+
+class AuditOrder(Order):
+    """Look at what the synthetic images of an export, or those accepted so far, reveal about training patients."""
+
+    kind: ClassVar[str] = "audit"
+    export_id: int | None = None
+    """None = the accepted images."""
+    strangers_id: int | None = None
+    """Another project with patients of the same kind whom nothing was learnt from: limits of singling out are set on them."""
+
+    def check(self, store: Store) -> None:
+        project = store.project(self.project_id)
+        images = store.images(project.id)
+        patients = {image.group_id for image in images if image.split == "train"}
+        if len(patients) < MIN_TO_AUDIT:
+            raise TooFewError(f"{len(patients)} training patients, {MIN_TO_AUDIT} needed to tell patients apart; import images "
+                              "of more, with a column or pattern that says whose each is")  # fmt: skip
+        if self.export_id is None:
+            if not store.samples(project.id, curation="accepted", limit=1):
+                raise TooFewError("no accepted images to look at; accept some in Curate first")
+        elif store.export(self.export_id).project_id != project.id:
+            raise BadInputError(f"export {self.export_id} belongs to another project; choose one of {project.name}")
+        if self.strangers_id is not None:
+            own, others = {image.blob for image in images}, store.images(self.strangers_id)
+            if self.strangers_id == project.id or not others:
+                raise BadInputError("strangers are patients of another project with images; name such a project, or leave it out")
+            if shared := [image for image in others if image.blob in own]:
+                raise BadInputError(f"{len(shared)} images of that project are in this one, too, so its patients are no "
+                                    "strangers; choose another, or leave it out")  # fmt: skip
+
+
 class ExportOrder(Order):
     """Write the accepted samples (and, on request, the real training images) as a data set."""
 

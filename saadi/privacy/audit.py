@@ -24,8 +24,8 @@ MIN_HELD_OUT = 8
 """Held-out patients from which on nearness to them says something."""
 MAX_PER_PATIENT = 16
 """Images of a patient that count as that patient; who shows more of himself would be nearer to everything."""
-NUM_TOLD = 24
-"""Flagged items that a report shows."""
+MAX_MEMBERSHIP = 0.6
+"""Area under the curve up to which errors hardly tell who was learnt from."""
 
 Verdict = Literal["fails", "nothing found", "nothing concluded"]
 
@@ -114,6 +114,9 @@ class Audit:
         if self.isolation is not None and self.isolation.low > 0 and self.isolation.high >= MAX_EXCESS:
             found.append(f"{self.isolation.of_trained:.0%} of the images single out one training patient, "
                          f"{self.isolation.of_held_out:.0%} one of as many strangers")  # fmt: skip
+        if self.membership is not None and self.membership.low > MAX_MEMBERSHIP:
+            found.append(f"the generator's errors tell the images that it has learnt from in {self.membership.auc:.0%} of all "
+                         "pairs with others, 50% would be by chance")  # fmt: skip
         return found
 
     @property

@@ -272,3 +272,33 @@ CREATE TABLE noise_shifts (
     file TEXT NOT NULL, metrics TEXT NOT NULL, job_id INTEGER UNIQUE REFERENCES jobs(id), created_at TEXT NOT NULL
 ) STRICT
 """)
+
+
+@schema()
+def m014_releases(db: Database) -> None:
+    _run(db, """
+CREATE TABLE export_items (
+    export_id INTEGER NOT NULL REFERENCES exports(id), name TEXT NOT NULL, kind TEXT NOT NULL, blob TEXT NOT NULL,
+    PRIMARY KEY (export_id, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE verifiers (
+    id INTEGER PRIMARY KEY, project_id INTEGER NOT NULL REFERENCES projects(id), input TEXT NOT NULL, file TEXT NOT NULL,
+    metrics TEXT NOT NULL, created_at TEXT NOT NULL, UNIQUE (project_id, input)
+) STRICT;
+
+CREATE TABLE disclosures (
+    id INTEGER PRIMARY KEY, project_id INTEGER NOT NULL REFERENCES projects(id), export_id INTEGER REFERENCES exports(id),
+    findings TEXT NOT NULL, job_id INTEGER UNIQUE REFERENCES jobs(id), created_at TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE releases (
+    id INTEGER PRIMARY KEY, export_id INTEGER NOT NULL UNIQUE REFERENCES exports(id),
+    disclosure_id INTEGER NOT NULL REFERENCES disclosures(id), person TEXT NOT NULL, reason TEXT NOT NULL,
+    created_at TEXT NOT NULL
+) STRICT;
+
+CREATE TRIGGER releases_no_update BEFORE UPDATE ON releases BEGIN SELECT RAISE(ABORT, 'releases are append-only'); END;
+
+CREATE TRIGGER releases_no_delete BEFORE DELETE ON releases BEGIN SELECT RAISE(ABORT, 'releases are append-only'); END;
+""")

@@ -1,4 +1,4 @@
-"""Votes and thumbs (append-only), frozen pair sets, exports."""
+"""Votes and thumbs (append-only), frozen pair sets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any, get_args
 from saadi.errors import BadInputError, NotFoundError
 from saadi.records import (
     Answer,
-    ExportRecord,
     Pair,
     PairSet,
     Reason,
@@ -25,7 +24,7 @@ from saadi.records import (
 )
 from saadi.store import audit
 from saadi.store.candidates import CandidateStore
-from saadi.store.connection import dump, new_id, now
+from saadi.store.connection import dump, now
 
 IN_FORCE = "is_undo = 0 AND id NOT IN (SELECT supersedes FROM votes WHERE supersedes IS NOT NULL)"
 """Not undone, not replaced by a newer one of the same kind."""
@@ -194,25 +193,6 @@ class PreferenceStore(CandidateStore):
         for row in self.db.query("SELECT * FROM pair_sets WHERE id = ?", [pair_set_id]):
             return _pair_set(row)
         raise NotFoundError(f"no pair set {pair_set_id}; build the pairs again")
-
-    def add_export(self, project_id: int, *, format: str, path: str, manifest_sha256: str, num_items: int, actor: str,
-                   job_id: int | None = None) -> ExportRecord:
-        """Write down a finished export. One per job: a repeat gives the first."""
-        with self.write() as db:
-            known = db.execute("SELECT id FROM exports WHERE job_id = ?", [job_id]).fetchone()
-            if known is None:
-                known = [new_id(db.table("exports").insert({
-                    "project_id": project_id, "format": format, "path": path, "manifest_sha256": manifest_sha256,
-                    "num_items": num_items, "job_id": job_id, "created_at": now()}))]
-                audit.append(db, actor=actor, action="export", subject=f"project:{project_id}",
-                             details={"format": format, "num_items": num_items, "manifest": manifest_sha256})
-        return next(export for export in self.exports(project_id) if export.id == known[0])
-
-    def exports(self, project_id: int) -> list[ExportRecord]:
-        """Oldest first."""
-        found = self.db.query("SELECT id, project_id, format, path, manifest_sha256, num_items, created_at FROM exports "
-                              "WHERE project_id = ? ORDER BY id", [project_id])
-        return [ExportRecord(**row) for row in found]
 
     def _vote_on(self, project_id: int, left_id: int, right_id: int, *, voter: str | None,
                  kinds: tuple[VoteKind, VoteKind]) -> Vote | None:

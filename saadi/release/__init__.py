@@ -1,0 +1,1 @@
+"""What an export reveals about patients, and who lets it go."""

@@ -1,0 +1,81 @@
+"""The images of an audit, reduced as they are read, so that ten thousand of them lie in memory at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from saadi.exports.manifest import ITEMS
+from saadi.privacy import verifier
+from saadi.privacy.audit import People
+from saadi.privacy.copies import Traces
+from saadi.records import ExportRecord, Image, Project, RealImage, Split
+from saadi.store import Store
+from saadi.store.releases import ExportItem
+
+SIDE = 96
+MAX_TO_LEARN = 2000
+"""Training images that the verifier learns from, spread over all."""
+CHUNK = 64
+
+Look = Callable[[int, int, str], None]
+
+
+def items_of(store: Store, project: Project, export: ExportRecord | None) -> list[ExportItem]:
+    """The images of an export, real ones too, or of what is accepted; of an old export as its own list says."""
+    if export is None:
+        return [ExportItem(f"{'composite' if sample.is_composite else 'synthetic'}-{sample.id:06d}",
+                           "composite" if sample.is_composite else "synthetic", sample.blob)
+                for sample in store.samples(project.id, curation="accepted")]  # fmt: skip
+    found = store.export_items(export.id)
+    listed = Path(export.path) / ITEMS
+    if not found and listed.is_file():
+        rows = [json.loads(line) for line in listed.read_text(encoding="utf-8").splitlines()]
+        found = [ExportItem(row["name"], row["kind"], row["blob"]) for row in rows]
+    return found
+
+
+def real_images(store: Store, project: Project, splits: Sequence[Split]) -> list[RealImage]:
+    """In the order in which they came, which is that of time within a video."""
+    return sorted(store.images(project.id, splits=splits), key=lambda image: image.id)
+
+
+def reduced(store: Store, blobs: Sequence[str], look: Look, words: str) -> list[Image]:
+    """(96, 96, 3) uint8 of each."""
+    images = []
+    for number, blob in enumerate(blobs):
+        if number % CHUNK == 0:
+            look(number, len(blobs), f"{words}, {number + 1} of {len(blobs)}")
+        images.append(np.asarray(cv2.resize(store.blobs.image(blob), (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.uint8))
+    return images
+
+
+def known_verifier(store: Store, project: Project, images: Sequence[Image], records: Sequence[RealImage], look: Look,
+                   actor: str) -> verifier.Verifier:  # fmt: skip
+    """The network that was fitted to just these training images, or one that is fitted now and kept."""
+    from saadi.engines import weights
+
+    parts = [f"{verifier.STEPS} {verifier.SIDE} {verifier.WIDTHS}", *(f"{record.blob} {record.group_id}" for record in records)]
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    file = store.verifier(project.id, key)
+    if file is not None:
+        return verifier.from_state(weights.read(store.files.path(file)))
+    count = min(MAX_TO_LEARN, len(records))
+    places = [index * len(records) // count for index in range(count)]
+    groups = [records[place].group_id for place in places]
+    fitted, metrics = verifier.fit([images[place] for place in places], groups, report=look)
+    store.add_verifier(project.id, input=key, file=store.files.put(weights.to_bytes(fitted.state_dict())), metrics=metrics,
+                       actor=actor)  # fmt: skip
+    return fitted
+
+
+def people(images: Sequence[Image], records: Sequence[RealImage], network: verifier.Verifier) -> People | None:
+    """None where there is nobody."""
+    if not images:
+        return None
+    return People(Traces.of(images, embeddings=network.embed(images)), tuple(record.group_id for record in records))

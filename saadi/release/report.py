@@ -1,0 +1,109 @@
+"""The report of an audit: lines for a terminal, a page for whoever decides. Plain words, no promise that nobody can keep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, StrictUndefined
+
+from saadi.config import VERSION
+from saadi.records import Disclosure, Project
+from saadi.store import Store
+
+CAUTION = ("Each line is an attack that was tried, on these images and these patients. An attack that finds nothing is no proof "
+           "that there is nothing to find, and rare findings, names burnt into the picture and what somebody knows besides are "
+           "not measured here.")  # fmt: skip
+HEADLINES = {"fails": "Something was found", "nothing found": "No attack found anything",
+             "nothing concluded": "Nothing can be concluded"}  # fmt: skip
+
+
+class Line(NamedTuple):
+    """One measure."""
+
+    name: str
+    found: str
+    means: str
+
+
+def measures(own: Mapping[str, Any] | None) -> list[Line]:
+    """What was measured of a set, each with what it means."""
+    if not own:
+        return []
+    copies, found = own["copies"], []
+    if copies["limit"] is None:
+        found.append(Line("Copies", "could not be looked for", "there are too few images of other patients"))
+    else:
+        found.append(Line("Copies", f"{copies['num_flagged']} of {own['num_items']} images flagged",
+                          f"nearer to a training image than the images of strangers come, flips, crops and brightness included; "
+                          f"{copies['expected_share']:.0%} would be by chance"))  # fmt: skip
+    if nearest := own["nearest"]:
+        found.append(Line("Nearest person",
+                          f"{nearest['share']:.0%} are a training patient ({nearest['low']:.0%} to {nearest['high']:.0%})",
+                          f"{nearest['expected']:.0%} would be if nothing were remembered"))  # fmt: skip
+    if isolation := own["isolation"]:
+        found.append(Line("Singling out", f"{isolation['of_trained']:.1%} of the images fit one training patient alone",
+                          f"{isolation['of_held_out']:.1%} fit one stranger alone, {isolation['by_chance']:.1%} is chance; "
+                          f"excess {isolation['excess']:.3f} ({isolation['low']:.3f} to {isolation['high']:.3f})"))  # fmt: skip
+    else:
+        found.append(Line("Singling out", "not measured", f"{own['calibration_missing']} more patients of a third group would be "
+                          "needed to set its limits on"))  # fmt: skip
+    if member := own["membership"]:
+        found.append(Line("Memory of the generator", f"its errors tell who was learnt from in {member['auc']:.0%} of pairs "
+                          f"({member['low']:.0%} to {member['high']:.0%})", "50% is chance; this is about the weights, which are "
+                          "not in the export"))  # fmt: skip
+    if reach := own["retrieval"]:
+        least = "at least " if reach["is_saturated"] else ""
+        found.append(Line("Reach", f"{least}{reach['score']:.0%} of the training images are nearest to some image "
+                          f"({reach['low']} to {reach['high']} of {reach['num_real']})",
+                          "the more, the less a few patients carry the set"))  # fmt: skip
+    return found
+
+
+def lines(findings: Mapping[str, Any]) -> list[str]:
+    """For a terminal."""
+    told = [f"{HEADLINES[findings['verdict']]}."]
+    told += [f"  - {reason}" for reason in findings["reasons"]]
+    told += [f"  {line.name}: {line.found} ({line.means})" for line in measures(findings["own"])]
+    if findings["union"]:
+        told.append(f"Together with {len(findings['earlier_exports'])} earlier exports of the same patients:")
+        told += [f"  {line.name}: {line.found}" for line in measures(findings["union"])]
+    told += [f"  open: {question}" for question in findings["open_questions"]]
+    return [*told, CAUTION]
+
+
+def html(store: Store, project: Project, record: Disclosure) -> str:
+    """One page with everything in it and no picture of a patient; loads nothing."""
+    findings = record.findings
+    return PAGE.render(
+        project=project.name, record=record, findings=findings, headline=HEADLINES[findings["verdict"]], caution=CAUTION,
+        own=measures(findings["own"]), union=measures(findings["union"]), version=VERSION, variety=findings["variety"],
+        boxes=boxes(findings["own"]), release=next((one for one in store.releases(project.id) if one.export_id == record.export_id
+                                                    and record.export_id is not None), None))  # fmt: skip
+
+
+class Box(NamedTuple):
+    """Quantiles of how near images come, in per cent of the plot's width."""
+
+    name: str
+    marks: tuple[float, ...]
+    """0, 5, 25, 50, 75, 95 and 100 %."""
+
+
+def boxes(own: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A box plot of the set and of strangers, and where the limit lies; None without strangers."""
+    if not own or not own["nearness"]:
+        return None
+    limit = own["copies"]["limit"]
+    values = [value for quantiles in own["nearness"].values() for value in quantiles] + [limit]
+    low, high = min(values), max(values)
+    scale = 100 / max(high - low, 1e-9)
+    names = {"items": "this set", "strangers": "strangers"}
+    return {"limit": round((limit - low) * scale, 2),
+            "rows": [Box(names[name], tuple(round((value - low) * scale, 2) for value in quantiles))
+                     for name, quantiles in own["nearness"].items()]}  # fmt: skip
+
+
+PAGE = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
+    (Path(__file__).parent / "report.html").read_text(encoding="utf-8"))  # fmt: skip
