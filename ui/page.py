@@ -30,7 +30,7 @@ TABS: tuple[tuple[str, Callable[[Context], Panel]], ...] = (
 )
 FIRST_TAB = "Draw"
 SHEETS = ("studio", "controls", "draw", "smart", "generate", "review", "curate", "vote", "tabs", "align", "evidence", "dialogs",
-          "weakness", "classes", "small")  # fmt: skip
+          "weakness", "classes", "release", "small")  # fmt: skip
 
 
 def build_page(context: Context) -> gr.Blocks:

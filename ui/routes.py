@@ -16,6 +16,7 @@ from ui import (
     routes_library,
     routes_masks,
     routes_pool,
+    routes_release,
     routes_review,
     routes_segment,
 )
@@ -33,6 +34,7 @@ def build_router(context: Context) -> APIRouter:
         routes_masks,
         routes_segment,
         routes_pool,
+        routes_release,
         routes_review,
         routes_curate,
         routes_generate,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from saadi.errors import NotFoundError
 from saadi.exports.selection import refusals
 from saadi.records import Job
 from ui.context import Context
+from ui.routes_release import summary
 
 
 def build_router(context: Context) -> APIRouter:
@@ -28,6 +30,8 @@ def build_router(context: Context) -> APIRouter:
         with context.open() as store:
             project = store.project(project_id)
             measured = orders.refinement(store, project_id)
+            audits = {one.export_id: one for one in store.disclosures(project_id)}
+            releases = {one.export_id: asdict(one) for one in store.releases(project_id)}
             finished = [job for job in store.jobs(project_id, kind="export", limit=200) if job.state == "done"]
             return {
                 "refinement": measured,
@@ -42,6 +46,8 @@ def build_router(context: Context) -> APIRouter:
                         "created_at": record.created_at,
                         "is_there": Path(record.path).is_dir(),
                         "message": _export_message(finished, record.id, record.path),
+                        "audit": summary(audits.get(record.id)),
+                        "release": releases.get(record.id),
                     }
                     for record in reversed(store.exports(project_id))
                 ]

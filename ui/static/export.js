@@ -1,5 +1,6 @@
 // Export: the accepted images as a data set, re-read and verified before it is offered.
 import { act, byTask, get, h, isClassification, on, onShow, order, picture, plural, replace, selectField, state, toast, urls, when, withProject } from "./lib.js";
+import { releaseLine } from "./release.js";
 
 const FORMATS = [
   ["imagefolder", "Hugging Face imagefolder", 'load_dataset("imagefolder")', 'load_dataset("imagefolder"), and torchvision\'s ImageFolder'],
@@ -96,7 +97,7 @@ class ExportTab {
     );
     onShow(element, () => state.project && this.load());
     on("jobs", ({ recent }) => this.showJob(recent.find((job) => job.kind === "export")));
-    on("job:end", (job) => ["export", "refine"].includes(job.kind) && this.load());
+    on("job:end", (job) => ["export", "refine", "audit"].includes(job.kind) && this.load());
     on("overview", () => this.count());
     withProject(() => {
       if (isClassification()) this.choices[0].querySelector("input").checked = true;
@@ -202,11 +203,12 @@ class ExportTab {
       h(
         "div",
         {},
-        h("b", {}, `${title}, ${plural(item.num_items, "item")}`),
+        h("b", {}, `${item.id}: ${title}, ${plural(item.num_items, "item")}`),
         h("small", {}, when(item.created_at)),
         h("p", { class: "sx-verified" }, item.message ?? "Written and verified."),
         h("code", { class: "sx-path" }, item.path),
         h("small", {}, `manifest ${item.manifest_sha256.slice(0, 16)}`),
+        releaseLine(item, () => this.load()),
       ),
       h(
         "div",

@@ -1,0 +1,77 @@
+"""What an export reveals, as a dialog and as a report, and the signature that lets it go."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+from pydantic import Field
+
+from saadi.errors import NotFoundError
+from saadi.records import Disclosure, ExportRecord
+from saadi.release.report import CAUTION, HEADLINES, html, measures
+from saadi.store import Store
+from ui.context import Context
+from ui.payloads import Body
+
+NUM_PICTURES = 12
+"""Flagged images that are shown, the nearest first."""
+
+
+class ReleaseBody(Body):
+    reason: Annotated[str, Field(max_length=500)]
+    despite: bool = False
+
+
+def summary(record: Disclosure | None) -> dict[str, Any] | None:
+    """What a list tells of an audit."""
+    if record is None:
+        return None
+    findings = record.findings
+    return {"id": record.id, "verdict": findings["verdict"], "headline": HEADLINES[findings["verdict"]],
+            "why": (findings["reasons"] or findings["open_questions"] or [None])[0], "created_at": record.created_at}  # fmt: skip
+
+
+def build_router(context: Context) -> APIRouter:
+    """Return the routes under /api for audits and releases of exports."""
+    router = APIRouter(prefix="/api")
+
+    def newest(store: Store, export_id: int) -> tuple[ExportRecord, Disclosure]:
+        export = store.export(export_id)
+        audits = store.disclosures(export.project_id, export_id=export_id)
+        if not audits:
+            raise NotFoundError("nobody has looked yet at what this export reveals; audit it first")
+        return export, audits[-1]
+
+    @router.get("/exports/{export_id}/audit")
+    def audit(export_id: int) -> dict[str, Any]:
+        with context.open() as store:
+            export, record = newest(store, export_id)
+            findings = record.findings
+            images = {image.id: image.blob for image in store.images(export.project_id)}
+            return {
+                **(summary(record) or {}), "reasons": findings["reasons"], "open_questions": findings["open_questions"],
+                "caution": CAUTION, "num_earlier": len(findings["earlier_exports"]), "num_flagged": len(findings["flagged"]),
+                "own": [line._asdict() for line in measures(findings["own"])],
+                "union": [line._asdict() for line in measures(findings["union"])], "variety": findings["variety"],
+                "flagged": [{"name": one["name"], "blob": one["blob"], "image_id": one["image_id"],
+                             "image_blob": images.get(one["image_id"])} for one in findings["flagged"][:NUM_PICTURES]],
+            }  # fmt: skip
+
+    @router.get("/exports/{export_id}/audit.html")
+    def report(export_id: int) -> Response:
+        """The report as a file, for those who decide elsewhere."""
+        with context.open() as store:
+            export, record = newest(store, export_id)
+            page = html(store, store.project(export.project_id), record)
+        headers = {"Content-Disposition": f'attachment; filename="audit-of-export-{export_id:04d}.html"'}
+        return Response(page, media_type="text/html; charset=utf-8", headers=headers)
+
+    @router.post("/exports/{export_id}/release")
+    def release(export_id: int, body: ReleaseBody) -> dict[str, Any]:
+        with context.open() as store:
+            return asdict(store.release(export_id, person=context.actor, reason=body.reason, despite=body.despite))
+
+    return router
