@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import evalica
 
@@ -146,7 +146,7 @@ def _strengths(scored: tuple[tuple[int, float], ...], answers: tuple[tuple[int, 
         winners.append(OUTCOMES[answer])
         counts.append(weight)
     result = evalica.bradley_terry(lefts, rights, winners, weights=counts)
-    return {int(sample_id): math.log(max(float(value), 1e-12)) for sample_id, value in result.scores.items()}
+    return {int(cast(int, sample_id)): math.log(max(float(value), 1e-12)) for sample_id, value in result.scores.items()}
 
 
 def as_they_count(votes: Iterable[Vote]) -> list[Vote]:

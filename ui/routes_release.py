@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter
@@ -10,6 +12,9 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from saadi.errors import NotFoundError
+from saadi.exports.card import Audited, card
+from saadi.exports.facts import facts_of
+from saadi.exports.manifest import ITEMS, MANIFEST
 from saadi.records import Disclosure, ExportRecord
 from saadi.release.report import CAUTION, HEADLINES, html, measures
 from saadi.store import Store
@@ -68,6 +73,24 @@ def build_router(context: Context) -> APIRouter:
             page = html(store, store.project(export.project_id), record)
         headers = {"Content-Disposition": f'attachment; filename="audit-of-export-{export_id:04d}.html"'}
         return Response(page, media_type="text/html; charset=utf-8", headers=headers)
+
+    @router.get("/exports/{export_id}/card.html")
+    def dataset_card(export_id: int) -> Response:
+        """The card of the export as it lies in its folder, with what its newest audit found."""
+        with context.open() as store:
+            export = store.export(export_id)
+            listed, described = Path(export.path) / ITEMS, Path(export.path) / MANIFEST
+            if not listed.is_file() or not described.is_file():
+                raise NotFoundError("this export is no longer in its folder; export again")
+            project, manifest = store.project(export.project_id), json.loads(described.read_text(encoding="utf-8"))
+            rows = [json.loads(line) for line in listed.read_text(encoding="utf-8").splitlines()]
+            facts = facts_of(store, project, rows, format=export.format, left_out=manifest["left_out"], lost=manifest["lost"])
+            audits = store.disclosures(export.project_id, export_id=export_id)
+            found = audits[-1].findings if audits else None
+            told = Audited(HEADLINES[found["verdict"]], found["verdict"], measures(found["own"])) if found else None
+            page = card(facts, project, audit=told)
+        policy = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
+        return Response(page, media_type="text/html; charset=utf-8", headers=policy)
 
     @router.post("/exports/{export_id}/release")
     def release(export_id: int, body: ReleaseBody) -> dict[str, Any]:

@@ -18,6 +18,10 @@ import numpy as np
 
 from saadi import orders
 from saadi.errors import BadInputError, StorageError
+from saadi.exports.card import CARD, DATASHEET, card, datasheet
+from saadi.exports.croissant import NAME as CROISSANT
+from saadi.exports.croissant import croissant
+from saadi.exports.facts import facts_of
 from saadi.exports.formats import Format, format_named
 from saadi.exports.labels import (
     LabelScheme,
@@ -200,6 +204,9 @@ def _write_index(
 
     index = kind.index_files(project, rows, scheme, folder, order.options, progress)
     items = items_bytes(rows)
+    facts = facts_of(context.store, project, rows, format=order.format, left_out=selection.left_out, lost=lost)
+    index |= {CROISSANT: croissant(facts, rows, items_sha256=sha256(items)), DATASHEET: datasheet(facts),
+              CARD: card(facts, project)}
     manifest = manifest_bytes(project, format=order.format, options=order.options, scheme=scheme, rows=rows, items=items,
                               left_out=selection.left_out, lost=lost,
                               index_files={name: sha256(content) for name, content in index.items()})

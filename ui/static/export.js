@@ -220,6 +220,7 @@ class ExportTab {
               "Download zip",
             )
           : h("span", { class: "sx-note" }, "folder was removed"),
+        item.is_there && h("a", { class: "sx-button sx-small", href: `/api/exports/${item.id}/card.html`, target: "_blank", rel: "noopener" }, "Dataset card"),
         h(
           "button",
           {
