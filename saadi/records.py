@@ -383,11 +383,12 @@ class Disclosure:
 
 @dataclass(frozen=True)
 class Release:
-    """Somebody has let an export go, knowing what its audit found."""
+    """Somebody has let an export go, knowing what its audit found, or says that it was deleted before it went anywhere."""
 
     id: int
     export_id: int
-    disclosure_id: int
+    disclosure_id: int | None
+    """The audit that was signed; None = it never left."""
     person: str
     reason: str
     created_at: str

@@ -14,7 +14,7 @@ from saadi.downstream import models, scoring
 from saadi.downstream.metrics import agreement, mean_over_asked
 from saadi.engines import shipped, weights
 from saadi.errors import TooFewError
-from saadi.jobs import run_worker, silent
+from saadi.jobs import YieldedError, run_worker, silent
 from saadi.mask_generator.model import Suggestion
 from saadi.masks import fit_to
 from saadi.mining import job, seen
@@ -278,6 +278,34 @@ def test_where_masks_are_suggested_those_are_searched(
     only_real = run(store, home, MineOrder, project_id=trained.id, count=2, candidates=2, turns=1, suggests=False)
     assert {record.id for record in store.label_maps(trained.id) if record.origin == "sampled"} == new
     assert only_real.result["num_masks"] == 2 and not new & set(only_real.params["label_map_ids"])
+
+
+@pytest.mark.parametrize("suggests", [True, False])
+def test_a_search_that_made_room_goes_on_with_what_it_had(
+    store: Store, home: Home, trained: Project, generous: None, monkeypatch: pytest.MonkeyPatch, suggests: bool
+):
+    """Who makes room gives the attempt back, so the order is frozen once more."""
+    if suggests:
+        run(store, home, FitMasksOrder, project_id=trained.id, steps=2)
+        monkeypatch.setattr(job, "new_label_maps", lambda store, project, model, *, count, seed, report: [
+            Suggestion(tiny.scene(100 + number)[1], seed + number, 0, 0.5, 1) for number in range(count)])  # fmt: skip
+    interrupted: list[int] = []
+    looked = scoring.score_samples
+
+    def once(*args, **more):
+        if not interrupted:
+            interrupted.append(len(store.samples(trained.id)))
+            raise YieldedError("for a drawing")
+        return looked(*args, **more)
+
+    monkeypatch.setattr(job.scoring, "score_samples", once)
+    asked = {"project_id": trained.id, "count": 3, "candidates": 2, "turns": 2, "seed": 3, "suggests": suggests or None}
+    found = run(store, home, MineOrder, **asked)
+    assert interrupted and found.params["count"] == 3 and bool(found.params["spares"]) is suggests
+    made = len(store.samples(trained.id))
+    assert made == len(found.result["sample_ids"]) <= 3 * 2 * 2  # none twice
+    if not suggests:  # with new masks each search has its own
+        assert run(store, home, MineOrder, **asked).result == found.result and len(store.samples(trained.id)) == made
 
 
 def test_a_pool_by_weakness_looks_first_and_keeps_what_it_drew(store: Store, home: Home, trained: Project):

@@ -31,7 +31,9 @@ def build_router(context: Context) -> APIRouter:
             project = store.project(project_id)
             measured = orders.refinement(store, project_id)
             audits = {one.export_id: one for one in store.disclosures(project_id)}
-            releases = {one.export_id: asdict(one) for one in store.releases(project_id)}
+            by_id = {one.id: one for one in store.disclosures(project_id)}
+            releases = {one.export_id: asdict(one) | {"signed": summary(by_id.get(one.disclosure_id or 0))}
+                        for one in store.releases(project_id)}  # fmt: skip
             finished = [job for job in store.jobs(project_id, kind="export", limit=200) if job.state == "done"]
             return {
                 "refinement": measured,

@@ -19,13 +19,15 @@ from saadi.records import Disclosure, ExportRecord
 from saadi.release.report import CAUTION, HEADLINES, html, measures
 from saadi.store import Store
 from ui.context import Context
-from ui.payloads import Body
+from ui.payloads import Body, Id
 
 NUM_PICTURES = 12
 """Flagged images that are shown, the nearest first."""
 
 
 class ReleaseBody(Body):
+    disclosure_id: Id
+    """The audit that was read."""
     reason: Annotated[str, Field(max_length=500)]
     despite: bool = False
 
@@ -95,6 +97,7 @@ def build_router(context: Context) -> APIRouter:
     @router.post("/exports/{export_id}/release")
     def release(export_id: int, body: ReleaseBody) -> dict[str, Any]:
         with context.open() as store:
-            return asdict(store.release(export_id, person=context.actor, reason=body.reason, despite=body.despite))
+            return asdict(store.release(export_id, disclosure_id=body.disclosure_id, person=context.actor, reason=body.reason,
+                                        despite=body.despite))  # fmt: skip
 
     return router

@@ -50,8 +50,13 @@ def answer(result: Mapping[str, Any], *, as_json: bool, lines: Callable[[], list
         print(line)
 
 
-def run_order(home: Home, name: str, build: Callable[[Store, Project], orders.Order], *, detach: bool, as_json: bool) -> None:
+def run_order(
+    home: Home, name: str, build: Callable[[Store, Project], orders.Order], *, detach: bool, as_json: bool
+) -> Job | None:
     """Place an order, see to a worker, wait with a progress bar, print how it ended.
+
+    Returns:
+        The job, where it was waited for.
 
     Raises:
         SaadiError: The order was refused, or the job failed or was cancelled; one sentence.
@@ -65,7 +70,7 @@ def run_order(home: Home, name: str, build: Callable[[Store, Project], orders.Or
         if detach:
             _see_to_worker(store, worker, job)
             answer(_summary(store.job(job.id)), as_json=as_json, lines=lambda: [f"job {job.id} is queued; see `saadi jobs`"])
-            return
+            return None
         ended = _wait(store, worker, job)
         while ended.state == "done" and (following := ended.result.get("next_job_id")) is not None:
             note(f"{ended.message}  (job {ended.id})")
@@ -75,6 +80,7 @@ def run_order(home: Home, name: str, build: Callable[[Store, Project], orders.Or
         if why := ended.result.get("series_ended"):
             note(why)
         answer(_summary(ended), as_json=as_json, lines=lambda: [f"{ended.message}  (job {ended.id})"])
+        return ended
 
 
 def _summary(job: Job) -> dict[str, Any]:

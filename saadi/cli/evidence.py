@@ -60,6 +60,7 @@ def register(app: typer.Typer) -> None:
     group.command("gains")(gains)
     group.command("ablations")(ablations)
     group.command("quality")(quality)
+    group.command("disclosure")(disclosure)
     group.command("votes")(votes)
     app.add_typer(group, name="evidence")
 
@@ -145,6 +146,27 @@ def quality(
     if case.task == "classification":
         raise BadInputError(f"images are spoilt under their masks, and {name} has classes of whole images; choose another one")
     result = {"case": name, "side": side} | experiment.run(case)
+    _finish(result, out, as_json=as_json, lines=lambda: experiment.markdown(result))
+
+
+def disclosure(
+    name: CaseArgument,
+    seeds: Annotated[int, typer.Option(help="Seeds 0, 1, ...: other verifiers, strangers and copies.", min=1)] = 3,
+    fit_steps: Annotated[int, typer.Option(help="Of a generator fitted to all training images; 0 = none.", min=0)] = 800,
+    memorising_steps: Annotated[int, typer.Option(help="Of one fitted far too long to ten; 0 = none.", min=0)] = 3000,
+    test_share: TestShareOption = None,
+    side: SideOption = 64,
+    out: OutOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Does the audit find planted copies, and a generator that memorises, and nothing in images of unseen patients?"""
+    from saadi.evidence import disclosure as experiment
+
+    (case,) = _cases(name, home_of(home), side=side, test_share=test_share, test_groups=(), each=False)
+    steps = experiment.Steps(fit_steps, memorising_steps)
+    told = {"fit_steps": fit_steps, "memorising_steps": memorising_steps}
+    result = {"case": name, "side": side} | told | experiment.run(case, seeds=seeds, steps=steps)
     _finish(result, out, as_json=as_json, lines=lambda: experiment.markdown(result))
 
 

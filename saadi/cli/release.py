@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ import typer
 from saadi import config, orders
 from saadi.cli.common import DetachOption, HomeOption, JsonOption, ProjectArgument, answer, home_of, run_order
 from saadi.errors import BadInputError
-from saadi.records import Disclosure, Project
+from saadi.records import Disclosure, Project, Release
 from saadi.release.report import html, lines
 from saadi.store import Store
 
@@ -32,36 +33,42 @@ def audit(name: ProjectArgument,
           detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Look at what synthetic images reveal about training patients: copies, nearness, singling out, what the generator
     remembers."""
-    if report is not None and (report.exists() or detach):
+    if report is not None and (report.exists() or detach or not report.absolute().parent.is_dir()):
         raise BadInputError(f"the file {report.name!r} is there already; choose a new one" if report.exists() else
-                            "a report is written once the audit is over; leave --detach out")  # fmt: skip
+                            "a report is written once the audit is over; leave --detach out" if detach else
+                            f"there is no folder for {report.name!r}; make it first")  # fmt: skip
 
     def build(store: Store, project: Project) -> orders.Order:
         other = store.project(strangers).id if strangers is not None else None
         return orders.order(orders.AuditOrder, project_id=project.id, export_id=export, strangers_id=other)
 
-    run_order(home_of(home), name, build, detach=detach, as_json=as_json)
-    if detach:
+    ended = run_order(home_of(home), name, build, detach=detach, as_json=as_json)
+    if ended is None:
         return
     with Store.open(home_of(home)) as store:
-        project = store.project(name)
-        newest = store.disclosures(project.id, export_id=export)[-1]
+        found = store.disclosure(ended.result["disclosure_id"])
         if report is not None:
-            report.write_text(html(store, project, newest), encoding="utf-8")
+            report.write_text(html(store, store.project(name), found), encoding="utf-8")
     if not as_json:
-        answer({}, as_json=False, lines=lambda: lines(newest.findings))
+        answer({}, as_json=False, lines=lambda: lines(found.findings))
 
 
 def releases(name: ProjectArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """The ledger: every export, what its newest audit says, and who let it go for what reason."""
+    """The ledger: every export, what its newest audit says, and who let it go for what reason, by which audit."""
     with Store.open(home_of(home)) as store:
         project = store.project(name)
-        audits = {record.export_id: record for record in store.disclosures(project.id)}
+        audits = store.disclosures(project.id)
+        newest, by_id = {record.export_id: record for record in audits}, {record.id: record for record in audits}
         gone = {record.export_id: record for record in store.releases(project.id)}
         rows = [{"export": one.id, "format": one.format, "num_items": one.num_items, "path": one.path, "made": one.created_at,
-                 "audit": _told(audits.get(one.id)), "release": asdict(gone[one.id]) if one.id in gone else None}
+                 "audit": _told(newest.get(one.id)), "release": _release(gone[one.id], by_id) if one.id in gone else None}
                 for one in store.exports(project.id)]  # fmt: skip
     answer({"exports": rows}, as_json=as_json, lines=lambda: [_line(row) for row in rows] or ["no export yet"])
+
+
+def _release(record: Release, audits: Mapping[int, Disclosure]) -> dict[str, Any]:
+    signed = audits.get(record.disclosure_id) if record.disclosure_id is not None else None
+    return asdict(record) | {"signed": _told(signed)}
 
 
 def _told(record: Disclosure | None) -> dict[str, Any] | None:
@@ -71,17 +78,30 @@ def _told(record: Disclosure | None) -> dict[str, Any] | None:
 def _line(row: dict[str, Any]) -> str:
     audited = f"audit: {row['audit']['verdict']}" if row["audit"] else "not audited"
     gone = row["release"]
-    released = f"released by {gone['person']} ({gone['reason']})" if gone else "not released"
+    if not gone:
+        released = "not released"
+    elif gone["signed"] is None:
+        released = f"never left, says {gone['person']} ({gone['reason']})"
+    else:
+        released = f"released by {gone['person']} on an audit that said {gone['signed']['verdict']} ({gone['reason']})"
     return f"{row['export']}: {row['format']}, {row['num_items']} images; {audited}; {released}"
 
 
 def release(name: ProjectArgument, export: ExportArgument,
             reason: Annotated[str, typer.Option(help="Why it may go, and to whom; kept in the ledger.")],
             despite: Annotated[bool, typer.Option("--despite", help="Although its audit does not say 'nothing found'.")] = False,
+            never_left: Annotated[bool, typer.Option("--never-left", help="Say instead that it was deleted before it went "
+                                                     "anywhere; audits count it no more.")] = False,
             home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Sign that an export may leave, by its newest audit; the ledger keeps who, why, and what the audit said."""
     with Store.open(home_of(home)) as store:
         if store.export(export).project_id != store.project(name).id:
             raise BadInputError(f"export {export} belongs to another project; see `saadi releases {name}`")
-        made = store.release(export, person=config.user_name(), reason=reason, despite=despite)
-    answer(asdict(made), as_json=as_json, lines=lambda: [f"export {export} is released by {made.person}"])
+        person, audits = config.user_name(), store.disclosures(store.project(name).id, export_id=export)
+        if never_left:
+            made = store.never_left(export, person=person, reason=reason)
+        else:
+            made = store.release(export, disclosure_id=audits[-1].id if audits else 0, person=person, reason=reason,
+                                 despite=despite)  # fmt: skip
+    said = "never left, says" if never_left else "is released by"
+    answer(asdict(made), as_json=as_json, lines=lambda: [f"export {export} {said} {made.person}"])

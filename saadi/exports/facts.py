@@ -63,6 +63,8 @@ class Facts:
     num_votes: int = 0
     alpha: float | None = None
     label_names: tuple[str, ...] = ()
+    num_unknown: int = 0
+    """Real images of which nobody said whose they are: each counts as a patient of its own."""
     points: tuple[tuple[float, float, str], ...] = ()
     """Where images lie on the map of Curate, x and y in 0-1, and their kind; none where it has not been laid out."""
 
@@ -88,7 +90,12 @@ def facts_of(store: Store, project: Project, rows: Sequence[Mapping[str, Any]], 
         scores=_scores(rows), versions=dict(sorted(Counter(_version(row) for row in rows if row["kind"] != "real").items())),
         left_out=dict(left_out), lost=list(lost), num_raters=len({vote.voter for vote in votes}), num_votes=len(votes),
         alpha=agreement.krippendorff(votes).value if votes else None, label_names=project.class_names,
-        points=_points(store, project, rows))  # fmt: skip
+        num_unknown=_num_unknown(store, project, rows), points=_points(store, project, rows))  # fmt: skip
+
+
+def _num_unknown(store: Store, project: Project, rows: Sequence[Mapping[str, Any]]) -> int:
+    shown = {row["lineage"].get("image_id") for row in rows if row["kind"] == "real"}
+    return sum(image.id in shown and image.group_id.startswith("own-") for image in store.images(project.id))
 
 
 def _points(store: Store, project: Project, rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[float, float, str], ...]:

@@ -131,13 +131,13 @@ def _searched(
 def _searched_for(context: JobContext, project: Project) -> Searched:
     """The label maps of the order; where it leaves them open they are drawn once, and written into it: after a pause the search
     goes on with the same ones, whatever was corrected or imported meanwhile."""
-    store = context.store
-    if context.params["label_map_ids"] is None:
-        spares = _suggested(context, project)
-        wanted = MineOrder(**{name: context.params[name] for name in MineOrder.model_fields if name in context.params})
-        ids = [] if spares else wanted.tried(store)
-        context.job = store.set_job_params(context.job, {**context.params, "label_map_ids": ids, "spares": spares})
-    ids, spares = context.params["label_map_ids"], context.params.get("spares") or []
+    store, order = context.store, context.params
+    if order.get("spares") is None:
+        spares = _suggested(context, project) if order["label_map_ids"] is None else []
+        wanted = MineOrder(**{name: value for name, value in order.items() if name in MineOrder.model_fields})
+        ids = order["label_map_ids"] or (None if spares else wanted.tried(store))
+        context.job = store.set_job_params(context.job, {**order, "label_map_ids": ids, "spares": spares})
+    ids, spares = context.params["label_map_ids"] or [], context.params["spares"]
     return Searched(ids, spares, min(context.params["count"], len(ids) + len(spares)))
 
 

@@ -438,6 +438,8 @@ class MineOrder(GenerateOrder):
         need_unseen_images(store, self.project_id, MIN_UNSEEN)
 
     def frozen(self, store: Store) -> Self:
+        if self.spares is not None:  # a search that was interrupted: the job has written what it goes over
+            return self
         can_suggest = (store.newest_mask_model(self.project_id) is not None and self.label_map_ids is None
                        and not is_classification(store, self.project_id) and not self._needs_picture(store))  # fmt: skip
         # Which label maps are searched for is known once the selector has looked, which the job sees to.

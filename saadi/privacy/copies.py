@@ -27,7 +27,10 @@ FALSE_FLAGS = 0.04
 """Share of unseen patients' images that may be flagged."""
 MIN_UNSEEN = 8
 """With fewer images of others nobody knows how near strangers come."""
-CHUNK = 256
+CHUNK = 32
+"""Queries at a time: against 10,000 references each takes 180 MB."""
+SMALLEST_SPREAD = 0.1
+"""A hash moves in steps of a sixteenth: where most strangers lie on one step, the next one is no copy yet."""
 
 Table = NDArray[np.float32]
 
@@ -124,32 +127,56 @@ class Yardstick:
 
     @classmethod
     def of(cls, strangers: Mapping[str, Table], *, by_held_out: bool) -> Self | None:
-        """From similarities of strangers' images to the training images (of other patients); None with too few of them.
+        """From similarities of strangers' images to the training images (of other patients), as `of_nearest`."""
+        return cls.of_nearest({name: table.max(1) for name, table in strangers.items()}, by_held_out=by_held_out)
+
+    @classmethod
+    def of_nearest(cls, strangers: Mapping[str, NDArray[np.floating]], *, by_held_out: bool) -> Self | None:
+        """From each stranger's largest similarity to a training image, by measure; None with fewer than MIN_UNSEEN of them.
 
         The limit is the conformal one: of unseen images of the same kind at most FALSE_FLAGS lie beyond it on average, as long as
         there are 1 / FALSE_FLAGS - 1 strangers; with fewer it is their nearest.
         """
-        nearest = {name: np.asarray(table, np.float64).max(1) for name, table in strangers.items()}
-        num = len(next(iter(nearest.values()), ()))
+        num = len(next(iter(strangers.values()), ()))
         if num < MIN_UNSEEN:
             return None
         # Shares of what is left to 1 are compared, so that a measure whose strangers lie at 0.98 is not drowned by another.
-        centres = {name: float(np.median(_far(values))) for name, values in nearest.items()}
-        spreads = {name: max(float(np.quantile(_far(values), 0.9) - centres[name]), 1e-3) for name, values in nearest.items()}
+        far = {name: _far(values) for name, values in strangers.items()}
+        centres = {name: float(np.median(values)) for name, values in far.items()}
+        spreads = {name: max(float(np.quantile(values, 0.9) - centres[name]), SMALLEST_SPREAD) for name, values in far.items()}
         stick = cls(centres, spreads, 0.0, num, by_held_out)
-        scores = np.sort(stick.scores({name: values[:, None] for name, values in nearest.items()})[:, 0])
+        scores = np.sort(stick.scores(strangers))
         place = min(num - 1, int(np.ceil((num + 1) * (1 - FALSE_FLAGS))) - 1)
         return cls(centres, spreads, float(scores[place]), num, by_held_out)
 
-    def scores(self, found: Mapping[str, Table]) -> NDArray[np.float64]:
-        """(N, M) how unusually near each query and reference are: spreads above the strangers' centre, by the measure that says
-        most."""
+    def scores(self, found: Mapping[str, NDArray[np.floating]]) -> NDArray[np.float64]:
+        """(N, M), or (N,) of the largest similarities: how unusually near each query and reference are, in spreads above the
+        strangers' centre, by the measure that says most."""
         by_measure = [(_far(found[name]) - self.centres[name]) / self.spreads[name] for name in self.centres]
         return np.asarray(np.max(by_measure, axis=0))
 
     def flags(self, found: Mapping[str, Table]) -> NDArray[np.bool_]:
         """(N,) whether some reference is nearer than strangers come."""
         return np.asarray(self.scores(found).max(1) > self.limit)
+
+
+def planted(image: Image, draw: np.random.Generator, *, how: str) -> Image:
+    """A copy as somebody might pass it on: 'exact', 'turned', 'brighter', 'jpeg' (quality 40) or 'cropped' to 90 to 95 %."""
+    if how == "turned":
+        return np.ascontiguousarray(orientations(image)[int(draw.integers(1, 8))])
+    if how == "brighter":
+        return np.clip(image.astype(np.float64) * draw.choice([0.75, 1.3]) + draw.uniform(-15, 15), 0, 255).astype(np.uint8)
+    if how == "jpeg":
+        coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 40])[1]
+        return np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)
+    if how == "cropped":
+        side = int(len(image) * draw.uniform(0.9, 0.95))
+        top, left = draw.integers(len(image) - side + 1, size=2)
+        return np.asarray(cv2.resize(image[top : top + side, left : left + side], image.shape[1::-1]), np.uint8)
+    return image
+
+
+CHANGES = ("exact", "turned", "brighter", "jpeg", "cropped")
 
 
 def _far(similarity: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import beta
 
 WEIGHT_SHARE = 0.1
 """The weight that is decided at, as a share of 1 / N."""
@@ -135,7 +136,7 @@ class Nearest:
     """The same where nothing is remembered: the training patients' share of all, 0.5 for two groups of equal size."""
     low: float
     high: float
-    """95 % interval of the share, over patients."""
+    """95 % interval of the share, over patients and items."""
 
     @property
     def excess(self) -> float:
@@ -169,4 +170,7 @@ class Nearest:
         # Whole people are drawn, each with all items that are nearest to them; both groups keep their size.
         first, second = (of[draw.integers(len(of), size=(NUM_RESAMPLES, len(of)))].sum(1) for of in (mine, theirs))
         low, high = np.quantile(first / np.maximum(first + second, 1e-9), [0.025, 0.975])
+        # Few items tell little even where all of them agree: never narrower than what their number allows (Jeffreys).
+        few, many = beta.ppf([0.025, 0.975], mine.sum() + 0.5, theirs.sum() + 0.5)
+        low, high = min(low, few), max(high, many)
         return cls(float(mine.sum() / counts.sum()), num_known / nearest.shape[1], float(low), float(high))

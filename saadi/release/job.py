@@ -7,17 +7,18 @@ measured again on the union with what left before and shows the same patients.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from saadi import devices, quality
 from saadi.curation import describe_images
 from saadi.engines.loading import full_memory_told
-from saadi.jobs import JobContext, Outcome
-from saadi.privacy.audit import Audit, People, audit
-from saadi.privacy.copies import Traces
+from saadi.errors import BadInputError
+from saadi.jobs import JobContext, Outcome, silent
+from saadi.privacy.audit import Audit, audit
+from saadi.privacy.copies import CHANGES, Traces, planted
 from saadi.privacy.membership import Membership
 from saadi.records import ExportRecord, Image, Project, RealImage
 from saadi.release.memory import membership
@@ -27,8 +28,11 @@ from saadi.store.releases import ExportItem
 
 SHOWN = {"real": "real images show their patients as they are", "composite": "composites hold pixels of real images"}
 """Kind of an image -> what of a patient is left in it."""
-STAGES = {"reading": 0.3, "learning": 0.35, "remembering": 0.25, "comparing": 0.1}
+STAGES = {"reading": 0.25, "learning": 0.3, "remembering": 0.2, "comparing": 0.1, "comparing with earlier exports": 0.15}
 """Parts of the work and their share of its time."""
+NUM_PLANTED = 50
+"""Changed training images that every audit has to find."""
+MAX_FOR_VARIETY = 2000
 
 
 def run_job(context: JobContext) -> Outcome:
@@ -38,14 +42,20 @@ def run_job(context: JobContext) -> Outcome:
     project = store.project(order["project_id"])
     export = store.export(order["export_id"]) if order["export_id"] is not None else None
     listed = items_of(store, project, export)
-    items = [item for item in listed if item.kind != "real"]
+    if export is not None and export.num_items and not listed:
+        raise BadInputError(f"nobody knows any more what was in export {export.id}: it is older than the ledger, and its folder "
+                            "is gone or holds something else; put the folder back, or export again")  # fmt: skip
+    items = _synthetic(listed)
     earlier = store.earlier_exports(export) if export is not None else []
-    before = [item for record in earlier for item in items_of(store, store.project(record.project_id), record)
-              if item.kind != "real"]  # fmt: skip
+    before, lost = list[ExportItem](), list[int]()
+    for record in earlier:
+        found = items_of(store, store.project(record.project_id), record)
+        before += _synthetic(found)
+        lost += [record.id] if record.num_items and not found else []
     training = real_images(store, project, ["train"])
-    kinds = Counter(item.kind for item in listed)
+    told = _Told(project, export, earlier, lost, Counter(item.kind for item in listed), training)
     if not items:
-        return _written(context, project, export, _findings(store, None, None, [], training, earlier, kinds))
+        return _written(context, told, _findings(store, told, None, None, []))
     held_out = real_images(store, project, ["val", "test"])
     strangers = (real_images(store, store.project(order["strangers_id"]), ["train", "val", "test", "none"])
                  if order["strangers_id"] is not None else [])  # fmt: skip
@@ -55,27 +65,48 @@ def run_job(context: JobContext) -> Outcome:
     network = known_verifier(store, project, pictures[0], training, _stage(context, "learning"), context.job.created_by)
     with full_memory_told("close other programs that use it and try again, or set SAADI_DEVICE=cpu, which is slow"):
         remembers = _remembered(store, project, items, _stage(context, "remembering"))
-    look = _stage(context, "comparing")
-    look(0, 2, "comparing each image with every training image")
     trained = people(pictures[0], training, network)
     assert trained is not None, "checked when the job started"
+    draw = np.random.default_rng(0)
+    chosen = draw.permutation(len(pictures[0]))[:NUM_PLANTED]
+    copies = [planted(pictures[0][place], draw, how=CHANGES[number % len(CHANGES)]) for number, place in enumerate(chosen)]
+    rest: dict[str, Any] = {
+        "held_out": people(pictures[1], held_out, network), "calibration": people(pictures[2], strangers, network),
+        "membership": remembers, "planted": Traces.of(copies, embeddings=network.embed(copies))}  # fmt: skip
     seen = Traces.of(pictures[3], embeddings=network.embed(pictures[3]))
     places = {item.blob: place for place, item in enumerate(union)}
     own = [places[blob] for blob in dict.fromkeys(item.blob for item in items)]
-    rest = (people(pictures[1], held_out, network), people(pictures[2], strangers, network))
-    found = _audited(seen.take(own), trained, *rest, remembers)
-    look(1, 2, "comparing all exports with every training image")
-    together = _audited(seen, trained, *rest, remembers) if len(union) > len(own) else None
-    findings = _findings(store, found, together, [union[place] for place in own], training, earlier, kinds)
-    return _written(context, project, export, findings)
+    found_own = audit(seen.take(own), trained, look=_look(context, "comparing", "comparing with every training image"), **rest)
+    together = None
+    if len(union) > len(own):
+        look = _look(context, "comparing with earlier exports", "comparing all exports with every training image")
+        together = audit(seen, trained, look=look, **rest)
+    return _written(context, told, _findings(store, told, found_own, together, [union[place] for place in own]))
 
 
-def _written(context: JobContext, project: Project, export: ExportRecord | None, findings: dict[str, Any]) -> Outcome:
+class _Told(NamedTuple):
+    """What an audit is about."""
+
+    project: Project
+    export: ExportRecord | None
+    earlier: Sequence[ExportRecord]
+    lost: Sequence[int]
+    """Earlier exports of which nobody knows any more what was in them."""
+    kinds: Counter[str]
+    training: Sequence[RealImage]
+
+
+def _synthetic(items: Sequence[ExportItem]) -> list[ExportItem]:
+    """Those that a model made as a whole; a composite is near to its patient since it shows that patient."""
+    return [item for item in items if item.kind == "synthetic"]
+
+
+def _written(context: JobContext, told: _Told, findings: dict[str, Any]) -> Outcome:
     actor, job_id = context.job.created_by, context.job.id
 
     def publish(store: Store) -> dict[str, Any]:
-        record = store.add_disclosure(project.id, export_id=export.id if export else None, findings=findings, actor=actor,
-                                      job_id=job_id)  # fmt: skip
+        record = store.add_disclosure(told.project.id, export_id=told.export.id if told.export else None, findings=findings,
+                                      actor=actor, job_id=job_id)  # fmt: skip
         return {"disclosure_id": record.id, "verdict": findings["verdict"]}
 
     return Outcome(in_words(findings), publish)
@@ -100,16 +131,15 @@ def _stage(context: JobContext, name: str) -> Look:
     return look
 
 
+def _look(context: JobContext, stage: str, words: str) -> Callable[[int, int], None]:
+    report = _stage(context, stage)
+    return lambda step, total: report(step, total, f"{words}, {step} of {total}")
+
+
 def _read(store: Store, groups: Sequence[Sequence[str]], look: Look) -> list[list[Image]]:
     pictures = reduced(store, [blob for blobs in groups for blob in blobs], look, "reading images")
     ends = np.cumsum([len(blobs) for blobs in groups]).tolist()
     return [pictures[end - len(blobs) : end] for end, blobs in zip(ends, groups, strict=True)]
-
-
-def _audited(
-    seen: Traces, trained: People, held_out: People | None, strangers: People | None, remembers: Membership | None
-) -> Audit:
-    return audit(seen, trained, held_out, calibration=strangers, membership=remembers)
 
 
 def _remembered(store: Store, project: Project, items: Sequence[ExportItem], look: Look) -> Membership | None:
@@ -122,34 +152,44 @@ def _remembered(store: Store, project: Project, items: Sequence[ExportItem], loo
     return membership(store, project, store.model(model_id), store.adapter(adapter_id) if adapter_id is not None else None, look)
 
 
-def _findings(store: Store, found: Audit | None, together: Audit | None, items: Sequence[ExportItem],
-              training: Sequence[RealImage], earlier: Sequence[ExportRecord], kinds: Counter[str]) -> dict[str, Any]:  # fmt: skip
+def _findings(
+    store: Store, told: _Told, found: Audit | None, together: Audit | None, items: Sequence[ExportItem]
+) -> dict[str, Any]:
     """JSON; numbers of images and pixels by hash, no names."""
-    words = [f"{kinds[kind]} {what}" for kind, what in SHOWN.items() if kinds[kind]]
-    words += found.reasons if found else []
-    words += [f"with the exports before it: {reason}" for reason in (together.reasons if together else [])
-              if found and reason not in found.reasons]  # fmt: skip
-    flagged = [{"blob": items[flag.item].blob, "name": items[flag.item].name, "image_id": training[flag.nearest].id,
+    reasons = [f"{told.kinds[kind]} {what}" for kind, what in SHOWN.items() if told.kinds[kind]]
+    questions = [f"nobody knows any more what was in export {number}, whose folder is gone" for number in told.lost]
+    if found is None:
+        questions.append("there is no synthetic image to look at")
+    else:
+        reasons += found.reasons
+        questions += found.open_questions
+    if found is not None and together is not None:
+        reasons += [f"with the exports before it: {words}" for words in together.reasons if words not in found.reasons]
+        questions += [f"with the exports before it: {words}" for words in together.open_questions
+                      if words not in found.open_questions]  # fmt: skip
+    flagged = [{"blob": items[flag.item].blob, "name": items[flag.item].name, "image_id": told.training[flag.nearest].id,
                 "score": round(flag.score, 3)} for flag in (found.flags if found else ())]  # fmt: skip
+    # Who could not look for copies has not looked: what an earlier audit flagged stays out.
+    looked_at = [item.blob for item in items] if found is not None and found.flag_limit is not None else []
     return {
-        "verdict": "fails" if words else found.verdict if found else "nothing concluded", "reasons": words,
-        "open_questions": found.open_questions if found else ["there is no synthetic image to look at"],
-        "own": found.in_numbers() if found else None, "union": together.in_numbers() if together else None,
-        "earlier_exports": [record.id for record in earlier], "kinds": dict(kinds),
-        "flagged": flagged, "looked_at": [item.blob for item in items],
-        "variety": _variety(store, items, training) if items else None,
+        "verdict": "fails" if reasons else "nothing concluded" if questions else "nothing found", "reasons": reasons,
+        "open_questions": questions, "own": found.in_numbers() if found else None,
+        "union": together.in_numbers() if together else None, "earlier_exports": [record.id for record in told.earlier],
+        "kinds": dict(told.kinds), "flagged": flagged, "looked_at": looked_at,
+        "variety": _variety(store, items, told.training) if items else None,
     }  # fmt: skip
 
 
 def _variety(store: Store, items: Sequence[ExportItem], training: Sequence[RealImage]) -> dict[str, Any]:
     """Effective numbers of different images, each of as many, and how much of the real ones is covered."""
-    describe_images(store, [*(item.blob for item in items), *(image.blob for image in training)],
-                    lambda *told, **more: None)  # fmt: skip
+    draw = np.random.default_rng(0)
+    items, training = ([part[place] for place in sorted(draw.permutation(len(part))[:MAX_FOR_VARIETY])]
+                       for part in (items, training))  # fmt: skip
+    describe_images(store, [*(item.blob for item in items), *(image.blob for image in training)], silent)
     vectors = store.descriptors(quality.LOOK, [*(item.blob for item in items), *(image.blob for image in training)])
     made, real = (np.stack([vectors[one.blob] for one in part if one.blob in vectors]) for part in (items, training))
     made, real = quality.standardised(made, real), quality.standardised(real, real)
     count = min(len(made), len(real), 500)
-    draw = np.random.default_rng(0)
     chosen = [part[draw.permutation(len(part))[:count]] for part in (made, real)]
     return {"vendi": round(quality.vendi_score(chosen[0]), 2), "vendi_real": round(quality.vendi_score(chosen[1]), 2),
             "count": count, "coverage": quality.coverage(made, real)}  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from saadi.exports.manifest import ITEMS
+from saadi.exports.manifest import ITEMS, MANIFEST, sha256
 from saadi.privacy import verifier
 from saadi.privacy.audit import People
 from saadi.privacy.copies import Traces
@@ -34,10 +34,16 @@ def items_of(store: Store, project: Project, export: ExportRecord | None) -> lis
                 for sample in store.samples(project.id, curation="accepted")]  # fmt: skip
     found = store.export_items(export.id)
     listed = Path(export.path) / ITEMS
-    if not found and listed.is_file():
+    if not found and listed.is_file() and _is_of(export):
         rows = [json.loads(line) for line in listed.read_text(encoding="utf-8").splitlines()]
         found = [ExportItem(row["name"], row["kind"], row["blob"]) for row in rows]
     return found
+
+
+def _is_of(export: ExportRecord) -> bool:
+    """Whether what lies in the folder is this export; another one may have been written there since."""
+    manifest = Path(export.path) / MANIFEST
+    return manifest.is_file() and sha256(manifest.read_bytes()) == export.manifest_sha256
 
 
 def real_images(store: Store, project: Project, splits: Sequence[Split]) -> list[RealImage]:
@@ -65,13 +71,22 @@ def known_verifier(store: Store, project: Project, images: Sequence[Image], reco
     file = store.verifier(project.id, key)
     if file is not None:
         return verifier.from_state(weights.read(store.files.path(file)))
-    count = min(MAX_TO_LEARN, len(records))
-    places = [index * len(records) // count for index in range(count)]
+    places = _spread([record.group_id for record in records])
     groups = [records[place].group_id for place in places]
     fitted, metrics = verifier.fit([images[place] for place in places], groups, report=look)
     store.add_verifier(project.id, input=key, file=store.files.put(weights.to_bytes(fitted.state_dict())), metrics=metrics,
                        actor=actor)  # fmt: skip
     return fitted
+
+
+def _spread(groups: Sequence[str]) -> list[int]:
+    """MAX_TO_LEARN places, of as many patients as there are, one image after the other of each."""
+    of_group: dict[str, list[int]] = {}
+    for place, group in enumerate(groups):
+        of_group.setdefault(group, []).append(place)
+    each = max(2, MAX_TO_LEARN // len(of_group))
+    return sorted(places[index * len(places) // min(each, len(places))] for places in of_group.values()
+                  for index in range(min(each, len(places))))  # fmt: skip
 
 
 def people(images: Sequence[Image], records: Sequence[RealImage], network: verifier.Verifier) -> People | None:

@@ -36,8 +36,10 @@ def measures(own: Mapping[str, Any] | None) -> list[Line]:
         found.append(Line("Copies", "could not be looked for", "there are too few images of other patients"))
     else:
         found.append(Line("Copies", f"{copies['num_flagged']} of {own['num_items']} images flagged",
-                          f"nearer to a training image than the images of strangers come, flips, crops and brightness included; "
-                          f"{copies['expected_share']:.0%} would be by chance"))  # fmt: skip
+                          "nearer to a training image than the images of strangers come, flips, crops and brightness included; "
+                          f"up to {copies['expected_share']:.0%} may be by chance"
+                          + _known("; of strangers themselves {:.0%} would be flagged", copies["false_flags"])
+                          + _known("; {:.0%} of planted copies were found", copies["planted_found"])))  # fmt: skip
     if nearest := own["nearest"]:
         found.append(Line("Nearest person",
                           f"{nearest['share']:.0%} are a training patient ({nearest['low']:.0%} to {nearest['high']:.0%})",
@@ -47,18 +49,22 @@ def measures(own: Mapping[str, Any] | None) -> list[Line]:
                           f"{isolation['of_held_out']:.1%} fit one stranger alone, {isolation['by_chance']:.1%} is chance; "
                           f"excess {isolation['excess']:.3f} ({isolation['low']:.3f} to {isolation['high']:.3f})"))  # fmt: skip
     else:
-        found.append(Line("Singling out", "not measured", f"{own['calibration_missing']} more patients of a third group would be "
-                          "needed to set its limits on"))  # fmt: skip
+        found.append(Line("Singling out", "not measured", f"{own['people_missing']} more patients whom nothing was learnt from "
+                          "would be needed; another project may lend them"))  # fmt: skip
     if member := own["membership"]:
         found.append(Line("Memory of the generator", f"its errors tell who was learnt from in {member['auc']:.0%} of pairs "
                           f"({member['low']:.0%} to {member['high']:.0%})", "50% is chance; this is about the weights, which are "
                           "not in the export"))  # fmt: skip
     if reach := own["retrieval"]:
-        least = "at least " if reach["is_saturated"] else ""
-        found.append(Line("Reach", f"{least}{reach['score']:.0%} of the training images are nearest to some image "
-                          f"({reach['low']} to {reach['high']} of {reach['num_real']})",
-                          "the more, the less a few patients carry the set"))  # fmt: skip
+        low, high = (reach[name] / reach["num_real"] for name in ("low", "high"))
+        words = f"at least {low:.0%}" if reach["is_saturated"] else f"{reach['score']:.0%} ({low:.0%} to {high:.0%})"
+        found.append(Line("Reach", f"of the training images {words} could be nearest to some image, as far as "
+                          f"{reach['num_synthetic']} tell", "the more, the less a few patients carry the set"))  # fmt: skip
     return found
+
+
+def _known(form: str, value: float | None) -> str:
+    return "" if value is None else form.format(value)
 
 
 def lines(findings: Mapping[str, Any]) -> list[str]:
@@ -79,8 +85,8 @@ def html(store: Store, project: Project, record: Disclosure) -> str:
     return PAGE.render(
         project=project.name, record=record, findings=findings, headline=HEADLINES[findings["verdict"]], caution=CAUTION,
         own=measures(findings["own"]), union=measures(findings["union"]), version=VERSION, variety=findings["variety"],
-        boxes=boxes(findings["own"]), release=next((one for one in store.releases(project.id) if one.export_id == record.export_id
-                                                    and record.export_id is not None), None))  # fmt: skip
+        boxes=boxes(findings["own"]), release=next((one for one in store.releases(project.id) if one.disclosure_id == record.id),
+                                                   None))  # fmt: skip
 
 
 class Box(NamedTuple):

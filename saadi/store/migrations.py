@@ -294,8 +294,7 @@ CREATE TABLE disclosures (
 
 CREATE TABLE releases (
     id INTEGER PRIMARY KEY, export_id INTEGER NOT NULL UNIQUE REFERENCES exports(id),
-    disclosure_id INTEGER NOT NULL REFERENCES disclosures(id), person TEXT NOT NULL, reason TEXT NOT NULL,
-    created_at TEXT NOT NULL
+    disclosure_id INTEGER REFERENCES disclosures(id), person TEXT NOT NULL, reason TEXT NOT NULL, created_at TEXT NOT NULL
 ) STRICT;
 
 CREATE TRIGGER releases_no_update BEFORE UPDATE ON releases BEGIN SELECT RAISE(ABORT, 'releases are append-only'); END;

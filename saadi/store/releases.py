@@ -64,15 +64,15 @@ class ReleaseStore(StoreBase):
             "SELECT name, kind, blob FROM export_items WHERE export_id = ? ORDER BY name", [export_id])]
 
     def earlier_exports(self, export: ExportRecord) -> list[ExportRecord]:
-        """Those before it, of any project that holds a real image of this one's: what its patients have been seen in. Of those
-        that nobody released the ones that are still there."""
+        """Those that its patients may have been seen in already: of any project that holds a real image of this one's, those made
+        before it and those released, but for what somebody says never left."""
         found = self.db.query(
-            "SELECT id, project_id, format, path, manifest_sha256, num_items, created_at FROM exports WHERE id < :e AND "
+            "SELECT id, project_id, format, path, manifest_sha256, num_items, created_at FROM exports WHERE id <> :e AND "
+            "(id < :e OR id IN (SELECT export_id FROM releases)) AND "
+            "id NOT IN (SELECT export_id FROM releases WHERE disclosure_id IS NULL) AND "
             "(project_id = :p OR project_id IN (SELECT theirs.project_id FROM images AS mine JOIN images AS theirs "
             "ON theirs.blob = mine.blob WHERE mine.project_id = :p)) ORDER BY id", {"e": export.id, "p": export.project_id})
-        released = {row["export_id"] for row in self.db.query("SELECT export_id FROM releases")}
-        records = [ExportRecord(**row) for row in found]
-        return [record for record in records if record.id in released or Path(record.path).is_dir()]
+        return [ExportRecord(**row) for row in found]
 
     def add_verifier(self, project_id: int, *, input: str, file: str, metrics: dict[str, Any], actor: str) -> str:
         """Keep a network that tells patients apart; returns its file. One per input: a repeat gives the first."""
@@ -126,23 +126,23 @@ class ReleaseStore(StoreBase):
             found |= {one["blob"]: one["image_id"] for one in record.findings["flagged"]}
         return found
 
-    def release(self, export_id: int, *, person: str, reason: str, despite: bool = False) -> Release:
-        """Let an export go, by its newest audit.
+    def release(self, export_id: int, *, disclosure_id: int, person: str, reason: str, despite: bool = False) -> Release:
+        """Let an export go, by the audit that was read.
 
         Raises:
-            BadInputError: No reason, not audited, or the audit failed and nobody said that it goes despite that.
+            BadInputError: No reason, not audited or audited again since, an earlier export missing in the audit, or the audit
+                found something and nobody said that it goes despite that.
         """
-        export, reason = self.export(export_id), reason.strip()
-        if len(reason) < MIN_REASON:
-            raise BadInputError(f"a release wants a reason of {MIN_REASON} characters or more, for whoever reads the ledger; got "
-                                f"{len(reason)}")
+        export, reason = self.export(export_id), _checked(reason)
         with self.write() as db:
-            for row in db.query("SELECT * FROM releases WHERE export_id = ?", [export_id]):
-                return Release(**row)
+            if (known := self._signed(export_id)) is not None:
+                return known
             audits = self.disclosures(export.project_id, export_id=export_id)
             if not audits:
                 raise BadInputError(f"nobody has looked yet at what export {export_id} reveals; audit it first (`saadi audit`)")
             newest = audits[-1]
+            if newest.id != disclosure_id:
+                raise BadInputError(f"export {export_id} has been audited again since; read what was found, then sign")
             earlier = {record.id for record in self.earlier_exports(export)}
             if missed := earlier - set(newest.findings["earlier_exports"]):
                 raise BadInputError(f"export {min(missed)} shows the same patients and is not in this audit; audit export "
@@ -150,19 +150,52 @@ class ReleaseStore(StoreBase):
             if newest.findings["verdict"] != "nothing found" and not despite:
                 raise BadInputError(f"the audit of export {export_id} says: {newest.findings['verdict']}; read it, and release "
                                     "despite it only if you can answer for that")
-            number = new_id(db.table("releases").insert({"export_id": export_id, "disclosure_id": newest.id, "person": person,
-                                                         "reason": reason, "created_at": now()}))
             audit.append(db, actor=person, action="export.release", subject=f"export:{export_id}",
                          details={"reason": reason, "disclosure": newest.id, "verdict": newest.findings["verdict"],
                                   "manifest": export.manifest_sha256})
-            [row] = db.query("SELECT * FROM releases WHERE id = ?", [number])
-        return Release(**row)
+            return self._sign(export_id, newest.id, person, reason)
+
+    def never_left(self, export_id: int, *, person: str, reason: str) -> Release:
+        """Say that an export was deleted before it went anywhere: it counts in no audit from now on.
+
+        Raises:
+            BadInputError: No reason, it was released, or it is still there.
+        """
+        export, reason = self.export(export_id), _checked(reason)
+        with self.write() as db:
+            if (known := self._signed(export_id)) is not None:
+                if known.disclosure_id is not None:
+                    raise BadInputError(f"export {export_id} was released by {known.person}; what left cannot be called back")
+                return known
+            if Path(export.path).is_dir():
+                raise BadInputError(f"export {export_id} is still in its folder '{Path(export.path).name}'; delete that first, "
+                                    "then say that it never left")
+            audit.append(db, actor=person, action="export.never_left", subject=f"export:{export_id}",
+                         details={"reason": reason, "manifest": export.manifest_sha256})
+            return self._sign(export_id, None, person, reason)
+
+    def _signed(self, export_id: int) -> Release | None:
+        return next((Release(**row) for row in self.db.query("SELECT * FROM releases WHERE export_id = ?", [export_id])), None)
+
+    def _sign(self, export_id: int, disclosure_id: int | None, person: str, reason: str) -> Release:
+        self.db.table("releases").insert({"export_id": export_id, "disclosure_id": disclosure_id, "person": person,
+                                          "reason": reason, "created_at": now()})
+        found = self._signed(export_id)
+        assert found is not None, "just written"
+        return found
 
     def releases(self, project_id: int) -> list[Release]:
         """Oldest first."""
         return [Release(**row) for row in self.db.query(
             "SELECT releases.* FROM releases JOIN exports ON exports.id = export_id WHERE project_id = ? ORDER BY releases.id",
             [project_id])]
+
+
+def _checked(reason: str) -> str:
+    if len(reason.strip()) < MIN_REASON:
+        raise BadInputError(f"the ledger wants a reason of {MIN_REASON} characters or more, for whoever reads it later; got "
+                            f"{len(reason.strip())}")
+    return reason.strip()
 
 
 def _disclosure(row: dict[str, Any]) -> Disclosure:

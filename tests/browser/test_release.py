@@ -19,8 +19,9 @@ from tests.browser.test_loop import open_tab
 
 pytestmark = pytest.mark.browser
 OWN = {
-    "num_items": 40, "num_training_patients": 60, "num_held_out_patients": 60, "calibration_missing": 600, "isolation": None,
-    "copies": {"num_flagged": 1, "expected_share": 0.04, "limit": 2.0, "false_flags": 0.02, "num_strangers": 60},
+    "num_items": 40, "num_training_patients": 60, "num_held_out_patients": 60, "people_missing": 600, "isolation": None,
+    "copies": {"num_flagged": 1, "expected_share": 0.04, "limit": 2.0, "false_flags": 0.02, "num_strangers": 60,
+               "planted_found": 1.0},
     "nearest": {"share": 0.52, "expected": 0.5, "low": 0.4, "high": 0.6, "excess": 0.04}, "membership": None, "retrieval": None,
     "nearness": {"items": [0, 1, 1, 1, 1, 2, 2], "strangers": [0, 1, 1, 1, 1, 2, 2]},
 }  # fmt: skip

@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
 
 from saadi.datasets.phantom import render
 from saadi.privacy import verifier
 from saadi.privacy.audit import Audit, People, audit
-from saadi.privacy.copies import FALSE_FLAGS, Traces, Yardstick, orientations, similarities
+from saadi.privacy.copies import CHANGES, FALSE_FLAGS, Traces, Yardstick, planted, similarities
 from saadi.records import Image
 
 NUM_PATIENTS, PER_PATIENT, NUM_STRANGERS = 50, 2, 60
 SIDE = 64
-CHANGES = ("exact", "flipped", "brightened", "jpeg", "cropped")
 
 
 def frames(first_patient: int, count: int, *, per_patient: int = 1) -> list[Image]:
     return [render(1000 * patient + number, patient=patient, size_px=SIDE).image
             for patient in range(first_patient, first_patient + count) for number in range(per_patient)]  # fmt: skip
-
-
-def changed(image: Image, how: str, draw: np.random.Generator) -> Image:
-    if how == "flipped":
-        return np.ascontiguousarray(orientations(image)[int(draw.integers(1, 8))])
-    if how == "brightened":
-        return np.clip(image.astype(np.float64) * draw.choice([0.75, 1.3]) + draw.uniform(-15, 15), 0, 255).astype(np.uint8)
-    if how == "jpeg":
-        coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 40])[1]
-        return np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)
-    if how == "cropped":
-        side = int(SIDE * draw.uniform(0.9, 0.95))
-        top, left = draw.integers(SIDE - side + 1, size=2)
-        return np.asarray(cv2.resize(image[top : top + side, left : left + side], (SIDE, SIDE)), np.uint8)
-    return image
 
 
 class World:
@@ -54,12 +37,16 @@ class World:
     def released(self, share: float) -> Traces:
         """Fresh draws of the true renderer, some of them replaced by changed training images."""
         draw, count = np.random.default_rng(1), round(share * len(self.unseen))
-        copies = [changed(self.training[place], CHANGES[number % len(CHANGES)], draw)
+        copies = [planted(self.training[place], draw, how=CHANGES[number % len(CHANGES)])
                   for number, place in enumerate(draw.choice(len(self.training), size=count, replace=False))]
         return self.traces(copies + self.unseen[count:])
 
     def audit(self, share: float) -> Audit:
-        return audit(self.released(share), self.trained, self.held_out)
+        return audit(self.released(share), self.trained, self.held_out, planted=self.planted())
+
+    def planted(self) -> Traces:
+        draw = np.random.default_rng(9)
+        return self.traces([planted(image, draw, how=CHANGES[place % len(CHANGES)]) for place, image in enumerate(self.training)])
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +59,7 @@ def world() -> World:
 def test_planted_copies_are_found(world: World, how: str, share: float, sees_patients: bool) -> None:
     """With the verifier, and by pixels and hashes alone, as every export looks."""
     draw = np.random.default_rng(0)
-    copies = world.traces([changed(image, how, draw) for image in world.training])
+    copies = world.traces([planted(image, draw, how=how) for image in world.training])
     strangers = similarities(world.held_out.traces, world.trained.traces)
     found = similarities(copies, world.trained.traces)
     names = [name for name in found if sees_patients or name != "verifier"]
@@ -89,27 +76,31 @@ def test_of_unseen_patients_few_are_flagged(world: World) -> None:
     found = audit(world.traces(world.unseen), world.trained, world.held_out)
     assert len(found.flags) <= 0.05 * len(world.unseen) and found.false_flags is not None
     assert found.false_flags <= 0.12  # by limits of half as many strangers
-    assert found.num_strangers == NUM_STRANGERS and found.flags_expected == FALSE_FLAGS
+    assert found.num_strangers == NUM_STRANGERS and FALSE_FLAGS < found.flags_expected < 0.12  # the limit is an estimate, too
 
 
 def test_fresh_draws_pass_and_the_more_is_copied_the_more_is_found(world: World) -> None:
     found = [world.audit(share) for share in (0.0, 0.1, 0.5, 1.0)]
-    assert found[0].verdict == "nothing found" and not found[0].reasons
+    assert not found[0].reasons and [words for words in found[0].open_questions if "export again" not in words] == []
+    kept = sorted(set(range(len(world.unseen))) - {flag.item for flag in found[0].flags})
+    again = audit(world.traces([world.unseen[place] for place in kept]), world.trained, world.held_out)
+    assert again.flags == () and again.verdict == "nothing found"  # as the next export would be
+    assert found[1].verdict == "nothing concluded" or found[1].reasons  # one copy in ten is never called clean
     assert [len(one.flags) for one in found] == sorted(len(one.flags) for one in found)
     excesses = [one.nearest.excess for one in found if one.nearest is not None]
-    assert excesses == sorted(excesses) and len(excesses) == 4 and excesses[0] < 0.15 and excesses[-1] > 0.9
-    assert found[2].verdict == found[3].verdict == "fails" and "nearer to a training image" in found[3].reasons[0]
+    assert excesses == sorted(excesses) and len(excesses) == 4 and excesses[0] < 0.15 and excesses[-1] > 0.85
+    assert found[2].verdict == found[3].verdict == "fails" and len(found[3].reasons) == 3
     assert found[3].retrieval is not None and found[3].in_numbers()["copies"]["num_flagged"] >= 95
 
 
 def test_isolation_needs_a_third_group_and_tells_how_many_are_missing(world: World) -> None:
-    assert world.audit(0.0).calibration_missing == 10 * NUM_PATIENTS - (NUM_STRANGERS - NUM_PATIENTS)
+    assert world.audit(0.0).people_missing == 11 * NUM_PATIENTS - NUM_STRANGERS
     third = frames(1000, 10 * NUM_PATIENTS)
     people = People(world.traces(third), tuple(map(str, range(len(third)))))
     copied = audit(world.released(1.0), world.trained, world.held_out, calibration=people).isolation
     fresh = audit(world.released(0.0), world.trained, world.held_out, calibration=people).isolation
     assert copied is not None and fresh is not None
-    assert copied.of_trained > 0.7 and copied.verdict == "fails" and copied.low > 0.5
+    assert copied.of_trained > 0.5 and copied.verdict == "fails" and copied.low > 0.4
     assert abs(fresh.of_trained - fresh.by_chance) < 0.1 and fresh.low < 0.05
 
 
@@ -120,7 +111,8 @@ def test_without_strangers_training_patients_are_measured_against_each_other(wor
     assert clean.verdict == "nothing concluded" and any("nothing was learnt from" in words for words in clean.open_questions)
     few = People(world.trained.traces.take([0, 1, 2]), ("a", "a", "b"))
     blind = audit(world.released(0.5), few, None)
-    assert blind.flags == () and blind.flag_limit is None and "copies could not be looked for" in blind.open_questions[-1]
+    assert blind.flags == () and blind.flag_limit is None
+    assert any("could not be looked for" in words for words in blind.open_questions)
 
 
 def test_few_patients_conclude_nothing_but_copies_are_told(world: World) -> None:
@@ -132,7 +124,8 @@ def test_few_patients_conclude_nothing_but_copies_are_told(world: World) -> None
 
 def test_a_patient_with_many_images_counts_no_more(world: World) -> None:
     many = world.trained.evenly(1)
-    assert many.num_patients == NUM_PATIENTS == len(many.patients) and world.trained.typical() == PER_PATIENT
+    assert many.num_patients == NUM_PATIENTS == len(many.patients) and world.trained.usual() == PER_PATIENT
+    assert world.trained.evenly(PER_PATIENT + 1).num_patients == 0  # who has fewer is not compared
     table = np.arange(6.0)[None]
     assert People(many.traces.take(range(6)), ("b", "a", "a", "b", "c", "a")).by_patient(table).tolist() == [[5.0, 3.0, 4.0]]
 
@@ -152,3 +145,49 @@ def test_the_verifier_is_the_same_for_the_same_seed_and_sees_patients(world: Wor
 
 def test_partners_lie_far_apart_in_time() -> None:
     assert verifier.partners(["a", "a", "b", "a", "a"]) == [4, 4, 2, 0, 0]
+
+
+def test_few_copies_among_many_are_never_called_clean(world: World) -> None:
+    draw = np.random.default_rng(5)
+    copies = [planted(world.training[place], draw, how="turned") for place in range(3)]
+    found = audit(world.traces(copies + world.unseen), world.trained, world.held_out, planted=world.planted())
+    assert {0, 1, 2} <= {flag.item for flag in found.flags} and found.num_clear == 3 and found.verdict == "fails"
+    assert found.reasons[0].startswith("3 of 103 images are as near")
+    one = audit(world.traces(copies[:1]), world.trained, world.held_out)  # nothing planted to compare with
+    assert len(one.flags) == 1 and one.verdict == "nothing concluded"
+
+
+def test_few_items_conclude_nothing_and_fail_nobody(world: World) -> None:
+    """All of four images nearest to training patients is no news where most patients are those."""
+    few = People(world.held_out.traces.take(range(8)), world.held_out.patients[:8])
+    for first in range(0, 40, 4):
+        found = audit(world.traces(world.unseen[first : first + 4]), world.trained, few)
+        assert not [words for words in found.reasons if "lie nearest" in words] and found.verdict != "nothing found"
+
+
+def test_images_of_nobody_knows_whom_are_no_patients(world: World) -> None:
+    frames = People(world.trained.traces, tuple(f"own-{place}" for place in range(len(world.training))))
+    found = audit(world.traces(world.unseen), frames, world.held_out)
+    assert found.num_training_patients == 100 and found.verdict != "nothing found"
+    assert any("nobody said whose they are" in words for words in found.open_questions)
+
+
+def test_an_audit_that_finds_no_planted_copies_says_so(world: World) -> None:
+    blind = audit(world.traces(world.unseen), world.trained, world.held_out, planted=world.traces(world.unseen[:20]))
+    assert blind.planted_found is not None and blind.planted_found < 0.2
+    assert any("planted" in words for words in blind.open_questions)
+    sharp = audit(world.traces(world.unseen), world.trained, world.held_out, planted=world.traces(world.training[:20]))
+    assert sharp.planted_found == 1.0 and not any("planted" in words for words in sharp.open_questions)
+
+
+def test_an_audit_can_be_stopped(world: World) -> None:
+    told: list[tuple[int, int]] = []
+
+    def stop(step: int, total: int) -> None:
+        told.append((step, total))
+        if len(told) > 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        audit(world.traces(world.unseen), world.trained, world.held_out, look=stop)
+    assert [step for step, _ in told] == [0, 32, 64]

@@ -32,6 +32,8 @@ def test_the_ledger_tells_what_was_signed(home: Home, exported: int, monkeypatch
     refused = RUN.invoke(app, ["release", "tiny", "1", "--reason", "for the partner", *where])
     assert isinstance(refused.exception, BadInputError) and "says: nothing concluded" in str(refused.exception)
     assert RUN.invoke(app, ["release", "tiny", "1", "--reason", "for the partner", "--despite", *where]).exit_code == 0
+    told = RUN.invoke(app, ["releases", "tiny", *where]).output.replace("\n", " ")
+    assert "released by ann on an audit that said nothing concluded (for the partner)" in told
     [row] = json.loads(RUN.invoke(app, ["releases", "tiny", "--json", *where]).output)["exports"]
     assert (row["release"]["person"], row["release"]["reason"]) == ("ann", "for the partner")
     other = Store.open(home)
@@ -46,3 +48,11 @@ def test_a_report_goes_into_a_new_file(home: Home, exported: int, tmp_path: Path
     where = ["--home", str(home.path), "--report", str(tmp_path / "there.html")]
     refused = RUN.invoke(app, ["audit", "tiny", "--export", "1", *where])
     assert "is there already" in str(refused.exception) and (tmp_path / "there.html").read_text() == "mine"
+    nowhere = RUN.invoke(app, ["audit", "tiny", "--home", str(home.path), "--report", str(tmp_path / "no" / "such.html")])
+    assert "there is no folder" in str(nowhere.exception)
+
+
+def test_a_deleted_export_never_left(home: Home, exported: int) -> None:
+    where = ["--home", str(home.path)]
+    assert RUN.invoke(app, ["release", "tiny", "1", "--never-left", "--reason", "a trial only", *where]).exit_code == 0
+    assert "never left" in RUN.invoke(app, ["releases", "tiny", *where]).output

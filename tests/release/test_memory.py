@@ -7,7 +7,6 @@ import torch
 
 from saadi.engines import lora, weights
 from saadi.engines.compact import CompactEngine
-from saadi.privacy.audit import MAX_MEMBERSHIP
 from saadi.records import LabelClass, Model, Project, Split
 from saadi.release import memory
 from saadi.store import Store
@@ -55,7 +54,7 @@ def test_an_overfitted_generator_is_caught_and_an_unfitted_one_is_not(store: Sto
     overfitted(engine)
     found = memory.membership(store, scenes, kept(store, scenes, engine), None, lambda *progress: None)
     assert fresh is not None and found is not None and (found.num_members, found.num_others) == (NUM_TRAINED, NUM_HELD_OUT)
-    assert fresh.low < 0.5 + 0.15 and fresh.low <= MAX_MEMBERSHIP < found.low and found.auc > 0.9
+    assert fresh.low < 0.6 < found.low and found.auc > 0.9
     assert set(told) == {"measuring what the generator remembers"}
 
 

@@ -19,8 +19,15 @@ export function releaseLine(item, reload) {
     { class: "sx-audit-line", dataset: { verdict: audit.verdict } },
     h("span", {}, h("b", {}, audit.headline), audit.why ? `: ${audit.why}` : "", h("small", {}, when(audit.created_at))),
     button(release ? "Audit and release" : "Read and release\u2026", () => open(item, reload), { class: "sx-button sx-small sx-audit-open" }),
-    release && h("small", { class: "sx-released" }, `Released by ${release.person}, ${when(release.created_at)}: ${release.reason}`),
+    release && h("small", { class: "sx-released" }, signed(release)),
   );
+}
+
+/** Who signed what: by which audit, as there may have been others since. */
+function signed({ person, created_at, reason, signed: audit }) {
+  return audit
+    ? `Released by ${person}, ${when(created_at)}, on an audit that said "${audit.headline.toLowerCase()}": ${reason}`
+    : `Never left, says ${person}, ${when(created_at)}: ${reason}`;
 }
 
 function startAudit(button, item) {
@@ -83,7 +90,7 @@ function flaggedPairs({ flagged, num_flagged }) {
 
 function signature(item, found, dialog, reload) {
   const report = h("a", { class: "sx-button sx-small", href: `/api/exports/${item.id}/audit.html`, download: "" }, "Download the report");
-  if (item.release) return h("footer", {}, h("p", { class: "sx-verified" }, `Released by ${item.release.person}: ${item.release.reason}`), report);
+  if (item.release) return h("footer", {}, h("p", { class: "sx-verified" }, signed(item.release)), report);
   const isClean = found.verdict === "nothing found";
   const reason = h("input", { type: "text", id: "release-reason", maxlength: 500, placeholder: "to whom, and why it may go", "aria-label": "Reason of the release" });
   const despite = h("input", { type: "checkbox", id: "release-despite" });
@@ -93,7 +100,7 @@ function signature(item, found, dialog, reload) {
   despite.addEventListener("change", check);
   sign.addEventListener("click", () =>
     act(sign, async () => {
-      const made = await post(`/api/exports/${item.id}/release`, { reason: reason.value, despite: despite.checked });
+      const made = await post(`/api/exports/${item.id}/release`, { disclosure_id: found.id, reason: reason.value, despite: despite.checked });
       dialog.close();
       toast(`Export ${item.id} is released by ${made.person}; the ledger keeps it.`);
       await reload();
