@@ -30,12 +30,22 @@ CLASSES = tuple(LabelClass(index, f"class {index}", "#000000") for index in rang
 NUM_TRAINED, NUM_HELD_OUT = 52, 40
 
 
+_fitted: dict[tuple[tuple[str, ...], int], tuple[verifier.Verifier, dict[str, Any]]] = {}
+"""Most tests have the same training images."""
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few steps, and no generator to be asked what it remembers."""
-    monkeypatch.setattr(verifier, "STEPS", 60)
+    """Few steps, once for the same images, and no generator to be asked what it remembers."""
     fit = verifier.fit
-    monkeypatch.setattr(verifier, "fit", lambda images, groups, **more: fit(images, groups, **{**more, "steps": 60}))
+
+    def once(images: list[Image], groups: list[str], **more: Any) -> tuple[verifier.Verifier, dict[str, Any]]:
+        key = (tuple(groups), hash(b"".join(image.tobytes() for image in images)))
+        if key not in _fitted:
+            _fitted[key] = fit(images, groups, **{**more, "steps": 60})
+        return _fitted[key]
+
+    monkeypatch.setattr(verifier, "fit", once)
     monkeypatch.setattr(release_job, "membership", lambda *args: None)
 
 
