@@ -179,7 +179,7 @@ def gains(
     rounds: Annotated[int, typer.Option(help="Alignments one after the other; 0 = none.", min=0, max=5)] = 2,
     arms: Annotated[
         str | None, typer.Option(help="Arms beside the usual ones, with commas: few, weak, hardest, mined, learned, gated, "
-                                      "refined, painted, guided; `saadi/evidence/extra_arms.py` says what they are.")
+                                      "unlike, refined, painted, guided; `saadi/evidence/extra_arms.py` says what they are.")
     ] = None,
     fit_steps: int = 600,
     scorer_steps: int = 400,

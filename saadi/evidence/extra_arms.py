@@ -7,6 +7,8 @@
     gated     the first candidate of a label map that looks like real images (`saadi.plausibility`)
     refined   base images under label maps without their outermost pixels (`saadi.refinement`)
     few       one image each for the base's label maps by a generator fitted with `saadi.engines.few_shot`
+    unlike    of the candidates of a label map that come near to no training image (`saadi.privacy.copies`) the one that the
+              selectors find best: what the copy check costs, beside 'rejection', which takes the best of all of them
     painted   what a label map names, painted into the real image that it comes from
     guided    the same, with an edge that begins wider (`saadi.engines.regions.Guide`)
 """
@@ -25,7 +27,7 @@ from saadi import quality
 from saadi.downstream import hardness
 from saadi.engines.regions import Guide, named_region
 from saadi.engines.starting import NoiseShift, default_architecture
-from saadi.errors import BadInputError
+from saadi.errors import BadInputError, TooFewError
 from saadi.evidence.cases import Example
 from saadi.evidence.learners import Learners, to_arrays, to_tensors, without_notes
 from saadi.evidence.rounds import Masks, Rounds
@@ -37,10 +39,12 @@ from saadi.mining.choosing import KAPPA, Limits, hardest
 from saadi.mining.noise_shift import Asked, ShiftConfig
 from saadi.mining.weakness import Part, Weakness, parts_of, whole_part
 from saadi.plausibility import Plausibility, RealImages, class_looks
+from saadi.privacy.audit import People, audit
+from saadi.privacy.copies import Traces
 from saadi.records import Image, LabelMap
 from saadi.refinement import choose, eroded
 
-EXTRA_ARMS = ("few", "weak", "hardest", "mined", "learned", "gated", "refined", "painted", "guided")
+EXTRA_ARMS = ("few", "weak", "hardest", "mined", "learned", "gated", "unlike", "refined", "painted", "guided")
 """In the order in which they are measured: a gain is told over those before."""
 OF_WEAKNESS = ("weak", "hardest", "mined", "learned")
 """Of the same label maps, drawn by what is missed."""
@@ -83,13 +87,13 @@ class ExtraArms:
         """What the images of an arm depend on beside the generator."""
         own = self.learners
         found: dict[str, Any] = {"extra": kind}
-        if kind in (*OF_WEAKNESS, "refined"):
+        if kind in (*OF_WEAKNESS, "refined", "unlike"):
             found |= {"selectors": own.keys_of(own.selectors())}
         if kind in OF_WEAKNESS:
             found |= {"drawn": "by class", "of": MASKS_PER_WANTED}
         if kind == "few":
             found |= {"few": own.generator(few=True).key}
-        if kind in ("mined", "learned", "hardest", "gated"):
+        if kind in ("mined", "learned", "hardest", "gated", "unlike"):
             found |= {"k": own.settings.candidates}
         if kind == "learned":
             found |= {"start": self.start_stage().key}
@@ -110,6 +114,8 @@ class ExtraArms:
             return _together(self.rounds.images(0, masks, seeds, engine=self.learners.engine(few=True)), masks)
         if kind == "gated":
             return self._gated(masks, first_seed)
+        if kind == "unlike":
+            return self._unlike(masks, first_seed)
         if kind == "refined":
             return self._refined(masks, first_seed)
         return self._painted(masks, first_seed, is_guided=kind == "guided")
@@ -221,6 +227,26 @@ class ExtraArms:
             refused += not passing
             chosen.append(images[(passing or sorted(mine, key=lambda index: _strangeness(found[index])))[0]])
         return _together(chosen, masks) | {"_without": np.array(refused)}
+
+    def _unlike(self, masks: Masks, first_seed: int) -> Arrays:
+        """A label map whose candidates are all too near stays without an image; '_flagged' of '_made' were."""
+        k, own = self.learners.settings.candidates, self.learners
+        many = [mask for mask in masks for _ in range(k)]
+        images = self._images(many, first_seed)
+        fidelity = own.scores(images, many)
+        # Nobody is held out in a cell: its patients are each other's strangers, for whom a verifier would not count.
+        trained = People(Traces.of([e.image for e in own.real]), tuple(e.group for e in own.real))
+        flagged = {flag.item for flag in audit(Traces.of(images), trained, None).flags}
+        kept = []
+        for row in range(len(masks)):
+            free = [index for index in range(row * k, (row + 1) * k) if index not in flagged]
+            if free:
+                kept.append(max(free, key=fidelity.__getitem__))
+        if not kept:
+            raise TooFewError(f"all {len(images)} images of this generator come too near to its training images; fit it to more, "
+                              "or leave the arm unlike out")  # fmt: skip
+        told = {"_flagged": np.array(len(flagged)), "_made": np.array(len(images))}
+        return _together([images[index] for index in kept], [many[index] for index in kept]) | told
 
     def yardstick(self) -> RealImages | None:
         """The real images of the cell; None with too few of them."""

@@ -132,6 +132,7 @@ _WORDS = {
     "mined": "+ hard and right",
     "learned": "+ hard and right, learnt start",
     "gated": "+ base, quality check",
+    "unlike": "+ best of K, copies left out",
     "refined": "+ base, refined masks",
     "painted": "+ painted into real images",
     "guided": "+ painted with a guide",

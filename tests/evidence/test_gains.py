@@ -691,6 +691,29 @@ def test_masks_are_drawn_by_what_selectors_miss_and_mined_images_are_the_hardest
     assert 8 <= mined["_made"] <= 24 and 0 <= mined["_prizes"] <= 4
 
 
+def test_images_that_come_near_to_a_real_one_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    case = cases.rendered(side=64, num_train=24, num_test=8)  # near is told by what strangers look like
+    made = Cell(case, 16, 0, EXTRA, Models.of(case, side=64, width=0.25), Stages(tmp_path))
+    real, fresh = made.learners.real, [example.image for example in case.test]
+    offered: list[np.ndarray] = []
+
+    def images(self, masks, first_seed, start=None):
+        """Of each label map's candidates all but one are copies; of the first label map all are."""
+        offered[:] = [fresh[place // 2 % 8] if place % 2 and place > 1 else np.ascontiguousarray(real[place % 16].image[:, ::-1])
+                      for place in range(len(masks))]  # fmt: skip
+        return offered
+
+    monkeypatch.setattr(ExtraArms, "_images", images)
+    monkeypatch.setattr(made.learners, "scores", lambda images, many: np.linspace(1, 0, len(images)))  # copies look best
+    found = made.extras.make("unlike", 6, first_mask=0, first_seed=0)
+    taken = {image.tobytes() for image in found["images"]}
+    assert taken <= {image.tobytes() for image in fresh} and 3 <= len(found["images"]) <= 5  # one is not filled, by chance more
+    assert found["_made"] == 12 and found["_flagged"] >= 7
+    monkeypatch.setattr(ExtraArms, "_images", lambda self, masks, first_seed, start=None: [real[0].image] * len(masks))
+    with pytest.raises(TooFewError, match="all 12 images of this generator come too near"):
+        made.extras.make("unlike", 6, first_mask=0, first_seed=0)
+
+
 def test_arms_that_there_are_not_are_refused(tmp_path: Path):
     with pytest.raises(BadInputError, match="no arm 'hard'; arms beside the usual ones are few, weak, hardest"):
         cell(tmp_path, settings=replace(QUICK, extras=("hard",)))

@@ -6,7 +6,7 @@ export function armOf(name) {
   return { name, kind, version: version ? Number(version) : 0, share: Number(share), recipe: recipe ?? "mixed" };
 }
 
-const KINDS = ["plain", "augmented", "base", "few", "weak", "hardest", "mined", "learned", "gated", "refined", "painted", "guided", "rejection", "aligned", "curated"];
+const KINDS = ["plain", "augmented", "base", "few", "weak", "hardest", "mined", "learned", "gated", "unlike", "refined", "painted", "guided", "rejection", "aligned", "curated"];
 
 /** Real images first, then share by share from the simplest to the last round; a stored table has lost its order. */
 export function sortedArms(names) {
@@ -33,6 +33,7 @@ export function armWords(name, { showsShare = true } = {}) {
     mined: "+ hard and right",
     learned: "+ hard and right, learnt",
     gated: "+ quality check",
+    unlike: "+ best of several, no copies",
     refined: "+ refined masks",
     painted: "+ painted into real ones",
     guided: "+ painted, guided",
