@@ -32,6 +32,10 @@ class ReleaseBody(Body):
     despite: bool = False
 
 
+class NeverLeftBody(Body):
+    reason: Annotated[str, Field(max_length=500)]
+
+
 def summary(record: Disclosure | None) -> dict[str, Any] | None:
     """What a list tells of an audit."""
     if record is None:
@@ -99,5 +103,10 @@ def build_router(context: Context) -> APIRouter:
         with context.open() as store:
             return asdict(store.release(export_id, disclosure_id=body.disclosure_id, person=context.actor, reason=body.reason,
                                         despite=body.despite))  # fmt: skip
+
+    @router.post("/exports/{export_id}/never-left")
+    def never_left(export_id: int, body: NeverLeftBody) -> dict[str, Any]:
+        with context.open() as store:
+            return asdict(store.never_left(export_id, person=context.actor, reason=body.reason))
 
     return router

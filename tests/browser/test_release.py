@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -113,3 +114,21 @@ def test_a_failed_audit_goes_only_despite_it(page: Page, studio: Studio) -> None
     expect(dialog).to_have_count(0)
     with Store.open(studio.home) as store:
         assert made.id not in {one.export_id for one in store.releases(1)}
+
+
+def test_what_was_deleted_is_said_to_have_never_left(page: Page, studio: Studio) -> None:
+    with Store.open(studio.home) as store:
+        made = export(store)
+    Path(made.path).rmdir()
+    row = row_of(page, studio, made)
+    row.get_by_role("button", name="It never left").click()
+    dialog = page.get_by_role("dialog", name=f"Export {made.id} never left")
+    sign = dialog.get_by_role("button", name="It never left")
+    expect(sign).to_be_disabled()
+    dialog.get_by_label("Why it was deleted").fill("a trial of mine")
+    sign.click()
+    expect(row).to_contain_text("Never left")
+    expect(row).to_contain_text("a trial of mine")
+    with Store.open(studio.home) as store:
+        [said] = [one for one in store.releases(1) if one.export_id == made.id]
+        assert said.disclosure_id is None

@@ -6,19 +6,23 @@ const MIN_REASON = 8;
 /** The line of one export, with what can be done next; `reload` after something was signed. */
 export function releaseLine(item, reload) {
   const { audit, release } = item;
+  if (release && !release.signed) return h("div", { class: "sx-audit-line", dataset: { verdict: "none" } }, h("span", {}, signed(release)));
   const button = (text, onclick, attributes = {}) => h("button", { type: "button", class: "sx-button sx-small", onclick, ...attributes }, text);
+  const deleted = !item.is_there && !release && button("It never left\u2026", () => neverLeft(item, reload), { class: "sx-button sx-small sx-never-left" });
   if (!audit)
     return h(
       "div",
       { class: "sx-audit-line", dataset: { verdict: "none" } },
       h("span", {}, "Not looked at yet: what does it reveal about patients?"),
       button("Audit", (event) => startAudit(event.currentTarget, item), { class: "sx-button sx-small sx-audit-start" }),
+      deleted,
     );
   return h(
     "div",
     { class: "sx-audit-line", dataset: { verdict: audit.verdict } },
     h("span", {}, h("b", {}, audit.headline), audit.why ? `: ${audit.why}` : "", h("small", {}, when(audit.created_at))),
     button(release ? "Audit and release" : "Read and release\u2026", () => open(item, reload), { class: "sx-button sx-small sx-audit-open" }),
+    deleted,
     release && h("small", { class: "sx-released" }, signed(release)),
   );
 }
@@ -28,6 +32,31 @@ function signed({ person, created_at, reason, signed: audit }) {
   return audit
     ? `Released by ${person}, ${when(created_at)}, on an audit that said "${audit.headline.toLowerCase()}": ${reason}`
     : `Never left, says ${person}, ${when(created_at)}: ${reason}`;
+}
+
+/** An export that was deleted before it went anywhere counts in no audit any more, once somebody says so. */
+function neverLeft(item, reload) {
+  const dialog = h("dialog", { class: "sx-dialog sx-audit", "aria-label": `Export ${item.id} never left` });
+  const reason = h("input", { type: "text", id: "never-left-reason", maxlength: 500, placeholder: "why it was deleted", "aria-label": "Why it was deleted" });
+  const sign = h("button", { type: "button", class: "sx-button sx-primary", disabled: true }, "It never left");
+  reason.addEventListener("input", () => (sign.disabled = reason.value.trim().length < MIN_REASON));
+  sign.addEventListener("click", () =>
+    act(sign, async () => {
+      await post(`/api/exports/${item.id}/never-left`, { reason: reason.value });
+      dialog.close();
+      await reload();
+    }),
+  );
+  replace(
+    dialog,
+    h("h2", {}, `Export ${item.id}: deleted before it went anywhere?`),
+    h("p", {}, "Its folder is gone. Until somebody says that it never left, later audits count it with what they look at."),
+    h("label", { class: "sx-audit-reason" }, "Reason, kept in the ledger", reason),
+    h("footer", {}, h("div", { class: "sx-row" }, sign, h("button", { type: "button", class: "sx-button", onclick: () => dialog.close() }, "Cancel"))),
+  );
+  dialog.addEventListener("close", () => dialog.remove());
+  document.body.append(dialog);
+  dialog.showModal();
 }
 
 function startAudit(button, item) {
