@@ -234,6 +234,17 @@ def test_hard_images_are_searched_class_by_class(
         assert min(loss[chosen], KAPPA) == max(min(loss[number], KAPPA) for number in own)
 
 
+def test_a_pool_of_chosen_classes_goes_on_after_it_made_room(store: Store, home: Home, phases: Project):
+    """Its label maps are written beside its classes, and the order is checked once more."""
+    placed, _ = place(store, order(GenerateOrder, project_id=phases.id, classes=(1,), count=2, candidates=1), actor="ann")
+    frozen = orders.freeze(store, placed)
+    assert frozen.params["classes"] == [1] and len(frozen.params["label_map_ids"]) == 2
+    assert orders.freeze(store, frozen).params == frozen.params
+    other = next(image for image in store.images(phases.id) if image.label != phases.class_names[1])
+    with pytest.raises(BadInputError, match="classes or label maps, not both"):
+        order(GenerateOrder, project_id=phases.id, classes=(1,), label_map_ids=(other.label_map_id,)).check(store)
+
+
 def test_classes_are_chosen_in_classification_projects_only(store: Store, project: Project):
     store.add_model(project.id, kind="engine", architecture={}, file="f", metrics={}, actor="test")
     with pytest.raises(BadInputError, match="classes are chosen in classification projects"):

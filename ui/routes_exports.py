@@ -17,6 +17,7 @@ from saadi import orders
 from saadi.errors import NotFoundError
 from saadi.exports.selection import refusals
 from saadi.records import Job
+from saadi.store.releases import is_there
 from ui.context import Context
 from ui.routes_release import summary
 
@@ -46,7 +47,7 @@ def build_router(context: Context) -> APIRouter:
                         "num_items": record.num_items,
                         "manifest_sha256": record.manifest_sha256,
                         "created_at": record.created_at,
-                        "is_there": Path(record.path).is_dir(),
+                        "is_there": is_there(record),
                         "message": _export_message(finished, record.id, record.path),
                         "audit": summary(audits.get(record.id)),
                         "release": releases.get(record.id),
@@ -59,8 +60,9 @@ def build_router(context: Context) -> APIRouter:
     def download(project_id: int, export_id: int) -> FileResponse:
         with context.open() as store:
             record = next((item for item in store.exports(project_id) if item.id == export_id), None)
-        if record is None or not Path(record.path).is_dir():
-            raise NotFoundError("this export is no longer in its folder; export again")
+            if record is None or not is_there(record):
+                raise NotFoundError("this export is no longer in its folder; export again")
+            store.downloaded(record.id, actor=context.actor)
         archive = _zipped(Path(record.path), context.home.path / "tmp")
         name = f"{Path(record.path).name}.zip"
         return FileResponse(

@@ -18,6 +18,7 @@ from saadi.exports.manifest import ITEMS, MANIFEST
 from saadi.records import Disclosure, ExportRecord
 from saadi.release.report import CAUTION, HEADLINES, html, measures
 from saadi.store import Store
+from saadi.store.releases import is_there
 from ui.context import Context
 from ui.payloads import Body, Id
 
@@ -86,14 +87,16 @@ def build_router(context: Context) -> APIRouter:
         with context.open() as store:
             export = store.export(export_id)
             listed, described = Path(export.path) / ITEMS, Path(export.path) / MANIFEST
-            if not listed.is_file() or not described.is_file():
+            if not listed.is_file() or not is_there(export):
                 raise NotFoundError("this export is no longer in its folder; export again")
             project, manifest = store.project(export.project_id), json.loads(described.read_text(encoding="utf-8"))
             rows = [json.loads(line) for line in listed.read_text(encoding="utf-8").splitlines()]
             facts = facts_of(store, project, rows, format=export.format, left_out=manifest["left_out"], lost=manifest["lost"])
             audits = store.disclosures(export.project_id, export_id=export_id)
-            found = audits[-1].findings if audits else None
-            told = Audited(HEADLINES[found["verdict"]], found["verdict"], measures(found["own"])) if found else None
+            told = None
+            if audits:
+                found = audits[-1].findings
+                told = Audited(HEADLINES[found["verdict"]], found["verdict"], found["reasons"], measures(found["own"]))
             page = card(facts, project, audit=told)
         policy = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
         return Response(page, media_type="text/html; charset=utf-8", headers=policy)

@@ -50,7 +50,7 @@ def audit(name: ProjectArgument,
         if report is not None:
             report.write_text(html(store, store.project(name), found), encoding="utf-8")
     if not as_json:
-        answer({}, as_json=False, lines=lambda: lines(found.findings))
+        answer({}, as_json=False, lines=lambda: [f"Audit {found.id}. {lines(found.findings)[0]}", *lines(found.findings)[1:]])
 
 
 def releases(name: ProjectArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
@@ -76,7 +76,7 @@ def _told(record: Disclosure | None) -> dict[str, Any] | None:
 
 
 def _line(row: dict[str, Any]) -> str:
-    audited = f"audit: {row['audit']['verdict']}" if row["audit"] else "not audited"
+    audited = f"audit {row['audit']['id']}: {row['audit']['verdict']}" if row["audit"] else "not audited"
     gone = row["release"]
     if not gone:
         released = "not released"
@@ -89,6 +89,8 @@ def _line(row: dict[str, Any]) -> str:
 
 def release(name: ProjectArgument, export: ExportArgument,
             reason: Annotated[str, typer.Option(help="Why it may go, and to whom; kept in the ledger.")],
+            read: Annotated[int | None, typer.Option("--audit", help="Number of the audit that was read; `saadi audit` "
+                                                     "and `saadi releases` print it.")] = None,
             despite: Annotated[bool, typer.Option("--despite", help="Although its audit does not say 'nothing found'.")] = False,
             never_left: Annotated[bool, typer.Option("--never-left", help="Say instead that it was deleted before it went "
                                                      "anywhere; audits count it no more.")] = False,
@@ -97,11 +99,12 @@ def release(name: ProjectArgument, export: ExportArgument,
     with Store.open(home_of(home)) as store:
         if store.export(export).project_id != store.project(name).id:
             raise BadInputError(f"export {export} belongs to another project; see `saadi releases {name}`")
-        person, audits = config.user_name(), store.disclosures(store.project(name).id, export_id=export)
+        person = config.user_name()
         if never_left:
             made = store.never_left(export, person=person, reason=reason)
+        elif read is None:
+            raise BadInputError("a release signs the audit that was read; name it with --audit")
         else:
-            made = store.release(export, disclosure_id=audits[-1].id if audits else 0, person=person, reason=reason,
-                                 despite=despite)  # fmt: skip
+            made = store.release(export, disclosure_id=read, person=person, reason=reason, despite=despite)
     said = "never left, says" if never_left else "is released by"
     answer(asdict(made), as_json=as_json, lines=lambda: [f"export {export} {said} {made.person}"])

@@ -30,6 +30,8 @@ NUM_MEMORISED = 10
 """Images that a generator is fitted to far too long."""
 MIN_PATIENTS = 8
 MAX_PLANTED = 200
+NUM_PLANTED = 50
+"""In each audit, as the program plants them."""
 FIRST_SEED = 2**42
 EVERYTHING = "all of these"
 
@@ -68,7 +70,10 @@ class _World:
         return cls(list(training), network, People(own, patients), held_out, list(strangers))
 
     def audit(self, images: Sequence[Image]) -> Audit:
-        return audit(_traces(self.network, images), self.trained, self.held_out)
+        draw = np.random.default_rng(0)
+        copies = [planted(self.training[place].image, draw, how=CHANGES[number % len(CHANGES)])
+                  for number, place in enumerate(draw.permutation(len(self.training))[:NUM_PLANTED])]  # fmt: skip
+        return audit(_traces(self.network, images), self.trained, self.held_out, planted=_traces(self.network, copies))
 
 
 def _traces(network: verifier.Verifier, images: Sequence[Image]) -> Traces:

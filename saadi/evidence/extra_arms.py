@@ -39,7 +39,7 @@ from saadi.mining.choosing import KAPPA, Limits, hardest
 from saadi.mining.noise_shift import Asked, ShiftConfig
 from saadi.mining.weakness import Part, Weakness, parts_of, whole_part
 from saadi.plausibility import Plausibility, RealImages, class_looks
-from saadi.privacy.audit import People, audit
+from saadi.privacy.audit import MIN_HELD_OUT, People, audit
 from saadi.privacy.copies import Traces
 from saadi.records import Image, LabelMap
 from saadi.refinement import choose, eroded
@@ -236,7 +236,11 @@ class ExtraArms:
         fidelity = own.scores(images, many)
         # Nobody is held out in a cell: its patients are each other's strangers, for whom a verifier would not count.
         trained = People(Traces.of([e.image for e in own.real]), tuple(e.group for e in own.real))
-        flagged = {flag.item for flag in audit(Traces.of(images), trained, None).flags}
+        looked = audit(Traces.of(images), trained, None)
+        if looked.flag_limit is None:
+            raise TooFewError(f"{trained.num_patients} patients are too few to say how near strangers come, so copies cannot be "
+                              f"looked for; {MIN_HELD_OUT} are needed, or leave the arm unlike out")  # fmt: skip
+        flagged = {flag.item for flag in looked.flags}
         kept = []
         for row in range(len(masks)):
             free = [index for index in range(row * k, (row + 1) * k) if index not in flagged]

@@ -138,7 +138,7 @@ class Cell:
             return total
         total += learners.generator(of_all=arm.kind == "ceiling", few=arm.kind == "few").seconds + self.synthetic(arm)[0].seconds
         scorers = {"fold 0", "judge"} if arm.version else {"judge"} if arm.kind in ("mined", "learned") else set()
-        needs = (*OF_WEAKNESS, "refined")
+        needs = (*OF_WEAKNESS, "refined", "unlike")
         if arm.recipe == "sure" or arm.kind in needs or ((arm.is_best_of_many or arm.version) and not self.settings.voters):
             scorers |= set(learners.selectors())
         total += sum(learners.scorer_stage(name).seconds for name in sorted(scorers))

@@ -25,6 +25,7 @@ class Audited(NamedTuple):
 
     headline: str
     verdict: str
+    reasons: Sequence[str]
     lines: Sequence[tuple[str, str, str]]
     """Measure, what was found, what it means."""
 

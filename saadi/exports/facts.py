@@ -1,7 +1,7 @@
-"""What datasheet, Croissant metadata and dataset card tell of an export: numbers from its own rows, and who judged its images.
+"""What datasheet, Croissant metadata and dataset card tell of an export: numbers of its rows, of votes, and the map of Curate.
 
-No name of a person or patient, no file name from outside and no time of day is in them: the same accepted images give the same
-bytes.
+No name of a person or patient, no file name from outside and no time of day is in them: while nobody votes or lays the map out
+anew, the same accepted images give the same bytes.
 """
 
 from __future__ import annotations

@@ -220,7 +220,7 @@ class GenerateOrder(Order):
                                 "start for this one, or leave it out")  # fmt: skip
 
     def _check_classes(self, store: Store) -> None:
-        if self.classes is not None and self.label_map_ids is not None:
+        if self.classes is not None and self.label_map_ids is not None and not self._are_of_classes(store):
             raise BadInputError("classes or label maps, not both; leave the label maps out")
         if self.inpaint is not None or self.settings.surroundings is not None:
             raise BadInputError("a part is made anew under a mask, and this project has none; make whole images of a class")
@@ -233,6 +233,13 @@ class GenerateOrder(Order):
             if names[index] not in shown:
                 raise TooFewError(f"no training image shows {names[index]}, so the generator has never seen one; import some, or "
                                   f"choose among {', '.join(name for name in names if name in shown)}")
+
+    def _are_of_classes(self, store: Store) -> bool:
+        """Whether the label maps were drawn by these classes: an order that made room for another one comes with both."""
+        names = store.project(self.project_id).class_names
+        wanted = {names[index] for index in self.classes or () if index < len(names)}
+        labels = {image.label_map_id: image.label for image in store.images(self.project_id)}
+        return all(labels.get(number) in wanted for number in self.label_map_ids or ())
 
     def _check_negative(self, store: Store, adapter_id: int) -> None:
         model = store.model(self.model_id) if self.model_id is not None else store.active_model(self.project_id, "engine")

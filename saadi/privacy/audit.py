@@ -30,6 +30,7 @@ MIN_PLANTED_FOUND = 0.9
 """Share of planted copies that an audit must find to say that there are none."""
 UNKNOWN = "own-"
 """Begins the name that an image gets whose patient nobody named."""
+AGAIN = "export again, which leaves them out"
 Look = Callable[[int, int], None]
 
 Verdict = Literal["fails", "nothing found", "nothing concluded"]
@@ -125,7 +126,7 @@ class Audit:
                          f"up to {self.flags_expected:.0%} may be by chance")  # fmt: skip
         if self.nearest is not None and self.nearest.excess_interval[0] > 0 and self.nearest.excess > MAX_EXCESS:
             found.append(f"{self.nearest.share:.0%} of the images lie nearest to a training patient, {self.nearest.expected:.0%} "
-                         "would where nothing is remembered")  # fmt: skip
+                         "would where nothing is remembered and no layout is taken over")  # fmt: skip
         if self.isolation is not None and self.isolation.low > 0 and self.isolation.high >= MAX_EXCESS:
             found.append(f"{self.isolation.of_trained:.0%} of the images single out one training patient, "
                          f"{self.isolation.of_held_out:.0%} one of as many strangers")  # fmt: skip
@@ -141,8 +142,7 @@ class Audit:
             found.append(f"of {self.num_unknown} images nobody said whose they are, so frames of one patient may count as "
                          "several; import with a column or pattern that says it")  # fmt: skip
         if self.flags and not self.reasons:
-            found.append(f"{len(self.flags)} images are nearer to a training image than strangers come; export again, which "
-                         "leaves them out")  # fmt: skip
+            found.append(f"{len(self.flags)} images are nearer to a training image than strangers come; {AGAIN}")
         if self.flag_limit is None:
             found.append("too few patients to say how near strangers come, so copies could not be looked for")
         if self.planted_found is not None and self.planted_found < MIN_PLANTED_FOUND:
@@ -218,15 +218,17 @@ def audit(
             of_planted = _nearest(planted, trained, stick, _Work()).score
             planted_found = float((of_planted > stick.limit).mean())
             clear = max(float(np.quantile(of_planted, 0.1)), quantiles["strangers"][-1])
-            num_clear = sum(flag.score > clear for flag in flags)
+            # Who finds few of the planted ones tells no copy from what is merely near.
+            num_clear = sum(flag.score > clear for flag in flags) if planted_found >= MIN_PLANTED_FOUND else 0
     nearest, isolation, missing = _against(items, trained, held_out, calibration, seed, work)
+    expected = _expected(stick, held_out if stick is not None and stick.by_held_out and held_out is not None else trained)
     return Audit(
         num_items=len(items), num_training_patients=trained.num_patients,
         num_held_out_patients=held_out.num_patients if held_out else 0, flags=flags, flag_limit=stick.limit if stick else None,
-        flags_expected=_expected(stick, held_out or trained), false_flags=false_flags,
+        flags_expected=expected, false_flags=false_flags,
         num_strangers=stick.num_strangers if stick else 0, nearest=nearest, isolation=isolation, people_missing=missing,
         retrieval=Retrieval.of(found.place, num_real=len(trained.traces)), membership=membership, nearness=quantiles,
-        planted_found=planted_found, num_clear=num_clear, num_unknown=_num_unknown(trained, held_out))
+        planted_found=planted_found, num_clear=num_clear, num_unknown=_num_unknown(trained, held_out, calibration))
 
 
 def _num_unknown(*groups: People | None) -> int:

@@ -17,7 +17,7 @@ from saadi.curation import describe_images
 from saadi.engines.loading import full_memory_told
 from saadi.errors import BadInputError
 from saadi.jobs import JobContext, Outcome, silent
-from saadi.privacy.audit import Audit, audit
+from saadi.privacy.audit import AGAIN, Audit, audit
 from saadi.privacy.copies import CHANGES, Traces, planted
 from saadi.privacy.membership import Membership
 from saadi.records import ExportRecord, Image, Project, RealImage
@@ -164,9 +164,15 @@ def _findings(
         reasons += found.reasons
         questions += found.open_questions
     if found is not None and together is not None:
-        reasons += [f"with the exports before it: {words}" for words in together.reasons if words not in found.reasons]
+        known = {*found.reasons, *found.open_questions}
+        reasons += [f"with the exports before it: {words}" for words in together.reasons if words not in known]
         questions += [f"with the exports before it: {words}" for words in together.open_questions
-                      if words not in found.open_questions]  # fmt: skip
+                      if words not in known and AGAIN not in words]  # fmt: skip
+        if (before := len(together.flags) - len(found.flags)) > 0 and not together.reasons:
+            questions.append(f"{before} images of the exports before it are nearer to a training image than strangers come; "
+                             "where one of those never left, delete it and say so, and what was released stays")  # fmt: skip
+    if found is not None and told.export is None and (exports := store.exports(told.project.id)):
+        questions.append(f"{len(exports)} exports were made before, and this look leaves them out; audit an export itself")
     flagged = [{"blob": items[flag.item].blob, "name": items[flag.item].name, "image_id": told.training[flag.nearest].id,
                 "score": round(flag.score, 3)} for flag in (found.flags if found else ())]  # fmt: skip
     # Who could not look for copies has not looked: what an earlier audit flagged stays out.

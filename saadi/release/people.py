@@ -10,13 +10,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from saadi.exports.manifest import ITEMS, MANIFEST, sha256
+from saadi.exports.manifest import ITEMS
 from saadi.privacy import verifier
 from saadi.privacy.audit import People
 from saadi.privacy.copies import Traces
 from saadi.records import ExportRecord, Image, Project, RealImage, Split
 from saadi.store import Store
-from saadi.store.releases import ExportItem
+from saadi.store.releases import ExportItem, is_there
 
 SIDE = 96
 MAX_TO_LEARN = 2000
@@ -34,16 +34,10 @@ def items_of(store: Store, project: Project, export: ExportRecord | None) -> lis
                 for sample in store.samples(project.id, curation="accepted")]  # fmt: skip
     found = store.export_items(export.id)
     listed = Path(export.path) / ITEMS
-    if not found and listed.is_file() and _is_of(export):
+    if not found and listed.is_file() and is_there(export):
         rows = [json.loads(line) for line in listed.read_text(encoding="utf-8").splitlines()]
         found = [ExportItem(row["name"], row["kind"], row["blob"]) for row in rows]
     return found
-
-
-def _is_of(export: ExportRecord) -> bool:
-    """Whether what lies in the folder is this export; another one may have been written there since."""
-    manifest = Path(export.path) / MANIFEST
-    return manifest.is_file() and sha256(manifest.read_bytes()) == export.manifest_sha256
 
 
 def real_images(store: Store, project: Project, splits: Sequence[Split]) -> list[RealImage]:

@@ -43,16 +43,19 @@ def measures(own: Mapping[str, Any] | None) -> list[Line]:
     if nearest := own["nearest"]:
         found.append(Line("Nearest person",
                           f"{nearest['share']:.0%} are a training patient ({nearest['low']:.0%} to {nearest['high']:.0%})",
-                          f"{nearest['expected']:.0%} would be if nothing were remembered"))  # fmt: skip
+                          f"{nearest['expected']:.0%} would be if nothing were remembered, and no layout taken over from the "
+                          "masks of training patients"))  # fmt: skip
     if isolation := own["isolation"]:
         found.append(Line("Singling out", f"{isolation['of_trained']:.1%} of the images fit one training patient alone",
                           f"{isolation['of_held_out']:.1%} fit one stranger alone, {isolation['by_chance']:.1%} is chance; "
                           f"excess {isolation['excess']:.3f} ({isolation['low']:.3f} to {isolation['high']:.3f})"))  # fmt: skip
     else:
-        found.append(Line("Singling out", "not measured", f"{own['people_missing']} more patients whom nothing was learnt from "
-                          "would be needed; another project may lend them"))  # fmt: skip
+        why = "this project has too few patients of its own whom nothing was learnt from"
+        if own["nearest"]:
+            why = f"{own['people_missing']} more patients whom nothing was learnt from are needed; another project may lend them"
+        found.append(Line("Singling out", "not measured", why))
     if member := own["membership"]:
-        found.append(Line("Memory of the generator", f"its errors tell who was learnt from in {member['auc']:.0%} of pairs "
+        found.append(Line("Memory of the generator", f"its errors tell today's training images in {member['auc']:.0%} of pairs "
                           f"({member['low']:.0%} to {member['high']:.0%})", "50% is chance; this is about the weights, which are "
                           "not in the export"))  # fmt: skip
     if reach := own["retrieval"]:

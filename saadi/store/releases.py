@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +14,7 @@ from saadi.store import audit
 from saadi.store.base import StoreBase
 from saadi.store.connection import dump, new_id, now
 
+DOWNLOAD = "export.download"
 MIN_REASON = 8
 """Characters: a person who reads the trail later wants a sentence."""
 
@@ -24,6 +26,12 @@ class ExportItem(NamedTuple):
     kind: str
     """'real', 'synthetic' or 'composite'."""
     blob: str
+
+
+def is_there(export: ExportRecord) -> bool:
+    """Whether the folder still holds this export: by its manifest, as another one may have been written there since."""
+    manifest = Path(export.path) / "manifest.json"
+    return manifest.is_file() and hashlib.sha256(manifest.read_bytes()).hexdigest() == export.manifest_sha256
 
 
 class ReleaseStore(StoreBase):
@@ -136,6 +144,9 @@ class ReleaseStore(StoreBase):
         export, reason = self.export(export_id), _checked(reason)
         with self.write() as db:
             if (known := self._signed(export_id)) is not None:
+                if known.disclosure_id is None:
+                    raise BadInputError(f"{known.person} says that export {export_id} was deleted and never left; export again, "
+                                        "so that the ledger knows what goes")
                 return known
             audits = self.disclosures(export.project_id, export_id=export_id)
             if not audits:
@@ -155,11 +166,18 @@ class ReleaseStore(StoreBase):
                                   "manifest": export.manifest_sha256})
             return self._sign(export_id, newest.id, person, reason)
 
+    def downloaded(self, export_id: int, *, actor: str) -> None:
+        """Write down that somebody took an export out of the program: it cannot be said to have never left."""
+        export = self.export(export_id)
+        with self.write() as db:
+            audit.append(db, actor=actor, action=DOWNLOAD, subject=f"export:{export_id}",
+                         details={"manifest": export.manifest_sha256})
+
     def never_left(self, export_id: int, *, person: str, reason: str) -> Release:
         """Say that an export was deleted before it went anywhere: it counts in no audit from now on.
 
         Raises:
-            BadInputError: No reason, it was released, or it is still there.
+            BadInputError: No reason, it was released or downloaded, or it is still there.
         """
         export, reason = self.export(export_id), _checked(reason)
         with self.write() as db:
@@ -167,7 +185,9 @@ class ReleaseStore(StoreBase):
                 if known.disclosure_id is not None:
                     raise BadInputError(f"export {export_id} was released by {known.person}; what left cannot be called back")
                 return known
-            if Path(export.path).is_dir():
+            for row in db.query("SELECT actor FROM audit WHERE action = ? AND subject = ?", [DOWNLOAD, f"export:{export_id}"]):
+                raise BadInputError(f"export {export_id} was downloaded by {row['actor']}, so nobody can say that it never left")
+            if is_there(export):
                 raise BadInputError(f"export {export_id} is still in its folder '{Path(export.path).name}'; delete that first, "
                                     "then say that it never left")
             audit.append(db, actor=person, action="export.never_left", subject=f"export:{export_id}",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -41,7 +42,9 @@ def export(store: Store, **findings: Any) -> ExportRecord:
     sample = store.sample_rows(1)[0]
     folder = store.home.exports / uuid.uuid4().hex
     folder.mkdir(parents=True)
-    made = store.add_export(1, format="voc", path=str(folder), manifest_sha256="0" * 64, num_items=40, actor="ann",
+    (folder / "manifest.json").write_bytes(folder.name.encode())
+    sha256 = hashlib.sha256(folder.name.encode()).hexdigest()
+    made = store.add_export(1, format="voc", path=str(folder), manifest_sha256=sha256, num_items=40, actor="ann",
                             items=[ExportItem("synthetic-000001", "synthetic", sample.blob)])  # fmt: skip
     if findings:
         flagged = [{"blob": sample.blob, "name": "synthetic-000001", "image_id": store.images(1)[0].id, "score": 3.0}]
@@ -119,7 +122,7 @@ def test_a_failed_audit_goes_only_despite_it(page: Page, studio: Studio) -> None
 def test_what_was_deleted_is_said_to_have_never_left(page: Page, studio: Studio) -> None:
     with Store.open(studio.home) as store:
         made = export(store)
-    Path(made.path).rmdir()
+    shutil.rmtree(made.path)
     row = row_of(page, studio, made)
     row.get_by_role("button", name="It never left").click()
     dialog = page.get_by_role("dialog", name=f"Export {made.id} never left")

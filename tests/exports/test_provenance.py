@@ -87,6 +87,7 @@ def test_names_from_people_break_no_table_and_no_page(tmp_path: Path, store: Sto
     add_sample(store, project, store.images(project.id)[0], 1)
     assert export(store, project, tmp_path / "out", format="folders").state == "done"
     page, sheet = ((tmp_path / "out" / name).read_text() for name in ("card.html", "datasheet.md"))
+    assert "<b>" not in sheet
     assert "<b>a|b" not in page and "&lt;b&gt;a|b" in page and "| &lt;b>a\\|b&lt;/b> |" in sheet
     assert "<script" not in page and "src=" not in page and "http" not in page
     assert in_table("a\n| b") == "a \\| b"

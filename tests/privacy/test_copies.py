@@ -175,7 +175,7 @@ def test_images_of_nobody_knows_whom_are_no_patients(world: World) -> None:
 def test_an_audit_that_finds_no_planted_copies_says_so(world: World) -> None:
     blind = audit(world.traces(world.unseen), world.trained, world.held_out, planted=world.traces(world.unseen[:20]))
     assert blind.planted_found is not None and blind.planted_found < 0.2
-    assert any("planted" in words for words in blind.open_questions)
+    assert any("planted" in words for words in blind.open_questions) and blind.num_clear == 0 and not blind.reasons
     sharp = audit(world.traces(world.unseen), world.trained, world.held_out, planted=world.traces(world.training[:20]))
     assert sharp.planted_found == 1.0 and not any("planted" in words for words in sharp.open_questions)
 
@@ -191,3 +191,9 @@ def test_an_audit_can_be_stopped(world: World) -> None:
     with pytest.raises(InterruptedError):
         audit(world.traces(world.unseen), world.trained, world.held_out, look=stop)
     assert [step for step, _ in told] == [0, 32, 64]
+
+
+def test_a_few_held_out_patients_set_no_limits_of_their_own(world: World) -> None:
+    three = People(world.held_out.traces.take(range(3)), world.held_out.patients[:3])
+    found, without = (audit(world.traces(world.unseen), world.trained, people) for people in (three, None))
+    assert found.flag_limit == without.flag_limit and found.flags_expected == without.flags_expected < 0.15

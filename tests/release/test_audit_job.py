@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from functools import cache
@@ -159,6 +160,7 @@ def test_a_second_export_of_the_same_patients_is_measured_with_the_first(store: 
     assert found["earlier_exports"] == [first] and found["union"]["num_items"] == 80 and found["own"]["num_items"] == 60
     assert found["verdict"] == "fails" and all("with the exports before it" in reason for reason in found["reasons"])
     assert found["own"]["reasons"] == [] and found["union"]["verdict"] == "fails"
+    assert not any("with the exports before it" in words and "export again" in words for words in found["open_questions"])
 
 
 def test_another_project_with_the_same_images_shares_the_ledger(store: Store, scenes: Project, tmp_path: Path) -> None:
@@ -186,12 +188,18 @@ def test_neither_a_later_release_nor_a_moved_folder_is_forgotten(store: Store, s
     assert [one.id for one in store.earlier_exports(first)] == [second.id]  # although it was made later
     assert [one.id for one in store.earlier_exports(third)] == [first.id, second.id]  # although their folders are gone
     store.never_left(first.id, person="ann", reason="deleted at once")
+    with pytest.raises(BadInputError, match="ann says that export 1 was deleted and never left"):
+        store.release(first.id, disclosure_id=signed.id, person="bob", reason="for the partner")
     assert [one.id for one in store.earlier_exports(third)] == [second.id]
     with pytest.raises(BadInputError, match="was released by ann"):
         store.never_left(second.id, person="ann", reason="deleted at once")
     (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "manifest.json").write_bytes(b"another export")
+    last = store.add_export(scenes.id, format="voc", path=str(tmp_path / "c"), num_items=1, actor="ann",
+                            manifest_sha256=hashlib.sha256(b"another export").hexdigest())  # fmt: skip
     with pytest.raises(BadInputError, match="is still in its folder 'c'"):
-        store.never_left(third.id, person="ann", reason="deleted at once")
+        store.never_left(last.id, person="ann", reason="deleted at once")
+    store.never_left(third.id, person="ann", reason="overwritten by another")  # that is another one
 
 
 def test_an_audit_that_misses_an_export_signs_nothing(store: Store, scenes: Project, tmp_path: Path) -> None:

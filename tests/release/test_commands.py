@@ -28,10 +28,13 @@ def exported(store: Store, project: Project) -> int:
 def test_the_ledger_tells_what_was_signed(home: Home, exported: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAADI_USER", "ann")
     where = ["--home", str(home.path)]
-    assert "1: voc, 3 images; audit: nothing concluded; not released" in RUN.invoke(app, ["releases", "tiny", *where]).output
-    refused = RUN.invoke(app, ["release", "tiny", "1", "--reason", "for the partner", *where])
+    assert "1: voc, 3 images; audit 1: nothing concluded; not released" in RUN.invoke(app, ["releases", "tiny", *where]).output
+    unread = RUN.invoke(app, ["release", "tiny", "1", "--reason", "for the partner", *where])
+    assert isinstance(unread.exception, BadInputError) and "name it with --audit" in str(unread.exception)
+    sign = ["--audit", "1", "--reason", "for the partner"]
+    refused = RUN.invoke(app, ["release", "tiny", "1", *sign, *where])
     assert isinstance(refused.exception, BadInputError) and "says: nothing concluded" in str(refused.exception)
-    assert RUN.invoke(app, ["release", "tiny", "1", "--reason", "for the partner", "--despite", *where]).exit_code == 0
+    assert RUN.invoke(app, ["release", "tiny", "1", *sign, "--despite", *where]).exit_code == 0
     told = RUN.invoke(app, ["releases", "tiny", *where]).output.replace("\n", " ")
     assert "released by ann on an audit that said nothing concluded (for the partner)" in told
     [row] = json.loads(RUN.invoke(app, ["releases", "tiny", "--json", *where]).output)["exports"]

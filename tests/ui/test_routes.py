@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
+import shutil
 import zipfile
 import zlib
 
@@ -211,10 +213,17 @@ def test_an_export_is_downloaded_as_zip(client, store, project, home):
     folder = home.exports / "set"
     (folder / "images").mkdir(parents=True)
     (folder / "images" / "1.png").write_bytes(b"pixels")
-    made = store.add_export(project.id, format="nnunet", path=str(folder), manifest_sha256="0" * 64, num_items=1, actor="ann")
+    (folder / "manifest.json").write_bytes(b"{}")
+    sha256 = hashlib.sha256(b"{}").hexdigest()
+    made = store.add_export(project.id, format="nnunet", path=str(folder), manifest_sha256=sha256, num_items=1, actor="ann")
+    other = store.add_export(project.id, format="nnunet", path=str(folder), manifest_sha256="0" * 64, num_items=1, actor="ann")
+    assert client.get(f"/api/projects/{project.id}/exports/{other.id}.zip").status_code == 404  # overwritten since
     answer = client.get(f"/api/projects/{project.id}/exports/{made.id}.zip")
-    assert zipfile.ZipFile(io.BytesIO(answer.content)).namelist() == ["set/images/1.png"]
+    assert zipfile.ZipFile(io.BytesIO(answer.content)).namelist() == ["set/images/1.png", "set/manifest.json"]
     assert not list((home.path / "tmp").iterdir())
+    shutil.rmtree(folder)
+    said = client.post(f"/api/exports/{made.id}/never-left", json={"reason": "a trial of mine"})
+    assert said.status_code == 400 and "was downloaded by" in said.json()["error"]
     assert client.get(f"/api/projects/{project.id}/exports/77.zip").status_code == 404
 
 
