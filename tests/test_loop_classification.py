@@ -236,8 +236,10 @@ def test_hard_images_are_searched_class_by_class(
 
 def test_a_pool_of_chosen_classes_goes_on_after_it_made_room(store: Store, home: Home, phases: Project):
     """Its label maps are written beside its classes, and the order is checked once more."""
-    placed, _ = place(store, order(GenerateOrder, project_id=phases.id, classes=(1,), count=2, candidates=1), actor="ann")
-    frozen = orders.freeze(store, placed)
+    place(store, order(GenerateOrder, project_id=phases.id, classes=(1,), count=2, candidates=1), actor="ann")
+    claimed = store.claim_job("worker-1")
+    assert claimed is not None
+    frozen = orders.freeze(store, claimed)
     assert frozen.params["classes"] == [1] and len(frozen.params["label_map_ids"]) == 2
     assert orders.freeze(store, frozen).params == frozen.params
     other = next(image for image in store.images(phases.id) if image.label != phases.class_names[1])
