@@ -621,16 +621,18 @@ def test_an_alignment_may_learn_from_real_winners_alone_and_by_another_loss(tmp_
 
 # ---- arms beside the usual ones
 
-EXTRA = replace(QUICK, rounds=0, recipes=("mixed",), curated=False, extras=EXTRA_ARMS[::-1])
+OF_FEW_PATIENTS = tuple(kind for kind in EXTRA_ARMS if kind != "unlike")
+"""Copies are told by how near strangers come, and the little case has four patients."""
+EXTRA = replace(QUICK, rounds=0, recipes=("mixed",), curated=False, extras=OF_FEW_PATIENTS[::-1])
 
 
 def test_each_extra_arm_has_as_many_images_as_the_base_and_a_second_run_computes_nothing(tmp_path: Path):
     made = cell(tmp_path, settings=EXTRA)
-    assert [arm.kind for arm in made.arms()] == ["plain", "augmented", "base", *EXTRA_ARMS, "rejection"]
+    assert [arm.kind for arm in made.arms()] == ["plain", "augmented", "base", *OF_FEW_PATIENTS, "rejection"]
     found = gains.run_cell(made, note=lambda line: None)
     base, _ = made.synthetic(Arm("base", 1.0))
     images = {}
-    for kind in EXTRA_ARMS:
+    for kind in OF_FEW_PATIENTS:
         stage, _ = made.synthetic(Arm(kind, 1.0))
         images[kind] = stage["images"]
         assert stage["images"].shape == base["images"].shape and stage["label_maps"].shape == base["images"].shape[:3]
@@ -712,6 +714,11 @@ def test_images_that_come_near_to_a_real_one_are_left_out(tmp_path: Path, monkey
     monkeypatch.setattr(ExtraArms, "_images", lambda self, masks, first_seed, start=None: [real[0].image] * len(masks))
     with pytest.raises(TooFewError, match="all 12 images of this generator come too near"):
         made.extras.make("unlike", 6, first_mask=0, first_seed=0)
+
+
+def test_few_patients_are_no_strangers_to_each_other(tmp_path: Path):
+    with pytest.raises(TooFewError, match="4 patients are too few to say how near strangers come"):
+        cell(tmp_path, settings=EXTRA).extras.make("unlike", 2, first_mask=0, first_seed=0)
 
 
 def test_arms_that_there_are_not_are_refused(tmp_path: Path):
