@@ -22,7 +22,7 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 """First column and row, steps in x and y of the seven passes of an interlaced PNG."""
 
 _FOREIGN: tuple[tuple[int, bytes, str], ...] = (
-    (128, b"DICM", "a DICOM file; de-identify it and save the frame as PNG first"),
+    (128, b"DICM", "a DICOM file; put DICOM files into a folder of their own and import that, or save the frame as PNG"),
     (0, b"\x93NUMPY", "a NumPy array; save it as 8-bit PNG first"),
     (0, b"GIF8", "a GIF, which may hold more than one picture; save the frame you want as PNG"),
     (0, b"%PDF", "a PDF; save the picture in it as PNG first"),
@@ -41,7 +41,7 @@ _FOREIGN: tuple[tuple[int, bytes, str], ...] = (
     (4, b"ftypavi", "an AVIF picture; save it as PNG first"),
     (4, b"ftyphei", "a HEIC picture; save it as PNG first"),
     (4, b"ftypmif1", "a HEIC picture; save it as PNG first"),
-    (4, b"ftyp", "a video; save single frames as PNG first"),
+    (4, b"ftyp", "a video; import it by itself, or save single frames as PNG"),
 )
 
 

@@ -363,3 +363,21 @@ def test_a_recorded_command_has_no_folders_and_can_be_copied():
     words = ["evidence", "gains", "x", "--folder", "/data/stages", "--side", "64", "--home", "data", "--out=a/b.json", "--json",
              "--test-group", "op/1"]  # fmt: skip
     assert _told(words) == ["evidence", "gains", "x", "--side", "64", "--test-group", "op/1"]
+
+
+def test_a_data_set_that_names_its_classes_needs_no_values(run: Run, answer: Answer, home: Home, tmp_path: Path) -> None:
+    """COCO with the project's classes: nothing is asked; with others the values are listed with what they are called."""
+    (tmp_path / "set").mkdir()
+    cv2.imwrite(str(tmp_path / "set" / "a.png"), np.random.default_rng(1).integers(0, 256, (24, 32, 3), dtype=np.uint8))
+    (tmp_path / "set" / "train.json").write_text(json.dumps({
+        "images": [{"id": 1, "file_name": "a.png", "width": 32, "height": 24}], "categories": [{"id": 5, "name": "Polyp"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 5,
+                         "segmentation": [[2, 2, 10, 2, 10, 10, 2, 10]]}]}))  # fmt: skip
+    for name, classes in (("polyps", "background,polyp"), ("tools", "background,tool")):
+        answer("project", "create", name, "--classes", classes, "--resolution", "64", "--home", home.path)
+    told = answer("import", "polyps", "--images", tmp_path / "set", "--home", home.path)
+    assert told["import"]["num_added"] == 1 and told["import"]["splits"] == {"train": 1}
+    status, out, err = run("import", "tools", "--images", tmp_path / "set", "--home", home.path)
+    assert status == 1 and "called 'Polyp'" in out and "5=ignore" in err
+    status, _, err = run("import", "tools", "--images", tmp_path / "set", "--format", "mat", "--home", home.path)
+    assert status == 1 and "source" in err, err

@@ -134,7 +134,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "C38 PDF": (lambda: b"%PDF-1.7\n", "PDF"),
     "C39 ELF": (lambda: b"\x7fELF" + bytes(60), "program"),
     "C40 zip": (lambda: b"PK\x03\x04" + bytes(60), "zip"),
-    "C41 DICOM": (lambda: bytes(128) + b"DICM" + bytes(60), "DICOM.*de-identify"),
+    "C41 DICOM": (lambda: bytes(128) + b"DICM" + bytes(60), "DICOM.*folder of their own"),
     "C41 DICOM with TIFF preamble": (lambda: b"II*\0" + bytes(124) + b"DICM", "DICOM"),
     "C42 NumPy": (lambda: b"\x93NUMPY\x01\0" + bytes(60), "NumPy"),
     "C45 JPEG cut": (lambda: JPEG[: len(JPEG) // 2], "damaged or cut off"),

@@ -1,44 +1,69 @@
-"""Folder import for the page: a look at what was found, then the order for it; both by `saadi.datasets.folder`."""
+"""Import for the page: a look at what was found, then the order for it; both by `saadi.datasets.folder`."""
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
 
 from saadi.datasets.folder_pairs import normal
 from saadi.decoding import value_name
 from saadi.errors import BadInputError
 from saadi.orders import ImportOrder
 from saadi.records import Project
+from saadi.store.blobs import encode_png
 from ui.payloads import ImportFolder, ScanFolder
 
+if TYPE_CHECKING:
+    from saadi.datasets.folder_scan import FolderScan
+
 MAX_PROBLEMS_SHOWN = 20
+MAX_EXAMPLES = 24
+EXAMPLE_SIDE = 96
+DARKENED = 0.25
+"""Brightness of what an example is not about."""
 
 
-def preview(project: Project, body: ScanFolder) -> dict[str, Any]:
-    """Return number of pairs, groups, splits, the values in the masks with a proposed class each, notes and problems.
+def preview(project: Project, body: ScanFolder, temporary_dir: Path) -> dict[str, Any]:
+    """Return format, number of pairs, groups, splits, the values in the masks with a proposed class each, notes and problems.
 
-    In classification also the labels that were found, each with the class of the project that it names (None = no such class),
-    and no values: masks are left out there.
+    Of each value an example is shown as a small picture. The class is None where nothing says which it is: a person chooses. In
+    classification also the labels that were found, each with the class of the project that it names (None = no such class), and
+    no values: masks are left out there.
     """
-    from saadi.datasets import folder  # here, because the page comes up faster without it
+    from saadi.datasets import folder, mask_doctor, readers  # here, because the page comes up faster without them
+    from saadi.datasets.readers.archive import opened
 
-    found = _scan(body)
+    order = wanted(body)
+    with opened(Path(order.images_dir), temporary_dir) as images_dir:
+        found = folder.scan_order(order, images_dir)
+        is_classification = project.task == "classification"
+        shown = {} if is_classification else found.values
+        soft = set() if found.names else set(mask_doctor.soft_edges(shown))
+        num_plain = len(shown) - len(soft)
+        proposed = folder.suggested_values(found, project.classes)
+        values = [
+            {"value": value, "name": value_name(value), "pixels": pixels, "masks": masks, "class": proposed.get(value),
+             "called": found.names.get(value), "example": example(found, value) if num_plain <= MAX_EXAMPLES else None}
+            for value, (pixels, masks) in sorted(shown.items()) if value not in soft
+        ]  # fmt: skip
     classes = {normal(label.name): label.index for label in project.classes}
-    is_classification = project.task == "classification"
-    proposed = folder.suggested_values(found, project.classes)
-    values = [
-        {"value": value, "name": value_name(value), "pixels": pixels, "masks": masks, "class": proposed.get(value, 0)}
-        for value, (pixels, masks) in sorted(found.values.items())
-        if not is_classification
-    ]
     labels = [{"name": name, "images": count, "class": classes.get(normal(name))} for name, count in found.labels.items()]
     return {
+        "kind": readers.WORDS[found.kind],
+        "is_video": found.kind in ("video", "dicom"),
         "num_pairs": len(found.pairs),
         "has_masks": found.has_masks,
+        "needs_masks": found.needs_masks,
         "num_groups": len(found.groups),
         "splits": found.splits,
         "values": values,
+        # Dozens of them, so one choice for all.
+        "soft": {"values": sorted(soft), "pixels": sum(shown[value][0] for value in soft)} if soft else None,
+        "findings": mask_doctor.findings(shown, project.classes) if shown else [],
         "labels": labels if is_classification else [],
         "num_unlabelled": sum(pair.label is None for pair in found.pairs) if is_classification else 0,
         "notes": list(found.notes),
@@ -47,7 +72,22 @@ def preview(project: Project, body: ScanFolder) -> dict[str, Any]:
     }
 
 
-def wanted(body: ImportFolder) -> ImportOrder:
+def example(found: FolderScan, value: int) -> str | None:
+    """The image with most pixels of a value, all else darkened, as a small PNG in a data address."""
+    best = max((pair for pair in found.pairs if value in pair.values), key=lambda pair: pair.values[value], default=None)
+    if best is None or best.mask is None:
+        return None
+    image = best.picture.image().pixels
+    mask = best.mask.mask((image.shape[0], image.shape[1])).mapped({other: int(other == value) for other in best.values})
+    scale = EXAMPLE_SIDE / max(image.shape[:2])
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    inside = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)[..., None]
+    lit = np.clip(small * (DARKENED + (1 - DARKENED) * inside), 0, 255).astype(np.uint8)
+    return f"data:image/png;base64,{base64.b64encode(encode_png(cv2.cvtColor(lit, cv2.COLOR_RGB2BGR))).decode()}"
+
+
+def wanted(body: ScanFolder) -> ImportOrder:
     """Return the order that takes in what `preview` showed.
 
     Raises:
@@ -56,29 +96,26 @@ def wanted(body: ImportFolder) -> ImportOrder:
     return ImportOrder(
         project_id=body.project_id,
         # Whole paths: the worker runs in another folder than the page.
-        images_dir=str(_folder(body.images_dir).resolve()),
+        images_dir=str(_existing(body.images_dir).resolve()),
         masks_dir=str(_folder(body.masks_dir).resolve()) if body.masks_dir else None,
         csv=str(Path(body.csv).expanduser().resolve()) if body.csv else None,
         group_pattern=body.group_pattern or None,
         group_column=body.group_column or None,
         split_column=body.split_column or None,
         label_column=body.label_column or None,
-        values=dict(body.values),
+        values=dict(body.values) if isinstance(body, ImportFolder) else {},
+        every=body.every,
+        sharpness=body.sharpness,
+        change=body.change,
+        burnt_in=body.burnt_in,
+        without_masks=isinstance(body, ImportFolder) and body.without_masks,
     )
 
 
-def _scan(body: ScanFolder) -> Any:
-    from saadi.datasets import folder
-
-    return folder.scan(
-        _folder(body.images_dir),
-        _folder(body.masks_dir) if body.masks_dir else None,
-        csv=Path(body.csv).expanduser() if body.csv else None,
-        group_pattern=body.group_pattern or None,
-        group_column=body.group_column or None,
-        split_column=body.split_column or None,
-        label_column=body.label_column or None,
-    )
+def _existing(text: str) -> Path:
+    """A folder, or a file that holds a data set: a zip, a video, a DICOM file."""
+    path = Path(text.strip()).expanduser()
+    return path if path.is_file() else _folder(text)
 
 
 def _folder(text: str) -> Path:

@@ -44,9 +44,15 @@ class ScanFolder(Body):
     split_column: str | None = Field(default=None, max_length=100)
     label_column: str | None = Field(default=None, max_length=100)
     """Classification: the class of each image."""
+    every: int = Field(default=25, ge=1, le=100_000)
+    """Videos and multi-frame DICOM: every n-th frame."""
+    sharpness: float = Field(default=0.5, ge=0, le=1)
+    change: float = Field(default=2.0, ge=0, le=255)
+    burnt_in: bool = False
 
 
 class ImportFolder(ScanFolder):
+    without_masks: bool = False
     values: dict[int, Annotated[int, Field(ge=0, le=255)]] = Field(default={}, max_length=256)
     """Value in the mask files -> class index of the project (255 = ignore)."""
     request_id: RequestId

@@ -73,7 +73,7 @@ def build_router(context: Context) -> APIRouter:
     @router.post("/import/scan")
     def scan_folder(body: ScanFolder) -> dict[str, Any]:
         with context.open() as store:
-            return folder_import.preview(store.project(body.project_id), body)
+            return folder_import.preview(store.project(body.project_id), body, context.home.path / "tmp")
 
     @router.post("/import/run")
     def import_folder(body: ImportFolder) -> dict[str, Any]:

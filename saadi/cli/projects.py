@@ -6,15 +6,20 @@ import colorsys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from saadi import config
+from saadi import config, orders
 from saadi.cli.common import Bar, HomeOption, JsonOption, ProjectArgument, answer, home_of, note
+from saadi.decoding import value_name
 from saadi.errors import BadInputError, TooFewError
+from saadi.orders import ImportOrder
 from saadi.records import IGNORE, LabelClass, Project, Task
 from saadi.store import Store
+
+if TYPE_CHECKING:
+    from saadi.datasets.folder_scan import FolderScan
 
 project_app = typer.Typer(no_args_is_help=True, help="Create and list projects.")
 
@@ -78,20 +83,40 @@ def import_images(name: ProjectArgument,
                   split_column: Annotated[str | None, typer.Option(help="CSV column: train, val or test.")] = None,
                   label_column: Annotated[str | None, typer.Option(help="CSV column: class of the image.")] = None,
                   limit: Annotated[int | None, typer.Option(min=1, help="Take only so many images.")] = None,
+                  source: Annotated[str | None, typer.Option("--format", help="saadi, nnunet, coco, yolo, voc, imagefolder, "
+                                                             "video, dicom or folder; default: looked for.")] = None,
+                  every: Annotated[int, typer.Option(min=1, help="Videos, multi-frame DICOM: every n-th frame.")] = 25,
+                  sharpness: Annotated[float, typer.Option(min=0, max=1, help="Videos: leave out frames less sharp than this "
+                                                           "share of the video's median; 0 = none.")] = 0.5,
+                  change: Annotated[float, typer.Option(min=0, max=255, help="Videos: leave out frames that differ from the one "
+                                                        "before by fewer grey levels; 0 = none.")] = 2.0,
+                  burnt_in: Annotated[bool, typer.Option("--burnt-in", help="Take DICOM pictures whose header says that text is "
+                                                         "burnt in: you have looked at them.")] = False,
+                  without_masks: Annotated[bool, typer.Option("--without-masks", help="Take images alone, to draw masks "
+                                                              "here.")] = False,
                   home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Import a folder of images and masks, split by patient; in classification images in a folder per class, or with a CSV."""
-    from saadi.datasets import folder
+    """Import a folder of images and masks, a data set (nnU-Net, COCO, YOLO, VOC, imagefolder, our own exports), videos or DICOM
+    files, or a zip of any of them; split by patient. In classification images in a folder per class, or with a CSV."""
+    from saadi.datasets import folder, mask_doctor
+    from saadi.datasets.readers.archive import opened
 
-    with Store.open(home_of(home)) as store, Bar("import") as bar:
+    where = home_of(home)
+    with Store.open(where) as store, Bar("import") as bar, opened(images.expanduser(), where.path / "tmp") as images_dir:
         project = store.project(name)
-        found = folder.scan(images, masks, csv=csv, group_pattern=group_pattern, group_column=group_column,
-                            split_column=split_column, label_column=label_column, limit=limit, report=bar.show)
-        if values is None and found.has_masks and project.task == "segmentation":
-            guess = folder.suggested_values(found, project.classes)
-            bar.stop()
-            _ask_for_values(project, found.values, guess, as_json=as_json)
+        order = cast(ImportOrder, orders.order(
+            ImportOrder, project_id=project.id, images_dir=str(images), masks_dir=str(masks) if masks else None,
+            csv=str(csv) if csv else None, group_pattern=group_pattern, group_column=group_column, split_column=split_column,
+            label_column=label_column, source=source, every=every, sharpness=sharpness, change=change, burnt_in=burnt_in,
+            without_masks=without_masks))  # fmt: skip
+        found = folder.scan_order(order, images_dir, limit=limit, report=bar.show)
         mapping = folder.value_map(values, project.classes) if values is not None else None
-        outcome = folder.import_folder(store, project, found, values=mapping, actor=config.user_name(), report=bar.show)
+        if values is None and found.has_masks and project.task == "segmentation":
+            mapping = folder.suggested_values(found, project.classes)
+            if not mask_doctor.is_certain(found.values, found.names, project.classes):
+                bar.stop()
+                _ask_for_values(project, found, mapping, as_json=as_json)
+        outcome = folder.import_folder(store, project, found, values=mapping, actor=config.user_name(), report=bar.show,
+                                       without_masks=without_masks)
         summary = _summary(store, project)
     for file, reason in outcome.refused:
         note(f"{file}: {reason}")
@@ -102,13 +127,18 @@ def import_images(name: ProjectArgument,
         raise TooFewError("no image could be imported; see the reasons above")
 
 
-def _ask_for_values(project: Project, counts: Mapping[int, tuple[int, int]], guess: Mapping[int, int], *, as_json: bool) -> None:
+def _ask_for_values(project: Project, scan: FolderScan, guess: Mapping[int, int], *, as_json: bool) -> None:
     """Say which values the masks hold and how to name them, then end with status 1."""
-    names = {label.index: label.name for label in project.classes} | {IGNORE: "ignore"}
-    text = ",".join(f"{value}={names.get(guess.get(value, IGNORE), 'ignore')}" for value in counts)
-    found = {str(value): {"pixels": pixels, "masks": masks} for value, (pixels, masks) in counts.items()}
-    answer({"values": found, "classes": list(project.class_names), "suggestion": text}, as_json=as_json,
-           lines=lambda: [f"{value:>5}: {pixels} pixels in {masks} masks" for value, (pixels, masks) in counts.items()])
+    from saadi.datasets import mask_doctor
+
+    counts, names = scan.values, {label.index: label.name for label in project.classes} | {IGNORE: "ignore"}
+    text = ",".join(f"{value_name(value)}={names.get(guess.get(value, IGNORE), 'ignore')}" for value in counts)
+    found = {value_name(value): {"pixels": pixels, "masks": masks, "name": scan.names.get(value)}
+             for value, (pixels, masks) in counts.items()}  # fmt: skip
+    odd = mask_doctor.findings(counts, project.classes)
+    answer({"values": found, "classes": list(project.class_names), "suggestion": text, "findings": odd}, as_json=as_json,
+           lines=lambda: [*(f"{value:>7}: {one['pixels']} pixels in {one['masks']} masks"
+                            + (f", called '{one['name']}'" if one["name"] else "") for value, one in found.items()), *odd])
     note(f"the masks hold {len(counts)} values; say which class each one is, for example --values {text} "
          f"(classes: {', '.join(project.class_names)}, or ignore)")
     raise typer.Exit(1)

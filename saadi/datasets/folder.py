@@ -13,18 +13,24 @@ from typing import Any
 import cv2
 import numpy as np
 
+from saadi import orders
+from saadi.datasets import mask_doctor
 from saadi.datasets.folder_pairs import Problem, normal
-from saadi.datasets.folder_scan import FolderPair, FolderScan, Progress, check_sizes, read, scan, silent
+from saadi.datasets.folder_scan import FolderPair, FolderScan, Progress, check_sizes, scan, silent
 from saadi.datasets.folder_split import SIDES, assign_splits, check_fractions
 from saadi.datasets.folder_table import SPLIT_WORDS
-from saadi.decoding import check_values, decode_image, decode_mask, display_name, parse_value, value_name
+from saadi.datasets.readers.archive import opened
+from saadi.datasets.readers.video import Choice
+from saadi.decoding import check_values, display_name, parse_value, value_name
 from saadi.errors import BadInputError, UnknownClassError
 from saadi.jobs import JobContext, Outcome
+from saadi.orders import ImportOrder
 from saadi.records import IGNORE, Image, LabelClass, LabelMap, Project, RealImage, Split
 from saadi.store import Store, audit
 from saadi.store.blobs import encode_png
 
-__all__ = ["FolderPair", "FolderScan", "ImportResult", "Problem", "import_folder", "scan", "suggested_values", "value_map"]
+__all__ = ["FolderPair", "FolderScan", "ImportResult", "Problem", "import_folder", "scan", "scan_order", "suggested_values",
+           "value_map"]
 
 Shares = tuple[float, float, float]
 DEFAULT_SHARES: Shares = (0.7, 0.15, 0.15)
@@ -57,20 +63,21 @@ class ImportResult:
 
 def import_folder(store: Store, project: Project, scan: FolderScan, *, values: Mapping[int, int] | None = None, actor: str,
                   split: Mapping[str, str] | Shares = DEFAULT_SHARES, seed: int = 0, report: Progress = silent,
-                  strict: bool = False) -> ImportResult:
+                  strict: bool = False, without_masks: bool = False) -> ImportResult:
     """Take a scanned folder into a project: pixels first, then rows, at full size.
 
     Args:
         values: Mask value -> class index (255 = ignore); a value not in it refuses its mask. Unused in classification.
         split: Shares of (train, val, test) by group, or group -> split; a split from CSV or folders goes before shares.
         strict: Refuse everything when anything is refused.
+        without_masks: Take images alone into a project of masks, to draw them here.
 
     Raises:
         BadInputError: The import as a whole makes no sense (no masks, unknown class, one group on two sides), or `strict` met a
             refusal; no row was added.
     """
     values = dict(values or {})
-    _check_import(project, scan, values, split)
+    _check_import(project, scan, values, split, without_masks=without_masks)
     labels = {normal(name): name for name in project.class_names}
     refused = list(scan.problems)
     usable: list[FolderPair] = []
@@ -109,25 +116,31 @@ def _take_all(store: Store, project: Project, usable: Sequence[FolderPair], inta
 
 def run_job(context: JobContext) -> Outcome:
     """Job `import`: scan the folders again, take everything usable in, say what was refused."""
-    store, order = context.store, context.params
-    project = store.project(order["project_id"])
-    found = scan(
-        Path(order["images_dir"]),
-        Path(order["masks_dir"]) if order["masks_dir"] else None,
-        csv=Path(order["csv"]) if order["csv"] else None,
-        group_pattern=order["group_pattern"],
-        group_column=order["group_column"],
-        split_column=order["split_column"],
-        label_column=order.get("label_column"),
-        report=context.report,
-    )
-    values = {int(value): index for value, index in order["values"].items()}
-    result = import_folder(store, project, found, values=values, actor=context.job.created_by, report=context.report)
+    store, order = context.store, orders.order(ImportOrder, **context.params)
+    assert isinstance(order, ImportOrder), "built as one"
+    project = store.project(order.project_id)
+    # A zip is unpacked in the job's folder: what a killed attempt left there goes with it.
+    with opened(Path(order.images_dir), context.dir) as images_dir:
+        found = scan_order(order, images_dir, report=context.report)
+        result = import_folder(store, project, found, values=order.values, actor=context.job.created_by, report=context.report,
+                               without_masks=order.without_masks)
 
     def publish(store: Store) -> dict[str, Any]:
         return asdict(result) | {"refused": [str(problem) for problem in result.refused[:MAX_REFUSED_KEPT]]}
 
     return Outcome(result.message, publish)
+
+
+def scan_order(order: ImportOrder, images_dir: Path, *, limit: int | None = None, report: Progress = silent) -> FolderScan:
+    """`scan` as an order asks for it.
+
+    Args:
+        images_dir: The folder of the order, or where its zip was unpacked.
+    """
+    return scan(images_dir, Path(order.masks_dir) if order.masks_dir else None, csv=Path(order.csv) if order.csv else None,
+                group_pattern=order.group_pattern, group_column=order.group_column, split_column=order.split_column,
+                label_column=order.label_column, limit=limit, kind=order.source,
+                choice=Choice(order.every, order.sharpness, order.change), burnt_in=order.burnt_in, report=report)
 
 
 def value_map(text: str, classes: Sequence[LabelClass]) -> dict[int, int]:
@@ -151,11 +164,8 @@ def value_map(text: str, classes: Sequence[LabelClass]) -> dict[int, int]:
 
 
 def suggested_values(scan: FolderScan, classes: Sequence[LabelClass]) -> dict[int, int]:
-    """A guess for a form, to be confirmed by a person: ascending values are the classes in order; {} if the numbers differ."""
-    found = list(scan.values)
-    if len(found) != len(classes):
-        return {}
-    return {value: label.index for value, label in zip(found, classes, strict=True)}
+    """A guess for a form, to be confirmed by a person; values without a reason for one are left out."""
+    return mask_doctor.proposals(scan.values, scan.names, classes)
 
 
 @dataclass(frozen=True)
@@ -218,15 +228,17 @@ class _Intake:
 
 
 def _pixels(pair: FolderPair, values: Mapping[int, int] | None) -> tuple[Image, LabelMap | None]:
-    image = decode_image(read(pair.image_path), name=pair.name).pixels
-    if pair.mask_path is None or values is None:
+    image = pair.picture.image().pixels
+    if pair.mask is None or values is None:
         return image, None
-    mask = decode_mask(read(pair.mask_path), name=pair.mask_path.name)
-    check_sizes(image.shape[:2], mask.pixels.shape)
+    size = (image.shape[0], image.shape[1])
+    mask = pair.mask.mask(size)
+    check_sizes(size, mask.pixels.shape)
     return image, mask.mapped(values)
 
 
-def _check_import(project: Project, scan: FolderScan, values: Mapping[int, int], split: Mapping[str, str] | Shares) -> None:
+def _check_import(project: Project, scan: FolderScan, values: Mapping[int, int], split: Mapping[str, str] | Shares, *,
+                  without_masks: bool) -> None:
     if isinstance(split, Mapping):
         if unknown := sorted(set(split.values()) - set(SPLIT_WORDS)):
             raise BadInputError(f"a split is train, val or test; got {unknown[0][:20]!r}")
@@ -237,8 +249,9 @@ def _check_import(project: Project, scan: FolderScan, values: Mapping[int, int],
             raise BadInputError("the images have no labels; name the CSV column with the class, "
                                 "or put each class into its own sub-folder")
         return
-    if scan.pairs and not scan.has_masks:
-        raise BadInputError("the folder has no masks and this project needs them; choose the folder with the masks")
+    if scan.pairs and not scan.has_masks and scan.needs_masks and not without_masks:
+        raise BadInputError("the folder has no masks and this project needs them; choose the folder with the masks, or import "
+                            "the images without masks and draw them here")
     if scan.values and not values:
         found = ", ".join(f"{value_name(value)} ({pixels} pixels in {masks} masks)"
                           for value, (pixels, masks) in list(scan.values.items())[:8])

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from saadi.config import MAX_FILE_BYTES
+from saadi.datasets import mask_doctor, readers
 from saadi.datasets.folder_pairs import IMAGE_FOLDERS, FoundFile, Problem, normal, pair_files
 from saadi.datasets.folder_table import SPLIT_WORDS, Row, Table, read_table
-from saadi.decoding import decode_image, decode_mask, display_name
-from saadi.decoding_formats import is_generated
+from saadi.datasets.readers.base import Entry, Listing, MaskFile, MaskSource, Picture, PictureFile
+from saadi.datasets.readers.video import Choice
+from saadi.decoding import display_name
 from saadi.errors import BadInputError, SizeMismatchError
 from saadi.records import Split
 
@@ -30,8 +31,8 @@ class FolderPair:
 
     name: str
     """Original path below the folder: may hold a patient's name, so it stays in the store."""
-    image_path: Path
-    mask_path: Path | None
+    picture: Picture
+    mask: MaskSource | None
     size: tuple[int, int]
     """(width, height) in pixels, upright."""
     values: Mapping[int, int]
@@ -55,6 +56,12 @@ class FolderScan:
     """Mask value -> (pixels, masks), ascending; colours as `saadi.decoding.value_name` writes them."""
     has_masks: bool
     notes: tuple[str, ...] = ()
+    kind: str = readers.FOLDER
+    """The format that it was read as, one of `saadi.datasets.readers.KINDS`."""
+    names: Mapping[int, str] = field(default_factory=dict)
+    """Mask value -> what the data set calls it, where it says so."""
+    needs_masks: bool = True
+    """False where a segmentation project takes the images without masks: frames of videos, DICOM pictures."""
 
     @property
     def groups(self) -> dict[str, int]:
@@ -74,14 +81,18 @@ class FolderScan:
 
 def scan(images_dir: Path, masks_dir: Path | None = None, *, csv: Path | None = None, group_pattern: str | None = None,
          split_column: str | None = None, label_column: str | None = None, group_column: str | None = None,
-         limit: int | None = None, report: Progress = silent) -> FolderScan:
+         limit: int | None = None, kind: str | None = None, choice: Choice | None = None, burnt_in: bool = False,
+         report: Progress = silent) -> FolderScan:
     """Find pairs, values, groups, splits and labels in a folder; every file is decoded once, problems are listed and not raised.
 
     Args:
-        images_dir: Images, or a folder that holds both images and masks.
+        images_dir: Images, a folder that holds both images and masks, a data set in one of `readers.KINDS`, a video.
         masks_dir: Masks; None = none, or found inside `images_dir` by folder name or suffix.
         group_pattern: Regular expression with one group `(...)`, searched in the file name: what it catches is the group.
         limit: At most so many images, spread evenly over the folder (so that each operation is there).
+        kind: The format; None = looked for.
+        choice: Which frames of videos and DICOM series.
+        burnt_in: Take DICOM pictures whose header says that text is burnt in.
 
     Raises:
         BadInputError: A folder or the CSV is missing or empty, the pattern is no pattern with one group, or a column is missing.
@@ -92,19 +103,20 @@ def scan(images_dir: Path, masks_dir: Path | None = None, *, csv: Path | None = 
     if limit is not None and limit < 1:
         raise BadInputError(f"the limit is 1 or more images, got {limit}")
     table = read_table(csv, group_column=group_column, split_column=split_column, label_column=label_column) if csv else None
-    files = pair_files(Path(images_dir), Path(masks_dir) if masks_dir is not None else None)
-    facts = {image.relative: _facts(image, table, pattern) for image, _ in files.pairs}
-    wanted = _spread(files.pairs, limit)
+    images_dir = Path(images_dir)
+    found = _listing(images_dir, masks_dir, kind, choice or Choice(), burnt_in, report)
+    facts = {entry.name: _facts(entry, table, pattern) for entry in found.entries}
+    wanted = _spread(found.entries, limit)
     pairs: list[FolderPair] = []
-    problems = list(files.problems)
+    problems = list(found.problems)
     values: dict[int, tuple[int, int]] = {}
     changes: Counter[str] = Counter()
-    for step, (image, mask) in enumerate(wanted):
+    for step, entry in enumerate(wanted):
         report(step, len(wanted), "looking at images")
         try:
-            pair, seen = _look(image, mask, facts[image.relative])
+            pair, seen = _look(entry, facts[entry.name])
         except BadInputError as error:
-            problems.append(Problem(display_name(image.relative.name), str(error)))
+            problems.append(Problem(display_name(entry.name.name), str(error)))
             continue
         pairs.append(pair)
         changes.update(seen)
@@ -112,41 +124,51 @@ def scan(images_dir: Path, masks_dir: Path | None = None, *, csv: Path | None = 
             pixels, masks = values.get(value, (0, 0))
             values[value] = (pixels + count, masks + 1)
     report(len(wanted), len(wanted), "looked at all images")
-    notes = files.notes + _table_notes(table) + [f"{count} files: {change}" for change, count in sorted(changes.items())]
+    notes = found.notes + _table_notes(table) + [f"{count} files: {change}" for change, count in sorted(changes.items())]
     return FolderScan(pairs=tuple(pairs), problems=tuple(problems), values=dict(sorted(values.items())),
-                      has_masks=files.has_masks, notes=tuple(notes))
+                      has_masks=found.has_masks, notes=tuple(notes), kind=found.kind,
+                      names=mask_doctor.names_of(values, found.names), needs_masks=found.needs_masks)
 
 
-def read(path: Path) -> bytes:
-    """Bytes of a picture; one more than allowed is enough for the decoder to refuse it.
-
-    Raises:
-        BadInputError: The file is gone or may not be read.
-    """
-    try:
-        with path.open("rb") as stream:
-            return stream.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise BadInputError(f"the file cannot be read ({reason}); check that it is there and may be read") from error
+def _listing(images_dir: Path, masks_dir: Path | None, kind: str | None, choice: Choice, burnt_in: bool,
+             report: Progress) -> Listing:
+    kind = kind or (readers.kind_of(images_dir) if masks_dir is None else readers.FOLDER)
+    if kind == readers.FOLDER:
+        return _plain(images_dir, Path(masks_dir) if masks_dir is not None else None)
+    if masks_dir is not None:
+        raise BadInputError(f"a folder of masks was given, and {readers.WORDS.get(kind, kind)} hold their own; leave it out")
+    return readers.listing(kind, images_dir, choice=choice, burnt_in=burnt_in,
+                           report=lambda name, number: _tell(report, name, number))
 
 
-def _look(image: FoundFile, mask: FoundFile | None, facts: Row | str) -> tuple[FolderPair, tuple[str, ...]]:
+def _tell(report: Progress, name: str, number: int) -> None:
+    report(0, 0, f"looking at {display_name(name)}, frame {number}")
+
+
+def _plain(images_dir: Path, masks_dir: Path | None) -> Listing:
+    """Images and masks paired by their names; split and label may be in names of folders."""
+    files = pair_files(images_dir, masks_dir)
+    entries = [Entry(image.relative, PictureFile(image.path, image.relative.name),
+                     MaskFile(mask.path, mask.relative.name) if mask else None,
+                     Row(split=_folder_split(image), label=_folder_label(image.relative)), folders=image.folders)
+               for image, mask in files.pairs]  # fmt: skip
+    return Listing(readers.FOLDER, entries, list(files.problems), list(files.notes), files.has_masks)
+
+
+def _look(entry: Entry, facts: Row | str) -> tuple[FolderPair, tuple[str, ...]]:
     if isinstance(facts, str):
         raise BadInputError(facts)
-    data = read(image.path)
-    if is_generated(data):
-        raise BadInputError("it says of itself that a model has made it, or a part of it (IPTC DigitalSourceType), and what is "
-                            "imported counts as real; leave it out")  # fmt: skip
-    picture = decode_image(data, name=image.relative.name)
-    height, width = picture.pixels.shape[:2]
-    values, notes = dict[int, int](), picture.notes
-    if mask is not None:
-        decoded = decode_mask(read(mask.path), name=mask.relative.name)
-        check_sizes((height, width), decoded.pixels.shape)
-        values, notes = decoded.counts(), notes + tuple(note for note in decoded.notes if " colours: " not in note)
-    pair = FolderPair(name=image.relative.as_posix(), image_path=image.path, mask_path=mask.path if mask else None,
-                      size=(width, height), values=values, group=facts.group, split=facts.split, label=facts.label)
+    values, notes, size = dict[int, int](), tuple[str, ...](), entry.size
+    if size is None or entry.mask is not None:
+        picture = entry.picture.image()
+        height, width = picture.pixels.shape[:2]
+        size, notes = (width, height), picture.notes
+        if entry.mask is not None:
+            decoded = entry.mask.mask((height, width))
+            check_sizes((height, width), decoded.pixels.shape)
+            values, notes = decoded.counts(), notes + tuple(note for note in decoded.notes if " colours: " not in note)
+    pair = FolderPair(name=entry.name.as_posix(), picture=entry.picture, mask=entry.mask, size=size, values=values,
+                      group=facts.group, split=facts.split, label=facts.label)
     return pair, notes
 
 
@@ -170,9 +192,9 @@ def _pattern(text: str | None, group_column: str | None) -> re.Pattern[str] | No
     return pattern
 
 
-def _facts(image: FoundFile, table: Table | None, pattern: re.Pattern[str] | None) -> Row | str:
-    """Group, split and label of an image, or the sentence that refuses it."""
-    row = table.row_for(image.relative) if table else None
+def _facts(entry: Entry, table: Table | None, pattern: re.Pattern[str] | None) -> Row | str:
+    """Group, split and label of an image, or the sentence that refuses it; CSV and pattern go before what the format says."""
+    row = table.row_for(entry.name) if table else None
     if table is not None and row is None:
         return "the CSV has no row for this image; add one or remove the image"
     group, split, label = (row.group, row.split, row.label) if row else (None, None, None)
@@ -181,11 +203,11 @@ def _facts(image: FoundFile, table: Table | None, pattern: re.Pattern[str] | Non
     if table is not None and table.has_group and pattern is None and group is None:
         return "the CSV has no group for this image; fill the column"
     if pattern is not None:
-        match = pattern.search(image.relative.name) or pattern.search(image.relative.as_posix())
+        match = pattern.search(entry.name.name) or pattern.search(entry.name.as_posix())
         group = (match.group(1) or "").strip() if match else None
         if not group:
             return "the group pattern does not fit this file name, so its patient is unknown; change the pattern or the name"
-    return Row(group=group, split=split or _folder_split(image), label=label or _folder_label(image.relative))
+    return Row(group=group or entry.row.group, split=split or entry.row.split, label=label or entry.row.label)
 
 
 def _folder_split(image: FoundFile) -> Split | None:
@@ -198,10 +220,10 @@ def _folder_label(relative: PurePosixPath) -> str | None:
     return next((part for part in reversed(relative.parts[:-1]) if normal(part) not in plain), None)
 
 
-def _spread(pairs: list[tuple[FoundFile, FoundFile | None]], limit: int | None) -> list[tuple[FoundFile, FoundFile | None]]:
-    if limit is None or limit >= len(pairs):
-        return pairs
-    return [pairs[index * len(pairs) // limit] for index in range(limit)]
+def _spread(entries: list[Entry], limit: int | None) -> list[Entry]:
+    if limit is None or limit >= len(entries):
+        return entries
+    return [entries[index * len(entries) // limit] for index in range(limit)]
 
 
 def _table_notes(table: Table | None) -> list[str]:

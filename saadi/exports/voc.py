@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from saadi.datasets.readers.voc import colour
 from saadi.errors import BadInputError
 from saadi.exports.labels import LabelScheme, label_scheme
 from saadi.exports.layout import nothing_lost
@@ -28,19 +29,6 @@ lost_in = nothing_lost
 SETS = "ImageSets/Segmentation"
 LABELMAP = "labelmap.txt"
 NUM_COLOURS = 256
-BITS = 8
-
-
-def colour(index: int) -> tuple[int, int, int]:
-    """Of a class in the VOC devkit: its bits, three by three, spread over red, green and blue from the highest bit on."""
-    channels, rest = [0, 0, 0], index
-    for place in reversed(range(BITS)):
-        for channel in range(3):
-            channels[channel] |= (rest >> channel & 1) << place
-        rest >>= 3
-    return channels[0], channels[1], channels[2]
-
-
 PALETTE = bytes(value for index in range(NUM_COLOURS) for value in colour(index))
 
 

@@ -14,8 +14,8 @@ from saadi.store import Store
 
 
 class ImportOrder(Order):
-    """Take a folder of images and masks (in classification of images in folders by class) into the project; goes before waiting
-    training."""
+    """Take a folder of images and masks (in classification of images in folders by class), a data set in a known format, videos
+    or DICOM files into the project; goes before waiting training."""
 
     kind: ClassVar[str] = "import"
     priority: ClassVar[int] = 5
@@ -29,6 +29,18 @@ class ImportOrder(Order):
     """CSV column with the class of the image; None = a column called label or class, or the folder that the image lies in."""
     values: dict[int, Annotated[int, Field(ge=0, le=255)]] = Field(default_factory=dict)
     """Value in the mask files -> class index of the project (255 = ignore)."""
+    source: Literal["saadi", "nnunet", "coco", "yolo", "voc", "imagefolder", "video", "dicom", "folder"] | None = None
+    """The format of the data set; None = looked for."""
+    every: int = Field(default=25, ge=1, le=100_000)
+    """Videos and multi-frame DICOM: every n-th frame."""
+    sharpness: float = Field(default=0.5, ge=0, le=1)
+    """Videos: frames less sharp than this share of their video's median are left out; 0 = none."""
+    change: float = Field(default=2.0, ge=0, le=255)
+    """Videos: frames that differ from the one before by fewer grey levels are left out; 0 = none."""
+    burnt_in: bool = False
+    """Take DICOM pictures whose header says that text is burnt in: somebody has looked at them."""
+    without_masks: bool = False
+    """Take images alone into a project of masks, to draw them here."""
 
     def check(self, store: Store) -> None:
         num_classes = len(store.project(self.project_id).classes)

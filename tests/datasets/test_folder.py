@@ -75,13 +75,13 @@ def test_pairs_are_found_under_common_names(tmp_path: Path, image: str, label: s
         pair(tmp_path, name, seed, image=image, label=label)
     (tmp_path / "README.md").write_text("not a picture")
     found = scan(tmp_path)
-    assert not found.problems and [item.image_path.stem.removesuffix("_0000") for item in found.pairs] == [
+    assert not found.problems and [item.picture.path.stem.removesuffix("_0000") for item in found.pairs] == [
         "frame9",
         "frame10",
         "Ä",
     ]
     for item in found.pairs:
-        assert item.mask_path is not None and item.mask_path.stem.startswith(item.image_path.stem.removesuffix("_0000"))
+        assert item.mask is not None and item.mask.path.stem.startswith(item.picture.path.stem.removesuffix("_0000"))
 
 
 def test_given_folders_pair_by_stem(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_nested_patients_with_equal_frame_names_stay_apart(tmp_path: Path) -> No
         pair(tmp_path / patient, "0001", len(patient) + ord(patient[1]))
     found = scan(tmp_path, group_pattern=r"(p\d)/")
     assert found.groups == {"p1": 1, "p2": 1}
-    assert all(item.mask_path is not None and item.mask_path.parts[-3] == item.group for item in found.pairs)
+    assert all(item.mask is not None and item.mask.path.parts[-3] == item.group for item in found.pairs)
 
 
 def test_all_problems_are_listed_and_the_good_pair_remains(tmp_path: Path) -> None:

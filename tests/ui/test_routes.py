@@ -12,6 +12,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from saadi.jobs import run_worker
 from saadi.worker import HANDLERS
@@ -281,3 +282,35 @@ def test_a_drawing_remembers_the_image_under_it(client, project, image):
     body = {"project_id": project.id, "image_id": image.id, "name": "x", "request_id": "request-under"}
     made = client.post("/api/label_maps", json=body).json()
     assert (made["underlay_id"], made["image_id"]) == (image.id, None)
+
+
+def test_a_foreign_data_set_is_shown_with_examples_and_open_questions(client, store, project, home, tmp_path):
+    pixels = np.zeros((24, 24), np.uint8)
+    pixels[2:9, 2:9], pixels[12:20, 12:20], pixels[0, :3] = 7, 90, (20, 40, 60)
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    Image.fromarray(np.full((24, 24, 3), 200, np.uint8)).save(tmp_path / "images" / "a.png")
+    Image.fromarray(pixels).save(tmp_path / "masks" / "a.png")
+    where = {"project_id": project.id, "images_dir": str(tmp_path)}
+    found = client.post("/api/import/scan", json=where).json()
+    assert [(item["value"], item["class"]) for item in found["values"]] == [(0, None), (7, None), (90, None)]
+    assert found["soft"] == {"values": [20, 40, 60], "pixels": 3} and any("smoothed" in line for line in found["findings"])
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(found["values"][2]["example"].partition(",")[2]))))
+    assert shown[64, 64].min() > 190 and shown[20, 20].max() < 60  # bright where the value is, dark elsewhere
+    archive = shutil.make_archive(str(tmp_path.parent / f"{tmp_path.name}-set"), "zip", tmp_path)
+    again = client.post("/api/import/scan", json=where | {"images_dir": archive}).json()
+    assert again["num_pairs"] == 1 and not list((home.path / "tmp").iterdir())
+
+
+def test_images_without_masks_are_taken_when_that_is_said(client, store, project, home, tmp_path):
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.full((24, 24, 3), 200, np.uint8)).save(tmp_path / "images" / "a.png")
+    where = {"project_id": project.id, "images_dir": str(tmp_path / "images")}
+    found = client.post("/api/import/scan", json=where).json()
+    assert found["needs_masks"] and not found["has_masks"] and found["kind"] == "a folder of images"
+    jobs = [client.post("/api/import/run", json=where | {"request_id": f"import-{number}", "without_masks": bool(number)}).json()
+            for number in range(2)]  # fmt: skip
+    run_worker(home, HANDLERS, exit_when_idle=True)
+    refused, done = (client.get(f"/api/jobs/{job['job']['id']}").json() for job in jobs)
+    assert refused["state"] == "failed" and "draw them here" in refused["error"]
+    assert done["state"] == "done" and [image.label_map_id for image in store.images(project.id)] == [None]

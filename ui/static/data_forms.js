@@ -8,11 +8,22 @@ export const text = (label, placeholder, attributes = {}) => {
   return field;
 };
 
+const number = (label, value, attributes) => {
+  const field = text(label, "", { ...attributes, type: "number" });
+  field.input.value = value;
+  return field;
+};
+
 export class DataForms {
   constructor(onImported) {
     this.onImported = onImported;
-    this.images = text("Folder of images", "/path/to/images", { id: "import-images" });
-    this.masks = text("Folder of masks", "/path/to/masks", { id: "import-masks" });
+    this.images = text("Folder, zip, video or DICOM file", "/path/to/images", { id: "import-images" });
+    this.masks = text("Folder of masks, where they lie apart", "/path/to/masks", { id: "import-masks" });
+    this.every = number("Every n-th frame", 25, { min: 1, max: 100000, step: 1, id: "import-every" });
+    this.sharpness = number("Sharpness, share of the median", 0.5, { min: 0, max: 1, step: 0.05 });
+    this.change = number("Change to the frame before, grey levels", 2, { min: 0, max: 255, step: 0.5 });
+    this.burntIn = h("input", { type: "checkbox" });
+    this.withoutMasks = h("input", { type: "checkbox", id: "import-without-masks" });
     this.pattern = text("Patient or video in the file name (pattern)", "^(case\\d+)", { id: "import-pattern" });
     this.csv = text("Table (CSV)", "/path/to/table.csv", { id: "import-csv" });
     this.labelColumn = text("Column of the class", "class");
@@ -53,6 +64,11 @@ export class DataForms {
           h("div", { class: "sx-mask-only" }, this.masks),
           h(
             "p",
+            { class: "sx-note sx-mask-only" },
+            "Images and masks in any naming, a data set as nnU-Net, COCO, YOLO, Pascal VOC, imagefolder or an export of this program, videos, DICOM; each also as a zip.",
+          ),
+          h(
+            "p",
             { class: "sx-note sx-class-only" },
             "A folder per class (images/clipping/001.png), or a table with the class of each file.",
           ),
@@ -70,9 +86,21 @@ export class DataForms {
             ),
           ),
           h(
+            "details",
+            { class: "sx-details" },
+            h("summary", {}, "Videos and DICOM (optional)"),
+            h(
+              "div",
+              { class: "sx-stack" },
+              h("div", { class: "sx-row" }, this.every, this.sharpness, this.change),
+              h("p", { class: "sx-note" }, "Blurred frames and those like the one before are left out; 0 keeps them. A video is a patient, unless a pattern or table says otherwise."),
+              h("label", { class: "sx-check" }, this.burntIn, "I have looked at pictures whose DICOM header says that text is burnt in"),
+            ),
+          ),
+          h(
             "button",
             { type: "button", class: "sx-button", id: "import-scan", onclick: (event) => this.scan(event.currentTarget) },
-            "Look into the folders",
+            "Look into it",
           ),
           this.found,
         ),
@@ -139,6 +167,10 @@ export class DataForms {
       group_pattern: given(this.pattern),
       group_column: given(this.groupColumn),
       split_column: given(this.splitColumn),
+      every: Number(this.every.input.value),
+      sharpness: Number(this.sharpness.input.value),
+      change: Number(this.change.input.value),
+      burnt_in: this.burntIn.checked,
       ...(isClassification() && { masks_dir: null, label_column: given(this.labelColumn) }),
     };
   }
@@ -146,7 +178,14 @@ export class DataForms {
   scan(button) {
     return act(button, async () => {
       const found = await post("/api/import/scan", this.folders());
-      this.mapping = found.values.map((item) => ({ value: item.value, select: this.classChooser(item) }));
+      const alone = !isClassification() && !found.has_masks;
+      this.withoutMasks.checked = !found.needs_masks;
+      this.mapping = found.values.map((item) => ({ values: [item.value], select: this.classChooser(item) }));
+      if (found.soft) {
+        const soft = { name: `${found.soft.values.length} smoothed edges`, pixels: found.soft.pixels, class: 255 };
+        found.values.push(soft);
+        this.mapping.push({ values: found.soft.values, select: this.classChooser(soft) });
+      }
       const total = found.values.reduce((sum, item) => sum + item.pixels, 0) || 1;
       replace(
         this.found,
@@ -162,7 +201,9 @@ export class DataForms {
                 ? `${found.num_pairs} pairs of image and mask.`
                 : `${found.num_pairs} images without masks.`,
           ),
-          found.num_groups ? ` ${found.num_groups} patients or videos.` : "",
+
+          found.num_groups ? ` ${found.num_groups} ${found.num_groups === 1 ? "patient or video" : "patients or videos"}.` : "",
+          ` Read as ${found.kind}.`,
           found.num_problems ? ` ${found.num_problems} files cannot be used:` : "",
         ),
         found.problems.length
@@ -173,7 +214,11 @@ export class DataForms {
             )
           : null,
         found.notes.map((note) => h("p", { class: "sx-note" }, note)),
-        isClassification() ? labelTable(found.labels) : h(
+        found.findings.map((line) => h("p", { class: "sx-odd" }, line)),
+        alone && found.needs_masks
+          ? h("label", { class: "sx-check" }, this.withoutMasks, "Import them without masks, to draw the masks here")
+          : null,
+        isClassification() ? labelTable(found.labels) : alone ? null : h(
           "table",
           { class: "sx-table" },
           h(
@@ -182,7 +227,7 @@ export class DataForms {
             h(
               "tr",
               {},
-              ["Value in the masks", "Share", "Class"].map((name) => h("th", {}, name)),
+              ["", "Value in the masks", "Share", "Class"].map((name) => h("th", {}, name)),
             ),
           ),
           h(
@@ -192,8 +237,9 @@ export class DataForms {
               h(
                 "tr",
                 {},
-                h("td", {}, item.name),
-                h("td", {}, `${((100 * item.pixels) / total).toFixed(1)} %`),
+                h("td", {}, item.example ? h("img", { class: "sx-example", src: item.example, alt: `Where value ${item.name} is` }) : null),
+                h("td", {}, swatch(item), item.name, item.called ? h("span", { class: "sx-note" }, ` ${item.called}`) : null),
+                h("td", { class: "sx-share" }, `${((100 * item.pixels) / total).toFixed(1)} %`),
                 h("td", {}, this.mapping[index].select),
               ),
             ),
@@ -221,14 +267,22 @@ export class DataForms {
       state.project.classes.map((entry) => h("option", { value: entry.index }, `${entry.index} ${entry.name}`)),
       h("option", { value: 255 }, "ignore"),
     );
-    select.value = String(item.class);
+    if (item.class === null) select.prepend(h("option", { value: "" }, "choose\u2026"));
+    select.value = item.class === null ? "" : String(item.class);
     return select;
   }
 
   run(button) {
     return act(button, async () => {
-      const values = Object.fromEntries(this.mapping.map(({ value, select }) => [value, Number(select.value)]));
-      const { job } = await post("/api/import/run", { ...this.folders(), values, request_id: requestId() });
+      const open = this.mapping.find(({ select }) => select.value === "");
+      if (open) {
+        open.select.focus();
+        toast("Say which class each value is, or 'ignore' for pixels that do not count.", "bad");
+        return;
+      }
+      const values = Object.fromEntries(this.mapping.flatMap(({ values, select }) => values.map((value) => [value, Number(select.value)])));
+      const without_masks = this.withoutMasks.checked;
+      const { job } = await post("/api/import/run", { ...this.folders(), values, without_masks, request_id: requestId() });
       this.job = job.id;
       toast(job.before ? `Importing: in the queue, ${plural(job.before, "job")} before it.` : "Importing: started.");
       replace(this.found, h("p", { class: "sx-note" }, "The import goes on in the background; the bar at the bottom shows how far."));
@@ -253,6 +307,14 @@ export class DataForms {
       emit("projects", made.id);
     });
   }
+}
+
+/** The colour or grey level that a mask value is. */
+function swatch(item) {
+  if (item.value === undefined) return null;
+  const found = h("span", { class: "sx-swatch" });
+  found.style.background = item.name.startsWith("#") ? item.name : `rgb(${item.name},${item.name},${item.name})`;
+  return found;
 }
 
 /** What the folders or the table call the classes, and which class of the project that is. */

@@ -1,0 +1,190 @@
+"""Frames of videos and DICOM files: which are taken, whose they are, and that nothing of a header comes along."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+from saadi.datasets.folder import import_folder, scan
+from saadi.datasets.readers.video import Choice
+from saadi.errors import BadInputError
+from saadi.records import Project
+from saadi.store import Store
+
+SIDE = 64
+
+
+def scene(number: int) -> np.ndarray:
+    """(64, 64, 3) a sharp picture that differs from scene to scene."""
+    rng = np.random.default_rng(number)
+    return cv2.resize(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
+
+
+def video(path: Path, frames: list[np.ndarray]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, (SIDE, SIDE))
+    assert writer.isOpened()
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+def numbers(found: Any) -> list[int]:
+    return [int(pair.name.rpartition("-")[2]) for pair in found.pairs]
+
+
+def test_every_nth_frame_without_blurred_and_repeated_ones(tmp_path: Path) -> None:
+    frames = [scene(number) for number in range(12)]
+    frames[4] = cv2.GaussianBlur(frames[4], (0, 0), 6)
+    frames[8] = frames[6].copy()
+    path = video(tmp_path / "op 7.avi", frames)
+    assert numbers(scan(path, choice=Choice(2, 0, 0))) == [0, 2, 4, 6, 8, 10]
+    found = scan(tmp_path, choice=Choice(2, 0.5, 2.0))
+    assert found.kind == "video" and numbers(found) == [0, 2, 6, 10] and found.groups == {"op 7": 4}
+    assert any("4 of 6 frames; 1 blurred and 1 like the one before" in note for note in found.notes)
+
+
+def test_frames_come_from_where_they_were_chosen(tmp_path: Path, store: Store, project: Project) -> None:
+    frames = {name: [scene(first + number) for number in range(9)] for name, first in (("a", 0), ("b", 100))}
+    for name in frames:
+        video(tmp_path / "day" / f"{name}.avi", frames[name])
+    found = scan(tmp_path, choice=Choice(4, 0, 0))
+    # Out of order, so that a recording has to begin anew.
+    for pair in reversed(found.pairs):
+        at = int(pair.name.rpartition("-")[2])
+        expected = frames["a" if "/a/" in pair.name else "b"][at]
+        assert np.abs(pair.picture.image().pixels.astype(int) - expected[..., ::-1]).mean() < 12, pair.name  # JPEG's loss
+    result = import_folder(store, project, found, actor="ann")
+    assert result.num_added == 6 and {image.group_id for image in store.images(project.id)} == {"day/a", "day/b"}
+    assert all(image.label_map_id is None for image in store.images(project.id))
+
+
+@pytest.mark.parametrize("name", ["broken.mp4", "list.mp4", "empty.mkv"])
+def test_what_is_no_video_is_named_and_never_opened(tmp_path: Path, name: str) -> None:
+    content = {"broken.mp4": b"\0\0\0\x18ftypmp42" + bytes(200), "list.mp4": b"#EXTM3U\nhttp://example.org/x.ts\n",
+               "empty.mkv": b""}  # fmt: skip
+    (tmp_path / name).write_bytes(content[name])
+    found = scan(tmp_path)
+    assert found.kind == "video" and not found.pairs
+    assert any(word in found.problems[0].reason for word in ("no MP4", "cannot be opened", "no frame can be read"))
+
+
+@pytest.mark.parametrize("values", [(0, 0.5, 2), (1, 1.5, 2), (1, 0.5, 300)])
+def test_choices_without_sense_are_refused(values: tuple[int, float, float]) -> None:
+    with pytest.raises(BadInputError, match="every n-th frame is 1 or more"):
+        Choice(*values)
+
+
+def test_pictures_beside_a_video_are_what_is_meant(tmp_path: Path) -> None:
+    video(tmp_path / "a.avi", [scene(0)])
+    cv2.imwrite(str(tmp_path / "b.png"), scene(1))
+    found = scan(tmp_path)
+    assert found.kind == "folder" and [pair.name for pair in found.pairs] == ["b.png"]
+    assert "'a.avi'" in found.problems[0].name
+
+
+# ---- DICOM
+
+
+def dicom(path: Path, pixels: np.ndarray, *, patient: str | None = "4711", kind: str = "1.2.840.10008.5.1.4.1.1.77.1.1",
+          bits: int = 8, **more: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = kind, generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data = Dataset()
+    data.file_meta = meta
+    data.SOPClassUID, data.SOPInstanceUID, data.StudyInstanceUID = kind, meta.MediaStorageSOPInstanceUID, generate_uid()
+    data.PatientName, data.PatientBirthDate = "DOE^JANE", "19700101"
+    if patient is not None:
+        data.PatientID = patient
+    frames = pixels if pixels.ndim == 4 else pixels[None]
+    data.Rows, data.Columns, data.SamplesPerPixel = frames.shape[1], frames.shape[2], frames.shape[3]
+    data.PhotometricInterpretation = "RGB" if frames.shape[3] == 3 else "MONOCHROME2"
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = bits, bits, bits - 1, 0
+    if frames.shape[3] == 3:
+        data.PlanarConfiguration = 0
+    if len(frames) > 1:
+        data.NumberOfFrames = len(frames)
+    data.PixelData = frames.tobytes()
+    for name, value in more.items():
+        setattr(data, name, value)
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def test_frames_of_a_patient_stay_together_and_the_header_stays_behind(tmp_path: Path, store: Store, project: Project) -> None:
+    dicom(tmp_path / "DOE_JANE" / "1.dcm", scene(1))
+    dicom(tmp_path / "DOE_JANE" / "2", scene(2))
+    dicom(tmp_path / "other.dcm", np.stack([scene(number) for number in range(3, 8)]), patient="0815")
+    found = scan(tmp_path, choice=Choice(2, 0, 0))
+    assert found.kind == "dicom" and sorted(found.groups.values()) == [2, 3] and not found.problems
+    result = import_folder(store, project, found, actor="ann")
+    assert result.num_added == 5
+    kept = repr([vars(image) if hasattr(image, "__dict__") else image for image in store.images(project.id)])
+    assert not any(word in kept for word in ("DOE", "JANE", "4711", "0815", "1970"))
+    by_pixels = {store.blobs.image(image.blob).tobytes() for image in store.images(project.id)}
+    assert by_pixels == {scene(number).tobytes() for number in (1, 2, 3, 5, 7)}
+
+
+def test_grey_frames_become_three_equal_channels(tmp_path: Path) -> None:
+    dicom(tmp_path / "a.dcm", scene(1)[..., :1])
+    pixels = scan(tmp_path).pairs[0].picture.image().pixels
+    assert np.array_equal(pixels, np.repeat(scene(1)[..., :1], 3, axis=2))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"BurnedInAnnotation": "YES"}, "text is burnt into the picture"),
+        ({"patient": None, "StudyInstanceUID": ""}, "neither patient nor examination"),
+        ({"kind": "1.2.840.10008.5.1.4.1.1.2"}, "no endoscopic or photographic picture"),
+        ({"kind": "1.2.840.10008.5.1.4.1.1.77.1.1.1"}, "holds a compressed video"),
+        ({"Rows": 0}, "outside 16"),
+        ({"PixelData": b"1234"}, "pixels cannot be read"),
+    ],
+)
+def test_dicom_files_that_cannot_be_used_are_named(tmp_path: Path, values: dict, words: str) -> None:
+    dicom(tmp_path / "a.dcm", scene(1), **values)
+    found = scan(tmp_path)
+    assert not found.pairs and words in found.problems[0].reason
+
+
+def test_sixteen_bits_are_refused(tmp_path: Path) -> None:
+    dicom(tmp_path / "a.dcm", scene(1)[..., :1].astype(np.uint16) * 100, bits=16)
+    assert "more than 8 bits" in scan(tmp_path).problems[0].reason
+
+
+def test_burnt_in_text_that_was_looked_at_is_taken(tmp_path: Path) -> None:
+    dicom(tmp_path / "a.dcm", scene(1), BurnedInAnnotation="YES")
+    assert len(scan(tmp_path, burnt_in=True).pairs) == 1
+
+
+def test_a_cut_dicom_file_is_named(tmp_path: Path) -> None:
+    whole = dicom(tmp_path / "a.dcm", scene(1)).read_bytes()
+    (tmp_path / "a.dcm").write_bytes(whole[: len(whole) // 2])
+    found = scan(tmp_path)
+    assert not found.pairs and "cannot be read" in found.problems[0].reason
+
+
+def test_a_jpeg_compressed_frame_is_read(tmp_path: Path) -> None:
+    smooth = cv2.GaussianBlur(scene(1), (0, 0), 4)
+    path = dicom(tmp_path / "a.dcm", smooth)
+    data = pydicom.dcmread(path)
+    is_coded, stream = cv2.imencode(".jpg", cv2.cvtColor(smooth, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 95])
+    assert is_coded
+    data.PixelData = pydicom.encaps.encapsulate([stream.tobytes()])
+    data.file_meta.TransferSyntaxUID = pydicom.uid.JPEGBaseline8Bit
+    data["PixelData"].is_undefined_length = True
+    data.PhotometricInterpretation = "YBR_FULL_422"
+    data.save_as(path, enforce_file_format=True)
+    pixels = scan(tmp_path).pairs[0].picture.image().pixels
+    assert np.abs(pixels.astype(int) - smooth).mean() < 8
