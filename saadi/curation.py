@@ -22,7 +22,7 @@ from saadi.jobs import Report
 from saadi.mining import seen
 from saadi.mining.choosing import QUADRANTS, Limits, Quadrant, quadrants
 from saadi.quality_gate import Looked
-from saadi.records import IGNORE, Curation, Project, RealImage, Split, Vote
+from saadi.records import HELD_OUT_SPLITS, IGNORE, Curation, Project, RealImage, Vote
 from saadi.store import Store
 from saadi.store.curation import SampleRow
 
@@ -30,7 +30,6 @@ SHARES = "classes-1"
 """Name of the stored vector of a label map: share of the pixels per class, (100,) float32."""
 MAX_CLASSES = 100
 STATES: tuple[Curation, ...] = ("pending", "accepted", "rejected", "quarantined")
-HELD_OUT: tuple[Split, ...] = ("val", "test")
 DESCRIBE_CHUNK = 32
 
 
@@ -112,7 +111,7 @@ def _neighbourhood(home: Home, project_id: int, space: str, key: str) -> Neighbo
         vectors = store.descriptors(space, [image.blob for image in real])
     seen = [image for image in real if image.blob in vectors]
     training = tuple(image for image in seen if image.split == "train")
-    held_out = [vectors[image.blob] for image in seen if image.split in HELD_OUT]
+    held_out = [vectors[image.blob] for image in seen if image.split in HELD_OUT_SPLITS]
     if len(training) < 2:
         return None
     stacked = np.stack([vectors[image.blob] for image in training])

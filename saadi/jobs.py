@@ -60,6 +60,16 @@ def silent(step: int, total: int, message: str, *, metrics: Mapping[str, float] 
     """A `Report` that nobody reads."""
 
 
+def within(report: Report, first: float, last: float) -> Report:
+    """A `Report` of a part of the work, told as its share of the whole: from `first` to `last`, 0 to 1."""
+
+    def scaled(step: int, total: int, message: str, *, metrics: Mapping[str, float] | None = None,
+               images: Mapping[str, str] | None = None) -> None:
+        report(round(1000 * (first + (last - first) * step / max(1, total))), 1000, message, metrics=metrics, images=images)
+
+    return scaled
+
+
 @dataclass
 class Outcome:
     """How a job ends: the sentence for people, and what is published in the same transaction as its end."""

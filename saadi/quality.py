@@ -111,6 +111,19 @@ def coverage(features: Features, reference: Features, *, neighbours: int = COVER
     return round(float((_distances(reference, features).min(1) <= within).mean()), 4)
 
 
+def density(features: Features, reference: Features, *, neighbours: int = COVERAGE_NEIGHBOURS) -> float | None:
+    """In how many reference rows' reach (to their own k-th nearest fellow) a row lies, in k-ths, on average (Naeem et al. 2020):
+    1 where it lies as thickly as the reference, less where it lies beside it.
+
+    Returns:
+        0 or more; None where the reference has no more than k rows.
+    """
+    if len(reference) <= neighbours:
+        return None
+    within = np.sort(_distances(reference, reference), axis=1)[:, neighbours]
+    return round(float((_distances(features, reference) <= within).sum(1).mean() / neighbours), 4)
+
+
 def _distances(first: Features, second: Features) -> NDArray[np.float64]:
     a, b = first.astype(np.float64), second.astype(np.float64)
     return np.asarray(np.sqrt(((a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T).clip(0)))

@@ -15,6 +15,8 @@ LabelMap: TypeAlias = NDArray[np.uint8]
 
 Task = Literal["segmentation", "classification"]
 Split = Literal["train", "val", "test", "none"]
+HELD_OUT_SPLITS: tuple[Split, ...] = ("val", "test")
+"""Sides of patients whom nothing is learnt from."""
 Curation = Literal["pending", "accepted", "rejected", "quarantined"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 AdapterState = Literal["candidate", "accepted", "rejected", "retired"]

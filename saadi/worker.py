@@ -25,6 +25,7 @@ RECIPES: Mapping[str, str] = {
     "fit_masks": "saadi.mask_generator.job:run_fit_job",
     "refine": "saadi.refining:run_job",
     "mine": "saadi.mining.job:run_job",
+    "surrogates": "saadi.release.surrogates:run_job",
     "suggest_masks": "saadi.mask_generator.job:run_suggest_job",
 }
 

@@ -21,6 +21,7 @@ NOUNS = {
     "fit_masks": "learning to draw masks",
     "suggest_masks": "drawing of masks",
     "mine": "search for hard images",
+    "surrogates": "images to share",
     "refine": "measuring of outlines",
     "audit": "audit",
 }

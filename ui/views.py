@@ -42,6 +42,7 @@ KIND_WORDS = {
     "fit_masks": "Learning to draw masks",
     "suggest_masks": "Drawing masks",
     "mine": "Searching for hard images",
+    "surrogates": "Making a set to share",
     "refine": "Measuring outlines",
     "audit": "Looking at what an export reveals",
 }

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from saadi import config, orders
-from saadi.cli.common import DetachOption, HomeOption, JsonOption, ProjectArgument, answer, home_of, run_order
+from saadi.cli.common import DetachOption, HomeOption, JsonOption, ProjectArgument, answer, home_of, note, run_order
+from saadi.cli.work import order_from
 from saadi.errors import BadInputError
 from saadi.records import Disclosure, Project, Release
 from saadi.release.report import html, lines
@@ -21,7 +22,7 @@ ExportArgument = Annotated[int, typer.Argument(metavar="EXPORT", help="Number of
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the program."""
-    for command in (audit, releases, release):
+    for command in (audit, releases, release, surrogates):
         app.command(command.__name__)(command)
 
 
@@ -108,3 +109,35 @@ def release(name: ProjectArgument, export: ExportArgument,
             made = store.release(export, disclosure_id=read, person=person, reason=reason, despite=despite)
     said = "never left, says" if never_left else "is released by"
     answer(asdict(made), as_json=as_json, lines=lambda: [f"export {export} {said} {made.person}"])
+
+
+def surrogates(name: ProjectArgument,
+               count: Annotated[int | None, typer.Option(help="Masks, one image each at most; default: 32.")] = None,
+               candidates: Annotated[int | None, typer.Option(help="Images per mask and round; default: 4.")] = None,
+               rounds: Annotated[int | None, typer.Option(help="The cap; default: 6.")] = None,
+               guidance: Annotated[float | None, typer.Option(help="Of the first round; default: the generator's.")] = None,
+               guidance_step: Annotated[float | None, typer.Option(help="By so much it falls each round; default: 0.1.")] = None,
+               lowest_guidance: Annotated[float | None, typer.Option(help="Not below this; default: 0.5.")] = None,
+               seed: int | None = None,
+               adapter: Annotated[str | None, typer.Option(help="accepted, none, or the number of an adapter.")] = None,
+               accept: Annotated[bool, typer.Option("--accept", help="Accept what is kept, for the next export.")] = False,
+               detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """A set to share: of each mask the image that fits it best among those near to no training patient; new seeds with less
+    guidance where there is none, and masks that stay without one are told."""
+    wanted = int(adapter) if adapter is not None and adapter.isdecimal() else adapter
+    settings = {"guidance_scale": guidance} if guidance is not None else None
+
+    def build(store: Store, project: Project) -> orders.Order:
+        return order_from(orders.SurrogatesOrder, count=count, candidates=candidates, rounds=rounds, guidance_step=guidance_step,
+                          lowest_guidance=lowest_guidance, seed=seed, adapter=wanted, settings=settings,
+                          accept=accept or None)(store, project)  # fmt: skip
+
+    ended = run_order(home_of(home), name, build, detach=detach, as_json=as_json)
+    if ended is None or as_json:
+        return
+    for number, one in enumerate(ended.result["rounds"], start=1):
+        variety = f", reaches {one['irs']:.0%} of the training images" if one["irs"] is not None else ""
+        note(f"round {number}: guidance {one['guidance']:g}, {one['made']} made, {one['near']} too near, {one['implausible']} "
+             f"unlike real ones, {one['kept']} kept so far{variety}")  # fmt: skip
+    if unfilled := ended.result["unfilled_label_map_ids"]:
+        note(f"without an image: masks {', '.join(map(str, unfilled[:20]))}{' ...' if len(unfilled) > 20 else ''}")

@@ -316,7 +316,7 @@ class CompactEngine:
             nonlocal estimate, call
             times = torch.full((len(noisy),), time, device=self.device)
             found: Tensor = module(noisy, times, condition, extras)
-            if guidance > 1.0:
+            if guidance != 1.0:
                 free = unconditional(noisy, times, torch.zeros_like(condition), extras)
                 found = free + guidance * (found - free)
             found = found.clamp(-1.0, 1.0)

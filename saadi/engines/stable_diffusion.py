@@ -229,7 +229,7 @@ class StableDiffusionEngine:
         if padded.regions is not None:
             self._check(padded.regions)
         condition = self._condition(padded.label_maps, padded.regions)
-        free = condition.with_text(self.parts.text([""] * SAMPLING_BATCH)) if guidance > 1.0 else None
+        free = condition.with_text(self.parts.text([""] * SAMPLING_BATCH)) if guidance != 1.0 else None
         sampler = self.parts.sampler(name, steps)
         keep = self._keeping(padded.regions, len(sampler.timesteps)) if padded.regions is not None else None
         noise = torch.stack([self._noise(seed) for seed in padded.seeds])

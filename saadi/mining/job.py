@@ -18,7 +18,7 @@ from saadi.downstream import scoring
 from saadi.downstream.scoring import Looking
 from saadi.engines.loading import full_memory_told
 from saadi.generation import Plan, chosen_adapter, generate_samples, plan
-from saadi.jobs import JobContext, Outcome, Report, silent
+from saadi.jobs import JobContext, Outcome, Report, silent, within
 from saadi.mask_generator.job import new_label_maps
 from saadi.mining import seen
 from saadi.mining.choosing import QUADRANTS, Limits, hardest, quadrants
@@ -68,8 +68,8 @@ def run_job(context: JobContext) -> Outcome:
                               adapter=chosen_adapter(store, project, order["adapter"], model=model)), 0.0  # fmt: skip
         if order.get("learned"):
             begins = SHARE_OF_LEARNING if known_start(context, wanted, scorers) is None else 0.0
-            wanted = learnt_start(context, wanted, scorers, _within(context.report, 0.0, begins))
-        samples, mined, counts = _searched(context, wanted, scorers, searched, limits, _within(context.report, begins, 1.0))
+            wanted = learnt_start(context, wanted, scorers, within(context.report, 0.0, begins))
+        samples, mined, counts = _searched(context, wanted, scorers, searched, limits, within(context.report, begins, 1.0))
     scoring.look_at_project(store, project, scorers, silent)
 
     def publish(store: Store) -> dict[str, Any]:
@@ -111,8 +111,8 @@ def _searched(
         middle = before + SHARE_OF_MAKING * (after - before)
         made = generate_samples(store, wanted, [_record(context, searched, place) for place in places],
                                 candidates=order["candidates"], seed=order["seed"] + turn * TURN_SEEDS,
-                                report=_within(report, before, middle), previews=previews)  # fmt: skip
-        scoring.score_samples(store, project, made, scorers, _within(report, middle, after))
+                                report=within(report, before, middle), previews=previews)  # fmt: skip
+        scoring.score_samples(store, project, made, scorers, within(report, middle, after))
         found = look_at(store, project, made)
         counts.update(tally(found, limits))
         for number, place in enumerate(places):
@@ -156,7 +156,7 @@ def _suggested(context: JobContext, project: Project) -> list[dict[str, Any]]:
     model = store.newest_mask_model(project.id) if order["suggests"] else None
     if model is None:
         return []
-    report = _within(context.report, 0.0, 0.0)
+    report = within(context.report, 0.0, 0.0)
     drawn = new_label_maps(store, project, model, count=order["count"] * SUGGESTED_PER_WANTED, seed=order["seed"], report=report)
     if not drawn:
         return []
@@ -189,12 +189,3 @@ def best_of(found: Sequence[Found], limits: Limits) -> int | None:
     """Sample id of the hardest prize among the candidates of one label map."""
     best = hardest([one.fidelity for one in found], [one.loss for one in found], [one.is_plausible for one in found], limits)
     return None if best is None else found[best].sample.id
-
-
-def _within(report: Report, first: float, last: float) -> Report:
-    """Report a part of the work as its share of the whole."""
-
-    def scaled(step: int, total: int, message: str, *, metrics: Any = None, images: Any = None) -> None:
-        report(round(1000 * (first + (last - first) * step / max(1, total))), 1000, message, metrics=metrics, images=images)
-
-    return scaled

@@ -23,6 +23,7 @@ from saadi.orders.generating import (
     is_negative,
 )
 from saadi.orders.looking import MapOrder, PredictOrder, RefineOrder, ScoreOrder, refinement
+from saadi.orders.sharing import SurrogatesOrder
 from saadi.orders.training import (
     MIN_IMAGES_TO_FIT,
     MIN_IMAGES_TO_TRAIN_SCORER,
@@ -54,6 +55,7 @@ __all__ = [
     "GenerateOrder",
     "DrawOrder",
     "MineOrder",
+    "SurrogatesOrder",
     "TrainScorerOrder",
     "ScoreOrder",
     "RefineOrder",
@@ -109,7 +111,7 @@ ORDERS: dict[str, type[Order]] = {
     kind.kind: kind
     for kind in (FitOrder, GenerateOrder, TrainScorerOrder, ScoreOrder, PredictOrder, MapOrder, AlignOrder, EvidenceOrder,
                  ImportOrder, ExportOrder, FitMasksOrder, SuggestMasksOrder, MineOrder,
-                 RefineOrder, AuditOrder)
+                 RefineOrder, AuditOrder, SurrogatesOrder)
 }
 
 

@@ -72,8 +72,9 @@ class SamplingSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     num_inference_steps: int | None = Field(default=None, ge=2, le=100)
     """None = the number stored with the weights by the sweep at the end of the fit."""
-    guidance_scale: float | None = Field(default=None, ge=1.0, le=20.0, allow_inf_nan=False)
-    """1 = no classifier-free guidance (one network call a step); above 1 costs two. None = stored with the weights, or 1."""
+    guidance_scale: float | None = Field(default=None, ge=0.1, le=20.0, allow_inf_nan=False)
+    """1 = no classifier-free guidance (one network call a step); any other costs two, and below 1 the mask counts for less. None
+    = stored with the weights, or 1."""
     negative: NegativeSettings | None = None
     """None = plain guidance."""
     surroundings: Literal["real"] | None = None

@@ -190,6 +190,25 @@ class Audit:
         }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Watch:
+    """Says of images whether they come nearer to a training image than strangers do, batch after batch."""
+
+    trained: People
+    stick: Yardstick
+
+    @classmethod
+    def of(cls, trained: People, held_out: People | None) -> Watch | None:
+        """None where there are too few patients to say how near strangers come."""
+        stick, _, _ = _strangers(trained, held_out, _Work())
+        return cls(trained, stick) if stick is not None else None
+
+    def look(self, items: Traces) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """(N,) whether each is too near, and the place of the training image that is nearest to it."""
+        found = _nearest(items, self.trained, self.stick, _Work())
+        return np.asarray(found.score > self.stick.limit), found.place
+
+
 def audit(
     items: Traces, trained: People, held_out: People | None, *, calibration: People | None = None,
     membership: Membership | None = None, planted: Traces | None = None, seed: int = 0, look: Look = lambda step, total: None,

@@ -40,7 +40,8 @@ def test_masks_come_back_pixel_for_pixel(tmp_path: Path, store: Store, rendered:
     phantom = (rendered, ",".join(f"{index}={called}" for index, called in enumerate(CLASS_NAMES)), CLASS_NAMES, r"^(p\d)_")
     folder, values, names, pattern = SETS.get(name, phantom)
     classes = [LabelClass(index, label, f"#0{index}0000") for index, label in enumerate(names)]
-    first, second = (store.create_project(part, task="segmentation", classes=classes, resolution=64, actor="ann") for part in "ab")
+    first, second = (store.create_project(part, task="segmentation", classes=classes, resolution=64, actor="ann")
+                     for part in "ab")  # fmt: skip
     found = scan(folder, group_pattern=pattern, limit=12)
     assert import_folder(store, first, found, values=value_map(values, classes), actor="ann").num_added == 12
     train = next(image for image in store.images(first.id) if image.split == "train")

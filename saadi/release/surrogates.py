@@ -1,0 +1,166 @@
+"""Job `surrogates`: one image for each label map that comes near to no training patient, and what cannot be filled stays empty.
+
+Copies are looked for as the audit does it: pixels, perceptual hash and verifier, limits from patients whom nothing was learnt
+from. What is kept may still be found by another attack; an export of it is audited like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from saadi import devices, quality
+from saadi.curation import describe_images
+from saadi.downstream import scoring
+from saadi.engines.loading import full_memory_told
+from saadi.errors import TooFewError
+from saadi.generation import Plan, chosen_adapter, generate_samples, label_maps_of, plan
+from saadi.jobs import JobContext, Outcome, Report, silent, within
+from saadi.mining.job import TURN_SEEDS, look_at
+from saadi.orders.sharing import SurrogatesOrder
+from saadi.previews import Previews
+from saadi.privacy.audit import Watch
+from saadi.privacy.copies import Traces
+from saadi.privacy.retrieval import Retrieval
+from saadi.privacy.slots import Candidate, Descent, Slots
+from saadi.privacy.verifier import Verifier
+from saadi.records import HELD_OUT_SPLITS, LabelMapRecord, Model, Project, Sample
+from saadi.release.people import known_verifier, people, real_images, reduced
+from saadi.store import Store
+
+SHARE_OF_LEARNING = 0.2
+"""Of the whole time: reading the real images and learning to tell patients apart."""
+SHARE_OF_MAKING = 0.75
+"""Of a round's time; the rest is looking at what was made."""
+MAX_FOR_VARIETY = 1000
+
+
+@dataclass(frozen=True)
+class _Guard:
+    """Who must not be shown."""
+
+    network: Verifier
+    watch: Watch
+
+
+@dataclass
+class _Found:
+    """What the rounds have given so far."""
+
+    samples: list[Sample]
+    """All that was made."""
+    kept: dict[int, Sample]
+    """Place of a label map -> its image."""
+    nearest: dict[int, int]
+    """Place of a label map -> the training image that its image retrieves."""
+    rounds: list[dict[str, Any]]
+
+
+def run_job(context: JobContext) -> Outcome:
+    """Job `surrogates`."""
+    devices.use_all_threads()
+    store, order = context.store, SurrogatesOrder(**context.params)
+    context.yields = True  # what is made already is found again by its recipe
+    project = store.project(order.project_id)
+    scorers = scoring.load_scorers(store, project)
+    scoring.look_at_project(store, project, scorers, silent)
+    records = label_maps_of(context)
+    guard = _guard(context, project, within(context.report, 0.0, SHARE_OF_LEARNING))
+    model = store.model(context.params["model_id"])
+    with full_memory_told("close other programs that use it and try again, or set SAADI_DEVICE=cpu, which is slow"):
+        wanted = plan(store, project, model=model, settings=context.params["settings"], purpose="pool",
+                      adapter=chosen_adapter(store, project, context.params["adapter"], model=model))  # fmt: skip
+        slots = Slots(len(records), Descent(wanted.settings["guidance_scale"], order.guidance_step, order.lowest_guidance,
+                                            order.rounds))  # fmt: skip
+        found = _filled(context, wanted, scorers, records, slots, guard)
+    scoring.look_at_project(store, project, scorers, silent)
+    return _outcome(context, order, records, slots, found)
+
+
+def _outcome(context: JobContext, order: SurrogatesOrder, records: Sequence[LabelMapRecord], slots: Slots,
+             found: _Found) -> Outcome:  # fmt: skip
+    kept = [found.kept[place].id for place in sorted(found.kept)]
+    unfilled = [records[place].id for place in slots.unfilled]
+    near = sum(one["near"] for one in found.rounds)
+
+    def publish(store: Store) -> dict[str, Any]:
+        if order.accept and kept:
+            store.curate(kept, "accepted", actor=context.job.created_by)
+        return {"sample_ids": [sample.id for sample in found.samples], "kept_ids": kept, "unfilled_label_map_ids": unfilled,
+                "rounds": found.rounds, "accepted": order.accept}  # fmt: skip
+
+    empty = f"; {len(unfilled)} stay without one" if unfilled else ""
+    accepted = ", accepted" if order.accept and kept else ""
+    return Outcome(f"{len(kept)} of {len(records)} masks have an image that is near to no training patient{accepted}{empty}; of "
+                   f"{len(found.samples)} images made {near} were too near", publish)  # fmt: skip
+
+
+def _guard(context: JobContext, project: Project, report: Report) -> _Guard:
+    """The verifier of the project's patients and how near strangers come to them.
+
+    Raises:
+        TooFewError: There are too few strangers to say that.
+    """
+    store = context.store
+    training, held_out = real_images(store, project, ["train"]), real_images(store, project, list(HELD_OUT_SPLITS))
+    pictures = [reduced(store, [image.blob for image in part], report, "reading real images") for part in (training, held_out)]
+    network = known_verifier(store, project, pictures[0], training, report, context.job.created_by)
+    trained = people(pictures[0], training, network)
+    watch = Watch.of(trained, people(pictures[1], held_out, network)) if trained is not None else None
+    if watch is None:
+        raise TooFewError("too few patients to say how near strangers come to training images; import more")
+    return _Guard(network, watch)
+
+
+def _filled(context: JobContext, wanted: Plan, scorers: Sequence[tuple[Model, Any]], records: Sequence[LabelMapRecord],
+            slots: Slots, guard: _Guard) -> _Found:  # fmt: skip
+    """Go round until every label map has its image or the cap is reached."""
+    store, order, project = context.store, context.params, wanted.project
+    found, previews, each = _Found([], {}, {}, []), Previews(context.dir), order["candidates"]
+    while places := slots.open:
+        number, guidance = slots.number, slots.guidance
+        begins, ends = (SHARE_OF_LEARNING + (1 - SHARE_OF_LEARNING) * part / order["rounds"] for part in (number, number + 1))
+        middle = begins + SHARE_OF_MAKING * (ends - begins)
+        so = replace(wanted, settings={**wanted.settings, "guidance_scale": guidance})
+        made = generate_samples(store, so, [records[place] for place in places], candidates=each,
+                                seed=order["seed"] + number * TURN_SEEDS, report=within(context.report, begins, middle),
+                                previews=previews)  # fmt: skip
+        scoring.score_samples(store, project, made, scorers, within(context.report, middle, ends))
+        images = [store.blobs.image(sample.blob) for sample in made]
+        is_near, nearest = guard.watch.look(Traces.of(images, embeddings=guard.network.embed(images)))
+        looked = [Candidate(bool(near), one.is_plausible, 1 - one.loss)
+                  for near, one in zip(is_near, look_at(store, project, made), strict=True)]  # fmt: skip
+        fresh = slots.tell([looked[row * each : (row + 1) * each] for row in range(len(places))])
+        for row, place in enumerate(places):
+            if place in fresh:
+                index = row * each + fresh[place]
+                found.kept[place], found.nearest[place] = made[index], int(nearest[index])
+        found.samples += made
+        found.rounds.append({
+            "guidance": guidance, "made": len(made), "near": sum(one.is_near for one in looked),
+            "implausible": sum(not one.is_near and not one.is_plausible for one in looked), "kept": len(found.kept),
+            **_variety(store, project, found, len(guard.watch.trained.traces))})  # fmt: skip
+        context.report(round(1000 * ends), 1000, f"{len(found.kept)} of {len(records)} masks have an image",
+                       metrics={"kept": float(len(found.kept)), "guidance": guidance})  # fmt: skip
+    return found
+
+
+def _variety(store: Store, project: Project, found: _Found, num_training: int) -> dict[str, float | None]:
+    """How much of the real images what is kept so far reaches, and how many different images it amounts to."""
+    if not found.kept:
+        return {"irs": None, "irs_low": None, "irs_high": None, "vendi": None, "coverage": None, "density": None}
+    reached = Retrieval.of(list(found.nearest.values()), num_real=num_training)
+    draw = np.random.default_rng(0)
+    blobs = [sample.blob for sample in found.kept.values()]
+    real = [image.blob for image in real_images(store, project, ["train"])]
+    blobs, real = ([part[place] for place in sorted(draw.permutation(len(part))[:MAX_FOR_VARIETY])] for part in (blobs, real))
+    describe_images(store, [*blobs, *real], silent)
+    vectors = store.descriptors(quality.LOOK, [*blobs, *real])
+    made, seen = (np.stack([vectors[blob] for blob in part]) for part in (blobs, real))
+    made, seen = quality.standardised(made, seen), quality.standardised(seen, seen)
+    return {"irs": round(reached.score, 4), "irs_low": round(reached.low / num_training, 4),
+            "irs_high": round(reached.high / num_training, 4), "vendi": round(quality.vendi_score(made), 2),
+            "coverage": quality.coverage(made, seen), "density": quality.density(made, seen)}  # fmt: skip
