@@ -61,6 +61,7 @@ def register(app: typer.Typer) -> None:
     group.command("ablations")(ablations)
     group.command("quality")(quality)
     group.command("disclosure")(disclosure)
+    group.command("variety")(variety)
     group.command("votes")(votes)
     app.add_typer(group, name="evidence")
 
@@ -167,6 +168,26 @@ def disclosure(
     steps = experiment.Steps(fit_steps, memorising_steps)
     told = {"fit_steps": fit_steps, "memorising_steps": memorising_steps}
     result = {"case": name, "side": side} | told | experiment.run(case, seeds=seeds, steps=steps)
+    _finish(result, out, as_json=as_json, lines=lambda: experiment.markdown(result))
+
+
+def variety(
+    name: CaseArgument,
+    seeds: Annotated[int, typer.Option(help="Seeds 0, 1, ...: other weights and noise.", min=1)] = 3,
+    fit_steps: Annotated[int, typer.Option(help="Of each generator.", min=1)] = 800,
+    scorer_steps: Annotated[int, typer.Option(help="Of the segmenter that measures.", min=1)] = 500,
+    test_share: TestShareOption = None,
+    side: SideOption = 64,
+    out: OutOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What hiding masks in fitting, and guidance, do for variety, and whether images come nearer to patients by it."""
+    from saadi.evidence import variety as experiment
+
+    (case,) = _cases(name, home_of(home), side=side, test_share=test_share, test_groups=(), each=False)
+    result = {"case": name, "side": side, "fit_steps": fit_steps, "scorer_steps": scorer_steps}
+    result |= experiment.run(case, seeds=seeds, fit_steps=fit_steps, scorer_steps=scorer_steps)
     _finish(result, out, as_json=as_json, lines=lambda: experiment.markdown(result))
 
 

@@ -51,7 +51,7 @@ class Steps:
 
 
 @dataclass
-class _World:
+class World:
     """One seed's verifier and people."""
 
     training: list[Example]
@@ -61,11 +61,11 @@ class _World:
     strangers: list[Example]
 
     @classmethod
-    def of(cls, training: Sequence[Example], strangers: Sequence[Example], *, seed: int, report: Report) -> _World:
+    def of(cls, training: Sequence[Example], strangers: Sequence[Example], *, seed: int, report: Report) -> World:
         patients = tuple(example.group for example in training)
         network, _ = verifier.fit([example.image for example in training], patients, seed=seed, report=report)
-        own = _traces(network, [example.image for example in training])
-        others = _traces(network, [example.image for example in strangers])
+        own = traces_of(network, [example.image for example in training])
+        others = traces_of(network, [example.image for example in strangers])
         held_out = People(others, tuple(example.group for example in strangers))
         return cls(list(training), network, People(own, patients), held_out, list(strangers))
 
@@ -73,10 +73,10 @@ class _World:
         draw = np.random.default_rng(0)
         copies = [planted(self.training[place].image, draw, how=CHANGES[number % len(CHANGES)])
                   for number, place in enumerate(draw.permutation(len(self.training))[:NUM_PLANTED])]  # fmt: skip
-        return audit(_traces(self.network, images), self.trained, self.held_out, planted=_traces(self.network, copies))
+        return audit(traces_of(self.network, images), self.trained, self.held_out, planted=traces_of(self.network, copies))
 
 
-def _traces(network: verifier.Verifier, images: Sequence[Image]) -> Traces:
+def traces_of(network: verifier.Verifier, images: Sequence[Image]) -> Traces:
     return Traces.of(images, embeddings=network.embed(images))
 
 
@@ -101,7 +101,7 @@ def run(case: Case, *, seeds: int, steps: Steps, generated: int = 100, report: R
         first = set(dealt[: len(names) // 2])
         strangers = [example for example in case.test if example.group in first]
         fresh = [example.image for example in case.test if example.group not in first]
-        world = _World.of(case.train, strangers, seed=seed, report=report)
+        world = World.of(case.train, strangers, seed=seed, report=report)
         found["copies"].append(_copies(world, fresh, seed))
         found["growth"].append([_mixture(world, fresh, share, seed) for share in SHARES])
         if case.task == "segmentation" and (steps.usual or steps.memorising):
@@ -109,7 +109,7 @@ def run(case: Case, *, seeds: int, steps: Steps, generated: int = 100, report: R
     return found
 
 
-def _copies(world: _World, fresh: Sequence[Image], seed: int) -> dict[str, Any]:
+def _copies(world: World, fresh: Sequence[Image], seed: int) -> dict[str, Any]:
     """Share of each kind of copy that is flagged, with the verifier and by pixels and hashes alone; and of fresh images."""
     strangers = similarities(world.held_out.traces, world.trained.traces)
     places = np.random.default_rng(seed).permutation(len(world.training))[:MAX_PLANTED]
@@ -121,15 +121,15 @@ def _copies(world: _World, fresh: Sequence[Image], seed: int) -> dict[str, Any]:
         draw, rates = np.random.default_rng(seed), {}
         for kind in (*CHANGES, EVERYTHING):
             copies = [_changed(world.training[place].image, kind, draw) for place in places]
-            fits = similarities(_traces(world.network, copies), world.trained.traces)
+            fits = similarities(traces_of(world.network, copies), world.trained.traces)
             rates[kind] = round(float(stick.flags({name: fits[name] for name in names}).mean()), 4)
-        fits = similarities(_traces(world.network, fresh), world.trained.traces)
+        fits = similarities(traces_of(world.network, fresh), world.trained.traces)
         rates["images of unseen patients"] = round(float(stick.flags({name: fits[name] for name in names}).mean()), 4)
         told[words] = rates
     return told
 
 
-def _mixture(world: _World, fresh: Sequence[Image], share: float, seed: int) -> dict[str, Any]:
+def _mixture(world: World, fresh: Sequence[Image], share: float, seed: int) -> dict[str, Any]:
     """An audit of fresh images, a share of which are replaced by changed training images."""
     draw = np.random.default_rng(seed)
     count = min(len(fresh), len(world.training))
@@ -148,19 +148,19 @@ def _told(found: Audit) -> dict[str, Any]:
 
 
 def _generators(
-    world: _World, case: Case, *, seed: int, steps: Steps, count: int, report: Report
+    world: World, case: Case, *, seed: int, steps: Steps, count: int, report: Report
 ) -> dict[str, Any]:  # fmt: skip
     """A generator fitted to all training images as a project does it, and one fitted far too long to NUM_MEMORISED of them, each
     asked for images of strangers' label maps and of those that it has learnt from."""
     learnt = choose_real(case.train, NUM_MEMORISED, seed=seed)
-    own = _traces(world.network, [example.image for example in learnt])
-    few = _World(learnt, world.network, People(own, tuple(example.group for example in learnt)), world.held_out, world.strangers)
+    own = traces_of(world.network, [example.image for example in learnt])
+    few = World(learnt, world.network, People(own, tuple(example.group for example in learnt)), world.held_out, world.strangers)
     told: dict[str, Any] = {}
     for name, seen, judged, num_steps in (("fitted as usual", list(case.train), world, steps.usual),
                                           (f"memorised {NUM_MEMORISED} images", learnt, few, steps.memorising)):  # fmt: skip
         if not num_steps:
             continue
-        engine = _fitted(case, seen, num_steps, seed, report)
+        engine = fitted(case, seen, FitConfig(num_steps=num_steps, sample_every=0, seed=seed), report)
         for words, examples in (("strangers' masks", world.strangers), ("its own masks", seen)):
             masks = [examples[number % len(examples)].label_map for number in range(count)]
             images = engine.generate(masks, [FIRST_SEED + number for number in range(count)])
@@ -168,14 +168,15 @@ def _generators(
     return told
 
 
-def _fitted(case: Case, seen: Sequence[Example], steps: int, seed: int, report: Report) -> CompactEngine:
+def fitted(case: Case, seen: Sequence[Example], config: FitConfig, report: Report) -> CompactEngine:
+    """A generator of some of the case's images, from the weights that a project's would begin with."""
     models = Models.of(case, side=case.train[0].image.shape[0])
-    torch.manual_seed(seed)
+    torch.manual_seed(config.seed)
     engine = CompactEngine(models.generator)
     if models.starts_from == "shipped":
         borrow_shipped(engine)
     data = TrainingSet([example.image for example in seen], [example.label_map for example in seen], engine=engine)
-    fit(engine, data, FitConfig(num_steps=steps, sample_every=0, seed=seed), report)
+    fit(engine, data, config, report)
     return engine
 
 
@@ -186,24 +187,24 @@ def markdown(result: dict[str, Any]) -> list[str]:
              f"{result['num_test_patients']} test patients, {result['seeds']} seeds", "",
              f"| flagged | {' | '.join(ways)} |", f"|---|{'---|' * len(ways)}"]  # fmt: skip
     for kind in result["copies"][0][ways[0]]:
-        cells = [_range([100 * one[way][kind] for one in result["copies"]], "{:.0f} %") for way in ways]
+        cells = [span([100 * one[way][kind] for one in result["copies"]], "{:.0f} %") for way in ways]
         lines.append(f"| {kind} | {' | '.join(cells)} |")
     lines += ["", "| copies among them | flagged | excess of nearest | verdicts |", "|---|---|---|---|"]
     for place, share in enumerate(SHARES):
         row = [one[place] for one in result["growth"]]
         verdicts = ", ".join(one["verdict"] for one in row)
-        lines.append(f"| {share:.0%} | {_range([100 * one['flagged'] for one in row], '{:.0f} %')} | "
-                     f"{_range([one['excess'] for one in row], '{:.2f}')} | {verdicts} |")  # fmt: skip
+        lines.append(f"| {share:.0%} | {span([100 * one['flagged'] for one in row], '{:.0f} %')} | "
+                     f"{span([one['excess'] for one in row], '{:.2f}')} | {verdicts} |")  # fmt: skip
     if result["generators"]:
         lines += ["", "| generator | flagged | excess of nearest | fails |", "|---|---|---|---|"]
         for name in result["generators"][0]:
             row = [one[name] for one in result["generators"]]
-            lines.append(f"| {name} | {_range([100 * one['flagged'] for one in row], '{:.0f} %')} | "
-                         f"{_range([one['excess'] for one in row], '{:.2f}')} | "
+            lines.append(f"| {name} | {span([100 * one['flagged'] for one in row], '{:.0f} %')} | "
+                         f"{span([one['excess'] for one in row], '{:.2f}')} | "
                          f"{sum(one['fails'] for one in row)} of {len(row)} |")  # fmt: skip
     return lines
 
 
-def _range(values: Sequence[float], form: str) -> str:
+def span(values: Sequence[float], form: str) -> str:
     low, middle, high = (form.format(value) for value in (min(values), float(np.mean(values)), max(values)))
     return middle if low == high else f"{middle} ({low} to {high})"
