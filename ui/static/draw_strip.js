@@ -16,7 +16,7 @@ export class Strip {
     const keep = () => this.keep();
     this.seed = numberField("Seed", 1, { min: 0, max: MAX_SEED, step: 1, id: "draw-seed", onchange: keep });
     this.steps = numberField("Steps", "", { min: 2, max: 100, placeholder: "auto", id: "draw-steps", onchange: keep });
-    this.guidance = numberField("Guidance", "", { min: 1, max: 20, step: 0.1, placeholder: "auto", id: "draw-guidance", onchange: keep });
+    this.guidance = numberField("Guidance", "", { min: 0.1, max: 20, step: 0.1, placeholder: "auto", id: "draw-guidance", onchange: keep });
     this.version = selectField("Version", [["accepted", "in use"]], "accepted");
     this.version.input.id = "draw-version";
     this.lock = h("button", { type: "button", class: "sx-strip-icon", id: "draw-lock", onclick: () => this.setLocked(!this.isLocked) });

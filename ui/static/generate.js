@@ -72,7 +72,7 @@ class GenerateTab {
     this.choice = new ClassChoice({ onchange: () => this.promise() });
     this.seed = numberField("Seed", 1000, { min: 0, id: "pool-seed" });
     this.steps = numberField("Steps", "", { min: 2, max: 100, placeholder: "auto" });
-    this.guidance = numberField("Guidance", "", { min: 1, max: 20, step: 0.1, placeholder: "auto" });
+    this.guidance = numberField("Guidance", "", { min: 0.1, max: 20, step: 0.1, placeholder: "auto" });
     this.adapter = selectField(
       "Version",
       [
@@ -96,6 +96,15 @@ class GenerateTab {
     this.reach.title = "The painted part begins so many pixels wider and is exact after 60 % of the steps, so that it settles with its surroundings";
     this.reach.hidden = true;
     this.references = new References();
+    this.toShare = h("input", { type: "checkbox", id: "pool-to-share", onchange: () => this.promise() });
+    this.toShareRow = h(
+      "label",
+      { class: "sx-check", title: "Images that come near to any training image (pixels, perceptual hash, an own network that tells patients apart) are left; where a mask has no other, new ones are made with less guidance, up to six times" },
+      this.toShare,
+      "A set to share: keep of each mask the best image that is near to no training patient",
+    );
+    this.accepts = h("input", { type: "checkbox", id: "pool-accept" });
+    this.acceptsRow = h("label", { class: "sx-check", hidden: true }, this.accepts, "Accept what is kept, for the next export");
     this.negatives = []; // versions that have learnt what is not wanted
     this.negative = selectField("Lead away from", [["", "nothing"]], "");
     this.negative.input.id = "pool-negative";
@@ -122,6 +131,8 @@ class GenerateTab {
           this.choice.root,
           h("div", { class: "sx-form-grid" }, this.from, this.count, this.candidates, this.seed, this.adapter, this.steps, this.guidance, this.surroundings, this.reach, this.negative),
           this.references.root,
+          this.toShareRow,
+          this.acceptsRow,
           this.button,
           h(
             "p",
@@ -195,8 +206,22 @@ class GenerateTab {
     const from = { training: "", drawings: " from my drawings (the newest first)", favourites: " from my favourites (the last first)", weak: " like those that the segmenter misses" };
     const isReal = this.surroundings.input.value === "real";
     this.reach.hidden = !isReal;
+    this.toShareRow.hidden = isReal; // real pixels show their patient
+    const isShared = this.showShared();
     const what = isReal ? "images, painted into the real ones under the masks: EDITED, a patient's pixels stay around them" : "synthetic images, to score, compare and choose from";
+    if (isShared) {
+      this.words.textContent = `${plural(masks, "mask")}${from[this.from.input.value]}, ${plural(each, "image")} each and more where all are near to a patient: at most ${masks} are kept, and masks that stay without one are told.`;
+      return;
+    }
     this.words.textContent = `${plural(masks, "mask")}${from[this.from.input.value]} \u00d7 ${plural(each, "image")} = ${masks * each} ${what}.`;
+  }
+
+  /** Whether the order is for a set to share; its second box shows with it. */
+  showShared() {
+    const isShared = this.toShare.checked && !this.toShareRow.hidden;
+    this.acceptsRow.hidden = !isShared;
+    this.button.textContent = isShared ? "Make the set to share" : "Generate the pool";
+    return isShared;
   }
 
   promiseClasses() {
@@ -205,6 +230,8 @@ class GenerateTab {
       each = this.candidates.number() ?? 0;
     this.button.disabled = !chosen.length;
     this.reach.hidden = true;
+    this.toShareRow.hidden = false;
+    this.showShared();
     this.words.textContent = chosen.length
       ? `${plural(chosen.length, "class", "classes")} \u00d7 ${plural(sets, "set")} \u00d7 ${plural(each, "image")} = ${chosen.length * sets * each} synthetic images. The images of a set are compared with each other, and the real image of its place may win.`
       : "Choose the classes of which images are to be made.";
@@ -213,7 +240,9 @@ class GenerateTab {
   start() {
     return act(this.button, async () => {
       const chosen = this.adapter.input.value;
-      const { job } = await order("generate", {
+      const isShared = this.showShared();
+      const { job } = await order(isShared ? "surrogates" : "generate", {
+        ...(isShared && { accept: this.accepts.checked }),
         ...(await this.masks(this.count.number() ?? 16)),
         candidates: this.candidates.number() ?? 4,
         seed: this.seed.number() ?? 0,
@@ -268,7 +297,7 @@ class GenerateTab {
   }
 
   showJobs() {
-    this.showLive(state.active.find((job) => job.state === "running" && ["generate", "mine"].includes(job.kind) && job.project_id === state.project?.id)).catch(() => {});
+    this.showLive(state.active.find((job) => job.state === "running" && ["generate", "mine", "surrogates"].includes(job.kind) && job.project_id === state.project?.id)).catch(() => {});
     // Rows stay as long as their jobs do: a press on a button that is replaced meanwhile would be lost, and the focus with it.
     const key = state.active.map((job) => `${job.id} ${job.state}`).join();
     if (key && key === this.activeKey) state.active.forEach((job, index) => this.active.children[index].show(job));

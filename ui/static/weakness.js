@@ -98,7 +98,7 @@ export class WeakPlaces {
 
   /** Once scorers or scores have come, the picture is another one. */
   followJobs() {
-    const ended = state.recent.filter((job) => job.state === "done" && ["score", "train_scorer", "mine", "generate"].includes(job.kind)).map((job) => job.id).join();
+    const ended = state.recent.filter((job) => job.state === "done" && ["score", "train_scorer", "mine", "surrogates", "generate"].includes(job.kind)).map((job) => job.id).join();
     if (ended === this.ended) return;
     const isFirst = this.ended === undefined;
     this.ended = ended;
