@@ -77,11 +77,11 @@ def run_job(context: JobContext) -> Outcome:
                                             order.rounds))  # fmt: skip
         found = _filled(context, wanted, scorers, records, slots, guard)
     scoring.look_at_project(store, project, scorers, silent)
-    return _outcome(context, order, records, slots, found)
+    return _outcome(context, order, records, slots, found, of="sets" if project.task == "classification" else "masks")
 
 
-def _outcome(context: JobContext, order: SurrogatesOrder, records: Sequence[LabelMapRecord], slots: Slots,
-             found: _Found) -> Outcome:  # fmt: skip
+def _outcome(context: JobContext, order: SurrogatesOrder, records: Sequence[LabelMapRecord], slots: Slots, found: _Found, *,
+             of: str) -> Outcome:  # fmt: skip
     kept = [found.kept[place].id for place in sorted(found.kept)]
     unfilled = [records[place].id for place in slots.unfilled]
     near = sum(one["near"] for one in found.rounds)
@@ -94,8 +94,8 @@ def _outcome(context: JobContext, order: SurrogatesOrder, records: Sequence[Labe
 
     empty = f"; {len(unfilled)} stay without one" if unfilled else ""
     accepted = ", accepted" if order.accept and kept else ""
-    return Outcome(f"{len(kept)} of {len(records)} masks have an image that is near to no training patient{accepted}{empty}; of "
-                   f"{len(found.samples)} images made {near} were too near", publish)  # fmt: skip
+    return Outcome(f"{len(kept)} of {len(records)} {of} have an image that is near to no training patient{accepted}{empty}; "
+                   f"of {len(found.samples)} images made {near} were too near", publish)  # fmt: skip
 
 
 def _guard(context: JobContext, project: Project, report: Report) -> _Guard:
@@ -143,7 +143,7 @@ def _filled(context: JobContext, wanted: Plan, scorers: Sequence[tuple[Model, An
             "guidance": guidance, "made": len(made), "near": sum(one.is_near for one in looked),
             "implausible": sum(not one.is_near and not one.is_plausible for one in looked), "kept": len(found.kept),
             **_variety(store, project, found, len(guard.watch.trained.traces))})  # fmt: skip
-        context.report(round(1000 * ends), 1000, f"{len(found.kept)} of {len(records)} masks have an image",
+        context.report(round(1000 * ends), 1000, f"{len(found.kept)} of {len(records)} have an image",
                        metrics={"kept": float(len(found.kept)), "guidance": guidance})  # fmt: skip
     return found
 

@@ -101,7 +101,7 @@ class GenerateTab {
       "label",
       { class: "sx-check", title: "Images that come near to any training image (pixels, perceptual hash, an own network that tells patients apart) are left; where a mask has no other, new ones are made with less guidance, up to six times" },
       this.toShare,
-      "A set to share: keep of each mask the best image that is near to no training patient",
+      h("span", {}, "A set to share: keep of each ", byTask("mask", "set"), " the best image that is near to no training patient"),
     );
     this.accepts = h("input", { type: "checkbox", id: "pool-accept" });
     this.acceptsRow = h("label", { class: "sx-check", hidden: true }, this.accepts, "Accept what is kept, for the next export");
