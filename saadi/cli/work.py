@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
     for command in (fit, train_scorer, generate, score, sample_map, pairs, align, measure, adapters, adapter_export, curate,
                     refine, export, verify):
         app.command(command.__name__.replace("_", "-"))(command)
+    app.command("zip")(zip_export)
 
 
 def order_from(kind: type[orders.Order], **values: Any) -> Build:
@@ -420,3 +421,14 @@ def verify(directory: Annotated[Path, typer.Argument(metavar="DIR", help="An exp
     if problems:
         note(f"{len(problems)} problems, the first: {problems[0]}")
         raise typer.Exit(1)
+
+
+def zip_export(directory: Annotated[Path, typer.Argument(metavar="DIR", help="An exported folder.")],
+               target: Annotated[Path, typer.Argument(metavar="FILE", help="New file.")], as_json: JsonOption = False) -> None:
+    """Pack an exported folder into one file, each byte checked against the manifest; the same export gives the same bytes."""
+    from saadi.exports.archive import Archive
+
+    archive = Archive(directory.absolute())
+    archive.write(target)
+    answer({"file": str(target), "num_files": len(archive.entries), "num_bytes": archive.size}, as_json=as_json,
+           lines=lambda: [f"{len(archive.entries)} files, {archive.size / 2**20:.1f} MiB"])

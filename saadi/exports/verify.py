@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from saadi.decoding import decode_image, decode_mask
 from saadi.errors import BadInputError, NotFoundError
 from saadi.exports.formats import FORMATS
 from saadi.exports.labels import IGNORED, LabelScheme, at_image_size, compile_label_map, refined
-from saadi.exports.manifest import ITEMS, MANIFEST, counts, items_bytes, pixel_sums, sha256
+from saadi.exports.manifest import ITEMS, MANIFEST, counts, inside, items_bytes, pixel_sums, sha256
 from saadi.exports.marks import MARKS, mark_of, without_mark
 from saadi.exports.selection import HELD_OUT
 from saadi.store import Store
@@ -84,7 +84,7 @@ def _check_index(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mappi
     if items_bytes(rows) != (folder / ITEMS).read_bytes() or len({row["name"] for row in rows}) != len(rows):
         problems.append(f"{ITEMS} names an item twice or is not in its canonical form")
     for name, expected in manifest["index_files"].items():
-        path = _inside(folder, name)
+        path = inside(folder, name)
         if path is None or not path.is_file():
             problems.append(f"{name} is missing")
         elif sha256(path.read_bytes()) != expected:
@@ -95,7 +95,7 @@ def _check_index(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mappi
 
 
 def _check_item(folder: Path, row: Mapping[str, Any], scheme: LabelScheme, store: Store | None) -> list[str]:
-    image_path = _inside(folder, row["image"])
+    image_path = inside(folder, row["image"])
     if image_path is None or not image_path.is_file():
         return ["the image is missing"]
     png = image_path.read_bytes()
@@ -116,7 +116,7 @@ def _check_item(folder: Path, row: Mapping[str, Any], scheme: LabelScheme, store
 
 
 def _check_mask(folder: Path, row: Mapping[str, Any], scheme: LabelScheme, store: Store | None) -> list[str]:
-    path = _inside(folder, row["mask"])
+    path = inside(folder, row["mask"])
     if path is None or not path.is_file():
         return ["the mask is missing"]
     png = path.read_bytes()
@@ -151,12 +151,3 @@ def _check_sides(rows: Sequence[Mapping[str, Any]]) -> list[str]:
                 for group, found in sorted(sides.items()) if len(found) > 1]
     return problems + [f"{row['name']} is synthetic and lies in {row['split']}" for row in rows
                        if row["kind"] != "real" and row["split"] in HELD_OUT]
-
-
-def _inside(folder: Path, name: str) -> Path | None:
-    """The path of a listed file, or None for one that would leave the folder."""
-    parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or ".." in parts or "\\" in name or ":" in name:
-        return None
-    path = folder.joinpath(*parts)
-    return None if path.is_symlink() else path
