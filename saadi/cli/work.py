@@ -382,7 +382,8 @@ def _accept_hard(home: Home, name: str, *, as_json: bool) -> None:
 
 
 def export(name: ProjectArgument,
-           format: Annotated[str, typer.Option("--format", help="imagefolder, nnunet, coco, yolo, voc or folders")],
+           format: Annotated[str, typer.Option("--format", help="imagefolder, nnunet, coco, yolo, voc, folders or "
+                                                      "preferences (pairs)")],
            out: Annotated[Path, typer.Option("--out", help="New or empty folder.")],
            no_real: Annotated[bool, typer.Option("--no-real", help="Synthetic images only.")] = False,
            include_refused: Annotated[bool, typer.Option("--include-refused", help="Also images that the quality gate refuses: "

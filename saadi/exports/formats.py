@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, cast
 
 from saadi.errors import BadInputError
-from saadi.exports import coco, folders, imagefolder, nnunet, voc, yolo
+from saadi.exports import coco, folders, imagefolder, nnunet, preferences, voc, yolo
 from saadi.exports.labels import LabelScheme
 from saadi.exports.selection import Item
 from saadi.records import LabelClass, LabelMap, Project
@@ -41,7 +41,7 @@ class Format(Protocol):
 
 FORMATS: Mapping[str, Format] = {imagefolder.NAME: cast(Format, imagefolder), nnunet.NAME: cast(Format, nnunet),
                                  coco.NAME: cast(Format, coco), voc.NAME: cast(Format, voc), yolo.NAME: cast(Format, yolo),
-                                 folders.NAME: cast(Format, folders)}  # fmt: skip
+                                 folders.NAME: cast(Format, folders), preferences.NAME: cast(Format, preferences)}  # fmt: skip
 
 
 def format_named(name: str) -> Format:

@@ -59,7 +59,7 @@ def items_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 def manifest_bytes(
     project: Project, *, format: str, options: Mapping[str, str], scheme: LabelScheme, rows: Sequence[Mapping[str, Any]],
-    items: bytes, index_files: Mapping[str, str], left_out: Mapping[str, int], lost: Sequence[str],
+    items: bytes, index_files: Mapping[str, str], left_out: Mapping[str, int], lost: Sequence[str], num_pairs: int = 0,
 ) -> bytes:  # fmt: skip
     """The content of manifest.json.
 
@@ -73,7 +73,7 @@ def manifest_bytes(
         "classes": [asdict(label) for label in project.classes], "label_ids": dict(scheme.names), "ignore_id": scheme.ignore_id,
         "num_items": len(rows), "counts": counts(rows), "pixels": pixel_sums(rows), "left_out": dict(sorted(left_out.items())),
         "lost": list(lost), "index_files": dict(sorted(index_files.items())), "items_sha256": sha256(items),
-    }
+    } | ({"num_pairs": num_pairs} if num_pairs else {})
     return (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from saadi import orders
 from saadi.errors import BadInputError, StorageError
+from saadi.exports import preferences
 from saadi.exports.card import CARD, DATASHEET, card, datasheet
 from saadi.exports.croissant import NAME as CROISSANT
 from saadi.exports.croissant import croissant
@@ -34,6 +35,7 @@ from saadi.exports.labels import (
 )
 from saadi.exports.manifest import ITEMS, MANIFEST, Written, item_row, items_bytes, manifest_bytes, sha256
 from saadi.exports.marks import MARKS, mark
+from saadi.exports.pairs import num_pairs, select_pairs
 from saadi.exports.selection import Item, Selection, select
 from saadi.exports.verify import verify_export
 from saadi.jobs import JobContext, Outcome, checkpointed
@@ -73,8 +75,7 @@ def run_job(context: JobContext) -> Outcome:
     # A worker that died between renaming and publishing left a finished folder and a note about it.
     if _is_finished(context, target):
         return _outcome(context, project, order, target)
-    selection = select(store, project, include_real=order.include_real, include_refused=order.include_refused,
-                       refinement=orders.refinement(store, project.id) if order.refined else None)
+    selection = _selected(store, project, order)
     total = PASSES * len(selection.items)
     # Count before writing: which classes, ignored pixels, and what the format or a smaller size will lose.
     counted = _count(context, kind, project, order, selection.items, total)
@@ -88,6 +89,13 @@ def run_job(context: JobContext) -> Outcome:
         context.report(total, total, "publishing")
         _move_into_place(context, folder, target, manifest)
     return _outcome(context, project, order, target)
+
+
+def _selected(store: Store, project: Project, order: ExportOrder) -> Selection:
+    if order.format == preferences.NAME:
+        return select_pairs(store, project, include_real=order.include_real, include_refused=order.include_refused)
+    return select(store, project, include_real=order.include_real, include_refused=order.include_refused,
+                  refinement=orders.refinement(store, project.id) if order.refined else None)
 
 
 def _verify(context: JobContext, folder: Path, total: int) -> None:
@@ -208,7 +216,7 @@ def _write_index(
     index |= {CROISSANT: croissant(facts, rows, items_sha256=sha256(items)), DATASHEET: datasheet(facts),
               CARD: card(facts, project)}
     manifest = manifest_bytes(project, format=order.format, options=order.options, scheme=scheme, rows=rows, items=items,
-                              left_out=selection.left_out, lost=lost,
+                              left_out=selection.left_out, lost=lost, num_pairs=num_pairs(rows),
                               index_files={name: sha256(content) for name, content in index.items()})
     for name, content in {**index, ITEMS: items, MANIFEST: manifest}.items():
         _write_file(folder / name, content)
@@ -301,7 +309,8 @@ def _outcome(context: JobContext, project: Project, order: ExportOrder, target: 
 
     num_left_out = sum(manifest["left_out"].values())
     more = f"; {num_left_out} left out" if num_left_out else ""
-    return Outcome(f"{num_items} images exported, read again and found equal to the store{more}", publish)
+    pairs = f"{manifest['num_pairs']} pairs of " if "num_pairs" in manifest else ""
+    return Outcome(f"{pairs}{num_items} images exported, read again and found equal to the store{more}", publish)
 
 
 def _items_of(target: Path) -> list[ExportItem]:

@@ -9,6 +9,7 @@ const FORMATS = [
   ["yolo", "YOLO", "outlines, and the masks for semantic training"],
   ["voc", "Pascal VOC", "masks with a palette, lists of the splits"],
   ["folders", "Plain folders", "images, masks and tables, for any program", "images and a table of their classes, for any program"],
+  ["preferences", "Preference pairs", "chosen and rejected under one mask, for Diffusion-DPO", "chosen and rejected of one class, for Diffusion-DPO"],
 ];
 
 export function mount(element) {
@@ -114,10 +115,13 @@ class ExportTab {
       h("b", {}, plural(curation.accepted, "accepted image")),
       ` \u00b7 ${curation.pending} open, ${curation.rejected} rejected, ${curation.quarantined} in quarantine \u00b7 ${splits.train ?? 0} real training images`,
     );
-    this.button.disabled = !curation.accepted;
-    this.button.textContent = curation.accepted
-      ? `Export ${plural(curation.accepted, "image")}`
-      : "Accept images in Curate first";
+    const asPairs = this.format === "preferences"; // of all images that were compared, accepted or not
+    this.button.disabled = !asPairs && !curation.accepted;
+    this.button.textContent = asPairs
+      ? "Export the pairs"
+      : curation.accepted
+        ? `Export ${plural(curation.accepted, "image")}`
+        : "Accept images in Curate first";
   }
 
   /** How the newest export stands; a refusal stays readable. */
@@ -135,6 +139,8 @@ class ExportTab {
   /** What a format wants to know beside the rest. */
   showOptions() {
     this.coco.hidden = this.format !== "coco";
+    this.refinement.hidden = this.format === "preferences"; // both are judged by the mask that was asked for
+    if (state.overview) this.count();
   }
 
   start() {
@@ -145,7 +151,7 @@ class ExportTab {
         ...(this.format === "coco" ? ofObjects : {}),
         include_real: this.real.checked,
         include_refused: this.refused.checked,
-        refined: this.refined.checked,
+        refined: this.refined.checked && !this.refinement.hidden,
       });
       toast("Writing and checking the files\u2026");
     });
