@@ -388,6 +388,8 @@ def export(name: ProjectArgument,
            no_real: Annotated[bool, typer.Option("--no-real", help="Synthetic images only.")] = False,
            include_refused: Annotated[bool, typer.Option("--include-refused", help="Also images that the quality gate refuses: "
                                                          "unlike real ones, or like one of them.")] = False,
+           without_unreadable: Annotated[bool, typer.Option("--without-unreadable", help="Leave out images that the data folder "
+                                                            "has lost or damaged, instead of ending.")] = False,
            refined: Annotated[bool, typer.Option("--refined", help="Masks of synthetic images without the soft rim, as `refine` "
                                                  "has measured it.")] = False,
            instances: Annotated[str | None, typer.Option(help="COCO: an object for each component (default) or class.")] = None,
@@ -398,7 +400,8 @@ def export(name: ProjectArgument,
         raise BadInputError(f"the folder {out.name!r} is not empty; choose a new one for --out")
     # Absolute, because the worker runs elsewhere.
     build = order_from(orders.ExportOrder, format=format, out_dir=str(out.expanduser().resolve()), include_real=not no_real,
-                       include_refused=include_refused or None, refined=refined or None, instances=instances, outlines=outlines)
+                       include_refused=include_refused or None, refined=refined or None,
+                       without_unreadable=without_unreadable or None, instances=instances, outlines=outlines)
     run_order(home_of(home), name, build, detach=detach, as_json=as_json)
 
 

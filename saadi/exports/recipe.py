@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from saadi import orders
-from saadi.errors import BadInputError, StorageError
+from saadi.errors import BadInputError, NotFoundError, StorageError, TooFewError
 from saadi.exports import preferences
 from saadi.exports.card import CARD, DATASHEET, card, datasheet
 from saadi.exports.croissant import NAME as CROISSANT
@@ -35,20 +36,22 @@ from saadi.exports.labels import (
 )
 from saadi.exports.manifest import ITEMS, MANIFEST, Written, item_row, items_bytes, manifest_bytes, sha256
 from saadi.exports.marks import MARKS, mark
-from saadi.exports.pairs import num_pairs, select_pairs
+from saadi.exports.pairs import num_pairs, select_pairs, without_broken_pairs
 from saadi.exports.selection import Item, Selection, select
 from saadi.exports.verify import verify_export
 from saadi.jobs import JobContext, Outcome, checkpointed
 from saadi.orders import ExportOrder
 from saadi.records import IGNORE, LabelMap, Project
 from saadi.store import Store
-from saadi.store.blobs import fsync_dir
+from saadi.store.blobs import fsync_dir, png_size
 from saadi.store.releases import ExportItem
 
 PREFIX = ".saadi-export-"
 """Names of half-written folders beside the target; a leftover one may be deleted."""
 PASSES = 5
 """Counting, writing, the index, reading everything again, and the rules of the format: each looks at every item."""
+MAX_NAMED = 5
+"""Items that a refusal names."""
 RUNNING, READY = "temporary.json", "ready.json"
 
 
@@ -57,6 +60,8 @@ class _Counted:
     """What the first look at all label maps tells."""
 
     has_ignore: bool = False
+    unreadable: list[Item] = field(default_factory=list)
+    """Image or label map is missing in the store, or damaged."""
     num_resized: int = 0
     vanished: dict[str, int] = field(default_factory=dict)
     """Class name -> number of images from which resizing removed the class."""
@@ -77,8 +82,11 @@ def run_job(context: JobContext) -> Outcome:
         return _outcome(context, project, order, target)
     selection = _selected(store, project, order)
     total = PASSES * len(selection.items)
-    # Count before writing: which classes, ignored pixels, and what the format or a smaller size will lose.
+    # Count before writing: what cannot be read, which classes, ignored pixels, and what the format or a smaller size will lose.
     counted = _count(context, kind, project, order, selection.items, total)
+    if counted.unreadable:
+        selection = _without_unreadable(selection, counted.unreadable, is_wanted=order.without_unreadable)
+        total = PASSES * len(selection.items)
     scheme = kind.scheme(project.classes, has_ignore=counted.has_ignore)
     with _temporary_sibling(context, target) as folder:
         written = _write_items(context, kind, project, scheme, selection.items, folder, total)
@@ -141,10 +149,14 @@ def _count(
     found, indices = _Counted(), {label.name: label.index for label in project.classes}
     for number, item in enumerate(items):
         context.report(number, total, f"counting {number + 1} of {len(items)}")
-        if item.label_map_blob is None:
+        try:
+            png, before = _stored(context.store, item)
+        except (NotFoundError, BadInputError, OSError):
+            found.unreadable.append(item)
             continue
-        before = context.store.label_map_pixels(item.label_map_blob)
-        after = _sized(before, item, context.store.blobs.image(item.blob).shape[:2])
+        if before is None:
+            continue
+        after = _sized(before, item, png_size(png))
         found.has_ignore |= bool((after == IGNORE).any())
         found.num_resized += int(after.shape != before.shape)
         for index in vanished_classes(before, after):
@@ -156,6 +168,35 @@ def _count(
             before_it = found.filled.get(project.class_names[index], (0, 0))
             found.filled[project.class_names[index]] = (before_it[0] + pixels, before_it[1] + 1)
     return found
+
+
+def _stored(store: Store, item: Item) -> tuple[bytes, LabelMap | None]:
+    """The image of an item, as PNG, and its label map.
+
+    Raises:
+        NotFoundError, BadInputError, OSError: The store cannot read one of them.
+    """
+    label_map = store.label_map_pixels(item.label_map_blob) if item.label_map_blob is not None else None
+    return store.blobs.get(item.blob), label_map
+
+
+def _without_unreadable(selection: Selection, unreadable: Sequence[Item], *, is_wanted: bool) -> Selection:
+    """The selection without what is lost, counted.
+
+    Raises:
+        NotFoundError: Nobody said that it may be left out; a data set must not shrink unseen.
+        TooFewError: Nothing that was made is left.
+    """
+    names = [item.name for item in unreadable]
+    if not is_wanted:
+        shown = ", ".join(names[:MAX_NAMED]) + (", ..." if len(names) > MAX_NAMED else "")
+        raise NotFoundError(f"{len(names)} of {len(selection.items)} images cannot be read ({shown}); restore them from a "
+                            "backup, or export without them (--without-unreadable)")
+    left_out = selection.left_out + Counter(f"{item.kind}, cannot be read" for item in unreadable)
+    items = without_broken_pairs([item for item in selection.items if item.name not in names])
+    if all(item.kind == "real" for item in items):
+        raise TooFewError(f"all images to export but {len(items)} real ones cannot be read; restore them from a backup")
+    return Selection(items, left_out)
 
 
 def _losses(counted: _Counted) -> list[str]:
@@ -185,19 +226,19 @@ def _write_items(context: JobContext, kind: Format, project: Project, scheme: La
 
 def _write_item(store: Store, kind: Format, project: Project, scheme: LabelScheme, item: Item, folder: Path) -> Written:
     image_path, mask_path = kind.paths(project, item)
-    png = store.blobs.get(item.blob)
-    size = store.blobs.image(item.blob).shape[:2]
+    png, label_map = _stored(store, item)
+    size = png_size(png)
     png = mark(png, item.kind) if item.kind in MARKS else png
     _write_file(folder / image_path, png)
     mask_sha256, pixels = None, dict[str, int]()
-    if mask_path is not None and item.label_map_blob is not None:
-        label_map = _sized(store.label_map_pixels(item.label_map_blob), item, size)
+    if mask_path is not None and label_map is not None:
+        label_map = _sized(label_map, item, size)
         label_map = refined(label_map, item.lineage, {label.name: label.index for label in project.classes})
         mask = kind.encode_mask(np.ascontiguousarray(compile_label_map(label_map, scheme)))
         _write_file(folder / mask_path, mask)
         mask_sha256, pixels = sha256(mask), count_pixels(label_map, project.classes)
     return Written(item=item, image=image_path, image_sha256=sha256(png), mask=mask_path, mask_sha256=mask_sha256,
-                   size=(size[0], size[1]), pixels=pixels)
+                   size=size, pixels=pixels)
 
 
 def _write_index(

@@ -82,6 +82,9 @@ class ExportOrder(Order):
     include_refused: bool = False
     """Also accepted images that the quality gate refuses: unlike real ones, or like one of them."""
 
+    without_unreadable: bool = False
+    """Leave out images that the store can no longer read, instead of ending."""
+
     refined: bool = False
     """Masks of synthetic images without the soft rim, as the newest measurement says (`saadi.refinement`)."""
 

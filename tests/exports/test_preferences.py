@@ -166,6 +166,20 @@ def test_pixels_of_held_out_patients_and_flagged_copies_stay_out(tmp_path: Path,
     assert len(rows_of(tmp_path / "out")) == 3
 
 
+def test_a_lost_image_takes_its_pairs_with_it(tmp_path: Path, store: Store, project: Project) -> None:
+    images = store.images(project.id)
+    two(store, project, images[0], 1)
+    _, worse = two(store, project, images[1], 10)
+    assert len(pairing.settle(store, project.id).pairs) == 4
+    store.blobs.path(worse.blob).unlink()  # it loses against its rival and against the real image
+    job = export(store, project, tmp_path / "out", format="preferences")
+    assert job.error == (f"1 of 6 images cannot be read (synthetic-{worse.id:06d}); restore them from a backup, or export "
+                         "without them (--without-unreadable)")  # fmt: skip
+    job = export(store, project, tmp_path / "out", format="preferences", without_unreadable=True)
+    assert job.state == "done" and job.message.startswith("2 pairs of 3 images"), job.error
+    assert job.result["left_out"] == {"synthetic, cannot be read": 1} and len(rows_of(tmp_path / "out")) == 2
+
+
 def test_a_pair_that_was_turned_round_is_found(tmp_path: Path, store: Store, project: Project) -> None:
     two(store, project, store.images(project.id)[0], 1)
     assert export(store, project, tmp_path / "out", format="preferences").state == "done"

@@ -50,6 +50,8 @@ class ExportTab {
     this.refused = h("input", { type: "checkbox", id: "export-refused" });
     this.refusedWords = h("span", {});
     this.gate = h("label", { class: "sx-check", title: "Curate, Filters, Quality check refuses: shows which", hidden: true }, this.refused, this.refusedWords);
+    this.unreadable = h("input", { type: "checkbox", id: "export-unreadable" });
+    this.lost = h("label", { class: "sx-check", hidden: true }, this.unreadable, "Leave out the images that cannot be read; the manifest counts them");
     this.refined = h("input", { type: "checkbox", id: "export-refined" });
     this.refinedWords = h("span", {});
     this.measure = h("button", { type: "button", class: "sx-button sx-small", id: "export-measure", onclick: () => this.measureOutlines() }, "Measure the outlines");
@@ -83,6 +85,7 @@ class ExportTab {
           h("label", { class: "sx-check" }, this.real, "Include the real training images"),
           this.gate,
           this.refinement,
+          this.lost,
           this.button,
           this.outcome,
           h(
@@ -130,6 +133,9 @@ class ExportTab {
     this.outcome.textContent =
       !job || job.state === "done" ? "" : isOpen ? `${job.message}\u2026` : (job.error ?? "Stopped; nothing was written.");
     this.outcome.dataset.state = job?.state ?? "";
+    // Offered once an export has named what the data folder has lost; ticked for one export at a time.
+    this.lost.hidden = !job?.error?.includes("--without-unreadable");
+    if (this.lost.hidden) this.unreadable.checked = false;
   }
 
   get format() {
@@ -151,6 +157,7 @@ class ExportTab {
         ...(this.format === "coco" ? ofObjects : {}),
         include_real: this.real.checked,
         include_refused: this.refused.checked,
+        without_unreadable: this.unreadable.checked,
         refined: this.refined.checked && !this.refinement.hidden,
       });
       toast("Writing and checking the files\u2026");
