@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast
 from saadi.errors import BadInputError
 from saadi.exports import coco, folders, imagefolder, nnunet, preferences, voc, yolo
 from saadi.exports.labels import LabelScheme
+from saadi.exports.layout import Content
 from saadi.exports.selection import Item
 from saadi.records import LabelClass, LabelMap, Project
 
@@ -32,7 +33,7 @@ class Format(Protocol):
     def index_files(
         self, project: Project, rows: Sequence[Mapping[str, Any]], scheme: LabelScheme, folder: Path, options: Mapping[str, str],
         progress: Progress,
-    ) -> dict[str, bytes]: ...  # fmt: skip
+    ) -> Mapping[str, Content]: ...  # fmt: skip
 
     def check(
         self, folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], progress: Progress

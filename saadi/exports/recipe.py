@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,9 +35,11 @@ from saadi.exports.labels import (
     refined,
     vanished_classes,
 )
+from saadi.exports.layout import Content
 from saadi.exports.manifest import ITEMS, MANIFEST, Written, item_row, items_bytes, manifest_bytes, sha256
 from saadi.exports.marks import MARKS, mark
 from saadi.exports.pairs import num_pairs, select_pairs, without_broken_pairs
+from saadi.exports.parallel import in_order
 from saadi.exports.selection import Item, Selection, select
 from saadi.exports.verify import verify_export
 from saadi.jobs import JobContext, Outcome, checkpointed
@@ -67,6 +70,17 @@ class _Counted:
     """Class name -> number of images from which resizing removed the class."""
     filled: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Class name -> pixels that the format adds to it, and in how many masks."""
+
+
+class _Look(NamedTuple):
+    """What the first look at one item tells."""
+
+    has_ignore: bool = False
+    is_resized: bool = False
+    vanished: Sequence[int] = ()
+    """Classes that resizing removes."""
+    filled: Mapping[int, int] = {}
+    """Class -> pixels that the format adds to it."""
 
 
 def run_job(context: JobContext) -> Outcome:
@@ -147,27 +161,42 @@ def _count(
     context: JobContext, kind: Format, project: Project, order: ExportOrder, items: Sequence[Item], total: int
 ) -> _Counted:
     found, indices = _Counted(), {label.name: label.index for label in project.classes}
-    for number, item in enumerate(items):
-        context.report(number, total, f"counting {number + 1} of {len(items)}")
-        try:
-            png, before = _stored(context.store, item)
-        except (NotFoundError, BadInputError, OSError):
-            found.unreadable.append(item)
-            continue
-        if before is None:
-            continue
-        after = _sized(before, item, png_size(png))
-        found.has_ignore |= bool((after == IGNORE).any())
-        found.num_resized += int(after.shape != before.shape)
-        for index in vanished_classes(before, after):
-            name = project.class_names[index] if index < len(project.classes) else str(index)
-            found.vanished[name] = found.vanished.get(name, 0) + 1
-        for index, pixels in kind.lost_in(refined(after, item.lineage, indices), order.options).items():
-            if index >= len(project.class_names):
-                continue  # refused when it is written, in words
-            before_it = found.filled.get(project.class_names[index], (0, 0))
-            found.filled[project.class_names[index]] = (before_it[0] + pixels, before_it[1] + 1)
+
+    def look(item: Item) -> _Look | None:
+        return _looked(context.store, kind, item, indices, order.options)
+
+    with in_order(look, items) as looks:
+        for number, (item, one) in enumerate(zip(items, looks, strict=True)):
+            context.report(number, total, f"counting {number + 1} of {len(items)}")
+            if one is None:
+                found.unreadable.append(item)
+                continue
+            found.has_ignore |= one.has_ignore
+            found.num_resized += one.is_resized
+            for index in one.vanished:
+                name = project.class_names[index] if index < len(project.classes) else str(index)
+                found.vanished[name] = found.vanished.get(name, 0) + 1
+            for index, pixels in one.filled.items():
+                if index >= len(project.class_names):
+                    continue  # refused when it is written, in words
+                before_it = found.filled.get(project.class_names[index], (0, 0))
+                found.filled[project.class_names[index]] = (before_it[0] + pixels, before_it[1] + 1)
     return found
+
+
+def _looked(
+    store: Store, kind: Format, item: Item, indices: Mapping[str, int], options: Mapping[str, str]
+) -> _Look | None:
+    """What counts about one item; None = the store cannot read it."""
+    try:
+        png, before = _stored(store, item)
+    except (NotFoundError, BadInputError, OSError):
+        return None
+    if before is None:
+        return _Look()
+    after = _sized(before, item, png_size(png))
+    return _Look(has_ignore=bool((after == IGNORE).any()), is_resized=after.shape != before.shape,
+                 vanished=vanished_classes(before, after), filled=kind.lost_in(refined(after, item.lineage, indices), options))
 
 
 def _stored(store: Store, item: Item) -> tuple[bytes, LabelMap | None]:
@@ -218,9 +247,14 @@ def _sized(label_map: LabelMap, item: Item, size: tuple[int, ...]) -> LabelMap:
 def _write_items(context: JobContext, kind: Format, project: Project, scheme: LabelScheme, items: Sequence[Item], folder: Path,
                  total: int) -> list[Written]:
     written: list[Written] = []
-    for number, item in enumerate(items):
-        context.report(len(items) + number, total, f"writing {number + 1} of {len(items)}")
-        written.append(_write_item(context.store, kind, project, scheme, item, folder))
+
+    def write(item: Item) -> Written:
+        return _write_item(context.store, kind, project, scheme, item, folder)
+
+    with in_order(write, items) as results:
+        for number, one in enumerate(results):
+            context.report(len(items) + number, total, f"writing {number + 1} of {len(items)}")
+            written.append(one)
     return written
 
 
@@ -252,24 +286,33 @@ def _write_index(
         context.report(2 * len(rows) + min(number, len(rows)), PASSES * len(rows), "writing the index")
 
     index = kind.index_files(project, rows, scheme, folder, order.options, progress)
+    hashes = {name: _write_content(folder / name, content) for name, content in index.items()}
     items = items_bytes(rows)
     facts = facts_of(context.store, project, rows, format=order.format, left_out=selection.left_out, lost=lost)
-    index |= {CROISSANT: croissant(facts, rows, items_sha256=sha256(items)), DATASHEET: datasheet(facts),
-              CARD: card(facts, project)}
+    own = {CROISSANT: croissant(facts, rows, items_sha256=sha256(items)), DATASHEET: datasheet(facts), CARD: card(facts, project)}
+    hashes |= {name: _write_content(folder / name, content) for name, content in own.items()}
     manifest = manifest_bytes(project, format=order.format, options=order.options, scheme=scheme, rows=rows, items=items,
-                              left_out=selection.left_out, lost=lost, num_pairs=num_pairs(rows),
-                              index_files={name: sha256(content) for name, content in index.items()})
-    for name, content in {**index, ITEMS: items, MANIFEST: manifest}.items():
+                              left_out=selection.left_out, lost=lost, num_pairs=num_pairs(rows), index_files=hashes)
+    for name, content in {ITEMS: items, MANIFEST: manifest}.items():
         _write_file(folder / name, content)
     return manifest
+
+
+def _write_content(path: Path, content: Content) -> str:
+    """Write an index file and return its SHA-256; pieces pass through one by one."""
+    pieces, found = [content] if isinstance(content, bytes) else content, hashlib.sha256()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb") as stream:
+        for piece in pieces:
+            found.update(piece)
+            stream.write(piece)
+    return found.hexdigest()
 
 
 def _write_file(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as stream:
         stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 @contextmanager
@@ -304,11 +347,31 @@ def _remove_leftover(context: JobContext) -> None:
         shutil.rmtree(known["path"], ignore_errors=True)
 
 
-def _move_into_place(context: JobContext, folder: Path, target: Path, manifest: bytes) -> None:
-    for path in sorted(folder.rglob("*"), reverse=True):
+def _make_durable(folder: Path) -> None:
+    """Wait until the disk has every file, then every folder.
+
+    One after the other each file would wait for a commit of its own, 2 ms on an SSD; after `sync` there is nothing left to wait
+    for, and asking for each file tells what the disk has refused.
+    """
+    if hasattr(os, "sync"):
+        os.sync()
+    paths = sorted(folder.rglob("*"), reverse=True)
+    with in_order(_sync_file, [path for path in paths if not path.is_dir()]) as done:
+        for _ in done:
+            pass
+    for path in paths:
         if path.is_dir():
             fsync_dir(path)
     fsync_dir(folder)
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb+") as stream:  # Windows wants the right to write
+        os.fsync(stream.fileno())
+
+
+def _move_into_place(context: JobContext, folder: Path, target: Path, manifest: bytes) -> None:
+    _make_durable(folder)
     _refuse_content(target)
     if target.is_dir():
         target.rmdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from saadi.exports.formats import FORMATS
 from saadi.exports.labels import IGNORED, LabelScheme, at_image_size, compile_label_map, refined
 from saadi.exports.manifest import ITEMS, MANIFEST, counts, inside, items_bytes, pixel_sums, sha256
 from saadi.exports.marks import MARKS, mark_of, without_mark
+from saadi.exports.parallel import in_order
 from saadi.exports.selection import HELD_OUT
 from saadi.store import Store
 
@@ -41,12 +43,16 @@ def verify_export(folder: Path, *, store: Store | None = None,
     problems = _check_index(folder, manifest, rows)
     scheme = LabelScheme(names={label["name"]: label["index"] for label in manifest["classes"]},
                          num_classes=len(manifest["classes"]), ignore_id=manifest["ignore_id"])
-    for number, row in enumerate(rows):
-        progress(number)
+    def check(row: Mapping[str, Any]) -> list[str]:
         try:
-            problems += [f"{row['name']}: {problem}" for problem in _check_item(folder, row, scheme, store)]
+            return _check_item(folder, row, scheme, store)
         except (BadInputError, NotFoundError) as error:
-            problems.append(f"{row['name']}: {error}")
+            return [str(error)]
+
+    with in_order(check, rows) as results:
+        for number, (row, found) in enumerate(zip(rows, results, strict=True)):
+            progress(number)
+            problems += [f"{row['name']}: {problem}" for problem in found]
     problems += _check_sides(rows)
     if problems:
         return problems  # a format's rules are read from files that are what the manifest promises
@@ -87,11 +93,16 @@ def _check_index(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mappi
         path = inside(folder, name)
         if path is None or not path.is_file():
             problems.append(f"{name} is missing")
-        elif sha256(path.read_bytes()) != expected:
+        elif _file_sha256(path) != expected:
             problems.append(f"{name} was changed after the export")
     known = {MANIFEST, ITEMS, *manifest["index_files"]} | {row[key] for row in rows for key in ("image", "mask") if row[key]}
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()}
     return problems + [f"{name} is in the folder but not in the manifest" for name in sorted(present - known)]
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as stream:  # an index may be as large as all masks
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _check_item(folder: Path, row: Mapping[str, Any], scheme: LabelScheme, store: Store | None) -> list[str]:

@@ -194,6 +194,55 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, store: Store, monkeyp
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
+def test_a_disk_that_is_full_in_the_middle_leaves_nothing_behind(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAADI_THREADS", "3")
+    real_write, calls = recipe._write_file, [0]
+
+    def write(path: Path, content: bytes) -> None:
+        calls[0] += 1
+        if calls[0] == 11:
+            path.write_bytes(content[:5])
+            raise OSError(28, "No space left on device")
+        real_write(path, content)
+
+    monkeypatch.setattr(recipe, "_write_file", write)
+    job = export(store, full_project(store), tmp_path / "out", format="nnunet")
+    assert job.state == "failed" and "the disk is full, nothing was exported" in str(job.error)
+    assert [path.name for path in tmp_path.iterdir()] == ["home"] and store.exports(1) == []
+
+
+def test_every_file_is_on_the_disk_before_the_export_has_its_name(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_fsync, real_rename = os.fsync, os.rename
+    synced: set[str] = set()
+    missing: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real_fsync(descriptor)
+
+    def rename(source: Path, target: Path) -> None:
+        if Path(target).name == "out":
+            missing.extend(str(path) for path in [Path(source), *Path(source).rglob("*")] if str(path.resolve()) not in synced)
+        real_rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "rename", rename)
+    job = export(store, full_project(store), tmp_path / "out", format="coco")
+    assert job.state == "done" and missing == [] and str(tmp_path.resolve()) in synced
+
+
+def test_threads_change_nothing(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = full_project(store, ignore=True)
+    for threads in ("1", "3"):
+        monkeypatch.setenv("SAADI_THREADS", threads)
+        assert export(store, project, tmp_path / threads, format="coco").state == "done"
+    assert tree(tmp_path / "1") == tree(tmp_path / "3")
+
+
 def lose(store: Store, blob: str, damage: str) -> None:
     path = store.blobs.path(blob)
     if damage == "gone":
