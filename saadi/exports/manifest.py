@@ -52,14 +52,14 @@ def item_row(written: Written) -> dict[str, Any]:
             "lineage": item.lineage}
 
 
-def items_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """The content of items.jsonl, the same for the same rows."""
-    return "".join(f"{dump(dict(row))}\n" for row in rows).encode()
+def item_line(row: Mapping[str, Any]) -> bytes:
+    """A line of items.jsonl, the same for the same row."""
+    return f"{dump(dict(row))}\n".encode()
 
 
 def manifest_bytes(
     project: Project, *, format: str, options: Mapping[str, str], scheme: LabelScheme, rows: Sequence[Mapping[str, Any]],
-    items: bytes, index_files: Mapping[str, str], left_out: Mapping[str, int], lost: Sequence[str], num_pairs: int = 0,
+    items_sha256: str, index_files: Mapping[str, str], left_out: Mapping[str, int], lost: Sequence[str], num_pairs: int = 0,
 ) -> bytes:  # fmt: skip
     """The content of manifest.json.
 
@@ -72,7 +72,7 @@ def manifest_bytes(
         "project": {"name": project.name, "task": project.task, "resolution": project.resolution},
         "classes": [asdict(label) for label in project.classes], "label_ids": dict(scheme.names), "ignore_id": scheme.ignore_id,
         "num_items": len(rows), "counts": counts(rows), "pixels": pixel_sums(rows), "left_out": dict(sorted(left_out.items())),
-        "lost": list(lost), "index_files": dict(sorted(index_files.items())), "items_sha256": sha256(items),
+        "lost": list(lost), "index_files": dict(sorted(index_files.items())), "items_sha256": items_sha256,
     } | ({"num_pairs": num_pairs} if num_pairs else {})
     return (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 

@@ -36,7 +36,7 @@ from saadi.exports.labels import (
     vanished_classes,
 )
 from saadi.exports.layout import Content
-from saadi.exports.manifest import ITEMS, MANIFEST, Written, item_row, items_bytes, manifest_bytes, sha256
+from saadi.exports.manifest import ITEMS, MANIFEST, Written, item_line, item_row, manifest_bytes, sha256
 from saadi.exports.marks import MARKS, mark
 from saadi.exports.pairs import num_pairs, select_pairs, without_broken_pairs
 from saadi.exports.parallel import in_order
@@ -106,6 +106,7 @@ def run_job(context: JobContext) -> Outcome:
         written = _write_items(context, kind, project, scheme, selection.items, folder, total)
         manifest = _write_index(context, kind, project, order, scheme, selection, written, [*scheme.lost, *_losses(counted)],
                                 folder)  # fmt: skip
+        del selection, counted, written  # reading again brings all of it back
         # Read everything again, by the consumer's rules and against the store.
         _verify(context, folder, total)
         context.report(total, total, "publishing")
@@ -287,14 +288,14 @@ def _write_index(
 
     index = kind.index_files(project, rows, scheme, folder, order.options, progress)
     hashes = {name: _write_content(folder / name, content) for name, content in index.items()}
-    items = items_bytes(rows)
+    items_sha256 = _write_content(folder / ITEMS, map(item_line, rows))
     facts = facts_of(context.store, project, rows, format=order.format, left_out=selection.left_out, lost=lost)
-    own = {CROISSANT: croissant(facts, rows, items_sha256=sha256(items)), DATASHEET: datasheet(facts), CARD: card(facts, project)}
+    own = {CROISSANT: croissant(facts, rows, items_sha256=items_sha256), DATASHEET: datasheet(facts), CARD: card(facts, project)}
     hashes |= {name: _write_content(folder / name, content) for name, content in own.items()}
-    manifest = manifest_bytes(project, format=order.format, options=order.options, scheme=scheme, rows=rows, items=items,
-                              left_out=selection.left_out, lost=lost, num_pairs=num_pairs(rows), index_files=hashes)
-    for name, content in {ITEMS: items, MANIFEST: manifest}.items():
-        _write_file(folder / name, content)
+    manifest = manifest_bytes(project, format=order.format, options=order.options, scheme=scheme, rows=rows,
+                              items_sha256=items_sha256, left_out=selection.left_out, lost=lost, num_pairs=num_pairs(rows),
+                              index_files=hashes)
+    _write_file(folder / MANIFEST, manifest)
     return manifest
 
 
@@ -418,5 +419,5 @@ def _outcome(context: JobContext, project: Project, order: ExportOrder, target: 
 
 
 def _items_of(target: Path) -> list[ExportItem]:
-    rows = (json.loads(line) for line in (target / ITEMS).read_text(encoding="utf-8").splitlines())
-    return [ExportItem(row["name"], row["kind"], row["blob"]) for row in rows]
+    with (target / ITEMS).open("rb") as stream:
+        return [ExportItem(row["name"], row["kind"], row["blob"]) for row in map(json.loads, stream)]

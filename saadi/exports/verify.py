@@ -14,7 +14,7 @@ from saadi.decoding import decode_image, decode_mask
 from saadi.errors import BadInputError, NotFoundError
 from saadi.exports.formats import FORMATS
 from saadi.exports.labels import IGNORED, LabelScheme, at_image_size, compile_label_map, refined
-from saadi.exports.manifest import ITEMS, MANIFEST, counts, inside, items_bytes, pixel_sums, sha256
+from saadi.exports.manifest import ITEMS, MANIFEST, counts, inside, item_line, pixel_sums, sha256
 from saadi.exports.marks import MARKS, mark_of, without_mark
 from saadi.exports.parallel import in_order
 from saadi.exports.selection import HELD_OUT
@@ -66,7 +66,7 @@ def verify_export(folder: Path, *, store: Store | None = None,
 def _read_manifest(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]] | str:
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
-        raw = (folder / ITEMS).read_bytes()
+        found = _file_sha256(folder / ITEMS)
     except OSError as error:
         name = Path(error.filename).name if error.filename else MANIFEST
         return f"{name} is missing or cannot be read; choose a folder that was exported here"
@@ -74,9 +74,14 @@ def _read_manifest(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]] 
         return f"{MANIFEST} is damaged; export again"
     if not isinstance(manifest, dict) or manifest.get("format") not in FORMATS or not manifest.keys() >= _KEYS:
         return f"{MANIFEST} is not the manifest of an export; choose a folder that was exported here"
-    if sha256(raw) != manifest["items_sha256"]:
+    if found != manifest["items_sha256"]:
         return f"{ITEMS} was changed after the export; export again"
-    rows = [json.loads(line) for line in raw.decode().splitlines()]
+    rows = []
+    with (folder / ITEMS).open("rb") as stream:
+        for line in stream:
+            rows.append(json.loads(line))
+            if line != item_line(rows[-1]):
+                return f"{ITEMS} is not in its canonical form; export again"
     if not all(isinstance(row, dict) and row.keys() >= _ROW_KEYS and isinstance(row["image"], str) for row in rows):
         return f"{ITEMS} lacks columns; export again"
     return manifest, rows
@@ -87,8 +92,8 @@ def _check_index(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mappi
     problems: list[str] = []
     if manifest["num_items"] != len(rows) or manifest["counts"] != counts(rows) or manifest["pixels"] != pixel_sums(rows):
         problems.append("the counts in the manifest differ from its items")
-    if items_bytes(rows) != (folder / ITEMS).read_bytes() or len({row["name"] for row in rows}) != len(rows):
-        problems.append(f"{ITEMS} names an item twice or is not in its canonical form")
+    if len({row["name"] for row in rows}) != len(rows):
+        problems.append(f"{ITEMS} names an item twice")
     for name, expected in manifest["index_files"].items():
         path = inside(folder, name)
         if path is None or not path.is_file():
