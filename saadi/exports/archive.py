@@ -51,7 +51,7 @@ class Entry(NamedTuple):
 class Archive:
     """The zip of one export.
 
-    Memory: about 0.5 kB a file; contents pass through in blocks.
+    Memory: about 0.7 kB a file; contents pass through in blocks.
 
     Raises:
         BadInputError: The folder is no export, or a file of it is missing, a link, or no plain file.
