@@ -1,9 +1,13 @@
+import json
 import time
 
 import pytest
 
 from saadi import bench
+from saadi.bench import exports
+from saadi.config import Home
 from saadi.errors import BadInputError
+from saadi.exports.verify import verify_export
 
 
 def test_unknown_benchmark_names_those_that_exist():
@@ -20,3 +24,12 @@ def test_paired_calls_take_turns():
     order: list[str] = []
     bench.paired_medians(lambda: order.append("a"), lambda: order.append("b"), repeats=3, block=2)
     assert order == ["a", "a", "b", "b"] * 3
+
+
+def test_the_export_of_the_benchmark_is_a_whole_one(tmp_path, capsys):
+    exports.fill(Home(tmp_path / "home"), 40)
+    found = exports.export_once(tmp_path / "home", tmp_path / "out")
+    assert found["seconds"] > 0 and 0.5 < found["mib"] < 20
+    assert verify_export(tmp_path / "out") == []
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["counts"] == {
+        "train": {"real": 3, "synthetic": 36}, "val": {"real": 1}}

@@ -22,6 +22,7 @@ from saadi import cli, jobs
 from saadi.config import Home
 from saadi.records import Job
 from saadi.store import Store
+from tests.exports.test_archive import make_export
 
 ROOT = Path(__file__).resolve().parent.parent
 Run = Callable[..., tuple[int, str, str]]
@@ -238,6 +239,14 @@ def test_an_export_is_verified(run: Run, answer: Answer, studio: Home, tmp_path:
     picture.write_bytes(picture.read_bytes()[:-20])
     status, _, err = run("verify", tmp_path / "set", *at)
     assert (status, "was changed" in err or "damaged" in err) == (1, True), err
+
+
+def test_an_export_becomes_one_file(run: Run, answer: Answer, tmp_path: Path) -> None:
+    folder = make_export(tmp_path / "set", {"images/1.png": b"pixels"})
+    made = answer("zip", folder, tmp_path / "set.zip")
+    assert made["num_files"] == 3 and made["num_bytes"] == (tmp_path / "set.zip").stat().st_size
+    assert run("zip", folder, tmp_path / "set.zip") == (1, "", "the file 'set.zip' is there already; choose a new one\n")
+    assert run("zip", tmp_path, tmp_path / "other.zip")[0] == 1 and not (tmp_path / "other.zip").exists()
 
 
 def test_align_ends_in_a_candidate_or_says_why_not(run: Run, answer: Answer, studio: Home) -> None:

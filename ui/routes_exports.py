@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-import zipfile
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from fastapi import APIRouter
-from fastapi.responses import FileResponse
-from starlette.background import BackgroundTask
+from fastapi import APIRouter, Request
+from fastapi.responses import Response, StreamingResponse
 
 from saadi import orders
 from saadi.errors import NotFoundError
+from saadi.exports.archive import Archive
 from saadi.exports.selection import refusals
-from saadi.records import Job
+from saadi.records import ExportRecord, Job
 from saadi.store.releases import is_there
 from ui.context import Context
+from ui.ranges import asked_range
 from ui.routes_release import summary
 
 
@@ -56,18 +56,13 @@ def build_router(context: Context) -> APIRouter:
                 ]
             }
 
-    @router.get("/projects/{project_id}/exports/{export_id}.zip")
-    def download(project_id: int, export_id: int) -> FileResponse:
+    @router.api_route("/projects/{project_id}/exports/{export_id}.zip", methods=["GET", "HEAD"])
+    def download(project_id: int, export_id: int, request: Request) -> Response:
         with context.open() as store:
             record = next((item for item in store.exports(project_id) if item.id == export_id), None)
             if record is None or not is_there(record):
                 raise NotFoundError("this export is no longer in its folder; export again")
-            store.downloaded(record.id, actor=context.actor)
-        archive = _zipped(Path(record.path), context.home.path / "tmp")
-        name = f"{Path(record.path).name}.zip"
-        return FileResponse(
-            archive, media_type="application/zip", filename=name, background=BackgroundTask(archive.unlink, missing_ok=True)
-        )
+        return _download(context, record, request)
 
     return router
 
@@ -77,12 +72,31 @@ def _export_message(jobs: list[Job], export_id: int, path: str) -> str | None:
     return next((job.message for job in jobs if job.result.get("export_id") == export_id or job.result.get("path") == path), None)
 
 
-def _zipped(folder: Path, temporary_dir: Path) -> Path:
-    """Pack a folder without compression (PNG is compressed already) and return the archive's path."""
-    temporary_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle, name = tempfile.mkstemp(dir=temporary_dir, suffix=".zip")
-    with os.fdopen(handle, "wb") as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and not path.is_symlink():
-                archive.write(path, Path(folder.name) / path.relative_to(folder))
-    return Path(name)
+def _download(context: Context, record: ExportRecord, request: Request) -> Response:
+    """The archive or a part of it. The audit trail gets a line for each download, not for each part of one."""
+    folder = Path(record.path)
+    archive = Archive(folder, crcs=_crcs(record.manifest_sha256))
+    etag = f'"{record.manifest_sha256}"'
+    headers = {"Accept-Ranges": "bytes", "ETag": etag, "Content-Disposition": _attachment(f"{folder.name}.zip")}
+    asked = asked_range(request.headers, size=archive.size, etag=etag)
+    start, end = asked or (0, archive.size)
+    headers["Content-Length"] = str(end - start)
+    if asked is not None:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{archive.size}"
+    if request.method == "HEAD":
+        return Response(status_code=206 if asked else 200, headers=headers, media_type="application/zip")
+    with context.open() as store:
+        if start == 0 or not store.was_downloaded(record.id, actor=context.actor):
+            store.downloaded(record.id, actor=context.actor)
+    return StreamingResponse(archive.read(start, end), 206 if asked else 200, headers, "application/zip")
+
+
+@lru_cache(maxsize=4)
+def _crcs(manifest_sha256: str) -> dict[int, int]:
+    """Checksums of one export's files as far as they have been read, for downloads that go on; the manifest decides of what."""
+    return {}
+
+
+def _attachment(name: str) -> str:
+    plain = "".join(char if char.isascii() and (char.isalnum() or char in "-_. ") else "_" for char in name)
+    return f"attachment; filename=\"{plain}\"; filename*=utf-8''{quote(name, safe='')}"

@@ -18,6 +18,7 @@ BENCHES: dict[str, str] = {
     "fitting": "saadi.bench.fitting",
     "alignment": "saadi.bench.alignment",
     "memory": "saadi.bench.memory",
+    "exports": "saadi.bench.exports",
     "quality": "saadi.bench.quality",
     "clicks": "saadi.bench.clicks",
     "ui": "saadi.bench.page",

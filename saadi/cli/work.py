@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
     for command in (fit, train_scorer, generate, score, sample_map, pairs, align, measure, adapters, adapter_export, curate,
                     refine, export, verify):
         app.command(command.__name__.replace("_", "-"))(command)
+    app.command("zip")(zip_export)
 
 
 def order_from(kind: type[orders.Order], **values: Any) -> Build:
@@ -381,11 +382,14 @@ def _accept_hard(home: Home, name: str, *, as_json: bool) -> None:
 
 
 def export(name: ProjectArgument,
-           format: Annotated[str, typer.Option("--format", help="imagefolder, nnunet, coco, yolo, voc or folders")],
+           format: Annotated[str, typer.Option("--format", help="imagefolder, nnunet, coco, yolo, voc, folders or "
+                                                      "preferences (pairs)")],
            out: Annotated[Path, typer.Option("--out", help="New or empty folder.")],
            no_real: Annotated[bool, typer.Option("--no-real", help="Synthetic images only.")] = False,
            include_refused: Annotated[bool, typer.Option("--include-refused", help="Also images that the quality gate refuses: "
                                                          "unlike real ones, or like one of them.")] = False,
+           without_unreadable: Annotated[bool, typer.Option("--without-unreadable", help="Leave out images that the data folder "
+                                                            "has lost or damaged, instead of ending.")] = False,
            refined: Annotated[bool, typer.Option("--refined", help="Masks of synthetic images without the soft rim, as `refine` "
                                                  "has measured it.")] = False,
            instances: Annotated[str | None, typer.Option(help="COCO: an object for each component (default) or class.")] = None,
@@ -396,7 +400,8 @@ def export(name: ProjectArgument,
         raise BadInputError(f"the folder {out.name!r} is not empty; choose a new one for --out")
     # Absolute, because the worker runs elsewhere.
     build = order_from(orders.ExportOrder, format=format, out_dir=str(out.expanduser().resolve()), include_real=not no_real,
-                       include_refused=include_refused or None, refined=refined or None, instances=instances, outlines=outlines)
+                       include_refused=include_refused or None, refined=refined or None,
+                       without_unreadable=without_unreadable or None, instances=instances, outlines=outlines)
     run_order(home_of(home), name, build, detach=detach, as_json=as_json)
 
 
@@ -420,3 +425,14 @@ def verify(directory: Annotated[Path, typer.Argument(metavar="DIR", help="An exp
     if problems:
         note(f"{len(problems)} problems, the first: {problems[0]}")
         raise typer.Exit(1)
+
+
+def zip_export(directory: Annotated[Path, typer.Argument(metavar="DIR", help="An exported folder.")],
+               target: Annotated[Path, typer.Argument(metavar="FILE", help="New file.")], as_json: JsonOption = False) -> None:
+    """Pack an exported folder into one file, each byte checked against the manifest; the same export gives the same bytes."""
+    from saadi.exports.archive import Archive
+
+    archive = Archive(directory.absolute())
+    archive.write(target)
+    answer({"file": str(target), "num_files": len(archive.entries), "num_bytes": archive.size}, as_json=as_json,
+           lines=lambda: [f"{len(archive.entries)} files, {archive.size / 2**20:.1f} MiB"])

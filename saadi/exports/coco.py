@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +20,7 @@ from pycocotools.coco import COCO
 
 from saadi.errors import BadInputError
 from saadi.exports.labels import LabelScheme, label_scheme
-from saadi.exports.layout import images_and_masks, label_map_of
+from saadi.exports.layout import Content, images_and_masks, label_map_of
 from saadi.exports.manifest import NOTICE, PROGRAM
 from saadi.exports.outlines import Instances, Mask, closed, holes, rings, shapes
 from saadi.records import LabelClass, LabelMap, Project
@@ -57,9 +57,9 @@ def lost_in(label_map: LabelMap, options: Mapping[str, str]) -> dict[int, int]:
 def index_files(
     project: Project, rows: Sequence[Mapping[str, Any]], scheme: LabelScheme, folder: Path, options: Mapping[str, str],
     progress: Callable[[int], None],
-) -> dict[str, bytes]:  # fmt: skip
+) -> dict[str, Content]:  # fmt: skip
     """annotations/instances_<split>.json, with `outlines` both annotations/polygons_<split>.json as well, and a README.md."""
-    files: dict[str, bytes] = {}
+    files: dict[str, Content] = {}
     for split in ("train", "val", "test"):
         if of_split := [row for row in rows if row["split"] == split]:
             for name, as_polygons in _documents(options, split):
@@ -122,24 +122,31 @@ def _documents(options: Mapping[str, str], split: str) -> list[tuple[str, bool]]
 def _document(
     project: Project, rows: Sequence[Mapping[str, Any]], folder: Path, options: Mapping[str, str],
     progress: Callable[[int], None], *, as_polygons: bool,
-) -> bytes:  # fmt: skip
-    # Each object becomes text at once: as Python's numbers a polygon takes many times as much memory.
-    images: list[str] = []
-    annotations: list[str] = []
+) -> Iterator[bytes]:  # fmt: skip
+    """The document, piece by piece: of 100,000 images it has hundreds of megabytes."""
+    yield b'{"images":['
+    for number, row in enumerate(rows, start=1):
+        yield _piece({"id": number, "width": row["width"], "height": row["height"], "file_name": row["image"],
+                      "kind": row["kind"], "group": row["group"]}, is_first=number == 1)  # fmt: skip
+    yield b'],"annotations":['
+    found = 0
     for number, row in enumerate(rows, start=1):
         progress(number)
-        images.append(dump({"id": number, "width": row["width"], "height": row["height"], "file_name": row["image"],
-                            "kind": row["kind"], "group": row["group"]}))  # fmt: skip
         for index, part in shapes(label_map_of(folder, row), instances=cast(Instances, options["instances"])):
+            found += 1
             shown = closed(part) if as_polygons else part
             outline = _polygons(part) if as_polygons else _code(part)
-            annotations.append(dump({"id": len(annotations) + 1, "image_id": number, "category_id": index, "iscrowd": 0,
-                                     "segmentation": outline, "area": int(shown.sum()), "bbox": _box(shown)}))  # fmt: skip
+            yield _piece({"id": found, "image_id": number, "category_id": index, "iscrowd": 0, "segmentation": outline,
+                          "area": int(shown.sum()), "bbox": _box(shown)}, is_first=found == 1)  # fmt: skip
     categories = [{"id": label.index, "name": label.name, "supercategory": "", "color": label.color}
                   for label in project.classes[1:]]  # fmt: skip
     info = {"description": NOTICE, "contributor": PROGRAM, "version": "1.0", "year": 0, "url": "", "date_created": ""}
     rest = dump({"info": info | dict(options), "licenses": [], "categories": categories})
-    return f'{{"images":[{",".join(images)}],"annotations":[{",".join(annotations)}],{rest[1:]}\n'.encode()
+    yield f"],{rest[1:]}\n".encode()
+
+
+def _piece(content: Mapping[str, Any], *, is_first: bool) -> bytes:
+    return (("" if is_first else ",") + dump(dict(content))).encode()
 
 
 def _code(mask: Mask) -> dict[str, Any]:

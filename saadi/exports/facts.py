@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from saadi.exports.manifest import counts
-from saadi.records import Project
+from saadi.records import Project, Vote
 from saadi.store import Store
 
 AREA_EDGES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -79,8 +79,6 @@ class Facts:
 def facts_of(store: Store, project: Project, rows: Sequence[Mapping[str, Any]], *, format: str, left_out: Mapping[str, int],
              lost: Sequence[str]) -> Facts:  # fmt: skip
     """From the rows of items.jsonl; votes and their agreement from the store."""
-    from saadi import agreement  # scipy and evalica take a second
-
     votes, _ = store.votes_and_repeats(project.id)
     kinds = sorted({row["kind"] for row in rows})
     return Facts(
@@ -89,8 +87,16 @@ def facts_of(store: Store, project: Project, rows: Sequence[Mapping[str, Any]], 
         classes={kind: _classes(project, [row for row in rows if row["kind"] == kind]) for kind in kinds},
         scores=_scores(rows), versions=dict(sorted(Counter(_version(row) for row in rows if row["kind"] != "real").items())),
         left_out=dict(left_out), lost=list(lost), num_raters=len({vote.voter for vote in votes}), num_votes=len(votes),
-        alpha=agreement.krippendorff(votes).value if votes else None, label_names=project.class_names,
+        alpha=_alpha(votes), label_names=project.class_names,
         num_unknown=_num_unknown(store, project, rows), points=_points(store, project, rows))  # fmt: skip
+
+
+def _alpha(votes: Sequence[Vote]) -> float | None:
+    if not votes:
+        return None
+    from saadi import agreement  # scipy and evalica take two seconds
+
+    return agreement.krippendorff(votes).value
 
 
 def _num_unknown(store: Store, project: Project, rows: Sequence[Mapping[str, Any]]) -> int:

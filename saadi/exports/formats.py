@@ -7,8 +7,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, cast
 
 from saadi.errors import BadInputError
-from saadi.exports import coco, folders, imagefolder, nnunet, voc, yolo
+from saadi.exports import coco, folders, imagefolder, nnunet, preferences, voc, yolo
 from saadi.exports.labels import LabelScheme
+from saadi.exports.layout import Content
 from saadi.exports.selection import Item
 from saadi.records import LabelClass, LabelMap, Project
 
@@ -32,7 +33,7 @@ class Format(Protocol):
     def index_files(
         self, project: Project, rows: Sequence[Mapping[str, Any]], scheme: LabelScheme, folder: Path, options: Mapping[str, str],
         progress: Progress,
-    ) -> dict[str, bytes]: ...  # fmt: skip
+    ) -> Mapping[str, Content]: ...  # fmt: skip
 
     def check(
         self, folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], progress: Progress
@@ -41,7 +42,7 @@ class Format(Protocol):
 
 FORMATS: Mapping[str, Format] = {imagefolder.NAME: cast(Format, imagefolder), nnunet.NAME: cast(Format, nnunet),
                                  coco.NAME: cast(Format, coco), voc.NAME: cast(Format, voc), yolo.NAME: cast(Format, yolo),
-                                 folders.NAME: cast(Format, folders)}  # fmt: skip
+                                 folders.NAME: cast(Format, folders), preferences.NAME: cast(Format, preferences)}  # fmt: skip
 
 
 def format_named(name: str) -> Format:

@@ -104,7 +104,9 @@ def check_real_size(label_map: LabelMap, *, size: tuple[int, int]) -> LabelMap:
 
 
 def vanished_classes(before: LabelMap, after: LabelMap) -> list[int]:
-    """Classes that resizing has removed altogether."""
+    """Classes that resizing has removed altogether; before and after may be the same array."""
+    if before is after:
+        return []
     return sorted(set(np.unique(before).tolist()) - set(np.unique(after).tolist()) - {IGNORE})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,6 +11,9 @@ import numpy as np
 from saadi.decoding import decode_mask
 from saadi.exports.selection import Item
 from saadi.records import LabelMap, Project
+
+Content = bytes | Iterable[bytes]
+"""Of an index file: all of it, or one piece after the other where it grows with every object."""
 
 
 def images_and_masks(project: Project, item: Item) -> tuple[PurePosixPath, PurePosixPath | None]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from saadi.config import VERSION
+from saadi.errors import BadInputError
 from saadi.exports.labels import LabelScheme
 from saadi.exports.selection import Item
 from saadi.records import Project
@@ -51,14 +52,14 @@ def item_row(written: Written) -> dict[str, Any]:
             "lineage": item.lineage}
 
 
-def items_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """The content of items.jsonl, the same for the same rows."""
-    return "".join(f"{dump(dict(row))}\n" for row in rows).encode()
+def item_line(row: Mapping[str, Any]) -> bytes:
+    """A line of items.jsonl, the same for the same row."""
+    return f"{dump(dict(row))}\n".encode()
 
 
 def manifest_bytes(
     project: Project, *, format: str, options: Mapping[str, str], scheme: LabelScheme, rows: Sequence[Mapping[str, Any]],
-    items: bytes, index_files: Mapping[str, str], left_out: Mapping[str, int], lost: Sequence[str],
+    items_sha256: str, index_files: Mapping[str, str], left_out: Mapping[str, int], lost: Sequence[str], num_pairs: int = 0,
 ) -> bytes:  # fmt: skip
     """The content of manifest.json.
 
@@ -71,8 +72,8 @@ def manifest_bytes(
         "project": {"name": project.name, "task": project.task, "resolution": project.resolution},
         "classes": [asdict(label) for label in project.classes], "label_ids": dict(scheme.names), "ignore_id": scheme.ignore_id,
         "num_items": len(rows), "counts": counts(rows), "pixels": pixel_sums(rows), "left_out": dict(sorted(left_out.items())),
-        "lost": list(lost), "index_files": dict(sorted(index_files.items())), "items_sha256": sha256(items),
-    }
+        "lost": list(lost), "index_files": dict(sorted(index_files.items())), "items_sha256": items_sha256,
+    } | ({"num_pairs": num_pairs} if num_pairs else {})
     return (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
@@ -93,3 +94,37 @@ def pixel_sums(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[st
         for name, count in row["pixels"].items():
             sums[name] = sums.get(name, 0) + count
     return found
+
+
+def known_files(folder: Path) -> Iterator[tuple[str, str]]:
+    """Relative path and SHA-256 of each file of an export, the manifest among them; read line by line.
+
+    Raises:
+        BadInputError: The folder is no export, or its list of items is not the one that it was made with.
+    """
+    try:
+        raw = (folder / MANIFEST).read_bytes()
+        manifest = json.loads(raw)
+        yield from ((MANIFEST, sha256(raw)), (ITEMS, manifest["items_sha256"]), *manifest["index_files"].items())
+        found = hashlib.sha256()
+        with (folder / ITEMS).open("rb") as stream:
+            for line in stream:
+                found.update(line)
+                row = json.loads(line)
+                yield from ((row[key], row[f"{key}_sha256"]) for key in ("image", "mask") if row[key] is not None)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise BadInputError(f"'{folder.name}' is not a whole export ({MANIFEST} or {ITEMS} cannot be read); export "
+                            "again") from error
+    if found.hexdigest() != manifest["items_sha256"]:
+        raise BadInputError(f"{ITEMS} was changed after the export; export again")
+
+
+def stays_inside(name: str) -> bool:
+    """Whether the path of a listed file stays in the folder, on every system."""
+    return bool(name) and not name.startswith("/") and ".." not in name.split("/") and "\\" not in name and ":" not in name
+
+
+def inside(folder: Path, name: str) -> Path | None:
+    """The path of a listed file, or None for a link, or for one that would leave the folder."""
+    path = folder / name
+    return path if stays_inside(name) and not path.is_symlink() else None

@@ -112,11 +112,16 @@ def _add_real(store: Store, project: Project, images: list[RealImage], selection
         elif project.task == "classification" and image.label is None:
             selection.left_out["real, without label"] += 1
         else:
-            with_mask = record if project.task == "segmentation" else None  # a class is in `label`
-            selection.items.append(Item(
-                name=f"real-{image.id:06d}", kind="real", split=image.split, group=names[image.group_id], blob=image.blob,
+            selection.items.append(real_item(project, image, record, names[image.group_id]))
+
+
+def real_item(project: Project, image: RealImage, record: LabelMapRecord | None, group: str) -> Item:
+    """A real image that is on a side of the split, with its own label map."""
+    assert image.split != "none", "left out"
+    with_mask = record if project.task == "segmentation" else None  # a class is in `label`
+    return Item(name=f"real-{image.id:06d}", kind="real", split=image.split, group=group, blob=image.blob,
                 label_map_blob=with_mask.blob if with_mask else None, label=image.label,
-                lineage={"image_id": image.id, "label_map": _label_map_lineage(with_mask)}))
+                lineage={"image_id": image.id, "label_map": _label_map_lineage(with_mask)})
 
 
 def refusals(store: Store, project: Project, samples: list[Sample]) -> dict[int, str]:
@@ -131,41 +136,64 @@ def _add_synthetic(
     store: Store, project: Project, images: list[RealImage], accepted: list[Sample], selection: Selection,
     refused: dict[int, str],
 ) -> None:  # fmt: skip
-    by_id = {image.id: image for image in images}
-    names = group_names(images)
-    real_blobs = {image.blob for image in images}
-    flagged = store.flagged_blobs(project.id)
-    held_out_groups = {image.group_id for image in images if image.split in HELD_OUT}
-    _, held_out_masks = store.held_out_label_maps(project.id)
-    scores: dict[int, list[Score]] = {}
-    for score in store.scores(project.id):
-        scores.setdefault(score.sample_id, []).append(score)
+    rules = SyntheticRules(store, project, images)
     for sample in accepted:
-        record = store.label_map(sample.label_map_id)
-        source = by_id.get(record.image_id or record.underlay_id or 0)
-        kind: Literal["synthetic", "composite"] = "composite" if sample.is_composite else "synthetic"
-        real = by_id.get(real_image_of(sample) or 0)
-        if kind == "composite" and (real is None or real.group_id in held_out_groups):
-            selection.left_out["composite, pixels of a validation or test patient"] += 1
-        elif source is not None and source.group_id in held_out_groups:
-            selection.left_out["synthetic, label map of a validation or test patient"] += 1
-        elif source is None and sample.label_map_blob in held_out_masks:
-            selection.left_out["synthetic, copied label map of a validation or test patient"] += 1
-        elif sample.blob in real_blobs:
-            selection.left_out["synthetic, exact copy of a real image"] += 1
-        elif sample.blob in flagged:
-            selection.left_out[f"{kind}, held for a copy of a training image by an audit"] += 1
-        elif sample.id in refused:
-            selection.left_out[f"{kind}, {refused[sample.id]}"] += 1
-        elif project.task == "classification":
-            selection.items.append(_of_class(store, project, sample, record, scores.get(sample.id, [])))
+        reason = rules.reason_against(sample)
+        kind = "composite" if sample.is_composite else "synthetic"
+        if reason is None and sample.id in refused:
+            reason = f"{kind}, {refused[sample.id]}"
+        if reason is not None:
+            selection.left_out[reason] += 1
         else:
-            source = real or source
-            selection.items.append(Item(
-                name=f"{kind}-{sample.id:06d}", kind=kind, split="train",
-                group=names[source.group_id] if source else f"drawing-{record.id:06d}", blob=sample.blob,
-                label_map_blob=sample.label_map_blob, label=source.label if source else None,
-                lineage=_sample_lineage(store, sample, record, scores.get(sample.id, []))))
+            selection.items.append(rules.item(sample))
+
+
+class SyntheticRules:
+    """What keeps an image that was made out of every export, and what the others become."""
+
+    def __init__(self, store: Store, project: Project, images: list[RealImage]) -> None:
+        self.store, self.project = store, project
+        self.names = group_names(images)
+        self._by_id = {image.id: image for image in images}
+        self._real_blobs = {image.blob for image in images}
+        self._flagged = store.flagged_blobs(project.id)
+        self._held_out_groups = {image.group_id for image in images if image.split in HELD_OUT}
+        _, self._held_out_masks = store.held_out_label_maps(project.id)
+        self._scores: dict[int, list[Score]] = {}
+        for score in store.scores(project.id):
+            self._scores.setdefault(score.sample_id, []).append(score)
+
+    def reason_against(self, sample: Sample) -> str | None:
+        """Why an image must not leave; None = it may."""
+        _, source, real = self._origin(sample)
+        kind = "composite" if sample.is_composite else "synthetic"
+        if sample.is_composite and (real is None or real.group_id in self._held_out_groups):
+            return "composite, pixels of a validation or test patient"
+        if source is not None and source.group_id in self._held_out_groups:
+            return "synthetic, label map of a validation or test patient"
+        if source is None and sample.label_map_blob in self._held_out_masks:
+            return "synthetic, copied label map of a validation or test patient"
+        if sample.blob in self._real_blobs:
+            return "synthetic, exact copy of a real image"
+        return f"{kind}, held for a copy of a training image by an audit" if sample.blob in self._flagged else None
+
+    def item(self, sample: Sample) -> Item:
+        """One that may leave."""
+        record, source, real = self._origin(sample)
+        scores = self._scores.get(sample.id, [])
+        if self.project.task == "classification":
+            return _of_class(self.store, self.project, sample, record, scores)
+        kind: Literal["synthetic", "composite"] = "composite" if sample.is_composite else "synthetic"
+        source = real or source
+        return Item(name=f"{kind}-{sample.id:06d}", kind=kind, split="train",
+                    group=self.names[source.group_id] if source else f"drawing-{record.id:06d}", blob=sample.blob,
+                    label_map_blob=sample.label_map_blob, label=source.label if source else None,
+                    lineage=_sample_lineage(self.store, sample, record, scores))
+
+    def _origin(self, sample: Sample) -> tuple[LabelMapRecord, RealImage | None, RealImage | None]:
+        """Its label map, the real image that this belongs to or was drawn over, and the one whose pixels are left in it."""
+        record = self.store.label_map(sample.label_map_id)
+        return record, self._by_id.get(record.image_id or record.underlay_id or 0), self._by_id.get(real_image_of(sample) or 0)
 
 
 def _of_class(store: Store, project: Project, sample: Sample, record: LabelMapRecord, scores: list[Score]) -> Item:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from saadi.decoding import decode_image, decode_mask
 from saadi.errors import BadInputError, NotFoundError
 from saadi.exports.formats import FORMATS
 from saadi.exports.labels import IGNORED, LabelScheme, at_image_size, compile_label_map, refined
-from saadi.exports.manifest import ITEMS, MANIFEST, counts, items_bytes, pixel_sums, sha256
+from saadi.exports.manifest import ITEMS, MANIFEST, counts, inside, item_line, pixel_sums, sha256
 from saadi.exports.marks import MARKS, mark_of, without_mark
+from saadi.exports.parallel import in_order
 from saadi.exports.selection import HELD_OUT
 from saadi.store import Store
 
@@ -41,12 +43,16 @@ def verify_export(folder: Path, *, store: Store | None = None,
     problems = _check_index(folder, manifest, rows)
     scheme = LabelScheme(names={label["name"]: label["index"] for label in manifest["classes"]},
                          num_classes=len(manifest["classes"]), ignore_id=manifest["ignore_id"])
-    for number, row in enumerate(rows):
-        progress(number)
+    def check(row: Mapping[str, Any]) -> list[str]:
         try:
-            problems += [f"{row['name']}: {problem}" for problem in _check_item(folder, row, scheme, store)]
+            return _check_item(folder, row, scheme, store)
         except (BadInputError, NotFoundError) as error:
-            problems.append(f"{row['name']}: {error}")
+            return [str(error)]
+
+    with in_order(check, rows) as results:
+        for number, (row, found) in enumerate(zip(rows, results, strict=True)):
+            progress(number)
+            problems += [f"{row['name']}: {problem}" for problem in found]
     problems += _check_sides(rows)
     if problems:
         return problems  # a format's rules are read from files that are what the manifest promises
@@ -60,7 +66,7 @@ def verify_export(folder: Path, *, store: Store | None = None,
 def _read_manifest(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]] | str:
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
-        raw = (folder / ITEMS).read_bytes()
+        found = _file_sha256(folder / ITEMS)
     except OSError as error:
         name = Path(error.filename).name if error.filename else MANIFEST
         return f"{name} is missing or cannot be read; choose a folder that was exported here"
@@ -68,9 +74,14 @@ def _read_manifest(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]] 
         return f"{MANIFEST} is damaged; export again"
     if not isinstance(manifest, dict) or manifest.get("format") not in FORMATS or not manifest.keys() >= _KEYS:
         return f"{MANIFEST} is not the manifest of an export; choose a folder that was exported here"
-    if sha256(raw) != manifest["items_sha256"]:
+    if found != manifest["items_sha256"]:
         return f"{ITEMS} was changed after the export; export again"
-    rows = [json.loads(line) for line in raw.decode().splitlines()]
+    rows = []
+    with (folder / ITEMS).open("rb") as stream:
+        for line in stream:
+            rows.append(json.loads(line))
+            if line != item_line(rows[-1]):
+                return f"{ITEMS} is not in its canonical form; export again"
     if not all(isinstance(row, dict) and row.keys() >= _ROW_KEYS and isinstance(row["image"], str) for row in rows):
         return f"{ITEMS} lacks columns; export again"
     return manifest, rows
@@ -81,21 +92,26 @@ def _check_index(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Mappi
     problems: list[str] = []
     if manifest["num_items"] != len(rows) or manifest["counts"] != counts(rows) or manifest["pixels"] != pixel_sums(rows):
         problems.append("the counts in the manifest differ from its items")
-    if items_bytes(rows) != (folder / ITEMS).read_bytes() or len({row["name"] for row in rows}) != len(rows):
-        problems.append(f"{ITEMS} names an item twice or is not in its canonical form")
+    if len({row["name"] for row in rows}) != len(rows):
+        problems.append(f"{ITEMS} names an item twice")
     for name, expected in manifest["index_files"].items():
-        path = _inside(folder, name)
+        path = inside(folder, name)
         if path is None or not path.is_file():
             problems.append(f"{name} is missing")
-        elif sha256(path.read_bytes()) != expected:
+        elif _file_sha256(path) != expected:
             problems.append(f"{name} was changed after the export")
     known = {MANIFEST, ITEMS, *manifest["index_files"]} | {row[key] for row in rows for key in ("image", "mask") if row[key]}
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()}
     return problems + [f"{name} is in the folder but not in the manifest" for name in sorted(present - known)]
 
 
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as stream:  # an index may be as large as all masks
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def _check_item(folder: Path, row: Mapping[str, Any], scheme: LabelScheme, store: Store | None) -> list[str]:
-    image_path = _inside(folder, row["image"])
+    image_path = inside(folder, row["image"])
     if image_path is None or not image_path.is_file():
         return ["the image is missing"]
     png = image_path.read_bytes()
@@ -116,7 +132,7 @@ def _check_item(folder: Path, row: Mapping[str, Any], scheme: LabelScheme, store
 
 
 def _check_mask(folder: Path, row: Mapping[str, Any], scheme: LabelScheme, store: Store | None) -> list[str]:
-    path = _inside(folder, row["mask"])
+    path = inside(folder, row["mask"])
     if path is None or not path.is_file():
         return ["the mask is missing"]
     png = path.read_bytes()
@@ -151,12 +167,3 @@ def _check_sides(rows: Sequence[Mapping[str, Any]]) -> list[str]:
                 for group, found in sorted(sides.items()) if len(found) > 1]
     return problems + [f"{row['name']} is synthetic and lies in {row['split']}" for row in rows
                        if row["kind"] != "real" and row["split"] in HELD_OUT]
-
-
-def _inside(folder: Path, name: str) -> Path | None:
-    """The path of a listed file, or None for one that would leave the folder."""
-    parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or ".." in parts or "\\" in name or ":" in name:
-        return None
-    path = folder.joinpath(*parts)
-    return None if path.is_symlink() else path

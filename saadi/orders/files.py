@@ -87,12 +87,15 @@ class ExportOrder(Order):
     """Write the accepted samples (and, on request, the real training images) as a data set."""
 
     kind: ClassVar[str] = "export"
-    format: Literal["imagefolder", "nnunet", "coco", "voc", "yolo", "folders"]
+    format: Literal["imagefolder", "nnunet", "coco", "voc", "yolo", "folders", "preferences"]
     out_dir: str | None = None
     """None = a new folder under <home>/exports."""
     include_real: bool = True
     include_refused: bool = False
     """Also accepted images that the quality gate refuses: unlike real ones, or like one of them."""
+
+    without_unreadable: bool = False
+    """Leave out images that the store can no longer read, instead of ending."""
 
     refined: bool = False
     """Masks of synthetic images without the soft rim, as the newest measurement says (`saadi.refinement`)."""
@@ -110,6 +113,8 @@ class ExportOrder(Order):
     def check(self, store: Store) -> None:
         if self.format != "coco" and (self.instances or self.outlines):
             raise BadInputError(f"instances and outlines are choices of COCO, and {self.format} has none; leave them out")
+        if self.refined and self.format == "preferences":
+            raise BadInputError("images of a pair are compared under the mask that was asked for; leave refined out")
         if self.refined and is_classification(store, self.project_id):
             raise BadInputError("masks are refined, and this project has classes of whole images; leave it out")
         if self.refined and refinement(store, self.project_id) is None:
@@ -119,5 +124,8 @@ class ExportOrder(Order):
                  "yolo": "YOLO holds outlines"}.get(self.format)  # fmt: skip
         if holds and is_classification(store, self.project_id):
             raise BadInputError(f"{holds} and this project classifies whole images; choose the format imagefolder")
-        if not store.samples(self.project_id, curation="accepted", limit=1):
+        if self.format == "preferences":
+            if not store.scored_samples(self.project_id):
+                raise TooFewError("no scored candidates yet, so there are no pairs; generate some and let the scorers look first")
+        elif not store.samples(self.project_id, curation="accepted", limit=1):
             raise TooFewError("no accepted images to export; accept some in Curate first")

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import struct
 import tempfile
 import time
 from pathlib import Path
@@ -114,6 +115,12 @@ def encode_png(array: np.ndarray) -> bytes:
     if not ok:
         raise BadInputError(f"an array of shape {array.shape} cannot become a PNG")
     return encoded.tobytes()
+
+
+def png_size(png: bytes) -> tuple[int, int]:
+    """(height, width) of a stored PNG, from its header."""
+    width, height = struct.unpack(">LL", png[16:24])
+    return height, width
 
 
 def write_durably(target: Path, data: bytes) -> None:

@@ -173,6 +173,11 @@ class ReleaseStore(StoreBase):
             audit.append(db, actor=actor, action=DOWNLOAD, subject=f"export:{export_id}",
                          details={"manifest": export.manifest_sha256})
 
+    def was_downloaded(self, export_id: int, *, actor: str) -> bool:
+        """Whether this person has begun a download of it."""
+        return self.db.execute("SELECT 1 FROM audit WHERE action = ? AND subject = ? AND actor = ?",
+                               [DOWNLOAD, f"export:{export_id}", actor]).fetchone() is not None
+
     def never_left(self, export_id: int, *, person: str, reason: str) -> Release:
         """Say that an export was deleted before it went anywhere: it counts in no audit from now on.
 

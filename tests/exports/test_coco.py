@@ -10,6 +10,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from saadi.errors import BadInputError
+from saadi.exports import coco
 from saadi.exports.manifest import sha256
 from saadi.exports.verify import verify_export
 from saadi.orders import ExportOrder
@@ -140,3 +141,16 @@ def test_choices_of_coco_are_refused_elsewhere_and_classes_of_whole_images_too(s
     whole = store.create_project("w", task="classification", classes=project.classes, resolution=16, actor="ann")
     with pytest.raises(BadInputError, match="COCO holds objects and this project classifies whole images"):
         ExportOrder(project_id=whole.id, format="coco").check(store)
+
+
+def test_the_document_comes_in_pieces_that_do_not_grow_with_the_set(tmp_path: Path, store: Store) -> None:
+    project = full_project(store)
+    export(store, project, tmp_path / "out", format="coco")
+    rows = [json.loads(line) for line in (tmp_path / "out/items.jsonl").read_text().splitlines()]
+    made = coco.index_files(project, rows, coco.scheme(project.classes, has_ignore=False), tmp_path / "out",
+                            {"instances": "component", "outlines": "rle"}, lambda number: None)  # fmt: skip
+    document = made["annotations/instances_train.json"]
+    assert not isinstance(document, bytes)
+    pieces = list(document)
+    assert len(pieces) == 3 + 9 + 18 and max(map(len, pieces)) < 700  # the frame, images, two objects each
+    assert b"".join(pieces) == (tmp_path / "out/annotations/instances_train.json").read_bytes()

@@ -66,7 +66,7 @@ def test_pixels_of_a_test_patient_stay_out_even_under_a_free_drawing(tmp_path: P
 
 
 def test_a_composite_that_claims_to_be_synthetic_is_found(tmp_path: Path, store: Store) -> None:
-    from saadi.exports.manifest import items_bytes, sha256
+    from saadi.exports.manifest import item_line, sha256
 
     project = builders.make_project(store)
     add_composite(store, store.images(project.id)[0], 1)
@@ -74,7 +74,7 @@ def test_a_composite_that_claims_to_be_synthetic_is_found(tmp_path: Path, store:
     items, manifest = tmp_path / "out/items.jsonl", tmp_path / "out/manifest.json"
     rows = [json.loads(line) for line in items.read_text().splitlines()]
     next(row for row in rows if row["kind"] == "composite")["kind"] = "synthetic"
-    items.write_bytes(items_bytes(rows))
+    items.write_bytes(b"".join(map(item_line, rows)))
     told = json.loads(manifest.read_text()) | {"items_sha256": sha256(items.read_bytes())}
     manifest.write_text(json.dumps(told))
     assert any("lacks its mark" in problem for problem in verify_export(tmp_path / "out"))

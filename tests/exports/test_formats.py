@@ -94,5 +94,5 @@ def test_imagefolder_metadata_have_equal_columns_and_relative_names(tmp_path: Pa
 
 
 def test_an_unknown_format_is_refused() -> None:
-    with pytest.raises(BadInputError, match="choose imagefolder, nnunet, coco, voc, yolo or folders"):
+    with pytest.raises(BadInputError, match="choose imagefolder, nnunet, coco, voc, yolo, folders or preferences"):
         format_named("dicom")

@@ -194,6 +194,92 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, store: Store, monkeyp
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
+def test_a_disk_that_is_full_in_the_middle_leaves_nothing_behind(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAADI_THREADS", "3")
+    real_write, calls = recipe._write_file, [0]
+
+    def write(path: Path, content: bytes) -> None:
+        calls[0] += 1
+        if calls[0] == 11:
+            real_write(path, content[:5])
+            raise OSError(28, "No space left on device")
+        real_write(path, content)
+
+    monkeypatch.setattr(recipe, "_write_file", write)
+    job = export(store, full_project(store), tmp_path / "out", format="nnunet")
+    assert job.state == "failed" and "the disk is full, nothing was exported" in str(job.error)
+    assert [path.name for path in tmp_path.iterdir()] == ["home"] and store.exports(1) == []
+
+
+def test_every_file_is_on_the_disk_before_the_export_has_its_name(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_fsync, real_rename = os.fsync, os.rename
+    synced: set[str] = set()
+    missing: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real_fsync(descriptor)
+
+    def rename(source: Path, target: Path) -> None:
+        if Path(target).name == "out":
+            missing.extend(str(path) for path in [Path(source), *Path(source).rglob("*")] if str(path.resolve()) not in synced)
+        real_rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "rename", rename)
+    job = export(store, full_project(store), tmp_path / "out", format="coco")
+    assert job.state == "done" and missing == [] and str(tmp_path.resolve()) in synced
+
+
+def test_threads_change_nothing(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = full_project(store, ignore=True)
+    for threads in ("1", "3"):
+        monkeypatch.setenv("SAADI_THREADS", threads)
+        assert export(store, project, tmp_path / threads, format="coco").state == "done"
+    assert tree(tmp_path / "1") == tree(tmp_path / "3")
+
+
+def lose(store: Store, blob: str, damage: str) -> None:
+    path = store.blobs.path(blob)
+    if damage == "gone":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:-9])
+    else:
+        path.write_bytes(b"another file")
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "other"])
+def test_what_cannot_be_read_is_named_and_left_out_only_when_asked(tmp_path: Path, store: Store, damage: str) -> None:
+    project = full_project(store)
+    images, samples = store.images(project.id), store.samples(project.id, curation="accepted")
+    lose(store, images[6].blob, damage)  # a picture of the test patient
+    lose(store, samples[-1].label_map_blob, damage)  # the mask of the drawing
+    job = export(store, project, tmp_path / "out", format="imagefolder")
+    assert job.state == "failed" and job.error == (
+        "2 of 13 images cannot be read (real-000007, synthetic-000009); restore them from a backup, or export without them "
+        "(--without-unreadable)")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home"]
+    job = export(store, project, tmp_path / "out", format="imagefolder", without_unreadable=True)
+    assert job.state == "done" and job.result["num_items"] == 11, job.error
+    assert job.result["left_out"] == {"synthetic, label map of a validation or test patient": 4, "real, cannot be read": 1,
+                                      "synthetic, cannot be read": 1}
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["left_out"]["real, cannot be read"] == 1
+    assert verify_export(tmp_path / "out", store=store) == []
+
+
+def test_when_all_that_was_made_is_lost_there_is_no_export(tmp_path: Path, store: Store) -> None:
+    project = full_project(store)
+    for sample in store.samples(project.id):
+        lose(store, sample.blob, "gone")
+    job = export(store, project, tmp_path / "out", format="imagefolder", without_unreadable=True)
+    assert job.state == "failed" and "all images to export but 8 real ones cannot be read" in str(job.error)
+
+
 def test_a_crash_while_writing_is_cleared_away_by_the_next_attempt(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from saadi.exports.manifest import items_bytes, sha256
+from saadi.exports.manifest import item_line, sha256
 from saadi.exports.marks import mark, without_mark
 from saadi.exports.verify import verify_export
 from saadi.store import Store
@@ -54,7 +54,7 @@ def rewrite(folder: Path, change: Callable[[list[dict[str, object]]], object]) -
     """Forge the items together with the hash in the manifest."""
     rows = [json.loads(line) for line in (folder / "items.jsonl").read_text().splitlines()]
     change(rows)
-    content = items_bytes(rows)
+    content = b"".join(map(item_line, rows))
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "items.jsonl").write_bytes(content)
     (folder / "manifest.json").write_text(json.dumps(manifest | {"items_sha256": sha256(content)}))

@@ -17,6 +17,7 @@ from PIL import Image
 from saadi.jobs import run_worker
 from saadi.worker import HANDLERS
 from tests import builders
+from tests.exports.test_archive import make_export
 from ui.payloads import pack, unpack
 
 BAD_LABELS = {
@@ -210,22 +211,62 @@ def test_a_version_is_accepted_and_rolled_back(client, store, project):
     assert client.post("/api/adapters/choose", json=choose | {"adapter_id": 999, "decision": "reject"}).status_code == 404
 
 
-def test_an_export_is_downloaded_as_zip(client, store, project, home):
-    folder = home.exports / "set"
-    (folder / "images").mkdir(parents=True)
-    (folder / "images" / "1.png").write_bytes(b"pixels")
-    (folder / "manifest.json").write_bytes(b"{}")
-    sha256 = hashlib.sha256(b"{}").hexdigest()
-    made = store.add_export(project.id, format="nnunet", path=str(folder), manifest_sha256=sha256, num_items=1, actor="ann")
-    other = store.add_export(project.id, format="nnunet", path=str(folder), manifest_sha256="0" * 64, num_items=1, actor="ann")
+@pytest.fixture
+def exported(store, project, home):
+    """A small export, as the store knows it."""
+    folder = make_export(home.exports / "set", {"images/1.png": b"pixels" * 99})
+    sha256 = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
+    return store.add_export(project.id, format="nnunet", path=str(folder), manifest_sha256=sha256, num_items=1, actor="ann")
+
+
+def downloads(store):
+    return sum(row.action == "export.download" for row in store.audit_rows(limit=100))
+
+
+def test_an_export_is_downloaded_as_zip(client, store, project, exported):
+    other = store.add_export(project.id, format="nnunet", path=exported.path, manifest_sha256="0" * 64, num_items=1, actor="ann")
     assert client.get(f"/api/projects/{project.id}/exports/{other.id}.zip").status_code == 404  # overwritten since
-    answer = client.get(f"/api/projects/{project.id}/exports/{made.id}.zip")
-    assert zipfile.ZipFile(io.BytesIO(answer.content)).namelist() == ["set/images/1.png", "set/manifest.json"]
-    assert not list((home.path / "tmp").iterdir())
-    shutil.rmtree(folder)
-    said = client.post(f"/api/exports/{made.id}/never-left", json={"reason": "a trial of mine"})
+    answer = client.get(f"/api/projects/{project.id}/exports/{exported.id}.zip")
+    assert answer.status_code == 200 and answer.headers["content-length"] == str(len(answer.content))
+    assert answer.headers["content-disposition"].startswith('attachment; filename="set.zip"')
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as read:
+        assert read.namelist() == ["set/images/1.png", "set/items.jsonl", "set/manifest.json"] and read.testzip() is None
+    shutil.rmtree(exported.path)
+    said = client.post(f"/api/exports/{exported.id}/never-left", json={"reason": "a trial of mine"})
     assert said.status_code == 400 and "was downloaded by" in said.json()["error"]
     assert client.get(f"/api/projects/{project.id}/exports/77.zip").status_code == 404
+
+
+def test_a_broken_download_goes_on_where_it_broke_off(client, store, project, exported):
+    url = f"/api/projects/{project.id}/exports/{exported.id}.zip"
+    told = client.head(url)
+    assert downloads(store) == 0 and told.headers["accept-ranges"] == "bytes" and not told.content
+    first = client.get(url, headers={"range": "bytes=0-99"})
+    rest = client.get(url, headers={"range": "bytes=100-", "if-range": first.headers["etag"]})
+    size = int(told.headers["content-length"])
+    assert (first.status_code, rest.status_code) == (206, 206) and downloads(store) == 1
+    assert rest.headers["content-range"] == f"bytes 100-{size - 1}/{size}"
+    whole = client.get(url)
+    assert first.content + rest.content == whole.content and len(whole.content) == size and downloads(store) == 2
+    assert client.get(url, headers={"range": "bytes=-30"}).content == whole.content[-30:]
+    behind = client.get(url, headers={"range": f"bytes={size}-"})
+    assert behind.status_code == 416 and behind.headers["content-range"] == f"bytes */{size}"
+    for ignored in ({"range": "bytes=5-", "if-range": '"another version"'}, {"range": "bytes=0-1,5-9"}, {"range": "lines=1-2"},
+                    {"range": "bytes=9-5"}, {"range": "bytes=-"}):  # fmt: skip
+        answer = client.get(url, headers=ignored)
+        assert answer.status_code == 200 and answer.content == whole.content
+
+
+def test_nobody_takes_an_export_unseen_by_asking_for_its_end(client, store, project, exported):
+    assert client.get(f"/api/projects/{project.id}/exports/{exported.id}.zip", headers={"range": "bytes=1-"}).status_code == 206
+    assert downloads(store) == 1
+
+
+def test_a_damaged_export_breaks_the_download_off(client, store, project, exported):
+    with open(f"{exported.path}/images/1.png", "ab") as stream:
+        stream.write(b"more")
+    with pytest.raises(RuntimeError, match="response already started"):  # the server closes the connection
+        client.get(f"/api/projects/{project.id}/exports/{exported.id}.zip")
 
 
 def test_a_folder_is_looked_at_and_imported_as_a_job(client, store, project, home, folder_of_pairs):

@@ -9,6 +9,7 @@ const FORMATS = [
   ["yolo", "YOLO", "outlines, and the masks for semantic training"],
   ["voc", "Pascal VOC", "masks with a palette, lists of the splits"],
   ["folders", "Plain folders", "images, masks and tables, for any program", "images and a table of their classes, for any program"],
+  ["preferences", "Preference pairs", "chosen and rejected under one mask, for Diffusion-DPO", "chosen and rejected of one class, for Diffusion-DPO"],
 ];
 
 export function mount(element) {
@@ -49,6 +50,8 @@ class ExportTab {
     this.refused = h("input", { type: "checkbox", id: "export-refused" });
     this.refusedWords = h("span", {});
     this.gate = h("label", { class: "sx-check", title: "Curate, Filters, Quality check refuses: shows which", hidden: true }, this.refused, this.refusedWords);
+    this.unreadable = h("input", { type: "checkbox", id: "export-unreadable" });
+    this.lost = h("label", { class: "sx-check", hidden: true }, this.unreadable, "Leave out the images that cannot be read; the manifest counts them");
     this.refined = h("input", { type: "checkbox", id: "export-refined" });
     this.refinedWords = h("span", {});
     this.measure = h("button", { type: "button", class: "sx-button sx-small", id: "export-measure", onclick: () => this.measureOutlines() }, "Measure the outlines");
@@ -82,6 +85,7 @@ class ExportTab {
           h("label", { class: "sx-check" }, this.real, "Include the real training images"),
           this.gate,
           this.refinement,
+          this.lost,
           this.button,
           this.outcome,
           h(
@@ -114,10 +118,13 @@ class ExportTab {
       h("b", {}, plural(curation.accepted, "accepted image")),
       ` \u00b7 ${curation.pending} open, ${curation.rejected} rejected, ${curation.quarantined} in quarantine \u00b7 ${splits.train ?? 0} real training images`,
     );
-    this.button.disabled = !curation.accepted;
-    this.button.textContent = curation.accepted
-      ? `Export ${plural(curation.accepted, "image")}`
-      : "Accept images in Curate first";
+    const asPairs = this.format === "preferences"; // of all images that were compared, accepted or not
+    this.button.disabled = !asPairs && !curation.accepted;
+    this.button.textContent = asPairs
+      ? "Export the pairs"
+      : curation.accepted
+        ? `Export ${plural(curation.accepted, "image")}`
+        : "Accept images in Curate first";
   }
 
   /** How the newest export stands; a refusal stays readable. */
@@ -126,6 +133,9 @@ class ExportTab {
     this.outcome.textContent =
       !job || job.state === "done" ? "" : isOpen ? `${job.message}\u2026` : (job.error ?? "Stopped; nothing was written.");
     this.outcome.dataset.state = job?.state ?? "";
+    // Offered once an export has named what the data folder has lost; ticked for one export at a time.
+    this.lost.hidden = !job?.error?.includes("--without-unreadable");
+    if (this.lost.hidden) this.unreadable.checked = false;
   }
 
   get format() {
@@ -135,6 +145,8 @@ class ExportTab {
   /** What a format wants to know beside the rest. */
   showOptions() {
     this.coco.hidden = this.format !== "coco";
+    this.refinement.hidden = this.format === "preferences"; // both are judged by the mask that was asked for
+    if (state.overview) this.count();
   }
 
   start() {
@@ -145,7 +157,8 @@ class ExportTab {
         ...(this.format === "coco" ? ofObjects : {}),
         include_real: this.real.checked,
         include_refused: this.refused.checked,
-        refined: this.refined.checked,
+        without_unreadable: this.unreadable.checked,
+        refined: this.refined.checked && !this.refinement.hidden,
       });
       toast("Writing and checking the files\u2026");
     });
