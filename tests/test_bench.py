@@ -4,7 +4,7 @@ import time
 import pytest
 
 from saadi import bench
-from saadi.bench import exports
+from saadi.bench import audit, exports
 from saadi.config import Home
 from saadi.errors import BadInputError
 from saadi.exports.verify import verify_export
@@ -33,3 +33,14 @@ def test_the_export_of_the_benchmark_is_a_whole_one(tmp_path, capsys):
     assert verify_export(tmp_path / "out") == []
     assert json.loads((tmp_path / "out/manifest.json").read_text())["counts"] == {
         "train": {"real": 3, "synthetic": 36}, "val": {"real": 1}}
+
+
+def test_the_audit_of_the_benchmark_is_a_whole_one(tmp_path, monkeypatch):
+    from saadi.privacy import verifier
+
+    fit = verifier.fit
+    monkeypatch.setattr(verifier, "fit", lambda images, groups, **more: fit(images, groups, **{**more, "steps": 40}))
+    monkeypatch.setattr(audit, "SIDE", 64)
+    exports.fill(Home(tmp_path), 60, num_real=40, num_patients=40, weights=audit._generator)
+    found = audit.audit_once(tmp_path)
+    assert found["audit_s"] > found["plain_s"] > 0 and found["peak_mib"] > 10

@@ -19,6 +19,7 @@ BENCHES: dict[str, str] = {
     "alignment": "saadi.bench.alignment",
     "memory": "saadi.bench.memory",
     "exports": "saadi.bench.exports",
+    "audit": "saadi.bench.audit",
     "quality": "saadi.bench.quality",
     "clicks": "saadi.bench.clicks",
     "ui": "saadi.bench.page",

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -112,19 +112,26 @@ def _memory(name: str) -> int:
     return int(lines[name].split()[0])
 
 
-def fill(home: Home, num_images: int) -> None:
-    """A project with so many images of its own content, a tenth of them real, every other one accepted samples of drawings."""
+def fill(home: Home, num_images: int, *, num_real: int | None = None, num_patients: int = NUM_PATIENTS,
+         weights: Callable[[int], tuple[dict[str, Any], bytes]] = lambda num_classes: ({}, b"weights")) -> None:
+    """A project with so many images of its own content, real ones (by default a tenth) and accepted samples of drawings.
+
+    Args:
+        weights: Number of classes -> architecture and weights of the generator.
+    """
+    architecture, content = weights(len(CLASSES))
     with Store.open(home) as store, store.write():
         project = store.create_project("bench", task="segmentation", classes=CLASSES, resolution=SIDE, actor="bench")
-        model = store.add_model(project.id, kind="engine", architecture={}, file=store.files.put(b"weights"), metrics={},
+        model = store.add_model(project.id, kind="engine", architecture=architecture, file=store.files.put(content), metrics={},
                                 actor="bench")  # fmt: skip
-        num_real = int(REAL_SHARE * num_images)
+        num_real = int(REAL_SHARE * num_images) if num_real is None else num_real
         made = []
         for number, (image, label_map) in enumerate(_pictures(num_images)):
             blob, mask = (_put(store.blobs, pixels) for pixels in (image[..., ::-1], label_map))
             if number < num_real:
-                store.add_image(project.id, blob=blob, size=(SIDE, SIDE), group_id=f"p{number % NUM_PATIENTS}",
-                                split="val" if number % NUM_PATIENTS == 0 else "train", source_name=f"{number}.png",
+                patient = number % num_patients
+                store.add_image(project.id, blob=blob, size=(SIDE, SIDE), group_id=f"p{patient}",
+                                split="val" if patient % NUM_PATIENTS == 0 else "train", source_name=f"{number}.png",
                                 label_map_blob=mask, actor="bench")  # fmt: skip
                 continue
             drawn = store.add_label_map(project.id, blob=mask, name="d", author="bench", request_id=f"drawing-{number}",
