@@ -74,6 +74,8 @@ class RealImage:
     label_map_id: int | None
     """In classification that of its class: a label map whose pixels all hold it."""
     created_at: str
+    withdrawn_from: Split | None = None
+    """The split in which it was until its patient withdrew: since then it is in none. None = nobody withdrew."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ NOUNS = {
     "mine": "search for hard images",
     "refine": "measuring of outlines",
     "audit": "audit",
+    "text_check": "look for text in images",
 }
 
 

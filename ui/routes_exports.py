@@ -17,6 +17,7 @@ from saadi import orders
 from saadi.errors import NotFoundError
 from saadi.exports.selection import refusals
 from saadi.records import Job
+from saadi.release import texts
 from saadi.store.releases import is_there
 from ui.context import Context
 from ui.routes_release import summary
@@ -36,8 +37,10 @@ def build_router(context: Context) -> APIRouter:
             releases = {one.export_id: asdict(one) | {"signed": summary(by_id.get(one.disclosure_id or 0))}
                         for one in store.releases(project_id)}  # fmt: skip
             finished = [job for job in store.jobs(project_id, kind="export", limit=200) if job.state == "done"]
+            shown = {item.blob for item in texts.shown_in(store, project)}
             return {
                 "refinement": measured,
+                "texts": {"shown": len(shown), "held": len(store.held_texts(shown))},
                 "num_refused": len(refusals(store, project, store.samples(project_id, curation="accepted"))),
                 "items": [
                     {

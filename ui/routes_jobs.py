@@ -20,7 +20,8 @@ ORDERS: dict[str, type[orders.Order]] = {
     "draw": orders.DrawOrder,
     # Alignment and import have routes of their own.
     **{kind: orders.ORDERS[kind] for kind in ("fit", "generate", "train_scorer", "score", "predict", "export", "map",
-                                               "evidence", "fit_masks", "suggest_masks", "mine", "refine", "audit")},
+                                               "evidence", "fit_masks", "suggest_masks", "mine", "refine", "audit",
+                                               "text_check")},
 }
 
 

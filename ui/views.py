@@ -44,6 +44,7 @@ KIND_WORDS = {
     "mine": "Searching for hard images",
     "refine": "Measuring outlines",
     "audit": "Looking at what an export reveals",
+    "text_check": "Looking for text in images",
 }
 
 

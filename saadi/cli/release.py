@@ -11,8 +11,10 @@ import typer
 
 from saadi import config, orders
 from saadi.cli.common import DetachOption, HomeOption, JsonOption, ProjectArgument, answer, home_of, run_order
+from saadi.cli.work import order_from
 from saadi.errors import BadInputError
 from saadi.records import Disclosure, Project, Release
+from saadi.release import texts
 from saadi.release.report import html, lines
 from saadi.store import Store
 
@@ -23,6 +25,8 @@ def register(app: typer.Typer) -> None:
     """Add these commands to the program."""
     for command in (audit, releases, release):
         app.command(command.__name__)(command)
+    app.command("text-check")(text_check)
+    app.command("text-harmless")(text_harmless)
 
 
 def audit(name: ProjectArgument,
@@ -108,3 +112,31 @@ def release(name: ProjectArgument, export: ExportArgument,
             made = store.release(export, disclosure_id=read, person=person, reason=reason, despite=despite)
     said = "never left, says" if never_left else "is released by"
     answer(asdict(made), as_json=as_json, lines=lambda: [f"export {export} {said} {made.person}"])
+
+
+def text_check(name: ProjectArgument, detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Look for text burnt into the real and the accepted images (names, dates, what devices write); exports leave such images
+    out until somebody calls their text harmless."""
+    if run_order(home_of(home), name, order_from(orders.TextCheckOrder), detach=detach, as_json=as_json) is None or as_json:
+        return
+    with Store.open(home_of(home)) as store:
+        shown = texts.shown_in(store, store.project(name))
+        looks = store.texts(item.blob for item in shown)
+    said = [f"{item.name}: {len(looks[item.blob].boxes)} places, {_cleared(looks[item.blob].cleared_by)}" for item in shown]
+    answer({}, as_json=False, lines=lambda: said)
+
+
+def _cleared(person: str | None) -> str:
+    return f"harmless, says {person}" if person else "held"
+
+
+def text_harmless(name: ProjectArgument,
+                  items: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="real-000012, synthetic-000034 ..., as "
+                                                             "`saadi text-check` names them.")],
+                  undo: Annotated[bool, typer.Option("--undo", help="Take it back: hold them again.")] = False,
+                  home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Say that the text in these images is no personal data, so that it holds no export; the audit trail keeps who said so."""
+    with Store.open(home_of(home)) as store:
+        count = texts.call_harmless(store, store.project(name), items, person=config.user_name(), is_harmless=not undo)
+    answer({"num_images": count, "is_harmless": not undo}, as_json=as_json,
+           lines=lambda: [f"{count} images: their text {'holds exports again' if undo else 'is called harmless'}"])

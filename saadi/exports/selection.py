@@ -20,6 +20,7 @@ from saadi.records import LabelMapRecord, Project, RealImage, Sample, Score, Spl
 from saadi.store import Store
 
 HELD_OUT: tuple[Split, ...] = ("val", "test")
+SHOWS_TEXT = "shows text that nobody has called harmless"
 
 
 @dataclass(frozen=True)
@@ -102,11 +103,13 @@ def group_names(images: list[RealImage]) -> dict[str, str]:
 
 
 def _add_real(store: Store, project: Project, images: list[RealImage], selection: Selection) -> None:
-    names = group_names(images)
+    names, held = group_names(images), store.held_texts(image.blob for image in images)
     for image in images:
         record = store.label_map(image.label_map_id) if image.label_map_id is not None else None
         if image.split == "none":
             selection.left_out["real, in no split"] += 1
+        elif image.blob in held:
+            selection.left_out[f"real, {SHOWS_TEXT}"] += 1
         elif project.task == "segmentation" and record is None:
             selection.left_out["real, without mask"] += 1
         elif project.task == "classification" and image.label is None:
@@ -134,7 +137,7 @@ def _add_synthetic(
     by_id = {image.id: image for image in images}
     names = group_names(images)
     real_blobs = {image.blob for image in images}
-    flagged = store.flagged_blobs(project.id)
+    flagged, held = store.flagged_blobs(project.id), store.held_texts(sample.blob for sample in accepted)
     held_out_groups = {image.group_id for image in images if image.split in HELD_OUT}
     _, held_out_masks = store.held_out_label_maps(project.id)
     scores: dict[int, list[Score]] = {}
@@ -155,6 +158,8 @@ def _add_synthetic(
             selection.left_out["synthetic, exact copy of a real image"] += 1
         elif sample.blob in flagged:
             selection.left_out[f"{kind}, held for a copy of a training image by an audit"] += 1
+        elif sample.blob in held:
+            selection.left_out[f"{kind}, {SHOWS_TEXT}"] += 1
         elif sample.id in refused:
             selection.left_out[f"{kind}, {refused[sample.id]}"] += 1
         elif project.task == "classification":

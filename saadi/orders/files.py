@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -69,6 +70,19 @@ class AuditOrder(Order):
             if shared := [image for image in others if image.blob in own]:
                 raise BadInputError(f"{len(shared)} images of that project are in this one, too, so its patients are no "
                                     "strangers; choose another, or leave it out")  # fmt: skip
+
+
+class TextCheckOrder(Order):
+    """Look for text burnt into the real images and the accepted ones, where nobody has looked yet."""
+
+    kind: ClassVar[str] = "text_check"
+
+    def check(self, store: Store) -> None:
+        if find_spec("rapidocr_onnxruntime") is None:
+            raise BadInputError("text is looked for by rapidocr-onnxruntime, which is not installed (it has no release for "
+                                "Python 3.13 and later); use Python 3.11 or 3.12")  # fmt: skip
+        if not store.images(self.project_id, limit=1) and not store.samples(self.project_id, curation="accepted", limit=1):
+            raise TooFewError("no image to look at yet; import images, or accept some in Curate")
 
 
 class ExportOrder(Order):

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from saadi.exports.manifest import ITEMS
+from saadi.exports.manifest import ITEMS, MANIFEST
 from saadi.privacy import verifier
 from saadi.privacy.audit import People
 from saadi.privacy.copies import Traces
@@ -38,6 +38,16 @@ def items_of(store: Store, project: Project, export: ExportRecord | None) -> lis
         rows = [json.loads(line) for line in listed.read_text(encoding="utf-8").splitlines()]
         found = [ExportItem(row["name"], row["kind"], row["blob"]) for row in rows]
     return found
+
+
+def files_of(export: ExportRecord) -> set[str] | None:
+    """Paths in the folder of an export that its manifest and list name; None where it is gone or holds another one."""
+    folder = Path(export.path)
+    if not is_there(export) or not (folder / ITEMS).is_file():
+        return None
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    rows = [json.loads(line) for line in (folder / ITEMS).read_text(encoding="utf-8").splitlines()]
+    return {*manifest["index_files"], *(row[key] for row in rows for key in ("image", "mask") if row[key])}
 
 
 def real_images(store: Store, project: Project, splits: Sequence[Split]) -> list[RealImage]:

@@ -10,12 +10,11 @@ from saadi.store.mask_models import MaskModelStore
 from saadi.store.noise_shifts import NoiseShiftStore
 from saadi.store.preferences import PreferenceStore
 from saadi.store.queue import JobStore
-from saadi.store.releases import ReleaseStore
+from saadi.store.texts import TextStore
 from saadi.store.trials import TrialStore
 
 
-class Store(LibraryStore, PreferenceStore, TrialStore, CurationStore, MaskModelStore, NoiseShiftStore, ReleaseStore,
-            JobStore):
+class Store(LibraryStore, PreferenceStore, TrialStore, CurationStore, MaskModelStore, NoiseShiftStore, TextStore, JobStore):
     """Everything a data folder holds. One instance = one connection = one thread; open it where you need it."""
 
     def audit_rows(self, *, limit: int = 100) -> list[AuditRow]:

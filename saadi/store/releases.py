@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from saadi.errors import BadInputError, NotFoundError
 from saadi.records import Disclosure, ExportRecord, Release
@@ -32,6 +32,11 @@ def is_there(export: ExportRecord) -> bool:
     """Whether the folder still holds this export: by its manifest, as another one may have been written there since."""
     manifest = Path(export.path) / "manifest.json"
     return manifest.is_file() and hashlib.sha256(manifest.read_bytes()).hexdigest() == export.manifest_sha256
+
+
+def verdict_of(reasons: Sequence[str], open_questions: Sequence[str]) -> Literal["fails", "nothing found", "nothing concluded"]:
+    """Of an audit: one reason is enough to fail, one open question to conclude nothing."""
+    return "fails" if reasons else "nothing concluded" if open_questions else "nothing found"
 
 
 class ReleaseStore(StoreBase):
@@ -129,6 +134,8 @@ class ReleaseStore(StoreBase):
         """Pixels that the newest audit that looked at them held for a copy -> the image that they come too near to."""
         found: dict[str, int] = {}
         for record in self.disclosures(project_id):
+            if "repeats" in record.findings:  # nobody looked for copies again
+                continue
             for blob in record.findings["looked_at"]:
                 found.pop(blob, None)
             found |= {one["blob"]: one["image_id"] for one in record.findings["flagged"]}

@@ -1,6 +1,7 @@
 // Export: the accepted images as a data set, re-read and verified before it is offered.
 import { act, byTask, get, h, isClassification, on, onShow, order, picture, plural, replace, selectField, state, toast, urls, when, withProject } from "./lib.js";
 import { releaseLine } from "./release.js";
+import { openTexts } from "./texts.js";
 
 const FORMATS = [
   ["imagefolder", "Hugging Face imagefolder", 'load_dataset("imagefolder")', 'load_dataset("imagefolder"), and torchvision\'s ImageFolder'],
@@ -59,6 +60,9 @@ class ExportTab {
       h("div", { class: "sx-row" }, h("label", { class: "sx-check" }, this.refined, this.refinedWords), this.measure),
       this.examples,
     );
+    this.textWords = h("span", { class: "sx-note", id: "export-texts" });
+    this.textLook = h("button", { type: "button", class: "sx-button sx-small", id: "export-text-check", onclick: () => this.lookForText() }, "Look for text in images");
+    this.textOpen = h("button", { type: "button", class: "sx-button sx-small", id: "export-text-open", hidden: true, onclick: (event) => act(event.currentTarget, () => openTexts(state.project, () => this.load())) }, "See them");
     this.counts = h("p", { class: "sx-promise" });
     this.button = h(
       "button",
@@ -82,6 +86,7 @@ class ExportTab {
           h("label", { class: "sx-check" }, this.real, "Include the real training images"),
           this.gate,
           this.refinement,
+          h("div", { class: "sx-row" }, this.textWords, this.textOpen, this.textLook),
           this.button,
           this.outcome,
           h(
@@ -97,7 +102,7 @@ class ExportTab {
     );
     onShow(element, () => state.project && this.load());
     on("jobs", ({ recent }) => this.showJob(recent.find((job) => job.kind === "export")));
-    on("job:end", (job) => ["export", "refine", "audit"].includes(job.kind) && this.load());
+    on("job:end", (job) => ["export", "refine", "audit", "text_check"].includes(job.kind) && this.load());
     on("overview", () => this.count());
     withProject(() => {
       if (isClassification()) this.choices[0].querySelector("input").checked = true;
@@ -155,10 +160,14 @@ class ExportTab {
     if (state.overview) this.count();
     this.showJob(state.recent.find((job) => job.kind === "export"));
     const project = state.project,
-      { items, num_refused, refinement } = await get(`/api/projects/${project.id}/exports`);
+      { items, num_refused, refinement, texts } = await get(`/api/projects/${project.id}/exports`);
     if (state.project !== project) return;
     this.gate.hidden = !num_refused;
     this.refusedWords.textContent = `Include ${plural(num_refused, "accepted image")} that the quality check refuses: unlike real images, or very near to one`;
+    this.textOpen.hidden = !texts.shown;
+    this.textWords.textContent = texts.shown
+      ? `${plural(texts.shown, "image")} ${texts.shown === 1 ? "shows" : "show"} text; ${texts.held} of them stay out of exports until somebody calls their text harmless`
+      : "Names and dates may be burnt into pictures.";
     this.showRefinement(refinement);
     this.root.dataset.loaded = String(items.length);
     replace(
@@ -192,6 +201,13 @@ class ExportTab {
       const { job, is_new } = await order("refine", {});
       if (!is_new && job.state === "done") toast("Measured already, with the same models and validation images.");
       else toast(job.before ? `In the queue: ${job.turn}.` : "Started; it takes a minute or two.");
+    });
+  }
+
+  lookForText() {
+    return act(this.textLook, async () => {
+      const { job } = await order("text_check", {});
+      toast(job.before ? `In the queue: ${job.turn}.` : "Looking at each image that nobody has looked at yet.");
     });
   }
 
