@@ -79,6 +79,23 @@ class RealImage:
 
 
 @dataclass(frozen=True)
+class Withdrawal:
+    """A patient who wants to be in nothing any more."""
+
+    id: int
+    project_id: int
+    group_id: str
+    person: str
+    """Who wrote it down, not the patient."""
+    reason: str
+    created_at: str
+    revoked_by: str | None
+    revoked_reason: str | None
+    revoked_at: str | None
+    """None = it stands."""
+
+
+@dataclass(frozen=True)
 class LabelMapRecord:
     """The newest revision of a label map."""
 

@@ -64,7 +64,8 @@ def releases(name: ProjectArgument, home: HomeOption = None, as_json: JsonOption
         audits = store.disclosures(project.id)
         newest, by_id = {record.export_id: record for record in audits}, {record.id: record for record in audits}
         gone = {record.export_id: record for record in store.releases(project.id)}
-        rows = [{"export": one.id, "format": one.format, "num_items": one.num_items, "path": one.path, "made": one.created_at,
+        tied = store.withdrawn_exports()
+        rows = [{"export": one.id, "withdrawn": tied.get(one.id, {}), "format": one.format, "num_items": one.num_items, "path": one.path, "made": one.created_at,
                  "audit": _told(newest.get(one.id)), "release": _release(gone[one.id], by_id) if one.id in gone else None}
                 for one in store.exports(project.id)]  # fmt: skip
     answer({"exports": rows}, as_json=as_json, lines=lambda: [_line(row) for row in rows] or ["no export yet"])
@@ -88,7 +89,8 @@ def _line(row: dict[str, Any]) -> str:
         released = f"never left, says {gone['person']} ({gone['reason']})"
     else:
         released = f"released by {gone['person']} on an audit that said {gone['signed']['verdict']} ({gone['reason']})"
-    return f"{row['export']}: {row['format']}, {row['num_items']} images; {audited}; {released}"
+    tied = f"; {sum(row['withdrawn'].values())} images are tied to a patient who has withdrawn" if row["withdrawn"] else ""
+    return f"{row['export']}: {row['format']}, {row['num_items']} images; {audited}; {released}{tied}"
 
 
 def release(name: ProjectArgument, export: ExportArgument,

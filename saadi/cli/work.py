@@ -289,11 +289,13 @@ def adapters(name: ProjectArgument,
             store.accept_adapter(in_use.parent_id, project_id=project.id, actor=config.user_name(), reason=reason or "rollback")
         found = store.adapters(project.id)
         in_use = store.accepted_adapter(project.id)
+        tied = store.standing_trace(project.id).adapters
     rows = [{"id": item.id, "name": item.name, "state": item.state, "parent_id": item.parent_id, "scale": item.scale,
-             "metrics": item.metrics, "created_at": item.created_at} for item in found]
+             "metrics": item.metrics, "created_at": item.created_at, "learnt_from_withdrawn": item.id in tied} for item in found]
     negative = {item.id for item in found if orders.is_negative(item)}
     answer({"in_use": in_use.id if in_use else None, "adapters": rows}, as_json=as_json,
            lines=lambda: [f"{item['id']:>4}  {item['name']:<6} {'negative' if item['id'] in negative else item['state']}"
+                          f"{', may have learnt from a patient who has withdrawn' if item['id'] in tied else ''}"
                           for item in rows] or ["no adapters yet"])
 
 
@@ -388,6 +390,9 @@ def export(name: ProjectArgument,
                                                          "unlike real ones, or like one of them.")] = False,
            refined: Annotated[bool, typer.Option("--refined", help="Masks of synthetic images without the soft rim, as `refine` "
                                                  "has measured it.")] = False,
+           despite_withdrawn: Annotated[str | None, typer.Option(metavar="REASON", help="Also images by versions that may have "
+                                                                 "learnt from a patient who has withdrawn, and why; kept in the "
+                                                                 "audit trail.")] = None,
            instances: Annotated[str | None, typer.Option(help="COCO: an object for each component (default) or class.")] = None,
            outlines: Annotated[str | None, typer.Option(help="COCO: rle (default), polygons, which fill holes, or both.")] = None,
            detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
@@ -396,7 +401,8 @@ def export(name: ProjectArgument,
         raise BadInputError(f"the folder {out.name!r} is not empty; choose a new one for --out")
     # Absolute, because the worker runs elsewhere.
     build = order_from(orders.ExportOrder, format=format, out_dir=str(out.expanduser().resolve()), include_real=not no_real,
-                       include_refused=include_refused or None, refined=refined or None, instances=instances, outlines=outlines)
+                       include_refused=include_refused or None, refined=refined or None, instances=instances, outlines=outlines,
+                       despite_withdrawn=despite_withdrawn)
     run_order(home_of(home), name, build, detach=detach, as_json=as_json)
 
 

@@ -74,6 +74,7 @@ def run_job(context: JobContext) -> Outcome:
     if _is_finished(context, target):
         return _outcome(context, project, order, target)
     selection = select(store, project, include_real=order.include_real, include_refused=order.include_refused,
+                       with_tied_versions=order.despite_withdrawn is not None,
                        refinement=orders.refinement(store, project.id) if order.refined else None)
     total = PASSES * len(selection.items)
     # Count before writing: which classes, ignored pixels, and what the format or a smaller size will lose.
@@ -295,7 +296,7 @@ def _outcome(context: JobContext, project: Project, order: ExportOrder, target: 
     def publish(store: Store) -> dict[str, Any]:
         record = store.add_export(project.id, format=order.format, path=str(target), manifest_sha256=sha256(raw),
                                   num_items=num_items, actor=context.job.created_by, job_id=context.job.id,
-                                  items=_items_of(target))
+                                  items=_items_of(target), despite_withdrawn=context.params.get("despite_withdrawn"))
         return {"path": str(target), "export_id": record.id, "num_items": num_items, "counts": manifest["counts"],
                 "left_out": manifest["left_out"], "lost": manifest["lost"], "verified": True}
 

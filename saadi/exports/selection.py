@@ -18,8 +18,13 @@ from saadi.masks import class_of
 from saadi.quality_gate import Looked
 from saadi.records import LabelMapRecord, Project, RealImage, Sample, Score, Split
 from saadi.store import Store
+from saadi.store.withdrawals import Tie
 
 HELD_OUT: tuple[Split, ...] = ("val", "test")
+WITHDRAWN: dict[Tie, str] = {
+    "pixels": "pixels of a patient who has withdrawn", "mask": "label map of a patient who has withdrawn",
+    "look": "after the look of a patient who has withdrawn",
+    "version": "made by a version that may have learnt from a patient who has withdrawn"}  # fmt: skip
 SHOWS_TEXT = "shows text that nobody has called harmless"
 
 
@@ -51,12 +56,14 @@ class Selection:
 
 def select(
     store: Store, project: Project, *, include_real: bool, include_refused: bool = False,
-    refinement: Mapping[str, Any] | None = None,
+    refinement: Mapping[str, Any] | None = None, with_tied_versions: bool = False,
 ) -> Selection:  # fmt: skip
     """Choose the items of an export.
 
     Args:
         include_refused: Also images that the quality gate refuses.
+        with_tied_versions: Also images made by versions that may have learnt from a patient who has withdrawn, where somebody
+            answers for that.
         refinement: What was measured of outlines ('radii', 'model_id', 'job_id'): masks of that generator's images are written
             without their rim; None = as drawn.
 
@@ -72,11 +79,14 @@ def select(
         _add_real(store, project, images, selection)
     num_real = len(selection.items)
     refused = {} if include_refused else refusals(store, project, accepted)
-    _add_synthetic(store, project, images, accepted, selection, refused)
+    _add_synthetic(store, project, images, accepted, selection, refused, with_tied_versions=with_tied_versions)
     if refinement is not None and refinement["radii"]:
         selection.items = [_refined(item, refinement) for item in selection.items]
     if len(selection.items) == num_real:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(selection.left_out.items()))
+        if any(WITHDRAWN["version"] in reason for reason in selection.left_out):
+            raise TooFewError(f"none of the {len(accepted)} accepted images may be exported ({reasons}); fit and align without "
+                              "that patient and make others, or confirm it with a reason (`--despite-withdrawn`)")
         way = "include what the quality gate refuses, or accept others" if refused else "accept images from training label maps"
         raise TooFewError(f"none of the {len(accepted)} accepted images may be exported ({reasons}); {way}")
     return selection
@@ -106,7 +116,9 @@ def _add_real(store: Store, project: Project, images: list[RealImage], selection
     names, held = group_names(images), store.held_texts(image.blob for image in images)
     for image in images:
         record = store.label_map(image.label_map_id) if image.label_map_id is not None else None
-        if image.split == "none":
+        if image.withdrawn_from is not None:
+            selection.left_out["real, of a patient who has withdrawn"] += 1
+        elif image.split == "none":
             selection.left_out["real, in no split"] += 1
         elif image.blob in held:
             selection.left_out[f"real, {SHOWS_TEXT}"] += 1
@@ -132,7 +144,7 @@ def refusals(store: Store, project: Project, samples: list[Sample]) -> dict[int,
 
 def _add_synthetic(
     store: Store, project: Project, images: list[RealImage], accepted: list[Sample], selection: Selection,
-    refused: dict[int, str],
+    refused: dict[int, str], *, with_tied_versions: bool,
 ) -> None:  # fmt: skip
     by_id = {image.id: image for image in images}
     names = group_names(images)
@@ -140,6 +152,7 @@ def _add_synthetic(
     flagged, held = store.flagged_blobs(project.id), store.held_texts(sample.blob for sample in accepted)
     held_out_groups = {image.group_id for image in images if image.split in HELD_OUT}
     _, held_out_masks = store.held_out_label_maps(project.id)
+    tied = store.standing_trace(project.id).samples
     scores: dict[int, list[Score]] = {}
     for score in store.scores(project.id):
         scores.setdefault(score.sample_id, []).append(score)
@@ -148,7 +161,10 @@ def _add_synthetic(
         source = by_id.get(record.image_id or record.underlay_id or 0)
         kind: Literal["synthetic", "composite"] = "composite" if sample.is_composite else "synthetic"
         real = by_id.get(real_image_of(sample) or 0)
-        if kind == "composite" and (real is None or real.group_id in held_out_groups):
+        tie = tied.get(sample.id)
+        if tie is not None and not (tie == "version" and with_tied_versions):
+            selection.left_out[f"{kind}, {WITHDRAWN[tie]}"] += 1
+        elif kind == "composite" and (real is None or real.group_id in held_out_groups):
             selection.left_out["composite, pixels of a validation or test patient"] += 1
         elif source is not None and source.group_id in held_out_groups:
             selection.left_out["synthetic, label map of a validation or test patient"] += 1

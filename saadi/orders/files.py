@@ -12,6 +12,7 @@ from saadi.orders.base import Order, is_classification
 from saadi.orders.looking import refinement
 from saadi.records import IGNORE
 from saadi.store import Store
+from saadi.store.releases import MIN_REASON
 
 
 class ImportOrder(Order):
@@ -95,6 +96,9 @@ class ExportOrder(Order):
     include_real: bool = True
     include_refused: bool = False
     """Also accepted images that the quality gate refuses: unlike real ones, or like one of them."""
+
+    despite_withdrawn: str | None = Field(default=None, min_length=MIN_REASON, max_length=500)
+    """Why images by versions that may have learnt from a patient who has withdrawn go in all the same; None = they stay out."""
 
     refined: bool = False
     """Masks of synthetic images without the soft rim, as the newest measurement says (`saadi.refinement`)."""

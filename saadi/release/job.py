@@ -30,6 +30,7 @@ from saadi.release.people import Look, files_of, items_of, known_verifier, peopl
 from saadi.store import Store
 from saadi.store.releases import ExportItem, verdict_of
 from saadi.store.texts import with_texts
+from saadi.store.withdrawals import OWN
 
 SHOWN = {"real": "real images show their patients as they are", "composite": "composites hold pixels of real images"}
 """Kind of an image -> what of a patient is left in it."""
@@ -178,6 +179,7 @@ def _findings(
     kinds = Counter(item.kind for item in told.listed)
     reasons = [f"{kinds[kind]} {what}" for kind, what in SHOWN.items() if kinds[kind]]
     questions = [f"nobody knows any more what was in export {number}, whose folder is gone" for number in told.lost]
+    reasons += _tied(store, told)
     if told.files is not None and (carry := told.files["found"]):
         names = ", ".join(sorted({what for one in carry for what in one["what"]}))
         reasons.append(f"{len(carry)} of the files carry more than pixels: {names}")
@@ -212,6 +214,21 @@ def _findings(
         "variety": _variety(store, items, told.training) if items else None,
     }  # fmt: skip
     return with_texts(findings, texts.texts_of(store, told.listed), held=store.held_texts(item.blob for item in told.listed))
+
+
+def _tied(store: Store, told: _Told) -> list[str]:
+    """What ties the images to patients who have withdrawn, in words."""
+    if told.export is not None:
+        tied = store.withdrawn_in(told.export.id)
+    else:
+        samples, listed = store.standing_trace(told.project.id).samples, {item.blob for item in told.listed}
+        tied = Counter(samples[row.id] for row in store.samples(told.project.id, curation="accepted")
+                       if row.id in samples and row.blob in listed)  # fmt: skip
+    words = {"version": "were made by a version that may have learnt from a patient who has withdrawn, with whose images nothing "
+                        "is compared any more"}  # fmt: skip
+    own = sum(tied.get(tie, 0) for tie in OWN)
+    return ([f"{own} images hold data of a patient who has withdrawn"] if own else []) + [
+        f"{count} images {words[tie]}" for tie, count in tied.items() if tie in words]  # fmt: skip
 
 
 def _variety(store: Store, items: Sequence[ExportItem], training: Sequence[RealImage]) -> dict[str, Any]:

@@ -51,8 +51,9 @@ def files_of(export: ExportRecord) -> set[str] | None:
 
 
 def real_images(store: Store, project: Project, splits: Sequence[Split]) -> list[RealImage]:
-    """In the order in which they came, which is that of time within a video."""
-    return sorted(store.images(project.id, splits=splits), key=lambda image: image.id)
+    """In the order in which they came, which is that of time within a video; of patients who have withdrawn none."""
+    found = store.images(project.id, splits=splits)
+    return sorted((image for image in found if image.withdrawn_from is None), key=lambda image: image.id)
 
 
 def reduced(store: Store, blobs: Sequence[str], look: Look, words: str) -> list[Image]:
