@@ -65,7 +65,8 @@ def releases(name: ProjectArgument, home: HomeOption = None, as_json: JsonOption
         newest, by_id = {record.export_id: record for record in audits}, {record.id: record for record in audits}
         gone = {record.export_id: record for record in store.releases(project.id)}
         tied = store.withdrawn_exports()
-        rows = [{"export": one.id, "withdrawn": tied.get(one.id, {}), "format": one.format, "num_items": one.num_items, "path": one.path, "made": one.created_at,
+        rows = [{"export": one.id, "withdrawn": tied.get(one.id, {}),
+                 "format": one.format, "num_items": one.num_items, "path": one.path, "made": one.created_at,
                  "audit": _told(newest.get(one.id)), "release": _release(gone[one.id], by_id) if one.id in gone else None}
                 for one in store.exports(project.id)]  # fmt: skip
     answer({"exports": rows}, as_json=as_json, lines=lambda: [_line(row) for row in rows] or ["no export yet"])

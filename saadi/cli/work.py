@@ -303,6 +303,8 @@ def adapter_export(name: ProjectArgument,
                    adapter_id: Annotated[int, typer.Argument(metavar="ID", help="Number of the version; see `saadi adapters`.")],
                    out: Annotated[Path, typer.Option("--out", help="New or empty folder.")],
                    format: Annotated[str, typer.Option("--format", help="peft or diffusers")] = "peft",
+                   despite_withdrawn: Annotated[str | None, typer.Option(metavar="REASON", help="Although it may have learnt from "
+                                                                         "a patient who has withdrawn, and why.")] = None,
                    home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Write a version as a folder that peft or diffusers loads."""
     if format not in ("peft", "diffusers"):
@@ -311,7 +313,8 @@ def adapter_export(name: ProjectArgument,
         adapter = _own_adapter(store, store.project(name), adapter_id)
         from saadi.exports.adapters import export_adapter  # torch takes seconds
 
-        files = export_adapter(store, adapter, format=cast(Any, format), out_dir=out, actor=config.user_name())
+        files = export_adapter(store, adapter, format=cast(Any, format), out_dir=out, actor=config.user_name(),
+                               despite_withdrawn=despite_withdrawn)
     answer({"adapter": adapter.id, "name": adapter.name, "format": format, "files": files}, as_json=as_json,
            lines=lambda: [f"{adapter.name} as {format}: {', '.join(files)}"])
 

@@ -331,3 +331,16 @@ def test_an_old_folder_gets_the_column(home: Home) -> None:
         store.withdraw(1, "p", **WHY)
         assert (store.image(1).split, store.image(1).withdrawn_from) == ("none", "val")
         assert store.texts(["a" * 64]) == {}
+
+
+def test_a_tied_version_leaves_only_with_a_reason(store: Store, tmp_path: Path) -> None:
+    from saadi.exports.adapters import export_adapter
+
+    project, adapter_id = tied_project(store)
+    store.withdraw(project.id, JANE, **WHY)
+    common: dict[str, Any] = {"format": "peft", "actor": "ann", "out_dir": tmp_path / "out"}
+    with pytest.raises(BadInputError, match="may have learnt from a patient who has withdrawn; align again without them"):
+        export_adapter(store, store.adapter(adapter_id), **common)
+    with pytest.raises(BadInputError, match="wants a reason of 8 characters"):
+        export_adapter(store, store.adapter(adapter_id), **common, despite_withdrawn="ok")
+    assert not (tmp_path / "out").exists()

@@ -95,7 +95,7 @@ async function open(item, reload) {
     ),
     rows(found.own),
     found.union.length ? [h("h3", {}, `Together with ${plural(found.num_earlier, "earlier export")} of the same patients`), rows(found.union)] : [],
-    rows(found.marks),
+    found.marks.length ? rows(found.marks) : [],
     shownTexts(found.texts, async () => {
       dialog.close();
       await reload();
