@@ -303,8 +303,8 @@ def adapter_export(name: ProjectArgument,
                    adapter_id: Annotated[int, typer.Argument(metavar="ID", help="Number of the version; see `saadi adapters`.")],
                    out: Annotated[Path, typer.Option("--out", help="New or empty folder.")],
                    format: Annotated[str, typer.Option("--format", help="peft or diffusers")] = "peft",
-                   despite_withdrawn: Annotated[str | None, typer.Option(metavar="REASON", help="Although it may have learnt from "
-                                                                         "a patient who has withdrawn, and why.")] = None,
+                   despite_withdrawn: Annotated[str | None, typer.Option(metavar="REASON", help="Although it may have learnt "
+                                                                         "from a patient who has withdrawn, and why.")] = None,
                    home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Write a version as a folder that peft or diffusers loads."""
     if format not in ("peft", "diffusers"):

@@ -72,7 +72,7 @@ def marks(findings: Mapping[str, Any]) -> list[Line]:
     if texts := findings.get("texts"):
         looked, shown, held = texts["num_looked"], len({one["blob"] for one in texts["found"]}), len(texts["held"])
         seen = "could not be looked for" if looked is None else f"{shown} of {looked} images show text"
-        means = "letters of 8 pixels and more are found nearly always, smaller and faint ones often not"
+        means = "capitals below 8 pixels (16 in full HD) and faint ones are often missed"
         means = f"{held} of them nobody has called harmless; {means}" if shown else means
         found.append(Line("Text in the pictures", seen, means))
     if files := findings.get("files"):
