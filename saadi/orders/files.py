@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -10,6 +9,7 @@ from pydantic import Field
 from saadi.errors import BadInputError, TooFewError
 from saadi.orders.base import Order, is_classification
 from saadi.orders.looking import refinement
+from saadi.privacy import burnt_in
 from saadi.records import IGNORE
 from saadi.store import Store
 from saadi.store.releases import MIN_REASON
@@ -79,7 +79,7 @@ class TextCheckOrder(Order):
     kind: ClassVar[str] = "text_check"
 
     def check(self, store: Store) -> None:
-        if find_spec("rapidocr_onnxruntime") is None:
+        if not burnt_in.is_available():
             raise BadInputError("text is looked for by rapidocr-onnxruntime, which is not installed (it has no release for "
                                 "Python 3.13 and later); use Python 3.11 or 3.12")  # fmt: skip
         if not store.images(self.project_id, limit=1) and not store.samples(self.project_id, curation="accepted", limit=1):

@@ -60,13 +60,18 @@ def test_a_patient_is_taken_out_and_comes_back(page: Page, studio: Studio) -> No
 
 def test_found_text_is_looked_at_and_called_harmless(page: Page, studio: Studio) -> None:
     with Store.open(studio.home) as store:
-        blob = store.images(1)[0].blob
-        store.add_texts({blob: [(2, 2, 9, 5)]}, detector="one")
+        image = store.images(1)[0]
+        blob, quarter = image.blob, (image.width // 4, image.height // 4)
+        store.add_texts({blob: [(*quarter, image.width // 2, image.height // 4)]}, detector="one")
     opened(page, studio, "Export")
     expect(page.locator("#export-texts")).to_contain_text("1 image shows text; 1 of them stay out")
     page.locator("#export-text-open").click()
     dialog = page.get_by_role("dialog", name="Text in the images")
-    expect(dialog.locator(".sx-text-picture span")).to_have_count(1)
+    picture, place = dialog.locator(".sx-text-picture img").bounding_box(), dialog.locator(".sx-text-picture span").bounding_box()
+    assert picture is not None and place is not None
+    assert abs(place["x"] - picture["x"] - picture["width"] / 4) < 4
+    assert abs(place["y"] - picture["y"] - picture["height"] / 4) < 4
+    assert abs(place["width"] - picture["width"] / 2) < 6
     dialog.get_by_role("button", name="Harmless", exact=True).click()
     expect(dialog).to_contain_text("harmless, says")
     with Store.open(studio.home) as store:

@@ -56,7 +56,7 @@ function marked(item) {
     { class: "sx-text-picture" },
     picture(urls.thumb(item.blob, 256), `${item.name} with its text marked`),
     item.boxes.map(([x, y, w, tall]) =>
-      h("span", { style: `left:${share(x, width)};top:${share(y, height)};width:${share(w, width)};height:${share(tall, height)}` }),
+      h("span", { style: { left: share(x, width), top: share(y, height), width: share(w, width), height: share(tall, height) } }),
     ),
   );
 }

@@ -124,7 +124,7 @@ function opened(title, content) {
   replace(
     dialog,
     h("header", {}, h("h2", {}, title), h("button", { type: "button", class: "sx-close", "aria-label": "Close", onclick: () => dialog.close() }, "\u00d7")),
-    content,
+    h("div", { class: "sx-stack" }, content),
   );
   dialog.addEventListener("close", () => dialog.remove());
   document.body.append(dialog);
