@@ -25,8 +25,9 @@ from saadi.privacy.copies import CHANGES, Traces, planted
 from saadi.privacy.membership import Membership
 from saadi.records import ExportRecord, Image, Project, RealImage
 from saadi.release import texts
+from saadi.release.items import files_of, items_of
 from saadi.release.memory import membership
-from saadi.release.people import Look, files_of, items_of, known_verifier, people, real_images, reduced
+from saadi.release.people import Look, known_verifier, people, real_images, reduced
 from saadi.store import Store
 from saadi.store.releases import ExportItem, verdict_of
 from saadi.store.texts import with_texts

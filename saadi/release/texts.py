@@ -9,7 +9,7 @@ from saadi.errors import NotFoundError
 from saadi.jobs import JobContext, Outcome
 from saadi.privacy import burnt_in
 from saadi.records import Project
-from saadi.release.people import items_of
+from saadi.release.items import items_of
 from saadi.store import Store
 from saadi.store.releases import ExportItem
 
