@@ -57,7 +57,7 @@ def ensure_demo(
                 metrics = entries["demo"]["metrics"] | {"note": entries["demo"]["note"]}
             store.add_model(project.id, kind=kind, architecture=entries[kind]["architecture"], file=store.files.put(data),
                             metrics=metrics, actor=actor)  # fmt: skip
-    if "masks" in entries and store.newest_mask_model(project.id) is None:
+    if "masks" in entries and not store.mask_models(project.id):
         _add_mask_generator(store, project, entries["masks"], actor=actor)
     return store.project(NAME)
 

@@ -76,6 +76,25 @@ class RealImage:
     label_map_id: int | None
     """In classification that of its class: a label map whose pixels all hold it."""
     created_at: str
+    withdrawn_from: Split | None = None
+    """The split in which it was until its patient withdrew: since then it is in none. None = nobody withdrew."""
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """A patient who wants to be in nothing any more."""
+
+    id: int
+    project_id: int
+    group_id: str
+    person: str
+    """Who wrote it down, not the patient."""
+    reason: str
+    created_at: str
+    revoked_by: str | None
+    revoked_reason: str | None
+    revoked_at: str | None
+    """None = it stands."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ RECIPES: Mapping[str, str] = {
     "import": "saadi.datasets.folder:run_job",
     "export": "saadi.exports.recipe:run_job",
     "audit": "saadi.release.job:run_job",
+    "text_check": "saadi.release.texts:run_job",
     "map": "saadi.atlas:run_job",
     "evidence": "saadi.evidence.job:run_job",
     "fit_masks": "saadi.mask_generator.job:run_fit_job",

@@ -24,6 +24,7 @@ NOUNS = {
     "surrogates": "images to share",
     "refine": "measuring of outlines",
     "audit": "audit",
+    "text_check": "look for text in images",
 }
 
 

@@ -19,6 +19,7 @@ from ui import (
     routes_release,
     routes_review,
     routes_segment,
+    routes_withdrawals,
 )
 from ui.context import STATIC_DIR, Context
 
@@ -42,6 +43,7 @@ def build_router(context: Context) -> APIRouter:
         routes_align,
         routes_exports,
         routes_evidence,
+        routes_withdrawals,
     )
     for part in parts:
         router.include_router(part.build_router(context))

@@ -16,6 +16,8 @@ from saadi.errors import NotFoundError
 from saadi.exports.archive import Archive
 from saadi.exports.selection import refusals
 from saadi.records import ExportRecord, Job
+from saadi.release import texts
+from saadi.release.withdrawn import TIES
 from saadi.store.releases import is_there
 from ui.context import Context
 from ui.ranges import asked_range
@@ -36,8 +38,13 @@ def build_router(context: Context) -> APIRouter:
             releases = {one.export_id: asdict(one) | {"signed": summary(by_id.get(one.disclosure_id or 0))}
                         for one in store.releases(project_id)}  # fmt: skip
             finished = [job for job in store.jobs(project_id, kind="export", limit=200) if job.state == "done"]
+            tied, samples = store.withdrawn_exports(), store.standing_trace(project_id).samples
+            shown = {item.blob for item in texts.shown_in(store, project)}
             return {
                 "refinement": measured,
+                "num_tied": sum(samples.get(row.id) == "version" for row in store.samples(project_id, curation="accepted"))
+                if samples else 0,
+                "texts": {"shown": len(shown), "held": len(store.held_texts(shown))},
                 "num_refused": len(refusals(store, project, store.samples(project_id, curation="accepted"))),
                 "items": [
                     {
@@ -51,6 +58,8 @@ def build_router(context: Context) -> APIRouter:
                         "message": _export_message(finished, record.id, record.path),
                         "audit": summary(audits.get(record.id)),
                         "release": releases.get(record.id),
+                        "withdrawn": [f"{count} {TIES[tie][count != 1]}" for tie in TIES
+                                      if (count := tied.get(record.id, {}).get(tie, 0))],
                     }
                     for record in reversed(store.exports(project_id))
                 ]

@@ -21,7 +21,7 @@ ORDERS: dict[str, type[orders.Order]] = {
     # Alignment and import have routes of their own.
     **{kind: orders.ORDERS[kind] for kind in ("fit", "generate", "train_scorer", "score", "predict", "export", "map",
                                                "evidence", "fit_masks", "suggest_masks", "mine", "surrogates", "refine",
-                                               "audit")},
+                                               "audit", "text_check")},
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,11 +17,12 @@ from saadi.exports.card import Audited, card
 from saadi.exports.facts import facts_of
 from saadi.exports.manifest import ITEMS, MANIFEST
 from saadi.records import Disclosure, ExportRecord
-from saadi.release.report import CAUTION, HEADLINES, html, measures
+from saadi.release import texts
+from saadi.release.report import CAUTION, HEADLINES, html, marks, measures
 from saadi.store import Store
 from saadi.store.releases import is_there
 from ui.context import Context
-from ui.payloads import Body, Id
+from ui.payloads import Blob, Body, Id
 
 NUM_PICTURES = 12
 """Flagged images that are shown, the nearest first."""
@@ -31,6 +33,12 @@ class ReleaseBody(Body):
     """The audit that was read."""
     reason: Annotated[str, Field(max_length=500)]
     despite: bool = False
+
+
+class HarmlessBody(Body):
+    blobs: Annotated[list[Blob], Field(min_length=1, max_length=1000)]
+    is_harmless: bool = True
+    """False takes it back."""
 
 
 class NeverLeftBody(Body):
@@ -66,6 +74,8 @@ def build_router(context: Context) -> APIRouter:
             return {
                 **(summary(record) or {}), "reasons": findings["reasons"], "open_questions": findings["open_questions"],
                 "caution": CAUTION, "num_earlier": len(findings["earlier_exports"]), "num_flagged": len(findings["flagged"]),
+                "marks": [line._asdict() for line in marks(findings)],
+                "texts": _texts(store, findings.get("texts", {}).get("found", ())),
                 "own": [line._asdict() for line in measures(findings["own"])],
                 "union": [line._asdict() for line in measures(findings["union"])], "variety": findings["variety"],
                 "flagged": [{"name": one["name"], "blob": one["blob"], "image_id": one["image_id"],
@@ -101,6 +111,19 @@ def build_router(context: Context) -> APIRouter:
         policy = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
         return Response(page, media_type="text/html; charset=utf-8", headers=policy)
 
+    @router.get("/projects/{project_id}/texts")
+    def shown_texts(project_id: int) -> dict[str, Any]:
+        """Real and accepted images that show text."""
+        with context.open() as store:
+            found = texts.texts_of(store, texts.shown_in(store, store.project(project_id)))["found"]
+            return {"items": _texts(store, found)}
+
+    @router.post("/texts/harmless")
+    def call_harmless(body: HarmlessBody) -> dict[str, Any]:
+        with context.open() as store:
+            store.clear_texts(body.blobs, person=context.actor, is_harmless=body.is_harmless)
+            return {"held": sorted(store.held_texts(body.blobs))}
+
     @router.post("/exports/{export_id}/release")
     def release(export_id: int, body: ReleaseBody) -> dict[str, Any]:
         with context.open() as store:
@@ -113,3 +136,11 @@ def build_router(context: Context) -> APIRouter:
             return asdict(store.never_left(export_id, person=context.actor, reason=body.reason))
 
     return router
+
+
+def _texts(store: Store, found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Those that are held first; who has cleared the others as of now."""
+    found = list(found)
+    looks = store.texts(one["blob"] for one in found)
+    told = [{**one, "cleared_by": looks[one["blob"]].cleared_by if one["blob"] in looks else None} for one in found]
+    return sorted(told, key=lambda one: (one["cleared_by"] is not None, one["name"]))

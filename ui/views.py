@@ -45,6 +45,7 @@ KIND_WORDS = {
     "surrogates": "Making a set to share",
     "refine": "Measuring outlines",
     "audit": "Looking at what an export reveals",
+    "text_check": "Looking for text in images",
 }
 
 
@@ -60,6 +61,7 @@ def image_view(image: RealImage, label_map: LabelMapRecord | None) -> dict[str, 
         "height": image.height,
         "group": image.group_id,
         "split": image.split,
+        "withdrawn": image.withdrawn_from is not None,
         "label": image.label,
         "name": image.source_name,
         "label_map_id": image.label_map_id,
@@ -323,8 +325,9 @@ def overview(store: Store, project: Project, voter: str) -> dict[str, Any]:
     """What the header, the Data tab and the promises count."""
     images = store.images(project.id)
     curation = {"pending": 0, "accepted": 0, "rejected": 0, "quarantined": 0} | store.count_curation(project.id)
-    accepted = store.accepted_adapter(project.id)
+    accepted, tied = store.accepted_adapter(project.id), store.standing_trace(project.id)
     return {
+        "withdrawn": {"models": sorted(tied.models), "adapters": sorted(tied.adapters)},
         "images": len(images),
         "with_mask": sum(image.label_map_id is not None for image in images),
         "shown": store.count_classes(project.id, splits=["train"]) if project.task == "classification" else {},

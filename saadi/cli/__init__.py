@@ -9,12 +9,12 @@ import sys
 
 import typer
 
-from saadi.cli import evidence, masks, mining, projects, release, upkeep, work
+from saadi.cli import evidence, masks, mining, projects, release, upkeep, withdrawals, work
 from saadi.errors import SaadiError
 
 app = typer.Typer(name="saadi", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="SAADi Studio: annotated synthetic surgical images. Research use only; not a medical device.")
-for part in (projects, work, masks, mining, release, evidence, upkeep):
+for part in (projects, work, masks, mining, release, withdrawals, evidence, upkeep):
     part.register(app)
 
 

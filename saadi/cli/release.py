@@ -14,6 +14,7 @@ from saadi.cli.common import DetachOption, HomeOption, JsonOption, ProjectArgume
 from saadi.cli.work import order_from
 from saadi.errors import BadInputError
 from saadi.records import Disclosure, Project, Release
+from saadi.release import texts
 from saadi.release.report import html, lines
 from saadi.store import Store
 
@@ -24,6 +25,8 @@ def register(app: typer.Typer) -> None:
     """Add these commands to the program."""
     for command in (audit, releases, release, surrogates):
         app.command(command.__name__)(command)
+    app.command("text-check")(text_check)
+    app.command("text-harmless")(text_harmless)
 
 
 def audit(name: ProjectArgument,
@@ -61,7 +64,9 @@ def releases(name: ProjectArgument, home: HomeOption = None, as_json: JsonOption
         audits = store.disclosures(project.id)
         newest, by_id = {record.export_id: record for record in audits}, {record.id: record for record in audits}
         gone = {record.export_id: record for record in store.releases(project.id)}
-        rows = [{"export": one.id, "format": one.format, "num_items": one.num_items, "path": one.path, "made": one.created_at,
+        tied = store.withdrawn_exports()
+        rows = [{"export": one.id, "withdrawn": tied.get(one.id, {}),
+                 "format": one.format, "num_items": one.num_items, "path": one.path, "made": one.created_at,
                  "audit": _told(newest.get(one.id)), "release": _release(gone[one.id], by_id) if one.id in gone else None}
                 for one in store.exports(project.id)]  # fmt: skip
     answer({"exports": rows}, as_json=as_json, lines=lambda: [_line(row) for row in rows] or ["no export yet"])
@@ -85,7 +90,8 @@ def _line(row: dict[str, Any]) -> str:
         released = f"never left, says {gone['person']} ({gone['reason']})"
     else:
         released = f"released by {gone['person']} on an audit that said {gone['signed']['verdict']} ({gone['reason']})"
-    return f"{row['export']}: {row['format']}, {row['num_items']} images; {audited}; {released}"
+    tied = f"; {sum(row['withdrawn'].values())} images are tied to a patient who has withdrawn" if row["withdrawn"] else ""
+    return f"{row['export']}: {row['format']}, {row['num_items']} images; {audited}; {released}{tied}"
 
 
 def release(name: ProjectArgument, export: ExportArgument,
@@ -141,3 +147,31 @@ def surrogates(name: ProjectArgument,
              f"unlike real ones, {one['kept']} kept so far{variety}")  # fmt: skip
     if unfilled := ended.result["unfilled_label_map_ids"]:
         note(f"without an image: masks {', '.join(map(str, unfilled[:20]))}{' ...' if len(unfilled) > 20 else ''}")
+
+
+def text_check(name: ProjectArgument, detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Look for text burnt into the real and the accepted images (names, dates, what devices write); exports leave such images
+    out until somebody calls their text harmless."""
+    if run_order(home_of(home), name, order_from(orders.TextCheckOrder), detach=detach, as_json=as_json) is None or as_json:
+        return
+    with Store.open(home_of(home)) as store:
+        shown = texts.shown_in(store, store.project(name))
+        looks = store.texts(item.blob for item in shown)
+    said = [f"{item.name}: {len(looks[item.blob].boxes)} places, {_cleared(looks[item.blob].cleared_by)}" for item in shown]
+    answer({}, as_json=False, lines=lambda: said)
+
+
+def _cleared(person: str | None) -> str:
+    return f"harmless, says {person}" if person else "held"
+
+
+def text_harmless(name: ProjectArgument,
+                  items: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="real-000012, synthetic-000034 ..., as "
+                                                             "`saadi text-check` names them.")],
+                  undo: Annotated[bool, typer.Option("--undo", help="Take it back: hold them again.")] = False,
+                  home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Say that the text in these images is no personal data, so that it holds no export; the audit trail keeps who said so."""
+    with Store.open(home_of(home)) as store:
+        count = texts.call_harmless(store, store.project(name), items, person=config.user_name(), is_harmless=not undo)
+    answer({"num_images": count, "is_harmless": not undo}, as_json=as_json,
+           lines=lambda: [f"{count} images: their text {'holds exports again' if undo else 'is called harmless'}"])

@@ -290,11 +290,13 @@ def adapters(name: ProjectArgument,
             store.accept_adapter(in_use.parent_id, project_id=project.id, actor=config.user_name(), reason=reason or "rollback")
         found = store.adapters(project.id)
         in_use = store.accepted_adapter(project.id)
+        tied = store.standing_trace(project.id).adapters
     rows = [{"id": item.id, "name": item.name, "state": item.state, "parent_id": item.parent_id, "scale": item.scale,
-             "metrics": item.metrics, "created_at": item.created_at} for item in found]
+             "metrics": item.metrics, "created_at": item.created_at, "learnt_from_withdrawn": item.id in tied} for item in found]
     negative = {item.id for item in found if orders.is_negative(item)}
     answer({"in_use": in_use.id if in_use else None, "adapters": rows}, as_json=as_json,
            lines=lambda: [f"{item['id']:>4}  {item['name']:<6} {'negative' if item['id'] in negative else item['state']}"
+                          f"{', may have learnt from a patient who has withdrawn' if item['id'] in tied else ''}"
                           for item in rows] or ["no adapters yet"])
 
 
@@ -302,6 +304,8 @@ def adapter_export(name: ProjectArgument,
                    adapter_id: Annotated[int, typer.Argument(metavar="ID", help="Number of the version; see `saadi adapters`.")],
                    out: Annotated[Path, typer.Option("--out", help="New or empty folder.")],
                    format: Annotated[str, typer.Option("--format", help="peft or diffusers")] = "peft",
+                   despite_withdrawn: Annotated[str | None, typer.Option(metavar="REASON", help="Although it may have learnt "
+                                                                         "from a patient who has withdrawn, and why.")] = None,
                    home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Write a version as a folder that peft or diffusers loads."""
     if format not in ("peft", "diffusers"):
@@ -310,7 +314,8 @@ def adapter_export(name: ProjectArgument,
         adapter = _own_adapter(store, store.project(name), adapter_id)
         from saadi.exports.adapters import export_adapter  # torch takes seconds
 
-        files = export_adapter(store, adapter, format=cast(Any, format), out_dir=out, actor=config.user_name())
+        files = export_adapter(store, adapter, format=cast(Any, format), out_dir=out, actor=config.user_name(),
+                               despite_withdrawn=despite_withdrawn)
     answer({"adapter": adapter.id, "name": adapter.name, "format": format, "files": files}, as_json=as_json,
            lines=lambda: [f"{adapter.name} as {format}: {', '.join(files)}"])
 
@@ -392,6 +397,9 @@ def export(name: ProjectArgument,
                                                             "has lost or damaged, instead of ending.")] = False,
            refined: Annotated[bool, typer.Option("--refined", help="Masks of synthetic images without the soft rim, as `refine` "
                                                  "has measured it.")] = False,
+           despite_withdrawn: Annotated[str | None, typer.Option(metavar="REASON", help="Also images by versions that may have "
+                                                                 "learnt from a patient who has withdrawn, and why; kept in the "
+                                                                 "audit trail.")] = None,
            instances: Annotated[str | None, typer.Option(help="COCO: an object for each component (default) or class.")] = None,
            outlines: Annotated[str | None, typer.Option(help="COCO: rle (default), polygons, which fill holes, or both.")] = None,
            detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
@@ -401,7 +409,8 @@ def export(name: ProjectArgument,
     # Absolute, because the worker runs elsewhere.
     build = order_from(orders.ExportOrder, format=format, out_dir=str(out.expanduser().resolve()), include_real=not no_real,
                        include_refused=include_refused or None, refined=refined or None,
-                       without_unreadable=without_unreadable or None, instances=instances, outlines=outlines)
+                       without_unreadable=without_unreadable or None, instances=instances, outlines=outlines,
+                       despite_withdrawn=despite_withdrawn)
     run_order(home_of(home), name, build, detach=detach, as_json=as_json)
 
 

@@ -36,6 +36,7 @@ Shares = tuple[float, float, float]
 DEFAULT_SHARES: Shares = (0.7, 0.15, 0.15)
 ROWS_PER_WRITE = 500
 """Rows in one transaction: others wait for the database meanwhile, about half a second."""
+WITHDRAWN = "its patient has withdrawn; leave it out, or take the withdrawal back first"
 MAX_REFUSED_KEPT = 200
 
 
@@ -81,8 +82,9 @@ def import_folder(store: Store, project: Project, scan: FolderScan, *, values: M
     labels = {normal(name): name for name in project.class_names}
     refused = list(scan.problems)
     usable: list[FolderPair] = []
+    withdrawn = store.withdrawn_groups(project.id)
     for pair in scan.pairs:
-        reason = _refusal(project, pair, values, labels)
+        reason = WITHDRAWN if pair.group in withdrawn else _refusal(project, pair, values, labels)
         refused += [Problem(display_name(pair.name), reason)] if reason else []
         usable += [] if reason else [pair]
     _check_strict(refused, strict)

@@ -16,24 +16,35 @@ from saadi.engines import lora, pretrained, weights
 from saadi.errors import BadInputError
 from saadi.records import Adapter, Model
 from saadi.store import Store
+from saadi.store.releases import checked_reason
 
 Format = Literal["peft", "diffusers"]
 PEFT_PREFIX = "base_model.model."
 
 
-def export_adapter(store: Store, adapter: Adapter, *, format: Format, out_dir: Path, actor: str) -> list[str]:
+def export_adapter(store: Store, adapter: Adapter, *, format: Format, out_dir: Path, actor: str,
+                   despite_withdrawn: str | None = None) -> list[str]:
     """Write an adapter with all that it needs beside the public base weights.
 
     Where the generator itself is a LoRA fit of Stable Diffusion, fit and adapter become one adapter, so that base and this folder
     make our images. Networks that a fit has trained as a whole lie beside it, in half precision. The adapter's strength is
     multiplied in.
 
+    Args:
+        despite_withdrawn: Why a version goes out that may have learnt from a patient who has withdrawn; None = it does not.
+
     Returns:
         Files written, relative to the folder, sorted.
 
     Raises:
-        BadInputError: The folder is not empty, or the compact engine's adapter is asked for in diffusers' layout.
+        BadInputError: The folder is not empty, the compact engine's adapter is asked for in diffusers' layout, or the version may
+            have learnt from a patient who has withdrawn and nobody said why it goes despite that.
     """
+    tied = adapter.id in store.standing_trace(adapter.project_id).adapters
+    why = checked_reason(despite_withdrawn) if tied and despite_withdrawn is not None else None
+    if tied and why is None:
+        raise BadInputError(f"version {adapter.name} may have learnt from a patient who has withdrawn; align again without them, "
+                            "or say why it goes out all the same (`--despite-withdrawn`)")  # fmt: skip
     model = store.model(adapter.model_id)
     is_diffusion = model.architecture.get("engine") == "stable-diffusion"
     if format == "diffusers" and not is_diffusion:
@@ -52,7 +63,7 @@ def export_adapter(store: Store, adapter: Adapter, *, format: Format, out_dir: P
         named = {name.removeprefix(PEFT_PREFIX): tensor for name, tensor in state.items()}
         StableDiffusionLoraLoaderMixin.save_lora_weights(out_dir, unet_lora_layers=named)
     _describe(adapter, model, format, lora.rank_of(state), out_dir)
-    store.adapter_exported(adapter.id, format=format, actor=actor)
+    store.adapter_exported(adapter.id, format=format, actor=actor, despite_withdrawn=why)
     return sorted(file.relative_to(out_dir).as_posix() for file in out_dir.rglob("*") if file.is_file())
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from saadi.errors import TooFewError
-from saadi.exports.selection import Item, Selection, SyntheticRules, real_item, refusals
+from saadi.exports.selection import SHOWS_TEXT, Item, Selection, SyntheticRules, real_item, refusals
 from saadi.records import Project, Vote
 from saadi.store import Store
 
@@ -27,13 +27,15 @@ LEFT_OUT = {"conflict": "pair, waits for a second opinion", "undecided": "pair, 
 COPY = "very near to a real image"
 
 
-def select_pairs(store: Store, project: Project, *, include_real: bool, include_refused: bool = False) -> Selection:
+def select_pairs(store: Store, project: Project, *, include_real: bool, include_refused: bool = False,
+                 with_tied_versions: bool = False) -> Selection:  # fmt: skip
     """Choose the pairs of an export, by who decided them, and their images.
 
     Args:
         include_real: Also pairs in which a real training image is the chosen one.
         include_refused: Also pairs with an image that the quality gate holds for a copy. One that looks unlike real images stays
             in any case: it loses, and that is what is learnt.
+        with_tied_versions: As in `saadi.exports.selection.select`.
 
     Raises:
         TooFewError: No scored candidates, or no pair may leave.
@@ -44,7 +46,7 @@ def select_pairs(store: Store, project: Project, *, include_real: bool, include_
     rows = settled.rows(found)
     selection = Selection(left_out=Counter(LEFT_OUT[row.reason] for row in rows if row.reason is not None))
     pairs = [row for row in rows if row.decider is not None]
-    sides = _Sides(store, project, include_refused=include_refused)
+    sides = _Sides(store, project, include_refused=include_refused, with_tied_versions=with_tied_versions)
     votes = _by_pair(vote for group in found.votes.values() for vote in group)
     raters = _numbers(votes)
     items: dict[str, Item] = {}
@@ -87,10 +89,10 @@ def num_pairs(rows: Iterable[Mapping[str, Any]]) -> int:
 class _Sides:
     """The images of pairs, as items of an export."""
 
-    def __init__(self, store: Store, project: Project, *, include_refused: bool) -> None:
+    def __init__(self, store: Store, project: Project, *, include_refused: bool, with_tied_versions: bool) -> None:
         self.store, self.project = store, project
         images = store.images(project.id)
-        self.rules = SyntheticRules(store, project, images)
+        self.rules = SyntheticRules(store, project, images, with_tied_versions=with_tied_versions)
         self.samples = {sample.id: sample for sample in store.samples(project.id)}
         self.images = {image.blob: image for image in images}
         found = {} if include_refused else refusals(store, project, list(self.samples.values()))
@@ -98,7 +100,8 @@ class _Sides:
 
     def reason_against(self, picture: Picture) -> str | None:
         if picture.sample_id is None:
-            return None  # a training image: `pairing` takes no other
+            # A training image: `pairing` takes no other.
+            return f"real, {SHOWS_TEXT}" if picture.blob in self.rules.held else None
         if picture.sample_id in self.copies:
             return f"an image {COPY}"
         return self.rules.reason_against(self.samples[picture.sample_id])

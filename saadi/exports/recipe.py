@@ -116,8 +116,10 @@ def run_job(context: JobContext) -> Outcome:
 
 def _selected(store: Store, project: Project, order: ExportOrder) -> Selection:
     if order.format == preferences.NAME:
-        return select_pairs(store, project, include_real=order.include_real, include_refused=order.include_refused)
+        return select_pairs(store, project, include_real=order.include_real, include_refused=order.include_refused,
+                            with_tied_versions=order.despite_withdrawn is not None)  # fmt: skip
     return select(store, project, include_real=order.include_real, include_refused=order.include_refused,
+                  with_tied_versions=order.despite_withdrawn is not None,
                   refinement=orders.refinement(store, project.id) if order.refined else None)
 
 
@@ -408,7 +410,7 @@ def _outcome(context: JobContext, project: Project, order: ExportOrder, target: 
     def publish(store: Store) -> dict[str, Any]:
         record = store.add_export(project.id, format=order.format, path=str(target), manifest_sha256=sha256(raw),
                                   num_items=num_items, actor=context.job.created_by, job_id=context.job.id,
-                                  items=_items_of(target))
+                                  items=_items_of(target), despite_withdrawn=context.params.get("despite_withdrawn"))
         return {"path": str(target), "export_id": record.id, "num_items": num_items, "counts": manifest["counts"],
                 "left_out": manifest["left_out"], "lost": manifest["lost"], "verified": True}
 

@@ -18,8 +18,14 @@ from saadi.masks import class_of
 from saadi.quality_gate import Looked
 from saadi.records import LabelMapRecord, Project, RealImage, Sample, Score, Split
 from saadi.store import Store
+from saadi.store.withdrawals import Tie
 
 HELD_OUT: tuple[Split, ...] = ("val", "test")
+WITHDRAWN: dict[Tie, str] = {
+    "pixels": "pixels of a patient who has withdrawn", "mask": "label map of a patient who has withdrawn",
+    "look": "after the look of a patient who has withdrawn",
+    "version": "made by a version that may have learnt from a patient who has withdrawn"}  # fmt: skip
+SHOWS_TEXT = "shows text that nobody has called harmless"
 
 
 @dataclass(frozen=True)
@@ -50,12 +56,14 @@ class Selection:
 
 def select(
     store: Store, project: Project, *, include_real: bool, include_refused: bool = False,
-    refinement: Mapping[str, Any] | None = None,
+    refinement: Mapping[str, Any] | None = None, with_tied_versions: bool = False,
 ) -> Selection:  # fmt: skip
     """Choose the items of an export.
 
     Args:
         include_refused: Also images that the quality gate refuses.
+        with_tied_versions: Also images made by versions that may have learnt from a patient who has withdrawn, where somebody
+            answers for that.
         refinement: What was measured of outlines ('radii', 'model_id', 'job_id'): masks of that generator's images are written
             without their rim; None = as drawn.
 
@@ -71,11 +79,14 @@ def select(
         _add_real(store, project, images, selection)
     num_real = len(selection.items)
     refused = {} if include_refused else refusals(store, project, accepted)
-    _add_synthetic(store, project, images, accepted, selection, refused)
+    _add_synthetic(store, project, images, accepted, selection, refused, with_tied_versions=with_tied_versions)
     if refinement is not None and refinement["radii"]:
         selection.items = [_refined(item, refinement) for item in selection.items]
     if len(selection.items) == num_real:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(selection.left_out.items()))
+        if any(WITHDRAWN["version"] in reason for reason in selection.left_out):
+            raise TooFewError(f"none of the {len(accepted)} accepted images may be exported ({reasons}); fit and align without "
+                              "that patient and make others, or confirm it with a reason (`--despite-withdrawn`)")
         way = "include what the quality gate refuses, or accept others" if refused else "accept images from training label maps"
         raise TooFewError(f"none of the {len(accepted)} accepted images may be exported ({reasons}); {way}")
     return selection
@@ -102,11 +113,15 @@ def group_names(images: list[RealImage]) -> dict[str, str]:
 
 
 def _add_real(store: Store, project: Project, images: list[RealImage], selection: Selection) -> None:
-    names = group_names(images)
+    names, held = group_names(images), store.held_texts(image.blob for image in images)
     for image in images:
         record = store.label_map(image.label_map_id) if image.label_map_id is not None else None
-        if image.split == "none":
+        if image.withdrawn_from is not None:
+            selection.left_out["real, of a patient who has withdrawn"] += 1
+        elif image.split == "none":
             selection.left_out["real, in no split"] += 1
+        elif image.blob in held:
+            selection.left_out[f"real, {SHOWS_TEXT}"] += 1
         elif project.task == "segmentation" and record is None:
             selection.left_out["real, without mask"] += 1
         elif project.task == "classification" and image.label is None:
@@ -134,9 +149,9 @@ def refusals(store: Store, project: Project, samples: list[Sample]) -> dict[int,
 
 def _add_synthetic(
     store: Store, project: Project, images: list[RealImage], accepted: list[Sample], selection: Selection,
-    refused: dict[int, str],
+    refused: dict[int, str], *, with_tied_versions: bool,
 ) -> None:  # fmt: skip
-    rules = SyntheticRules(store, project, images)
+    rules = SyntheticRules(store, project, images, with_tied_versions=with_tied_versions)
     for sample in accepted:
         reason = rules.reason_against(sample)
         kind = "composite" if sample.is_composite else "synthetic"
@@ -151,12 +166,15 @@ def _add_synthetic(
 class SyntheticRules:
     """What keeps an image that was made out of every export, and what the others become."""
 
-    def __init__(self, store: Store, project: Project, images: list[RealImage]) -> None:
-        self.store, self.project = store, project
+    def __init__(self, store: Store, project: Project, images: list[RealImage], *, with_tied_versions: bool = False) -> None:
+        """`with_tied_versions` as in `select`."""
+        self.store, self.project, self._with_tied_versions = store, project, with_tied_versions
         self.names = group_names(images)
         self._by_id = {image.id: image for image in images}
         self._real_blobs = {image.blob for image in images}
         self._flagged = store.flagged_blobs(project.id)
+        self._tied = store.standing_trace(project.id).samples
+        self.held = store.held_texts([*self._real_blobs, *(sample.blob for sample in store.samples(project.id))])
         self._held_out_groups = {image.group_id for image in images if image.split in HELD_OUT}
         _, self._held_out_masks = store.held_out_label_maps(project.id)
         self._scores: dict[int, list[Score]] = {}
@@ -167,6 +185,9 @@ class SyntheticRules:
         """Why an image must not leave; None = it may."""
         _, source, real = self._origin(sample)
         kind = "composite" if sample.is_composite else "synthetic"
+        tie = self._tied.get(sample.id)
+        if tie is not None and not (tie == "version" and self._with_tied_versions):
+            return f"{kind}, {WITHDRAWN[tie]}"
         if sample.is_composite and (real is None or real.group_id in self._held_out_groups):
             return "composite, pixels of a validation or test patient"
         if source is not None and source.group_id in self._held_out_groups:
@@ -175,7 +196,9 @@ class SyntheticRules:
             return "synthetic, copied label map of a validation or test patient"
         if sample.blob in self._real_blobs:
             return "synthetic, exact copy of a real image"
-        return f"{kind}, held for a copy of a training image by an audit" if sample.blob in self._flagged else None
+        if sample.blob in self._flagged:
+            return f"{kind}, held for a copy of a training image by an audit"
+        return f"{kind}, {SHOWS_TEXT}" if sample.blob in self.held else None
 
     def item(self, sample: Sample) -> Item:
         """One that may leave."""

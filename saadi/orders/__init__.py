@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from saadi.errors import BadInputError
 from saadi.orders.base import Order, is_classification
 from saadi.orders.drawing import MIN_MASKS_TO_LEARN, FitMasksOrder, SuggestMasksOrder
-from saadi.orders.files import AuditOrder, ExportOrder, ImportOrder
+from saadi.orders.files import AuditOrder, ExportOrder, ImportOrder, TextCheckOrder
 from saadi.orders.generating import (
     DrawOrder,
     GenerateOrder,
@@ -67,6 +67,7 @@ __all__ = [
     "ImportOrder",
     "ExportOrder",
     "AuditOrder",
+    "TextCheckOrder",
     "FitMasksOrder",
     "SuggestMasksOrder",
     "order",
@@ -111,7 +112,7 @@ ORDERS: dict[str, type[Order]] = {
     kind.kind: kind
     for kind in (FitOrder, GenerateOrder, TrainScorerOrder, ScoreOrder, PredictOrder, MapOrder, AlignOrder, EvidenceOrder,
                  ImportOrder, ExportOrder, FitMasksOrder, SuggestMasksOrder, MineOrder,
-                 RefineOrder, AuditOrder, SurrogatesOrder)
+                 RefineOrder, AuditOrder, SurrogatesOrder, TextCheckOrder)
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -32,6 +33,12 @@ def need_own_model(store: Store, project_id: int, model_id: int, kind: ModelKind
     model = store.model(model_id)
     if (model.project_id, model.kind) != (project_id, kind):
         raise BadInputError(f"model {model_id} is no {kind} of this project; leave it out to use the present one")
+
+
+def need_nobody_withdrawn(store: Store, project_id: int, label_map_ids: Iterable[int]) -> None:
+    """Raises: BadInputError: one of these label maps is of a patient who has withdrawn, or was drawn over an image of theirs."""
+    if found := sorted(store.withdrawn_label_maps(project_id) & set(label_map_ids)):
+        raise BadInputError(f"label map {found[0]} is of a patient who has withdrawn; leave it out, or choose another")
 
 
 class Order(BaseModel):

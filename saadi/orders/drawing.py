@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field
 
 from saadi.errors import BadInputError, TooFewError
-from saadi.orders.base import Order, Seed, is_classification
+from saadi.orders.base import Order, Seed, is_classification, need_nobody_withdrawn
 from saadi.store import Store
 from saadi.store.connection import dump
 
@@ -65,6 +65,10 @@ class SuggestMasksOrder(Order):
             raise BadInputError(f"label map {self.label_map_id} belongs to another project; reload the page")
         if is_classification(store, self.project_id):
             raise BadInputError(NO_MASKS)
+        need_nobody_withdrawn(store, self.project_id, () if self.label_map_id is None else (self.label_map_id,))
+        if self.model_id is not None and self.model_id in store.standing_trace(self.project_id).mask_models:
+            raise BadInputError(f"mask generator {self.model_id} draws from masks of a patient who has withdrawn; leave it "
+                                "out, and one is learnt from the others")  # fmt: skip
         if self.model_id is None and store.newest_mask_model(self.project_id) is None:
             need_masks(store, self.project_id)
 

@@ -9,8 +9,10 @@ from pydantic import Field
 from saadi.errors import BadInputError, TooFewError
 from saadi.orders.base import Order, is_classification
 from saadi.orders.looking import refinement
+from saadi.privacy import burnt_in
 from saadi.records import IGNORE
 from saadi.store import Store
+from saadi.store.releases import MIN_REASON
 
 
 class ImportOrder(Order):
@@ -83,6 +85,19 @@ class AuditOrder(Order):
                                     "strangers; choose another, or leave it out")  # fmt: skip
 
 
+class TextCheckOrder(Order):
+    """Look for text burnt into the real images and the accepted ones, where nobody has looked yet."""
+
+    kind: ClassVar[str] = "text_check"
+
+    def check(self, store: Store) -> None:
+        if not burnt_in.is_available():
+            raise BadInputError("text is looked for by rapidocr-onnxruntime, which is not installed (it has no release for "
+                                "Python 3.13 and later); use Python 3.11 or 3.12")  # fmt: skip
+        if not store.images(self.project_id, limit=1) and not store.samples(self.project_id, curation="accepted", limit=1):
+            raise TooFewError("no image to look at yet; import images, or accept some in Curate")
+
+
 class ExportOrder(Order):
     """Write the accepted samples (and, on request, the real training images) as a data set."""
 
@@ -96,6 +111,8 @@ class ExportOrder(Order):
 
     without_unreadable: bool = False
     """Leave out images that the store can no longer read, instead of ending."""
+    despite_withdrawn: str | None = Field(default=None, min_length=MIN_REASON, max_length=500)
+    """Why images by versions that may have learnt from a patient who has withdrawn go in all the same; None = they stay out."""
 
     refined: bool = False
     """Masks of synthetic images without the soft rim, as the newest measurement says (`saadi.refinement`)."""

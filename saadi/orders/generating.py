@@ -14,7 +14,7 @@ from saadi.errors import BadInputError, TooFewError
 from saadi.mining import seen
 from saadi.mining.choosing import MIN_UNSEEN
 from saadi.mining.weakness import Weakness, whole_part
-from saadi.orders.base import Order, Seed, is_classification
+from saadi.orders.base import Order, Seed, is_classification, need_nobody_withdrawn
 from saadi.records import Adapter, LabelMapRecord, Project
 from saadi.store import Store
 
@@ -182,6 +182,7 @@ class GenerateOrder(Order):
         if self.settings.guide is not None and not needs_picture and self.inpaint is None:
             raise BadInputError("a guide shrinks towards the part that is made, and whole images have none; choose real "
                                 "surroundings or a part, or leave the guide out")  # fmt: skip
+        need_nobody_withdrawn(store, self.project_id, self.label_map_ids or ())
         for label_map_id in self.label_map_ids or ():
             record = store.label_map(label_map_id)
             if record.project_id != self.project_id:
@@ -262,6 +263,9 @@ class GenerateOrder(Order):
             last = len(project.classes) - 1
             raise BadInputError(f"class {part.class_index} is not in this project; it has classes 0 to {last}")
         source = inpainting.source_of(store, project, **part.source.model_dump())
+        if source.image_id is not None and store.image(source.image_id).withdrawn_from is not None:
+            raise BadInputError(f"the pixels around the part are of image {source.image_id}, whose patient has withdrawn; choose "
+                                "another picture")  # fmt: skip
         inpainting.weight_of(store, project, source, store.label_map(self.label_map_ids[0]), class_index=part.class_index,
                              dilate_px=part.dilate_px, side=project.resolution)  # fmt: skip
 
@@ -395,6 +399,8 @@ def reference_blobs(store: Store, project: Project, wanted: ReferenceSettings) -
     image = store.image(wanted.image_id)
     if image.project_id != project.id:
         raise BadInputError(f"image {image.id} belongs to another project; choose one of this project")
+    if image.withdrawn_from is not None:
+        raise BadInputError(f"the patient of image {image.id} has withdrawn; choose another training image")
     if image.split != "train":
         raise BadInputError(f"image {image.id} is in the split {image.split}, and what is made after it would know that patient; "
                             "choose a training image")  # fmt: skip

@@ -196,6 +196,9 @@ class AlignOrder(Order):
             if (stopped.kind, stopped.project_id) != (self.kind, self.project_id) or stopped.is_active:
                 raise BadInputError(f"job {stopped.id} is no stopped alignment of this project; press Align now")
         pairs = store.pair_set(self.pair_set_id).pairs
+        if store.withdrawn_pairs(self.project_id, self.pair_set_id):
+            raise BadInputError("among the pairs of this alignment are images of a patient who has withdrawn since; press "
+                                "Align now (`align`), which settles them anew")  # fmt: skip
         if len(pairs) < MIN_PAIRS_TO_ALIGN:
             raise TooFewError(
                 f"{len(pairs)} usable pairs, {MIN_PAIRS_TO_ALIGN} needed to align; generate and score more "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,19 +17,26 @@ from saadi import devices, quality
 from saadi.curation import describe_images
 from saadi.engines.loading import full_memory_told
 from saadi.errors import BadInputError
+from saadi.exports.residue import residues
 from saadi.jobs import JobContext, Outcome, silent
+from saadi.privacy import burnt_in
 from saadi.privacy.audit import AGAIN, Audit, audit
 from saadi.privacy.copies import CHANGES, Traces, planted
 from saadi.privacy.membership import Membership
 from saadi.records import ExportRecord, Image, Project, RealImage
+from saadi.release import texts
+from saadi.release.items import files_of, items_of
 from saadi.release.memory import membership
-from saadi.release.people import Look, items_of, known_verifier, people, real_images, reduced
+from saadi.release.people import Look, known_verifier, people, real_images, reduced
 from saadi.store import Store
-from saadi.store.releases import ExportItem
+from saadi.store.releases import ExportItem, verdict_of
+from saadi.store.texts import with_texts
+from saadi.store.withdrawals import OWN
 
 SHOWN = {"real": "real images show their patients as they are", "composite": "composites hold pixels of real images"}
 """Kind of an image -> what of a patient is left in it."""
-STAGES = {"reading": 0.25, "learning": 0.3, "remembering": 0.2, "comparing": 0.1, "comparing with earlier exports": 0.15}
+STAGES = {"files": 0.05, "text": 0.25, "reading": 0.15, "learning": 0.2, "remembering": 0.15, "comparing": 0.1,
+          "comparing with earlier exports": 0.1}  # fmt: skip
 """Parts of the work and their share of its time."""
 NUM_PLANTED = 50
 """Changed training images that every audit has to find."""
@@ -53,7 +61,11 @@ def run_job(context: JobContext) -> Outcome:
         before += _synthetic(found)
         lost += [record.id] if record.num_items and not found else []
     training = real_images(store, project, ["train"])
-    told = _Told(project, export, earlier, lost, Counter(item.kind for item in listed), training)
+    # What no measure of nearness sees: metadata in the files, text in the pictures.
+    files = _files(context, export)
+    if burnt_in.is_available():
+        texts.look_for_text(store, [item.blob for item in listed], _stage(context, "text"))
+    told = _Told(project, export, earlier, lost, listed, files, training)
     if not items:
         return _written(context, told, _findings(store, told, None, None, []))
     held_out = real_images(store, project, ["val", "test"])
@@ -92,8 +104,17 @@ class _Told(NamedTuple):
     earlier: Sequence[ExportRecord]
     lost: Sequence[int]
     """Earlier exports of which nobody knows any more what was in them."""
-    kinds: Counter[str]
+    listed: Sequence[ExportItem]
+    files: dict[str, Any] | None
+    """What its files carry beside pixels; None = it has none, or they are gone."""
     training: Sequence[RealImage]
+
+
+def _files(context: JobContext, export: ExportRecord | None) -> dict[str, Any] | None:
+    if export is None or (known := files_of(export)) is None:
+        return None
+    found = residues(Path(export.path), known, look=_look(context, "files", "looking into the files"))
+    return {"num_files": len(known), "found": [one._asdict() for one in found]}
 
 
 def _synthetic(items: Sequence[ExportItem]) -> list[ExportItem]:
@@ -156,8 +177,17 @@ def _findings(
     store: Store, told: _Told, found: Audit | None, together: Audit | None, items: Sequence[ExportItem]
 ) -> dict[str, Any]:
     """JSON; numbers of images and pixels by hash, no names."""
-    reasons = [f"{told.kinds[kind]} {what}" for kind, what in SHOWN.items() if told.kinds[kind]]
+    kinds = Counter(item.kind for item in told.listed)
+    reasons = [f"{kinds[kind]} {what}" for kind, what in SHOWN.items() if kinds[kind]]
     questions = [f"nobody knows any more what was in export {number}, whose folder is gone" for number in told.lost]
+    reasons += _tied(store, told)
+    if told.files is not None and (carry := told.files["found"]):
+        names = ", ".join(sorted({what for one in carry for what in one["what"]}))
+        reasons.append(f"{len(carry)} of the files carry more than pixels: {names}")
+    elif told.files is None and told.export is not None:
+        questions.append("its files could not be looked into, as its folder is gone")
+    if not burnt_in.is_available():
+        questions.append(texts.MISSING)
     if found is None:
         questions.append("there is no synthetic image to look at")
     else:
@@ -177,13 +207,29 @@ def _findings(
                 "score": round(flag.score, 3)} for flag in (found.flags if found else ())]  # fmt: skip
     # Who could not look for copies has not looked: what an earlier audit flagged stays out.
     looked_at = [item.blob for item in items] if found is not None and found.flag_limit is not None else []
-    return {
-        "verdict": "fails" if reasons else "nothing concluded" if questions else "nothing found", "reasons": reasons,
+    findings = {
+        "verdict": verdict_of(reasons, questions), "reasons": reasons,
         "open_questions": questions, "own": found.in_numbers() if found else None,
         "union": together.in_numbers() if together else None, "earlier_exports": [record.id for record in told.earlier],
-        "kinds": dict(told.kinds), "flagged": flagged, "looked_at": looked_at,
+        "kinds": dict(kinds), "flagged": flagged, "looked_at": looked_at, "files": told.files,
         "variety": _variety(store, items, told.training) if items else None,
     }  # fmt: skip
+    return with_texts(findings, texts.texts_of(store, told.listed), held=store.held_texts(item.blob for item in told.listed))
+
+
+def _tied(store: Store, told: _Told) -> list[str]:
+    """What ties the images to patients who have withdrawn, in words."""
+    if told.export is not None:
+        tied = store.withdrawn_in(told.export.id)
+    else:
+        samples, listed = store.standing_trace(told.project.id).samples, {item.blob for item in told.listed}
+        tied = Counter(samples[row.id] for row in store.samples(told.project.id, curation="accepted")
+                       if row.id in samples and row.blob in listed)  # fmt: skip
+    words = {"version": "were made by a version that may have learnt from a patient who has withdrawn, with whose images nothing "
+                        "is compared any more"}  # fmt: skip
+    own = sum(tied.get(tie, 0) for tie in OWN)
+    return ([f"{own} images hold data of a patient who has withdrawn"] if own else []) + [
+        f"{count} images {words[tie]}" for tie, count in tied.items() if tie in words]  # fmt: skip
 
 
 def _variety(store: Store, items: Sequence[ExportItem], training: Sequence[RealImage]) -> dict[str, Any]:

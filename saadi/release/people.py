@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
 
-from saadi.exports.manifest import ITEMS
 from saadi.privacy import verifier
 from saadi.privacy.audit import People
 from saadi.privacy.copies import Traces
-from saadi.records import ExportRecord, Image, Project, RealImage, Split
+from saadi.records import Image, Project, RealImage, Split
 from saadi.store import Store
-from saadi.store.releases import ExportItem, is_there
 
 SIDE = 96
 MAX_TO_LEARN = 2000
@@ -26,23 +22,10 @@ CHUNK = 64
 Look = Callable[[int, int, str], None]
 
 
-def items_of(store: Store, project: Project, export: ExportRecord | None) -> list[ExportItem]:
-    """The images of an export, real ones too, or of what is accepted; of an old export as its own list says."""
-    if export is None:
-        return [ExportItem(f"{'composite' if sample.is_composite else 'synthetic'}-{sample.id:06d}",
-                           "composite" if sample.is_composite else "synthetic", sample.blob)
-                for sample in store.samples(project.id, curation="accepted")]  # fmt: skip
-    found = store.export_items(export.id)
-    listed = Path(export.path) / ITEMS
-    if not found and listed.is_file() and is_there(export):
-        rows = [json.loads(line) for line in listed.read_text(encoding="utf-8").splitlines()]
-        found = [ExportItem(row["name"], row["kind"], row["blob"]) for row in rows]
-    return found
-
-
 def real_images(store: Store, project: Project, splits: Sequence[Split]) -> list[RealImage]:
-    """In the order in which they came, which is that of time within a video."""
-    return sorted(store.images(project.id, splits=splits), key=lambda image: image.id)
+    """In the order in which they came, which is that of time within a video; of patients who have withdrawn none."""
+    found = store.images(project.id, splits=splits)
+    return sorted((image for image in found if image.withdrawn_from is None), key=lambda image: image.id)
 
 
 def reduced(store: Store, blobs: Sequence[str], look: Look, words: str) -> list[Image]:

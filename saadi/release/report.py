@@ -13,8 +13,8 @@ from saadi.records import Disclosure, Project
 from saadi.store import Store
 
 CAUTION = ("Each line is an attack that was tried, on these images and these patients. An attack that finds nothing is no proof "
-           "that there is nothing to find, and rare findings, names burnt into the picture and what somebody knows besides are "
-           "not measured here.")  # fmt: skip
+           "that there is nothing to find, and rare findings, text that no reader of text finds and what somebody knows besides "
+           "are not measured here.")  # fmt: skip
 HEADLINES = {"fails": "Something was found", "nothing found": "No attack found anything",
              "nothing concluded": "Nothing can be concluded"}  # fmt: skip
 
@@ -66,6 +66,22 @@ def measures(own: Mapping[str, Any] | None) -> list[Line]:
     return found
 
 
+def marks(findings: Mapping[str, Any]) -> list[Line]:
+    """What was looked for beside nearness: text in the pictures, metadata in the files; of an older audit nothing."""
+    found = []
+    if texts := findings.get("texts"):
+        looked, shown, held = texts["num_looked"], len({one["blob"] for one in texts["found"]}), len(texts["held"])
+        seen = "could not be looked for" if looked is None else f"{shown} of {looked} images show text"
+        means = "capitals below 8 pixels (16 in full HD) and faint ones are often missed"
+        means = f"{held} of them nobody has called harmless; {means}" if shown else means
+        found.append(Line("Text in the pictures", seen, means))
+    if files := findings.get("files"):
+        found.append(Line("Metadata in the files", f"{len(files['found'])} of {files['num_files']} files carry some",
+                          "tEXt, zTXt, iTXt, eXIf, tIME, iCCP and every other chunk that is neither pixels nor the mark of "
+                          "synthetic media, and files that are not the export's"))  # fmt: skip
+    return found
+
+
 def _known(form: str, value: float | None) -> str:
     return "" if value is None else form.format(value)
 
@@ -75,6 +91,7 @@ def lines(findings: Mapping[str, Any]) -> list[str]:
     told = [f"{HEADLINES[findings['verdict']]}."]
     told += [f"  - {reason}" for reason in findings["reasons"]]
     told += [f"  {line.name}: {line.found} ({line.means})" for line in measures(findings["own"])]
+    told += [f"  {line.name}: {line.found} ({line.means})" for line in marks(findings)]
     if findings["union"]:
         told.append(f"Together with {len(findings['earlier_exports'])} earlier exports of the same patients:")
         told += [f"  {line.name}: {line.found}" for line in measures(findings["union"])]
@@ -88,6 +105,7 @@ def html(store: Store, project: Project, record: Disclosure) -> str:
     return PAGE.render(
         project=project.name, record=record, findings=findings, headline=HEADLINES[findings["verdict"]], caution=CAUTION,
         own=measures(findings["own"]), union=measures(findings["union"]), version=VERSION, variety=findings["variety"],
+        marks=marks(findings),
         boxes=boxes(findings["own"]), release=next((one for one in store.releases(project.id) if one.disclosure_id == record.id),
                                                    None))  # fmt: skip
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 from saadi.records import AuditRow
 from saadi.store import audit, connection
 from saadi.store.curation import CurationStore
-from saadi.store.library import LibraryStore
-from saadi.store.mask_models import MaskModelStore
 from saadi.store.noise_shifts import NoiseShiftStore
 from saadi.store.preferences import PreferenceStore
 from saadi.store.queue import JobStore
-from saadi.store.releases import ReleaseStore
 from saadi.store.trials import TrialStore
+from saadi.store.withdrawals import WithdrawalStore
 
 
-class Store(LibraryStore, PreferenceStore, TrialStore, CurationStore, MaskModelStore, NoiseShiftStore, ReleaseStore,
-            JobStore):
+class Store(PreferenceStore, TrialStore, CurationStore, NoiseShiftStore, WithdrawalStore, JobStore):
     """Everything a data folder holds. One instance = one connection = one thread; open it where you need it."""
 
     def audit_rows(self, *, limit: int = 100) -> list[AuditRow]:

@@ -79,12 +79,13 @@ class StoreBase:
 
     def sweep_unnamed_blobs(self, *, older_than_s: float = 24 * 3600.0) -> int:
         """Remove pixels that no row names and that were put long ago: a killed import leaves them; returns how many."""
-        with self.write():
+        with self.write() as db:
             named = self.referenced_blobs()
             unnamed = self.blobs.all_hashes() - named
             old = [blob for blob in unnamed if time.time() - self.blobs.path(blob).stat().st_mtime > older_than_s]
             for blob in old:
                 self.blobs.path(blob).unlink(missing_ok=True)
+            db.execute("DELETE FROM texts WHERE blob NOT IN (SELECT value FROM json_each(?))", [json.dumps(list(named))])
             # A vector of two blobs together is kept under 'one.other'.
             self.db.execute("DELETE FROM descriptors WHERE substr(blob, 1, instr(blob || '.', '.') - 1) NOT IN "
                             "(SELECT value FROM json_each(?))", [json.dumps(list(named))])

@@ -113,10 +113,11 @@ class CandidateStore(StoreBase):
             db.execute("UPDATE adapters SET state = 'rejected' WHERE id = ?", [adapter_id])
             audit.append(db, actor=actor, action="adapter.reject", subject=f"adapter:{adapter_id}", details={"reason": reason})
 
-    def adapter_exported(self, adapter_id: int, *, format: str, actor: str) -> None:
+    def adapter_exported(self, adapter_id: int, *, format: str, actor: str, despite_withdrawn: str | None = None) -> None:
         """Write down that an adapter, which has learnt from patients' images, was written to a folder."""
         with self.write() as db:
-            audit.append(db, actor=actor, action="adapter.export", subject=f"adapter:{adapter_id}", details={"format": format})
+            audit.append(db, actor=actor, action="adapter.export", subject=f"adapter:{adapter_id}",
+                         details={"format": format} | ({"despite_withdrawn": despite_withdrawn} if despite_withdrawn else {}))
 
     def add_sample(self, project_id: int, *, label_map_id: int, label_map_rev: int, label_map_blob: str, blob: str, seed: int,
                    engine: str, model_id: int, adapter_id: int | None, settings: dict[str, Any],

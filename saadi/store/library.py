@@ -181,11 +181,13 @@ class LibraryStore(StoreBase):
         return [LabelMapRecord(**row) for row in found]
 
     def held_out_label_maps(self, project_id: int) -> tuple[set[int], set[str]]:
-        """What may never train: ids of the label maps of validation and test images, of drawings over them, and the blobs of all
-        their revisions; in classification no blobs, since a class is nobody's."""
+        """What may never train: ids of the label maps of validation and test images and of patients who have withdrawn, of
+        drawings over them, and the blobs of all their revisions; in classification no blobs, since a class is nobody's."""
         ids = [row[0] for row in self.db.execute(
             "SELECT m.id FROM label_maps AS m JOIN images AS i ON i.id = coalesce(m.image_id, m.underlay_id) "
-            "WHERE m.project_id = ? AND i.split IN ('val', 'test')", [project_id])]
+            "WHERE m.project_id = ? AND (i.split IN ('val', 'test') OR i.withdrawn_from IN ('val', 'test') OR "
+            "(i.withdrawn_from IS NOT NULL AND (SELECT task FROM projects WHERE id = i.project_id) = 'segmentation'))",
+            [project_id])]
         if self.project(project_id).task == "classification":
             return set(ids), set()
         blobs = self.db.execute("SELECT DISTINCT blob FROM label_map_revisions WHERE label_map_id IN "

@@ -46,7 +46,12 @@ class MaskModelStore(StoreBase):
                                                           [project_id])]  # fmt: skip
 
     def newest_mask_model(self, project_id: int) -> MaskModel | None:
-        return next(reversed(self.mask_models(project_id)), None)
+        """The newest one that draws from no mask of a patient who has withdrawn."""
+        held = {row[0] for row in self.db.execute(
+            "SELECT r.blob FROM images AS i JOIN label_maps AS m ON m.image_id = i.id OR m.underlay_id = i.id "
+            "JOIN label_map_revisions AS r ON r.label_map_id = m.id WHERE i.project_id = ? AND i.withdrawn_from IS NOT NULL",
+            [project_id])}  # fmt: skip
+        return next((model for model in reversed(self.mask_models(project_id)) if not held & set(model.bases)), None)
 
 
 def _mask_model(row: dict[str, Any]) -> MaskModel:

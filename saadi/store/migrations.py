@@ -301,3 +301,23 @@ CREATE TRIGGER releases_no_update BEFORE UPDATE ON releases BEGIN SELECT RAISE(A
 
 CREATE TRIGGER releases_no_delete BEFORE DELETE ON releases BEGIN SELECT RAISE(ABORT, 'releases are append-only'); END;
 """)
+
+
+@schema()
+def m015_texts_and_withdrawals(db: Database) -> None:
+    _run(db, """
+CREATE TABLE texts (
+    blob TEXT PRIMARY KEY, detector TEXT NOT NULL, boxes TEXT NOT NULL, looked_at TEXT NOT NULL, cleared_by TEXT,
+    cleared_at TEXT, CHECK ((cleared_by IS NULL) = (cleared_at IS NULL))
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE withdrawals (
+    id INTEGER PRIMARY KEY, project_id INTEGER NOT NULL REFERENCES projects(id), group_id TEXT NOT NULL, person TEXT NOT NULL,
+    reason TEXT NOT NULL, created_at TEXT NOT NULL, revoked_by TEXT, revoked_reason TEXT, revoked_at TEXT,
+    CHECK ((revoked_by IS NULL) = (revoked_at IS NULL) AND (revoked_by IS NULL) = (revoked_reason IS NULL))
+) STRICT;
+
+CREATE UNIQUE INDEX one_standing_withdrawal ON withdrawals (project_id, group_id) WHERE revoked_at IS NULL;
+
+ALTER TABLE images ADD COLUMN withdrawn_from TEXT CHECK (withdrawn_from IN ('train', 'val', 'test', 'none'))
+""")

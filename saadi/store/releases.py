@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from saadi.errors import BadInputError, NotFoundError
 from saadi.records import Disclosure, ExportRecord, Release
@@ -34,12 +34,22 @@ def is_there(export: ExportRecord) -> bool:
     return manifest.is_file() and hashlib.sha256(manifest.read_bytes()).hexdigest() == export.manifest_sha256
 
 
+def verdict_of(reasons: Sequence[str], open_questions: Sequence[str]) -> Literal["fails", "nothing found", "nothing concluded"]:
+    """Of an audit: one reason is enough to fail, one open question to conclude nothing."""
+    return "fails" if reasons else "nothing concluded" if open_questions else "nothing found"
+
+
 class ReleaseStore(StoreBase):
     """The part of the store that holds exports, their audits and releases. The ledger is append-only."""
 
     def add_export(self, project_id: int, *, format: str, path: str, manifest_sha256: str, num_items: int, actor: str,
-                   job_id: int | None = None, items: Iterable[ExportItem] = ()) -> ExportRecord:
-        """Write down a finished export and what is in it. One per job: a repeat gives the first."""
+                   job_id: int | None = None, items: Iterable[ExportItem] = (),
+                   despite_withdrawn: str | None = None) -> ExportRecord:
+        """Write down a finished export and what is in it. One per job: a repeat gives the first.
+
+        Args:
+            despite_withdrawn: Why it holds images by versions that may have learnt from a patient who has withdrawn.
+        """
         with self.write() as db:
             known = db.execute("SELECT id FROM exports WHERE job_id = ?", [job_id]).fetchone()
             if known is None:
@@ -49,7 +59,8 @@ class ReleaseStore(StoreBase):
                 db.conn.executemany("INSERT INTO export_items (export_id, name, kind, blob) VALUES (?, ?, ?, ?)",
                                     [(export_id, *item) for item in items])
                 audit.append(db, actor=actor, action="export", subject=f"project:{project_id}",
-                             details={"format": format, "num_items": num_items, "manifest": manifest_sha256})
+                             details={"format": format, "num_items": num_items, "manifest": manifest_sha256}
+                             | ({"despite_withdrawn": despite_withdrawn} if despite_withdrawn else {}))
                 known = [export_id]
         return self.export(known[0])
 
@@ -129,6 +140,8 @@ class ReleaseStore(StoreBase):
         """Pixels that the newest audit that looked at them held for a copy -> the image that they come too near to."""
         found: dict[str, int] = {}
         for record in self.disclosures(project_id):
+            if "repeats" in record.findings:  # nobody looked for copies again
+                continue
             for blob in record.findings["looked_at"]:
                 found.pop(blob, None)
             found |= {one["blob"]: one["image_id"] for one in record.findings["flagged"]}
@@ -141,7 +154,7 @@ class ReleaseStore(StoreBase):
             BadInputError: No reason, not audited or audited again since, an earlier export missing in the audit, or the audit
                 found something and nobody said that it goes despite that.
         """
-        export, reason = self.export(export_id), _checked(reason)
+        export, reason = self.export(export_id), checked_reason(reason)
         with self.write() as db:
             if (known := self._signed(export_id)) is not None:
                 if known.disclosure_id is None:
@@ -184,7 +197,7 @@ class ReleaseStore(StoreBase):
         Raises:
             BadInputError: No reason, it was released or downloaded, or it is still there.
         """
-        export, reason = self.export(export_id), _checked(reason)
+        export, reason = self.export(export_id), checked_reason(reason)
         with self.write() as db:
             if (known := self._signed(export_id)) is not None:
                 if known.disclosure_id is not None:
@@ -216,7 +229,8 @@ class ReleaseStore(StoreBase):
             [project_id])]
 
 
-def _checked(reason: str) -> str:
+def checked_reason(reason: str) -> str:
+    """Without blanks around it. Raises: BadInputError: too short to tell anything."""
     if len(reason.strip()) < MIN_REASON:
         raise BadInputError(f"the ledger wants a reason of {MIN_REASON} characters or more, for whoever reads it later; got "
                             f"{len(reason.strip())}")

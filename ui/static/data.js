@@ -1,6 +1,7 @@
 // Data: the real images, what is trained on them, new projects, folder import.
 import { DataForms, text } from "./data_forms.js";
 import { VirtualGrid } from "./grid.js";
+import { TIED, Withdrawals } from "./withdrawals.js";
 import {
   act,
   ApiError,
@@ -19,6 +20,7 @@ import {
   percent,
   picture,
   plural,
+  refreshOverview,
   replace,
   segmented,
   selectField,
@@ -125,6 +127,10 @@ class DataTab {
       title: "So many scorers, none of which judges images of patients that it has seen. 1 = one that has seen all.",
     });
     this.forms = new DataForms(() => this.load());
+    this.withdrawals = new Withdrawals(async () => {
+      await refreshOverview();
+      await this.load();
+    });
     element.classList.add("sx-data");
     element.append(
       h(
@@ -140,7 +146,7 @@ class DataTab {
         ),
         this.grid.root,
       ),
-      h("aside", { class: "sx-side-column sx-stack" }, this.training(), this.forms.root),
+      h("aside", { class: "sx-side-column sx-stack" }, this.training(), this.forms.root, this.withdrawals.root),
     );
     onShow(element, () => state.project && this.load());
     on("overview", () => this.showModels());
@@ -249,7 +255,7 @@ class DataTab {
           "dd",
           {},
           model
-            ? `${model.engine === "stable-diffusion" ? "Stable Diffusion, " : ""}version ${model.id}, ${when(model.created_at)}${measured(model)}`
+            ? `${model.engine === "stable-diffusion" ? "Stable Diffusion, " : ""}version ${model.id}, ${when(model.created_at)}${measured(model)}${state.overview.withdrawn.models.includes(model.id) ? `; ${TIED}` : ""}`
             : missing,
         ),
       ];
@@ -298,6 +304,7 @@ class DataTab {
     }
     this.images = items;
     this.forms.showProject(project);
+    this.withdrawals.load();
     this.showClasses();
     this.apply();
     if (state.overview) this.showModels();
@@ -374,7 +381,7 @@ class DataTab {
     replace(
       foot,
       h("span", { class: "sx-cut", title: image.name }, isUnnamed(image) ? "patient not given" : image.group),
-      h("span", {}, image.split),
+      h("span", {}, image.withdrawn ? "withdrawn" : image.split),
       isClassification()
         ? h("small", { class: "sx-cut" }, image.label ? classTag(state.project.classes.findIndex(({ name }) => name === image.label)) : "no class")
         : h("small", { class: "sx-cut" }, image.label_map_id ? (image.label ?? "") : "no mask"),

@@ -1,6 +1,8 @@
 // Export: the accepted images as a data set, re-read and verified before it is offered.
 import { act, byTask, get, h, isClassification, on, onShow, order, picture, plural, replace, selectField, state, toast, urls, when, withProject } from "./lib.js";
 import { releaseLine } from "./release.js";
+import { openTexts } from "./texts.js";
+import { TIED, reasonField } from "./withdrawals.js";
 
 const FORMATS = [
   ["imagefolder", "Hugging Face imagefolder", 'load_dataset("imagefolder")', 'load_dataset("imagefolder"), and torchvision\'s ImageFolder'],
@@ -62,6 +64,12 @@ class ExportTab {
       h("div", { class: "sx-row" }, h("label", { class: "sx-check" }, this.refined, this.refinedWords), this.measure),
       this.examples,
     );
+    this.textWords = h("span", { class: "sx-note", id: "export-texts" });
+    this.textLook = h("button", { type: "button", class: "sx-button sx-small", id: "export-text-check", onclick: () => this.lookForText() }, "Look for text in images");
+    this.textOpen = h("button", { type: "button", class: "sx-button sx-small", id: "export-text-open", hidden: true, onclick: (event) => act(event.currentTarget, () => openTexts(state.project, () => this.load())) }, "See them");
+    this.despite = reasonField("why they may go in", "");
+    this.despite.input.id = "export-despite-withdrawn";
+    this.despite.hidden = true;
     this.counts = h("p", { class: "sx-promise" });
     this.button = h(
       "button",
@@ -84,7 +92,9 @@ class ExportTab {
           this.coco,
           h("label", { class: "sx-check" }, this.real, "Include the real training images"),
           this.gate,
+          this.despite,
           this.refinement,
+          h("div", { class: "sx-row" }, this.textWords, this.textOpen, this.textLook),
           this.lost,
           this.button,
           this.outcome,
@@ -101,7 +111,7 @@ class ExportTab {
     );
     onShow(element, () => state.project && this.load());
     on("jobs", ({ recent }) => this.showJob(recent.find((job) => job.kind === "export")));
-    on("job:end", (job) => ["export", "refine", "audit"].includes(job.kind) && this.load());
+    on("job:end", (job) => ["export", "refine", "audit", "text_check"].includes(job.kind) && this.load());
     on("overview", () => this.count());
     withProject(() => {
       if (isClassification()) this.choices[0].querySelector("input").checked = true;
@@ -159,6 +169,7 @@ class ExportTab {
         include_refused: this.refused.checked,
         without_unreadable: this.unreadable.checked,
         refined: this.refined.checked && !this.refinement.hidden,
+        ...(!this.despite.hidden && this.despite.input.value.trim() && { despite_withdrawn: this.despite.input.value.trim() }),
       });
       toast("Writing and checking the files\u2026");
     });
@@ -168,10 +179,16 @@ class ExportTab {
     if (state.overview) this.count();
     this.showJob(state.recent.find((job) => job.kind === "export"));
     const project = state.project,
-      { items, num_refused, refinement } = await get(`/api/projects/${project.id}/exports`);
+      { items, num_refused, refinement, texts, num_tied } = await get(`/api/projects/${project.id}/exports`);
     if (state.project !== project) return;
     this.gate.hidden = !num_refused;
     this.refusedWords.textContent = `Include ${plural(num_refused, "accepted image")} that the quality check refuses: unlike real images, or very near to one`;
+    this.despite.hidden = !num_tied;
+    this.despite.firstElementChild.textContent = `${plural(num_tied, "accepted image")} by a version that ${TIED}: left out, unless you say why they may go in`;
+    this.textOpen.hidden = !texts.shown;
+    this.textWords.textContent = texts.shown
+      ? `${plural(texts.shown, "image")} ${texts.shown === 1 ? "shows" : "show"} text; ${texts.held} of them stay out of exports until somebody calls their text harmless`
+      : "Names and dates may be burnt into pictures.";
     this.showRefinement(refinement);
     this.root.dataset.loaded = String(items.length);
     replace(
@@ -208,6 +225,13 @@ class ExportTab {
     });
   }
 
+  lookForText() {
+    return act(this.textLook, async () => {
+      const { job } = await order("text_check", {});
+      toast(job.before ? `In the queue: ${job.turn}.` : "Looking at each image that nobody has looked at yet.");
+    });
+  }
+
   row(item, project) {
     const title = FORMATS.find(([name]) => name === item.format)?.[1] ?? item.format;
     return h(
@@ -221,6 +245,7 @@ class ExportTab {
         h("p", { class: "sx-verified" }, item.message ?? "Written and verified."),
         h("code", { class: "sx-path" }, item.path),
         h("small", {}, `manifest ${item.manifest_sha256.slice(0, 16)}`),
+        item.withdrawn.length ? h("p", { class: "sx-tied" }, `Holds data of a patient who has withdrawn, or may: ${item.withdrawn.join(", ")}.`) : null,
         releaseLine(item, () => this.load()),
       ),
       h(

@@ -1,4 +1,5 @@
 // What an export reveals about patients: the verdict beside it, the findings in a dialog, and the signature that lets it go.
+import { shownTexts } from "./texts.js";
 import { act, get, h, order, picture, plural, post, replace, toast, urls, when } from "./lib.js";
 
 const MIN_REASON = 8;
@@ -94,6 +95,12 @@ async function open(item, reload) {
     ),
     rows(found.own),
     found.union.length ? [h("h3", {}, `Together with ${plural(found.num_earlier, "earlier export")} of the same patients`), rows(found.union)] : [],
+    found.marks.length ? rows(found.marks) : [],
+    shownTexts(found.texts, async () => {
+      dialog.close();
+      await reload();
+      await open(item, reload);
+    }),
     flaggedPairs(found),
     h("p", { class: "sx-note" }, found.caution),
     signature(item, found, dialog, reload),

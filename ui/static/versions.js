@@ -1,5 +1,6 @@
 // The tree of versions, drawn like a history: newest on top, one lane per branch, the generator without alignment at the root.
-import { h, isNegative, percent, picture, replace, svg, urls, when } from "./lib.js";
+import { h, isNegative, percent, picture, replace, state, svg, urls, when } from "./lib.js";
+import { TIED } from "./withdrawals.js";
 
 const LANE = 18,
   ROW = 64,
@@ -112,6 +113,7 @@ export class Versions {
         { class: "sx-version-facts" },
         h("b", {}, item.name),
         h("span", { class: "sx-chip", dataset: { state: isNegative(item) ? "retired" : item.state } }, isNegative(item) ? "\u2212 negative" : `${STATE_MARKS[item.state]} ${STATES[item.state]}`),
+        state.overview?.withdrawn.adapters.includes(item.id) && h("small", { class: "sx-tied" }, TIED),
         h("small", { class: "sx-cut", title: facts }, facts),
         said && h("small", { class: "sx-cut", title: said }, said),
       ),
