@@ -386,6 +386,11 @@ def _accept_hard(home: Home, name: str, *, as_json: bool) -> None:
         f"right, {counts['quarantine']} hard and wrong or unlike real ones, {counts['doubtful']} wrong for the judge alone"])
 
 
+def _whole(path: Path | None) -> str | None:
+    """Absolute, because the worker runs elsewhere."""
+    return str(path.expanduser().resolve()) if path is not None else None
+
+
 def export(name: ProjectArgument,
            format: Annotated[str, typer.Option("--format", help="imagefolder, nnunet, coco, yolo, voc, folders or "
                                                       "preferences (pairs)")],
@@ -402,6 +407,9 @@ def export(name: ProjectArgument,
                                                                  "audit trail.")] = None,
            instances: Annotated[str | None, typer.Option(help="COCO: an object for each component (default) or class.")] = None,
            outlines: Annotated[str | None, typer.Option(help="COCO: rle (default), polygons, which fill holes, or both.")] = None,
+           credentials: Annotated[Path | None, typer.Option(help="PEM file with your certificate: synthetic images get content "
+                                                            "credentials (C2PA).")] = None,
+           credentials_key: Annotated[Path | None, typer.Option(help="PEM file with its private key.")] = None,
            detach: DetachOption = False, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Write the accepted images (and the real training images) as a data set, and verify it."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -410,7 +418,8 @@ def export(name: ProjectArgument,
     build = order_from(orders.ExportOrder, format=format, out_dir=str(out.expanduser().resolve()), include_real=not no_real,
                        include_refused=include_refused or None, refined=refined or None,
                        without_unreadable=without_unreadable or None, instances=instances, outlines=outlines,
-                       despite_withdrawn=despite_withdrawn)
+                       despite_withdrawn=despite_withdrawn, credentials=_whole(credentials),
+                       credentials_key=_whole(credentials_key))  # fmt: skip
     run_order(home_of(home), name, build, detach=detach, as_json=as_json)
 
 

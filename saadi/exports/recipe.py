@@ -22,6 +22,7 @@ from saadi import orders
 from saadi.errors import BadInputError, NotFoundError, StorageError, TooFewError
 from saadi.exports import preferences
 from saadi.exports.card import CARD, DATASHEET, card, datasheet
+from saadi.exports.credentials import Signer
 from saadi.exports.croissant import NAME as CROISSANT
 from saadi.exports.croissant import croissant
 from saadi.exports.facts import facts_of
@@ -94,6 +95,7 @@ def run_job(context: JobContext) -> Outcome:
     # A worker that died between renaming and publishing left a finished folder and a note about it.
     if _is_finished(context, target):
         return _outcome(context, project, order, target)
+    signer = Signer(Path(order.credentials), Path(order.credentials_key)) if order.credentials and order.credentials_key else None
     selection = _selected(store, project, order)
     total = PASSES * len(selection.items)
     # Count before writing: what cannot be read, which classes, ignored pixels, and what the format or a smaller size will lose.
@@ -103,7 +105,7 @@ def run_job(context: JobContext) -> Outcome:
         total = PASSES * len(selection.items)
     scheme = kind.scheme(project.classes, has_ignore=counted.has_ignore)
     with _temporary_sibling(context, target) as folder:
-        written = _write_items(context, kind, project, scheme, selection.items, folder, total)
+        written = _write_items(context, kind, project, scheme, selection.items, folder, total, signer)
         manifest = _write_index(context, kind, project, order, scheme, selection, written, [*scheme.lost, *_losses(counted)],
                                 folder)  # fmt: skip
         del selection, counted, written  # reading again brings all of it back
@@ -248,11 +250,11 @@ def _sized(label_map: LabelMap, item: Item, size: tuple[int, ...]) -> LabelMap:
 
 
 def _write_items(context: JobContext, kind: Format, project: Project, scheme: LabelScheme, items: Sequence[Item], folder: Path,
-                 total: int) -> list[Written]:
+                 total: int, signer: Signer | None) -> list[Written]:
     written: list[Written] = []
 
     def write(item: Item) -> Written:
-        return _write_item(context.store, kind, project, scheme, item, folder)
+        return _write_item(context.store, kind, project, scheme, item, folder, signer)
 
     with in_order(write, items) as results:
         for number, one in enumerate(results):
@@ -261,11 +263,14 @@ def _write_items(context: JobContext, kind: Format, project: Project, scheme: La
     return written
 
 
-def _write_item(store: Store, kind: Format, project: Project, scheme: LabelScheme, item: Item, folder: Path) -> Written:
+def _write_item(store: Store, kind: Format, project: Project, scheme: LabelScheme, item: Item, folder: Path,
+                signer: Signer | None) -> Written:  # fmt: skip
     image_path, mask_path = kind.paths(project, item)
     png, label_map = _stored(store, item)
     size = png_size(png)
-    png = mark(png, item.kind) if item.kind in MARKS else png
+    if item.kind in MARKS:
+        png = mark(png, item.kind)
+        png = signer.sign(png, item.kind, name=item.name) if signer is not None else png
     _write_file(folder / image_path, png)
     mask_sha256, pixels = None, dict[str, int]()
     if mask_path is not None and label_map is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from saadi.decoding_formats import PNG_SIGNATURE
+from saadi.exports.credentials import without_credentials
 from saadi.exports.manifest import ITEMS, MANIFEST
 from saadi.exports.marks import MARKS
 
@@ -50,12 +51,14 @@ def metadata_of(png: bytes) -> tuple[str, ...]:
     return (*found, UNREADABLE)
 
 
-def residues(folder: Path, known: set[str], *, look: Callable[[int, int], None] = lambda step, total: None) -> list[Residue]:
+def residues(folder: Path, known: set[str], *, with_credentials: bool = False,
+             look: Callable[[int, int], None] = lambda step, total: None) -> list[Residue]:  # fmt: skip
     """Files of an export that carry more than they should, by name.
 
     Args:
         known: Paths in the folder that the export is made of; the text files among them are compared with their hashes by
             `saadi verify`, the pictures are looked into here.
+        with_credentials: Content credentials (C2PA) were asked for, so their chunk is one of ours.
         look: Told how many of how many files were looked at; may raise to stop.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
@@ -65,6 +68,8 @@ def residues(folder: Path, known: set[str], *, look: Callable[[int, int], None] 
         name = path.relative_to(folder).as_posix()
         if name not in known or path.is_symlink():
             found.append(Residue("", (FOREIGN,)))
-        elif path.suffix == ".png" and (what := metadata_of(path.read_bytes())):
-            found.append(Residue(name, what))
+        elif path.suffix == ".png":
+            png = path.read_bytes()
+            if what := metadata_of(without_credentials(png) if with_credentials else png):
+                found.append(Residue(name, what))
     return found

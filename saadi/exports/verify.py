@@ -12,6 +12,7 @@ import numpy as np
 
 from saadi.decoding import decode_image, decode_mask
 from saadi.errors import BadInputError, NotFoundError
+from saadi.exports.credentials import problem_with, without_credentials
 from saadi.exports.formats import FORMATS
 from saadi.exports.labels import IGNORED, LabelScheme, at_image_size, compile_label_map, refined
 from saadi.exports.manifest import ITEMS, MANIFEST, counts, inside, item_line, pixel_sums, sha256
@@ -43,9 +44,11 @@ def verify_export(folder: Path, *, store: Store | None = None,
     problems = _check_index(folder, manifest, rows)
     scheme = LabelScheme(names={label["name"]: label["index"] for label in manifest["classes"]},
                          num_classes=len(manifest["classes"]), ignore_id=manifest["ignore_id"])
+    has_credentials = "credentials" in manifest.get("options", {})
+
     def check(row: Mapping[str, Any]) -> list[str]:
         try:
-            return _check_item(folder, row, scheme, store)
+            return _check_item(folder, row, scheme, store, has_credentials=has_credentials)
         except (BadInputError, NotFoundError) as error:
             return [str(error)]
 
@@ -110,7 +113,8 @@ def _file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _check_item(folder: Path, row: Mapping[str, Any], scheme: LabelScheme, store: Store | None) -> list[str]:
+def _check_item(folder: Path, row: Mapping[str, Any], scheme: LabelScheme, store: Store | None, *,
+                has_credentials: bool) -> list[str]:  # fmt: skip
     image_path = inside(folder, row["image"])
     if image_path is None or not image_path.is_file():
         return ["the image is missing"]
@@ -118,6 +122,9 @@ def _check_item(folder: Path, row: Mapping[str, Any], scheme: LabelScheme, store
     if sha256(png) != row["image_sha256"]:
         return ["the image was changed after the export"]
     problems: list[str] = []
+    if has_credentials and row["kind"] in MARKS:
+        problems += [found] if (found := problem_with(png)) is not None else []
+        png = without_credentials(png)
     if mark_of(png) != (row["kind"] if row["kind"] in MARKS else None):
         problems.append("a synthetic or edited image lacks its mark, or a real one carries it")
     if sha256(without_mark(png)) != row["blob"]:

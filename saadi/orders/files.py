@@ -122,12 +122,21 @@ class ExportOrder(Order):
     outlines: Literal["rle", "polygons", "both"] | None = None
     """COCO: run-length codes (None = these), polygons, which cannot hold holes, or files of both."""
 
+    credentials: str | None = Field(default=None, max_length=4096)
+    """PEM file with the certificate (and those above it) by which synthetic images get content credentials; None = none."""
+    credentials_key: str | None = Field(default=None, max_length=4096)
+    """PEM file with its private key."""
+
     @property
     def options(self) -> dict[str, str]:
-        """What the format wants to know beside the project."""
-        return {"instances": self.instances or "component", "outlines": self.outlines or "rle"} if self.format == "coco" else {}
+        """What the format wants to know beside the project, and what `verify` has to look for."""
+        is_coco = self.format == "coco"
+        of_format = {"instances": self.instances or "component", "outlines": self.outlines or "rle"} if is_coco else {}
+        return of_format | ({"credentials": "c2pa"} if self.credentials else {})
 
     def check(self, store: Store) -> None:
+        if (self.credentials is None) != (self.credentials_key is None):
+            raise BadInputError("content credentials need a certificate and its key; name both files, or neither")
         if self.format != "coco" and (self.instances or self.outlines):
             raise BadInputError(f"instances and outlines are choices of COCO, and {self.format} has none; leave them out")
         if self.refined and self.format == "preferences":

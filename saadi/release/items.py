@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from saadi.exports.manifest import ITEMS, MANIFEST
 from saadi.records import ExportRecord, Project
@@ -30,6 +31,15 @@ def files_of(export: ExportRecord) -> set[str] | None:
     folder = Path(export.path)
     if not is_there(export) or not (folder / ITEMS).is_file():
         return None
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    manifest = _manifest(export)
     rows = [json.loads(line) for line in (folder / ITEMS).read_text(encoding="utf-8").splitlines()]
     return {*manifest["index_files"], *(row[key] for row in rows for key in ("image", "mask") if row[key])}
+
+
+def has_credentials(export: ExportRecord) -> bool:
+    """Whether the images of an export whose folder is there carry content credentials (C2PA)."""
+    return "credentials" in _manifest(export).get("options", {})
+
+
+def _manifest(export: ExportRecord) -> dict[str, Any]:
+    return dict(json.loads((Path(export.path) / MANIFEST).read_text(encoding="utf-8")))

@@ -25,7 +25,7 @@ from saadi.privacy.copies import CHANGES, Traces, planted
 from saadi.privacy.membership import Membership
 from saadi.records import ExportRecord, Image, Project, RealImage
 from saadi.release import texts
-from saadi.release.items import files_of, items_of
+from saadi.release.items import files_of, has_credentials, items_of
 from saadi.release.memory import membership
 from saadi.release.people import Look, known_verifier, people, real_images, reduced
 from saadi.store import Store
@@ -113,7 +113,8 @@ class _Told(NamedTuple):
 def _files(context: JobContext, export: ExportRecord | None) -> dict[str, Any] | None:
     if export is None or (known := files_of(export)) is None:
         return None
-    found = residues(Path(export.path), known, look=_look(context, "files", "looking into the files"))
+    found = residues(Path(export.path), known, with_credentials=has_credentials(export),
+                     look=_look(context, "files", "looking into the files"))
     return {"num_files": len(known), "found": [one._asdict() for one in found]}
 
 
