@@ -116,7 +116,7 @@ def test_wrong_usage_is_status_2(run: Run, home: Home, arguments: tuple[str, ...
 def test_values_out_of_bounds_are_refused_by_name(run: Run, answer: Answer, home: Home) -> None:
     answer("project", "create", "p", "--classes", "a,b", "--home", home.path)
     for arguments, name in (("fit p --steps 0", "steps:"), ("generate p --seed -1", "seed:"),
-                            ("generate p --adapter best", "adapter"), ("generate p --guidance 0.5", "guidance")):
+                            ("generate p --adapter best", "adapter"), ("generate p --guidance 0.05", "guidance")):
         status, out, err = run(*arguments.split(), "--home", home.path)
         assert (status, out) == (1, "")
         assert name in err
