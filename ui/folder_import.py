@@ -42,7 +42,7 @@ def preview(project: Project, body: ScanFolder, temporary_dir: Path) -> dict[str
         found = folder.scan_order(order, images_dir)
         is_classification = project.task == "classification"
         shown = {} if is_classification else found.values
-        soft = set() if found.names else set(mask_doctor.soft_edges(shown))
+        soft = set() if found.names else set(mask_doctor.soft_edges(shown, project.classes))
         num_plain = len(shown) - len(soft)
         proposed = folder.suggested_values(found, project.classes)
         values = [
@@ -108,6 +108,7 @@ def wanted(body: ScanFolder) -> ImportOrder:
         sharpness=body.sharpness,
         change=body.change,
         burnt_in=body.burnt_in,
+        source=body.source,
         without_masks=isinstance(body, ImportFolder) and body.without_masks,
     )
 

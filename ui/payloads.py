@@ -49,6 +49,8 @@ class ScanFolder(Body):
     sharpness: float = Field(default=0.5, ge=0, le=1)
     change: float = Field(default=2.0, ge=0, le=255)
     burnt_in: bool = False
+    source: Literal["saadi", "nnunet", "coco", "yolo", "voc", "imagefolder", "video", "dicom", "folder"] | None = None
+    """None = looked for."""
 
 
 class ImportFolder(ScanFolder):

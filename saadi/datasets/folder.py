@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,9 @@ def import_folder(store: Store, project: Project, scan: FolderScan, *, values: M
             refusal; no row was added.
     """
     values = dict(values or {})
+    if without_masks:
+        alone = tuple(replace(pair, mask=None, values={}) for pair in scan.pairs)
+        scan = replace(scan, pairs=alone, values={}, has_masks=False)
     _check_import(project, scan, values, split, without_masks=without_masks)
     labels = {normal(name): name for name in project.class_names}
     refused = list(scan.problems)

@@ -194,7 +194,9 @@ def _pattern(text: str | None, group_column: str | None) -> re.Pattern[str] | No
 
 def _facts(entry: Entry, table: Table | None, pattern: re.Pattern[str] | None) -> Row | str:
     """Group, split and label of an image, or the sentence that refuses it; CSV and pattern go before what the format says."""
-    row = table.row_for(entry.name) if table else None
+    # A frame has a name of our making; what people named is its recording.
+    given = entry.name.parent if entry.size is not None else entry.name
+    row = (table.row_for(entry.name) or table.row_for(given)) if table else None
     if table is not None and row is None:
         return "the CSV has no row for this image; add one or remove the image"
     group, split, label = (row.group, row.split, row.label) if row else (None, None, None)
@@ -203,8 +205,8 @@ def _facts(entry: Entry, table: Table | None, pattern: re.Pattern[str] | None) -
     if table is not None and table.has_group and pattern is None and group is None:
         return "the CSV has no group for this image; fill the column"
     if pattern is not None:
-        match = pattern.search(entry.name.name) or pattern.search(entry.name.as_posix())
-        group = (match.group(1) or "").strip() if match else None
+        match = pattern.search(given.name) or pattern.search(given.as_posix())
+        group = (match.group(1) or "").strip().encode("utf-8", "replace").decode() if match else None
         if not group:
             return "the group pattern does not fit this file name, so its patient is unknown; change the pattern or the name"
     return Row(group=group or entry.row.group, split=split or entry.row.split, label=label or entry.row.label)

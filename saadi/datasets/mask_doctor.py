@@ -12,8 +12,8 @@ from saadi.records import IGNORE, LabelClass
 
 RARE = 0.02
 """Share of all pixels below which a value may be nothing but a soft edge."""
-TINY = 0.0005
-"""Share below which a value among smoothed edges is one itself."""
+SPAN = 60.0
+"""Distance in RGB that the farthest two frequent values have at least: numbers of classes lie close to each other."""
 _TOLERANCE = 12.0
 """Distance in RGB from the line between two colours within which a third is their blend."""
 IGNORED_NAMES = frozenset({"ignore", "ignored", "void", "unlabeled", "unlabelled", "uncertain"})
@@ -55,8 +55,9 @@ def proposals(values: Values, names: Mapping[int, str], classes: Sequence[LabelC
         return found
     by_colour = {parse_value(label.color): label.index for label in classes}
     if len(by_colour) == len(classes) and len(values.keys() & by_colour.keys()) > 1:
-        return {value: by_colour[value] for value in values if value in by_colour} | dict.fromkeys(soft_edges(values), IGNORE)
-    found = {value: IGNORE for value in soft_edges(values)}
+        soft = dict.fromkeys(soft_edges(values, classes), IGNORE)
+        return {value: by_colour[value] for value in values if value in by_colour} | soft
+    found = {value: IGNORE for value in soft_edges(values, classes)}
     if IGNORE in values and len(values) == len(classes) + 1 and max((v for v in values if v < IGNORE), default=0) < len(classes):
         found[IGNORE] = IGNORE
     rest = [value for value in sorted(values) if value not in found]
@@ -70,26 +71,36 @@ def is_certain(values: Values, names: Mapping[int, str], classes: Sequence[Label
     return bool(values) and proposals(values, names, classes).keys() == values.keys() == names.keys()
 
 
-def soft_edges(values: Values) -> list[int]:
-    """Values that are rare and lie between two frequent ones, as smoothed outlines make them."""
-    total = sum(pixels for pixels, _ in values.values()) or 1
-    frequent = [value for value, (pixels, _) in values.items() if pixels > RARE * total]
-    rare = [value for value in values if value not in frequent]
-    if len(rare) < 3:
-        return []  # a smoothed outline leaves many levels; one or two rare values are rare classes
-    blends = [value for value in rare if any(_is_between(value, one, other) for place, one in enumerate(frequent)
-                                             for other in frequent[place + 1:])]  # fmt: skip
-    if len(blends) < 3:
+def soft_edges(values: Values, classes: Sequence[LabelClass]) -> list[int]:
+    """Values that are rare and lie between two frequent ones, as smoothed outlines make them.
+
+    Never where as many values as classes are there, never a class's own colour, and never numbers that lie side by side: rare
+    classes look so, too.
+    """
+    if len(values) <= len(classes) + 1:
         return []
-    # Where three classes meet the blend is of three: no more pixels than the edges have.
-    most = max(values[value][0] for value in blends)
-    return sorted({*blends, *(value for value in rare if values[value][0] <= min(most, TINY * total))})
+    own = {parse_value(label.color) for label in classes}
+    total = sum(pixels for pixels, _ in values.values()) or 1
+    frequent = [value for value, (pixels, _) in values.items() if pixels > RARE * total or value in own]
+    rare = [value for value in values if value not in frequent]
+    ends = [_rgb(value) for value in frequent]
+    if not ends or max(float(np.linalg.norm(one - other)) for one in ends for other in ends) < SPAN:
+        return []
+    blends = [value for value in rare if _lies_between(value, frequent, frequent)]
+    if len(blends) < 3:
+        return []  # a smoothed outline leaves many levels; one or two rare values are rare classes
+    # Where three classes meet the blend is of three: it lies between a blend of two and the third.
+    return sorted({*blends, *(value for value in rare if _lies_between(value, blends, frequent))})
+
+
+def _lies_between(value: int, ones: Sequence[int], others: Sequence[int]) -> bool:
+    return any(one != other and _is_between(value, one, other) for one in ones for other in others)
 
 
 def findings(values: Values, classes: Sequence[LabelClass]) -> list[str]:
     """What is odd, a sentence each."""
     found: list[str] = []
-    if blends := soft_edges(values):
+    if blends := soft_edges(values, classes):
         pixels = sum(values[value][0] for value in blends)
         shown = ", ".join(map(value_name, blends[:4])) + (", ..." if len(blends) > 4 else "")
         found.append(f"{len(blends)} values ({shown}; {pixels} pixels) look like smoothed edges "

@@ -198,9 +198,9 @@ class Watch:
     stick: Yardstick
 
     @classmethod
-    def of(cls, trained: People, held_out: People | None) -> Watch | None:
-        """None where there are too few patients to say how near strangers come."""
-        stick, _, _ = _strangers(trained, held_out, _Work())
+    def of(cls, trained: People, held_out: People | None, look: Look = lambda step, total: None) -> Watch | None:
+        """None where there are too few patients to say how near strangers come; `look` is told how far it is and may raise."""
+        stick, _, _ = _strangers(trained, held_out, _Work(look, len((held_out or trained).patients)))
         return cls(trained, stick) if stick is not None else None
 
     def look(self, items: Traces) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:

@@ -62,6 +62,9 @@ def find_text(image: Image) -> list[Box]:
     height, width = image.shape[:2]
     scale = min(max(SIDE, min(MAX_SIDE, height, width)) / min(height, width), MAX_LONG_SIDE / max(height, width))
     sized = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
+    # The library would enlarge a narrow strip until its short side is SIDE, however long that makes it.
+    missing = [max(0, SIDE - side) for side in sized.shape[:2]]
+    sized = cv2.copyMakeBorder(sized, 0, missing[0], 0, missing[1], cv2.BORDER_REPLICATE)
     found, _ = _reader(config.num_threads())(cv2.cvtColor(sized, cv2.COLOR_RGB2BGR), use_cls=False)
     boxes = [_upright(corners, scale, width, height) for corners, words, certainty in found or ()
              if certainty >= MIN_CONFIDENCE and sum(letter.isalnum() for letter in words) >= MIN_CHARACTERS]  # fmt: skip

@@ -22,7 +22,7 @@ from saadi.jobs import JobContext, Outcome, Report, silent, within
 from saadi.mining.job import TURN_SEEDS, look_at
 from saadi.orders.sharing import SurrogatesOrder
 from saadi.previews import Previews
-from saadi.privacy.audit import Watch
+from saadi.privacy.audit import UNKNOWN, Watch
 from saadi.privacy.copies import Traces
 from saadi.privacy.retrieval import Retrieval
 from saadi.privacy.slots import Candidate, Descent, Slots
@@ -36,6 +36,7 @@ SHARE_OF_LEARNING = 0.2
 SHARE_OF_MAKING = 0.75
 """Of a round's time; the rest is looking at what was made."""
 MAX_FOR_VARIETY = 1000
+CHUNK = 64
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def run_job(context: JobContext) -> Outcome:
     context.yields = True  # what is made already is found again by its recipe
     project = store.project(order.project_id)
     scorers = scoring.load_scorers(store, project)
-    scoring.look_at_project(store, project, scorers, silent)
+    scoring.look_at_project(store, project, scorers, context.report)
     records = label_maps_of(context)
     guard = _guard(context, project, within(context.report, 0.0, SHARE_OF_LEARNING))
     model = store.model(context.params["model_id"])
@@ -87,15 +88,24 @@ def _outcome(context: JobContext, order: SurrogatesOrder, records: Sequence[Labe
     near = sum(one["near"] for one in found.rounds)
 
     def publish(store: Store) -> dict[str, Any]:
-        if order.accept and kept:
-            store.curate(kept, "accepted", actor=context.job.created_by)
+        # What somebody has decided meanwhile, or long ago about the same image, stays as decided.
+        fresh = [number for number in kept if store.sample(number).curation == "pending"] if order.accept else []
+        if fresh:
+            store.curate(fresh, "accepted", actor=context.job.created_by)
         return {"sample_ids": [sample.id for sample in found.samples], "kept_ids": kept, "unfilled_label_map_ids": unfilled,
-                "rounds": found.rounds, "accepted": order.accept}  # fmt: skip
+                "rounds": found.rounds, "accepted_ids": fresh}  # fmt: skip
 
     empty = f"; {len(unfilled)} stay without one" if unfilled else ""
-    accepted = ", accepted" if order.accept and kept else ""
+    accepted = ", accepted where nobody had decided" if order.accept and kept else ""
     return Outcome(f"{len(kept)} of {len(records)} {of} have an image that is near to no training patient{accepted}{empty}; "
-                   f"of {len(found.samples)} images made {near} were too near", publish)  # fmt: skip
+                   f"of {len(found.samples)} images made {near} were too near{_doubt(context.store, order.project_id)}",
+                   publish)  # fmt: skip
+
+
+def _doubt(store: Store, project_id: int) -> str:
+    """Where nobody said whose an image is, frames of one patient may stand for a patient and for strangers."""
+    unnamed = sum(image.group_id.startswith(UNKNOWN) for image in store.images(project_id, splits=["train", *HELD_OUT_SPLITS]))
+    return f"; of {unnamed} real images nobody said whose they are, so near ones may have passed" if unnamed else ""
 
 
 def _guard(context: JobContext, project: Project, report: Report) -> _Guard:
@@ -109,7 +119,8 @@ def _guard(context: JobContext, project: Project, report: Report) -> _Guard:
     pictures = [reduced(store, [image.blob for image in part], report, "reading real images") for part in (training, held_out)]
     network = known_verifier(store, project, pictures[0], training, report, context.job.created_by)
     trained = people(pictures[0], training, network)
-    watch = Watch.of(trained, people(pictures[1], held_out, network)) if trained is not None else None
+    strangers = people(pictures[1], held_out, network)
+    watch = Watch.of(trained, strangers, lambda step, total: report(step, total, "how near strangers come")) if trained else None
     if watch is None:
         raise TooFewError("too few patients to say how near strangers come to training images; import more")
     return _Guard(network, watch)
@@ -128,9 +139,8 @@ def _filled(context: JobContext, wanted: Plan, scorers: Sequence[tuple[Model, An
         made = generate_samples(store, so, [records[place] for place in places], candidates=each,
                                 seed=order["seed"] + number * TURN_SEEDS, report=within(context.report, begins, middle),
                                 previews=previews)  # fmt: skip
-        scoring.score_samples(store, project, made, scorers, within(context.report, middle, ends))
-        images = [store.blobs.image(sample.blob) for sample in made]
-        is_near, nearest = guard.watch.look(Traces.of(images, embeddings=guard.network.embed(images)))
+        scoring.score_samples(store, project, made, scorers, within(context.report, middle, (middle + ends) / 2))
+        is_near, nearest = _looked_at(store, guard, made, within(context.report, (middle + ends) / 2, ends))
         looked = [Candidate(bool(near), one.is_plausible, 1 - one.loss)
                   for near, one in zip(is_near, look_at(store, project, made), strict=True)]  # fmt: skip
         fresh = slots.tell([looked[row * each : (row + 1) * each] for row in range(len(places))])
@@ -146,6 +156,20 @@ def _filled(context: JobContext, wanted: Plan, scorers: Sequence[tuple[Model, An
         context.report(round(1000 * ends), 1000, f"{len(found.kept)} of {len(records)} have an image",
                        metrics={"kept": float(len(found.kept)), "guidance": guidance})  # fmt: skip
     return found
+
+
+def _looked_at(store: Store, guard: _Guard, made: Sequence[Sample], report: Report) -> tuple[list[bool], list[int]]:
+    """Of each image whether it is too near, and the place of the training image that is nearest; a few at a time, as small as the
+    audit takes them."""
+    is_near, nearest = list[bool](), list[int]()
+    for first in range(0, len(made), CHUNK):
+        images = reduced(store, [sample.blob for sample in made[first : first + CHUNK]], silent, "")
+        near, places = guard.watch.look(Traces.of(images, embeddings=guard.network.embed(images)))
+        is_near += near.tolist()
+        nearest += places.tolist()
+        done = first + len(images)
+        report(done, len(made), f"comparing with every training image, {done} of {len(made)}")
+    return is_near, nearest
 
 
 def _variety(store: Store, project: Project, found: _Found, num_training: int) -> dict[str, float | None]:

@@ -159,7 +159,7 @@ def vote(page: Page, empty: Studio) -> None:
 def export(page: Page, empty: Studio) -> None:
     """Formats of masks are not offered; the first one holds a folder per class."""
     open_tab(page, "Export")
-    expect(page.locator(".sx-format:visible")).to_have_count(2)
+    expect(page.locator(".sx-format:visible")).to_have_count(3)
     page.wait_for_selector("[data-panel=export][data-loaded='0']")
     refuses = page.locator("#export-refused:visible")  # images of a random generator are noise
     if refuses.count():

@@ -43,17 +43,30 @@ def test_255_beside_small_numbers_does_not_count() -> None:
 
 def test_smoothed_edges_of_grey_and_colour_masks_are_seen() -> None:
     grey = counted(v0=5000, v255=3000, v60=20, v128=20, v200=20)
-    assert soft_edges(grey) == [60, 128, 200]
+    assert soft_edges(grey, CLASSES[:2]) == [60, 128, 200]
     assert proposals(grey, {}, CLASSES[:2]) == {0: 0, 255: 1, 60: 255, 128: 255, 200: 255}
     assert "smoothed" in findings(grey, CLASSES[:2])[0]
     blend = [COLOUR_BIT | red << 16 | (255 - red) << 8 for red in (60, 120, 200)]
     colours = {RED: (5000, 1), GREEN: (4000, 1)} | {value: (10, 1) for value in blend}
-    assert soft_edges(colours) == sorted(blend)
+    assert soft_edges(colours, CLASSES[:2]) == sorted(blend)
 
 
 def test_rare_classes_are_no_smoothed_edges() -> None:
-    assert soft_edges(counted(v0=5000, v1=3000, v2=10)) == []
-    assert soft_edges({0: (5000, 1), RED: (4000, 1), COLOUR_BIT | 0x0000FF: (10, 1), GREEN: (10, 1), 200: (9, 1)}) == []
+    assert soft_edges(counted(v0=5000, v1=3000, v2=10), CLASSES) == []
+    odd = {0: (5000, 1), RED: (4000, 1), COLOUR_BIT | 0x0000FF: (10, 1), GREEN: (10, 1), 200: (9, 1)}
+    assert soft_edges(odd, CLASSES) == []
+    assert soft_edges(counted(v0=5000, v5=3000, v1=50, v2=50, v3=50, v4=50), CLASSES) == []  # numbers of classes
+    greys = counted(v0=5000, v255=3000, v60=20, v128=20, v200=20)
+    assert soft_edges(greys, [*CLASSES, *CLASSES]) == []  # as many as classes
+
+
+def test_the_colour_of_a_rare_class_is_no_smoothed_edge() -> None:
+    needle = LabelClass(2, "needle", "#800000")  # half way between black and red
+    classes = [LabelClass(0, "background", "#000000"), LabelClass(1, "liver", "#ff0000"), needle]
+    dark = [COLOUR_BIT | red << 16 for red in (40, 100, 180, 220)]
+    values = {0: (5000, 1), RED: (3000, 1), COLOUR_BIT | 0x800000: (9, 1)} | {value: (10, 1) for value in dark}
+    assert soft_edges(values, classes) == sorted(dark)
+    assert proposals(values, {}, classes)[COLOUR_BIT | 0x800000] == 2
 
 
 @pytest.mark.parametrize(

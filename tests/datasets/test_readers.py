@@ -157,7 +157,86 @@ def test_coco_never_opens_what_lies_outside(tmp_path: Path, name: str) -> None:
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "secret.png")
     coco(tmp_path / "set", [], file_name=name)
     found = scan(tmp_path / "set", kind="coco")
-    assert not found.pairs and "no file fits it" in found.problems[0].reason
+    assert not found.pairs and "no file or more than one fits it" in found.problems[0].reason
+
+
+@pytest.mark.parametrize("change", [{"id": "7"}, {"id": 7.0}])
+def test_objects_of_an_image_that_is_not_listed_refuse_the_document(tmp_path: Path, change: dict) -> None:
+    coco(tmp_path, [{"id": 1, "image_id": 7, "category_id": 2, "segmentation": [[1, 1, 5, 1, 5, 5]]}], **change)
+    if change["id"] == "7":  # a number as text is the same number
+        assert scan(tmp_path).values[2][0] > 5
+        return
+    with pytest.raises(BadInputError, match=r"1 objects in .* belong to an image_id"):
+        scan(tmp_path)
+
+
+def test_outlines_drawn_for_another_size_refuse_their_image(tmp_path: Path) -> None:
+    ring = {"id": 1, "image_id": 7, "category_id": 2, "segmentation": [[100, 100, 200, 100, 200, 200]]}
+    coco(tmp_path, [ring], width=300, height=200)
+    assert "drawn for 300 x 200 pixels, the image has 30 x 20" in scan(tmp_path).problems[0].reason
+    coco(tmp_path, [ring])
+    assert "an outline of this image leaves it" in scan(tmp_path).problems[0].reason
+
+
+def test_outlines_without_end_and_crowds_are_refused_before_they_are_drawn(tmp_path: Path) -> None:
+    zigzag = {"id": 1, "image_id": 7, "category_id": 2, "segmentation": [[0, 0, 30, 20] * 5_000]}
+    coco(tmp_path, [zigzag])
+    assert "winds around without end" in scan(tmp_path).problems[0].reason
+    coco(tmp_path, [{"id": n, "image_id": 7, "category_id": 2, "segmentation": [[1, 1, 2, 1, 2, 2]]} for n in range(6_000)])
+    assert "6000 objects, 5000 are allowed" in scan(tmp_path).problems[0].reason
+
+
+def test_images_without_objects_are_counted(tmp_path: Path) -> None:
+    coco(tmp_path, [])
+    assert any("1 of 1 images have no object" in note for note in scan(tmp_path).notes)
+
+
+@pytest.mark.parametrize("named", [{"patient": 0}, {"patient_id": "A"}, {"case_id": 7}, {"Video": "v"}])
+def test_patients_are_read_under_common_names(tmp_path: Path, named: dict) -> None:
+    coco(tmp_path, [], **named)
+    assert list(scan(tmp_path).groups) == [str(next(iter(named.values())))]
+
+
+def test_equal_names_in_folders_of_their_own_are_different_images(tmp_path: Path) -> None:
+    for side in ("train", "test"):
+        (tmp_path / side).mkdir()
+        Image.fromarray(np.full((20, 30, 3), len(side), np.uint8)).save(tmp_path / side / "a.png")
+        (tmp_path / side / "_annotations.coco.json").write_text(json.dumps({
+            "images": [{"id": 1, "file_name": "a.png", "width": 30, "height": 20}], "annotations": [],
+            "categories": [{"id": 1, "name": "polyp"}]}))  # fmt: skip
+    assert {pair.name: pair.split for pair in scan(tmp_path).pairs} == {"train/a.png": "train", "test/a.png": "test"}
+
+
+@pytest.mark.parametrize(("name", "side"), [("train.coco", "train"), ("instances_train2018", "train"), ("TestSet", "test"),
+                                            ("valid1", "val"), ("all", None)])  # fmt: skip
+def test_sides_are_read_from_names_of_documents(tmp_path: Path, name: str, side: str | None) -> None:
+    coco(tmp_path, [], name=f"annotations/{name}.json")
+    assert scan(tmp_path).pairs[0].split == side
+
+
+def test_an_image_on_two_sides_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for letter in "abc":
+        Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "images" / f"{letter}.png")
+    for side, letters in (("train", "ab"), ("test", "bc")):
+        (tmp_path / f"{side}.json").write_text(json.dumps({
+            "images": [{"id": n, "file_name": f"{letter}.png"} for n, letter in enumerate(letters)], "annotations": [],
+            "categories": [{"id": 1, "name": "polyp"}]}))  # fmt: skip
+    with pytest.raises(BadInputError, match=r"named for (train|test) and for (train|test)"):
+        scan(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{"images": [None], "annotations": [], "categories": [{"id": 1, "name": "x"}]}, {"images": 1, "annotations": "category_id"},
+     {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [{"image_id": [1], "category_id": float("inf")}],
+      "categories": [{"id": 1, "name": "x"}]}],
+)  # fmt: skip
+def test_odd_documents_end_in_a_sentence(tmp_path: Path, document: dict) -> None:
+    coco(tmp_path, [])
+    (tmp_path / "annotations/instances_default.json").write_text(json.dumps(document))
+    with pytest.raises(BadInputError, match=r"no JSON here has lists|belong to an image_id|cannot be read"):
+        scan(tmp_path, kind="coco")
 
 
 # ---- descriptions that do not fit
@@ -181,7 +260,9 @@ def test_nnunet_labels_may_be_named_either_way_round(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("dataset", "words"),
-    [("{", "no JSON"), ({"labels": {"a": [1, 2]}}, "regions"), ({}, "no plain labels"), ({"labels": {"a": "b"}}, "no number")],
+    [("{", "no JSON"), ({"labels": {"b": 0}, "file_ending": "**"}, "an ending such as .png"),
+     ({"labels": {"b": 0}, "file_ending": ".tif"}, "no picture that ends in .tif"),
+     ({"labels": {"a": [1, 2]}}, "regions"), ({}, "no plain labels"), ({"labels": {"a": "b"}}, "no number")],
 )
 def test_a_dataset_json_that_does_not_fit_is_refused(tmp_path: Path, dataset: Any, words: str) -> None:
     nnunet(tmp_path, dataset)
@@ -220,10 +301,43 @@ def test_yolo_lines_that_are_no_outlines_are_refused(tmp_path: Path, lines: str,
     assert not found.pairs and words in found.problems[0].reason and "line 2" in found.problems[0].reason
 
 
-def test_a_yolo_image_without_lines_shows_nothing(tmp_path: Path) -> None:
-    yolo(tmp_path, "", {"0": "polyp"})
-    (tmp_path / "labels/train/a.txt").unlink()
-    assert scan(tmp_path).values == {0: (400, 1)}
+def test_a_yolo_image_without_lines_shows_nothing_and_that_is_said(tmp_path: Path) -> None:
+    yolo(tmp_path, "0 0 0 1 0 1 1", {"0": "polyp"})
+    shutil.move(tmp_path / "labels", tmp_path / "Labels")
+    shutil.copy(tmp_path / "images/train/a.png", tmp_path / "images/train/b.png")
+    found = scan(tmp_path)
+    assert found.values[0][1] == 2 and any("1 of 2 images have no text file" in note for note in found.notes)
+    (tmp_path / "Labels/train/a.txt").unlink()
+    with pytest.raises(BadInputError, match="no image has a text file"):
+        scan(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["../secret", "{root}/secret", "/etc"])
+def test_masks_outside_the_folder_are_never_opened(tmp_path: Path, place: str) -> None:
+    yolo(tmp_path / "set", "", ["polyp"])
+    for folder in (tmp_path / "secret/train", tmp_path / "secret"):
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((20, 20), np.uint8)).save(folder / "a.png")
+    text = {"train": "images/train", "names": ["polyp"], "masks_dir": place.format(root=tmp_path)}
+    (tmp_path / "set/data.yaml").write_text(json.dumps(text))
+    found = scan(tmp_path / "set", kind="yolo")
+    assert not found.pairs and "no mask of the same name" in found.problems[0].reason
+
+
+@pytest.mark.parametrize("text", ["x: !!int ''\n", "x: !!bool foo\n", "x: !!timestamp foo\n", "x: [\n", "\x00"])
+def test_yaml_that_is_none_leaves_a_plain_folder_alone(tmp_path: Path, text: str) -> None:
+    from tests.datasets.test_folder import pair
+
+    pair(tmp_path, "a", 1)
+    (tmp_path / "notes.yaml").write_text(text)
+    assert len(scan(tmp_path).pairs) == 1
+
+
+def test_yaml_that_grows_when_it_is_written_out_is_no_description(tmp_path: Path) -> None:
+    yolo(tmp_path, "")
+    levels = ["a0: &a0 [x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12))]
+    (tmp_path / "data.yaml").write_text("\n".join([*levels, "train: images/train", "names: *a11"]))
+    assert readers.kind_of(tmp_path) == "folder"
 
 
 def test_yaml_with_code_in_it_is_no_description(tmp_path: Path) -> None:

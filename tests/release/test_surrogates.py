@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import cv2
@@ -91,6 +92,25 @@ def test_copies_are_left_guidance_falls_and_empty_places_are_told(
     assert "3 of 4 masks have an image" in ended.message and "1 stay without one" in ended.message
     again = run(store, wanted(project, masks))
     assert again.result["kept_ids"] == found["kept_ids"] and again.result["sample_ids"] == found["sample_ids"]
+
+
+def test_what_somebody_has_decided_stays_decided(store: Store, project: Project, masks: list[LabelMapRecord]) -> None:
+    first = run(store, wanted(project, masks[:2]))
+    rejected = first.result["kept_ids"][0]
+    store.curate([rejected], "rejected", actor="surgeon")
+    again = run(store, wanted(project, masks[:2], accept=True))
+    assert again.result["accepted_ids"] == first.result["kept_ids"][1:] and store.sample(rejected).curation == "rejected"
+
+
+def test_a_version_that_may_know_somebody_who_withdrew_makes_no_set(
+    store: Store, project: Project, masks: list[LabelMapRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = store.active_model(project.id, "engine")
+    assert engine is not None
+    tied = dataclasses.replace(store.standing_trace(project.id), models=frozenset({engine.id}))
+    monkeypatch.setattr(Store, "standing_trace", lambda self, project_id: tied)
+    with pytest.raises(BadInputError, match="may have learnt from a patient who has withdrawn"):
+        orders.place(store, wanted(project, masks), actor="ann")
 
 
 def test_without_the_word_nothing_is_accepted(store: Store, project: Project, masks: list[LabelMapRecord]) -> None:

@@ -354,4 +354,12 @@ def test_images_without_masks_are_taken_when_that_is_said(client, store, project
     run_worker(home, HANDLERS, exit_when_idle=True)
     refused, done = (client.get(f"/api/jobs/{job['job']['id']}").json() for job in jobs)
     assert refused["state"] == "failed" and "draw them here" in refused["error"]
-    assert done["state"] == "done" and [image.label_map_id for image in store.images(project.id)] == [None]
+    pair = tmp_path / "pair"
+    for part, value in (("images", (9, 9, 9)), ("masks", 7)):
+        (pair / part).mkdir(parents=True)
+        Image.fromarray(np.full((24, 24, 3) if part == "images" else (24, 24), value, np.uint8)).save(pair / part / "b.png")
+    body = {"project_id": project.id, "images_dir": str(pair), "request_id": "import-3", "without_masks": True}
+    placed = client.post("/api/import/run", json=body).json()["job"]
+    run_worker(home, HANDLERS, exit_when_idle=True)
+    assert client.get(f"/api/jobs/{placed['id']}").json()["result"]["num_added"] == 1
+    assert done["state"] == "done" and [image.label_map_id for image in store.images(project.id)] == [None, None]

@@ -8,17 +8,34 @@ export const text = (label, placeholder, attributes = {}) => {
   return field;
 };
 
+/** The number in a field; an emptied one is as it was. */
+const filled = (field, otherwise) => (field.input.value.trim() === "" ? otherwise : Number(field.input.value));
+
 const number = (label, value, attributes) => {
   const field = text(label, "", { ...attributes, type: "number" });
   field.input.value = value;
   return field;
 };
 
+const FORMATS = [
+  ["folder", "a folder of images and masks"],
+  ["saadi", "an export of this program"],
+  ["nnunet", "nnU-Net v2"],
+  ["coco", "COCO"],
+  ["yolo", "YOLO"],
+  ["voc", "Pascal VOC"],
+  ["imagefolder", "Hugging Face imagefolder"],
+  ["video", "videos"],
+  ["dicom", "DICOM files"],
+];
+
 export class DataForms {
   constructor(onImported) {
     this.onImported = onImported;
     this.images = text("Folder, zip, video or DICOM file", "/path/to/images", { id: "import-images" });
     this.masks = text("Folder of masks, where they lie apart", "/path/to/masks", { id: "import-masks" });
+    this.source = selectField("Read as", [["", "what it looks like"], ...FORMATS], "");
+    this.source.input.id = "import-source";
     this.every = number("Every n-th frame", 25, { min: 1, max: 100000, step: 1, id: "import-every" });
     this.sharpness = number("Sharpness, share of the median", 0.5, { min: 0, max: 1, step: 0.05 });
     this.change = number("Change to the frame before, grey levels", 2, { min: 0, max: 255, step: 0.5 });
@@ -88,10 +105,11 @@ export class DataForms {
           h(
             "details",
             { class: "sx-details" },
-            h("summary", {}, "Videos and DICOM (optional)"),
+            h("summary", {}, "Format, videos and DICOM (optional)"),
             h(
               "div",
               { class: "sx-stack" },
+              this.source,
               h("div", { class: "sx-row" }, this.every, this.sharpness, this.change),
               h("p", { class: "sx-note" }, "Blurred frames and those like the one before are left out; 0 keeps them. A video is a patient, unless a pattern or table says otherwise."),
               h("label", { class: "sx-check" }, this.burntIn, "I have looked at pictures whose DICOM header says that text is burnt in"),
@@ -167,9 +185,10 @@ export class DataForms {
       group_pattern: given(this.pattern),
       group_column: given(this.groupColumn),
       split_column: given(this.splitColumn),
-      every: Number(this.every.input.value),
-      sharpness: Number(this.sharpness.input.value),
-      change: Number(this.change.input.value),
+      every: filled(this.every, 25),
+      sharpness: filled(this.sharpness, 0.5),
+      change: filled(this.change, 2),
+      source: this.source.input.value || null,
       burnt_in: this.burntIn.checked,
       ...(isClassification() && { masks_dir: null, label_column: given(this.labelColumn) }),
     };
@@ -177,7 +196,9 @@ export class DataForms {
 
   scan(button) {
     return act(button, async () => {
-      const found = await post("/api/import/scan", this.folders());
+      const looked = this.folders();
+      const found = await post("/api/import/scan", looked);
+      this.looked = looked; // what is imported is what was shown, whatever is typed meanwhile
       const alone = !isClassification() && !found.has_masks;
       this.withoutMasks.checked = !found.needs_masks;
       this.mapping = found.values.map((item) => ({ values: [item.value], select: this.classChooser(item) }));
@@ -282,7 +303,7 @@ export class DataForms {
       }
       const values = Object.fromEntries(this.mapping.flatMap(({ values, select }) => values.map((value) => [value, Number(select.value)])));
       const without_masks = this.withoutMasks.checked;
-      const { job } = await post("/api/import/run", { ...this.folders(), values, without_masks, request_id: requestId() });
+      const { job } = await post("/api/import/run", { ...this.looked, values, without_masks, request_id: requestId() });
       this.job = job.id;
       toast(job.before ? `Importing: in the queue, ${plural(job.before, "job")} before it.` : "Importing: started.");
       replace(this.found, h("p", { class: "sx-note" }, "The import goes on in the background; the bar at the bottom shows how far."));

@@ -10,13 +10,13 @@ from typing import Any, Protocol
 
 from saadi.config import MAX_FILE_BYTES
 from saadi.datasets.folder_pairs import FoundFile, Problem, list_files, normal
-from saadi.datasets.folder_table import Row
+from saadi.datasets.folder_table import GROUP_COLUMNS, MAX_GROUP_CHARS, Row
 from saadi.decoding import DecodedImage, DecodedMask, decode_image, decode_mask, display_name
 from saadi.decoding_formats import is_generated
 from saadi.errors import BadInputError
 
-MAX_INDEX_BYTES = 2 * 2**30
-"""Of one annotation document; a COCO file of 100,000 images with outlines has a few hundred MB."""
+MAX_INDEX_BYTES = 2**30
+"""Of one annotation document; a COCO file of 100,000 images with outlines has a few hundred MB, seven times that in memory."""
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 NO_OBJECT = 0
 """Mask value of pixels that no object covers, in formats of objects."""
@@ -183,6 +183,25 @@ def folder_named(parent: Path, *names: str) -> Path | None:
     return found[0] if found else None
 
 
+def text_of(value: Any, most: int = 80) -> str:
+    """A name as text that can be stored: file formats allow halves of characters that none is.
+
+    Raises:
+        ValueError: Neither a text nor a number.
+    """
+    if not isinstance(value, str | int):
+        raise ValueError("a name is a text")
+    return str(value)[:most].encode("utf-8", "replace").decode()
+
+
+def group_of(columns: Mapping[str, Any]) -> str | None:
+    """The patient, video or operation that a row names under one of the common headings."""
+    for name in GROUP_COLUMNS:
+        if (value := columns.get(name)) is not None and f"{value}".strip():
+            return text_of(value, MAX_GROUP_CHARS)
+    return None
+
+
 def class_names(found: Mapping[Any, Any], what: str) -> dict[int, str]:
     """{id: name} of a mapping between the two, whichever is the key.
 
@@ -191,7 +210,7 @@ def class_names(found: Mapping[Any, Any], what: str) -> dict[int, str]:
     """
     for pairs in (found.items(), [(value, key) for key, value in found.items()]):
         try:
-            return {int(str(number)): str(name)[:80] for number, name in pairs}
-        except ValueError:
+            return {int(str(number)): text_of(name) for number, name in pairs}
+        except (ValueError, TypeError):
             continue
     raise BadInputError(f"{what} tell no number for each class; export the data set again")

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from saadi.datasets.folder_pairs import normal
 from saadi.datasets.folder_table import SPLIT_WORDS, Row
-from saadi.datasets.readers.base import Entry, Listing, MaskFile, PictureFile, below, class_names, read_json
+from saadi.datasets.readers.base import Entry, Listing, MaskFile, PictureFile, below, class_names, read_json, text_of
 from saadi.errors import BadInputError
 
 NAME = "saadi"
@@ -43,9 +43,9 @@ def listing(root: Path) -> Listing:
                 continue
             relative = PurePosixPath(row["image"])
             found.entries.append(Entry(relative, PictureFile(image, image.name), MaskFile(mask, mask.name) if mask else None,
-                                       Row(group=str(row["group"]), split=SPLIT_WORDS[row["split"]], label=row["label"]),
+                                       Row(group=text_of(row["group"]), split=SPLIT_WORDS[row["split"]], label=row["label"]),
                                        folders=tuple(normal(part) for part in relative.parts[:-1])))  # fmt: skip
-    except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise BadInputError("manifest.json or items.jsonl are not those of an export of this program; take them away to read the "
                             "folder as what it is otherwise") from error  # fmt: skip
     found.has_masks = any(entry.mask for entry in found.entries)

@@ -13,13 +13,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from saadi.datasets.folder_pairs import normal
-from saadi.datasets.folder_table import GROUP_COLUMNS, LABEL_COLUMNS, MAX_GROUP_CHARS, SPLIT_WORDS, Row
-from saadi.datasets.readers.base import MAX_INDEX_BYTES, Entry, Listing, MaskFile, PictureFile, below
+from saadi.datasets.folder_table import LABEL_COLUMNS, SPLIT_WORDS, Row
+from saadi.datasets.readers.base import MAX_INDEX_BYTES, Entry, Listing, MaskFile, PictureFile, below, group_of, read, text_of
 from saadi.decoding import display_name
 from saadi.errors import BadInputError
 
 NAME = "imagefolder"
 METADATA = ("metadata.jsonl", "metadata.csv")
+_MAX_LINE = 100_000
 _IMAGE, _MASK, _ENDING = "file_name", "mask_file_name", "_file_name"
 
 
@@ -46,9 +47,10 @@ def listing(root: Path) -> Listing:
                 found.entries.append(entry)
     found.has_masks = any(entry.mask for entry in found.entries)
     if found.has_masks:
-        for entry in [entry for entry in found.entries if entry.mask is None]:
-            found.refuse(entry.name.name, "its line names no mask; add the mask or remove the image")
-            found.entries.remove(entry)
+        for entry in found.entries:
+            if entry.mask is None:
+                found.refuse(entry.name.name, "its line names no mask; add the mask or remove the image")
+        found.entries = [entry for entry in found.entries if entry.mask is not None]
     found.names = _names(root)
     return found
 
@@ -56,7 +58,13 @@ def listing(root: Path) -> Listing:
 def _files(root: Path) -> list[Path]:
     folders = (path for path in sorted(root.iterdir()) if path.is_dir() and not path.is_symlink()) if root.is_dir() else ()
     places = [root, *folders]
-    return [place / name for place in places for name in METADATA if (place / name).is_file()]
+    return [place / name for place in places for name in METADATA if (place / name).is_file() and _names_files(place / name)]
+
+
+def _names_files(path: Path) -> bool:
+    """Whether the first line has a column for files as imagefolder calls it; other tables are called metadata.csv, too."""
+    with path.open(encoding="utf-8-sig", errors="replace") as stream:
+        return _ENDING[1:] in stream.readline(_MAX_LINE)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -94,21 +102,20 @@ def _entry(root: Path, folder: Path, row: Mapping[str, Any], where: str, found: 
     if mask_name is not None and mask is None:
         found.refuse(mask_name, f"{where} names a mask that is not in the data set; add the file or correct the line")
         return None
-    group = next((str(columns[key])[:MAX_GROUP_CHARS] for key in GROUP_COLUMNS if key in columns), None)
-    label = next((str(columns[key]) for key in LABEL_COLUMNS if key in columns), None)
+    label = next((text_of(columns[key]) for key in LABEL_COLUMNS if key in columns), None)
     relative = PurePosixPath(path.relative_to(root).as_posix())
     folders = tuple(normal(part) for part in relative.parts[:-1])
     word = normal(str(columns.get("split", "")))
     split = SPLIT_WORDS.get(word) or next((SPLIT_WORDS[part] for part in folders if part in SPLIT_WORDS), None)
     return Entry(relative, PictureFile(path, path.name), MaskFile(mask, mask.name) if mask else None,
-                 Row(group=group, split=split, label=label), folders=folders)  # fmt: skip
+                 Row(group=group_of(columns), split=split, label=label), folders=folders)  # fmt: skip
 
 
 def _names(root: Path) -> dict[int, str]:
     """Classes as our own README.md lists them, '- 3: liver'; a foreign one says nothing."""
     names: dict[int, str] = {}
     path = root / "README.md"
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines()[:500] if path.is_file() else ():
+    for line in read(path).decode("utf-8", "replace").splitlines()[:500] if path.is_file() else ():
         number, sign, name = line.removeprefix("- ").partition(": ")
         if line.startswith("- ") and sign and number.isascii() and number.isdecimal() and int(number) <= 255:
             names[int(number)] = name.strip()

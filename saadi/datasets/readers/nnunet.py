@@ -5,6 +5,7 @@ An RGB picture is one file, `case_0000.png`; several files for one case are seve
 
 from __future__ import annotations
 
+import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -40,10 +41,15 @@ def listing(root: Path) -> Listing:
         raise BadInputError("dataset.json has no plain labels, name to number (regions of several numbers are not read); "
                             "write them so")  # fmt: skip
     ending = str(described.get("file_ending", ".png"))
+    if not re.fullmatch(r"\.[A-Za-z0-9.]{1,12}", ending):
+        raise BadInputError(f"dataset.json says files end in {ending[:20]!r}; an ending such as .png was expected")
     found = Listing(NAME, has_masks=True, names=class_names(labels, "the labels in dataset.json"))
     validation = _validation(root, here, found)
     for part, side in (("Tr", "train"), ("Ts", "test")):
         _cases(here, part, ending, "test" if side == "test" else None, validation, found)
+    if not found.entries and not found.problems:
+        raise BadInputError(f"imagesTr has no picture that ends in {ending}; correct file_ending in dataset.json (.png, .tif, "
+                            ".bmp)")  # fmt: skip
     return found
 
 
@@ -54,8 +60,7 @@ def _roots(root: Path) -> list[Path]:
 
 def _validation(root: Path, here: Path, found: Listing) -> set[str] | None:
     """Cases of the validation side, where one split is told; None = nobody said which side a training case is on."""
-    path = next((path for path in (root / "splits_final.json", here / "splits_final.json", here.parent / "splits_final.json")
-                 if path.is_file()), None)  # fmt: skip
+    path = next((path for path in (root / "splits_final.json", here / "splits_final.json") if path.is_file()), None)
     folds: Any = read_json(path, "the folds") if path else []
     if not isinstance(folds, list) or not all(isinstance(fold, dict) and isinstance(fold.get("val"), list) for fold in folds):
         raise BadInputError("splits_final.json is no list of {train, val}; correct it or take it away")

@@ -26,6 +26,7 @@ from saadi.datasets.readers.base import (
     PictureFile,
     class_names,
     read,
+    text_of,
 )
 from saadi.datasets.readers.objects import Object, Objects
 from saadi.decoding import DecodedMask, display_name
@@ -41,16 +42,16 @@ _MAX_YAML_BYTES = 2**20
 class _Lines:
     """The outlines of an image in a text file; none where there is no file, as trainers read it."""
 
-    path: Path
+    path: Path | None
     num_classes: int
 
     def mask(self, size: tuple[int, int]) -> DecodedMask:
-        text = read(self.path).decode("utf-8", "replace") if self.path.is_file() else ""
+        text = read(self.path).decode("utf-8", "replace") if self.path is not None else ""
         objects = [self._object(number, line, size) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
         return Objects(objects).mask(size)
 
     def _object(self, number: int, line: str, size: tuple[int, int]) -> Object:
-        where = f"line {number} of {display_name(self.path.name)}"
+        where = f"line {number} of {display_name(self.path.name if self.path else '')}"
         try:
             first, *rest = line.split()
             index, values = int(first), np.array(rest, np.float64)
@@ -91,10 +92,14 @@ def listing(root: Path) -> Listing:
     if sorted(names) != list(range(len(names))) or not 0 < len(names) < IGNORE:
         raise BadInputError(f"{display_name(path.name)} names classes {sorted(names)[:5]}, 0 to {len(names) - 1} were expected; "
                             "correct it")  # fmt: skip
-    masks_dir = description.get("masks_dir")
+    masks_dir = text_of(description["masks_dir"], 4096) if description.get("masks_dir") else None
+    beside = masks_dir or "labels"
     found.names = names if masks_dir else {NO_OBJECT: NO_OBJECT_NAME} | {index + 1: name for index, name in names.items()}
     if len(described) > 1:
         found.notes.append(f"read by {display_name(path.name)}{', which has masks' if masks_dir else ''}")
+    labels = {normal(one.relative_to(root).as_posix()): one for one in root.rglob("*")
+              if one.suffix.lower() == (".png" if masks_dir else ".txt") and one.is_file()}  # fmt: skip
+    num_without = 0
     for split, file in _images(root, description, found):
         parts = list(file.relative.parts)
         at = max((number for number, part in enumerate(parts[:-1]) if normal(part) == "images"), default=None)
@@ -102,25 +107,37 @@ def listing(root: Path) -> Listing:
             found.refuse(file.relative.name, "it lies in no folder called images, so its outlines cannot be found; rename "
                                              "the folder")  # fmt: skip
             continue
-        beside = [*parts[:at], str(masks_dir) if masks_dir else "labels", *parts[at + 1:]]
-        label = root.joinpath(*beside).with_suffix(".png" if masks_dir else ".txt")
-        if masks_dir and not label.is_file():
+        # Only what lies in the folder is found: a `masks_dir` elsewhere names nothing.
+        name = PurePosixPath(*parts[:at], beside, *parts[at + 1:]).with_suffix(".png" if masks_dir else ".txt").as_posix()
+        label = labels.get(normal(name))
+        if masks_dir and label is None:
             found.refuse(file.relative.name, "this image has no mask of the same name; add the mask or remove the image")
             continue
-        source = MaskFile(label, label.name) if masks_dir else _Lines(label, len(names))
+        num_without += label is None
+        source = MaskFile(label, label.name) if masks_dir and label else _Lines(label, len(names))
         found.entries.append(Entry(PurePosixPath(file.relative), PictureFile(file.path, file.relative.name), source,
                                    Row(split=split), folders=file.folders))  # fmt: skip
+    if found.entries and num_without == len(found.entries):
+        raise BadInputError("no image has a text file with its outlines in a folder called labels, so all would count as "
+                            "background; add them")  # fmt: skip
+    if num_without:
+        found.notes.append(f"{num_without} of {len(found.entries)} images have no text file and count as background alone; leave "
+                           "them out if nobody has drawn on them yet")  # fmt: skip
     return found
 
 
 def _descriptions(root: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
     """YAML files at the top that name classes and images; YAML only as data, no tags."""
     for path in sorted([*root.glob("*.yaml"), *root.glob("*.yml")]) if root.is_dir() else ():
-        if not path.is_file() or path.stat().st_size > _MAX_YAML_BYTES:
-            continue
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError, RecursionError, yaml.YAMLError):
+            if not path.is_file() or path.stat().st_size > _MAX_YAML_BYTES:
+                continue
+            text = path.read_text(encoding="utf-8-sig")
+            # Aliases may stand for aliases, ten times each: a few lines become gigabytes once they are written out.
+            if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+                continue
+            content = yaml.safe_load(text)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, yaml.YAMLError):
             continue
         if isinstance(content, dict) and isinstance(content.get("names"), list | dict) and any(map(content.get, SPLITS)):
             yield path, content
@@ -134,7 +151,7 @@ def _images(root: Path, description: Mapping[str, Any], found: Listing) -> Itera
         sources = description.get(split) or []
         for source in sources if isinstance(sources, list) else [sources]:
             # Paths are those of the machine that wrote them; what follows is inside the folder in any case.
-            wanted = normal(str(source).replace("\\", "/")).removeprefix("./").lstrip("/").removeprefix("../")
+            wanted = normal(text_of(source, 4096).replace("\\", "/")).removeprefix("./").lstrip("/").removeprefix("../")
             fitting = [name for name in files if name.startswith(f"{wanted.rstrip('/')}/")]
             text = root / wanted
             if not fitting and wanted.endswith(".txt") and text.is_file() and ".." not in PurePosixPath(wanted).parts:
