@@ -18,7 +18,7 @@ from saadi.datasets.phantom import render
 from saadi.errors import BadInputError, NotFoundError, TooFewError
 from saadi.exports import recipe
 from saadi.jobs import run_job
-from saadi.privacy import verifier
+from saadi.privacy import burnt_in, verifier
 from saadi.records import Disclosure, ExportRecord, Image, Job, LabelClass, Project, Split
 from saadi.release import job as release_job
 from saadi.release.report import html, lines, measures
@@ -37,7 +37,8 @@ _fitted: dict[tuple[tuple[str, ...], int], tuple[verifier.Verifier, dict[str, An
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few steps, once for the same images, and no generator to be asked what it remembers."""
+    """Few steps, once for the same images, no generator to be asked what it remembers, and no text to be looked for."""
+    monkeypatch.setattr(burnt_in, "find_text", lambda image: [])
     fit = verifier.fit
 
     def once(images: list[Image], groups: list[str], **more: Any) -> tuple[verifier.Verifier, dict[str, Any]]:
