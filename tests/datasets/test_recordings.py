@@ -150,6 +150,11 @@ def test_grey_frames_become_three_equal_channels(tmp_path: Path) -> None:
         ({"kind": "1.2.840.10008.5.1.4.1.1.77.1.1.1"}, "holds a compressed video"),
         ({"Rows": 0}, "outside 16"),
         ({"PixelData": b"1234"}, "pixels cannot be read"),
+        ({"PhotometricInterpretation": "HSV"}, "colours are stored as 'HSV'"),
+        ({"PhotometricInterpretation": "YBR_RCT"}, "colours are stored as 'YBR_RCT'"),
+        ({"PixelRepresentation": 1}, "values are signed"),
+        ({"BitsStored": 1, "HighBit": 0}, "it has 1 bits a sample"),
+        ({"NumberOfFrames": -2}, "announces -2 frames"),
     ],
 )
 def test_dicom_files_that_cannot_be_used_are_named(tmp_path: Path, values: dict, words: str) -> None:
@@ -188,3 +193,61 @@ def test_a_jpeg_compressed_frame_is_read(tmp_path: Path) -> None:
     data.save_as(path, enforce_file_format=True)
     pixels = scan(tmp_path).pairs[0].picture.image().pixels
     assert np.abs(pixels.astype(int) - smooth).mean() < 8
+
+
+def test_unusual_greys_and_palettes_keep_their_colours(tmp_path: Path) -> None:
+    grey = scene(1)[..., :1]
+    dicom(tmp_path / "1.dcm", grey, PhotometricInterpretation="MONOCHROME1")
+    tables = {name: np.random.default_rng(place).integers(0, 256, 256, dtype=np.uint8)
+              for place, name in enumerate(("Red", "Green", "Blue"))}  # fmt: skip
+    palette = {f"{name}PaletteColorLookupTableDescriptor": [256, 0, 8] for name in tables}
+    palette |= {f"{name}PaletteColorLookupTableData": table.tobytes() for name, table in tables.items()}
+    wide = {name: [256, 0, 16] if name.endswith("Descriptor") else np.frombuffer(data, np.uint8).astype("<u2").tobytes()
+            for name, data in palette.items()}  # fmt: skip
+    wide |= {f"{name}PaletteColorLookupTableData": (table.astype("<u2") * 257).tobytes() for name, table in tables.items()}
+    dicom(tmp_path / "2.dcm", grey, PhotometricInterpretation="PALETTE COLOR", **palette)
+    dicom(tmp_path / "3.dcm", grey, PhotometricInterpretation="PALETTE COLOR", **wide)
+    dicom(tmp_path / "4.dcm", grey, PhotometricInterpretation="PALETTE COLOR")
+    found = scan(tmp_path)
+    one, two, three = [pair.picture.image().pixels for pair in found.pairs]
+    assert np.array_equal(one, np.repeat(255 - grey, 3, axis=2))
+    assert np.array_equal(two, np.stack([table[grey[..., 0]] for table in tables.values()], axis=2))
+    assert np.array_equal(three, two)
+    assert len(found.problems) == 1 and "palette of colours is missing" in found.problems[0].reason
+
+
+def test_files_named_by_their_uid_are_found(tmp_path: Path) -> None:
+    for name in ("1.2.840.113619.2.5.1", "1.2.840.113619.2.5.17", "IM0001.v2"):
+        dicom(tmp_path / name, scene(1))
+    (tmp_path / "report.txt").write_text("text")
+    found = scan(tmp_path)
+    assert found.kind == "dicom" and len(found.pairs) == 3 and not found.problems
+
+
+def test_a_deflated_file_is_refused_before_it_is_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = dicom(tmp_path / "a.dcm", scene(1))
+    data = pydicom.dcmread(path)
+    data.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    data.save_as(path, enforce_file_format=True)
+    monkeypatch.setattr("zlib.decompress", lambda *args: pytest.fail("inflated"))
+    assert "deflated as a whole" in scan(tmp_path).problems[0].reason
+
+
+@pytest.mark.parametrize(("name", "written"), [("NumberOfFrames", b"abc "), ("NumberOfFrames", b"1\\2 "), ("Columns", b"")])
+def test_a_header_without_sense_refuses_its_file_alone(tmp_path: Path, name: str, written: bytes) -> None:
+    dicom(tmp_path / "good.dcm", scene(2))
+    path = dicom(tmp_path / "bad.dcm", scene(1), NumberOfFrames=1234)
+    if name == "Columns":
+        data = pydicom.dcmread(path)
+        data.NumberOfFrames, data.Columns = 1, [64, 64]
+        data.save_as(path)
+    path.write_bytes(path.read_bytes().replace(b"1234", written or b"1234"))
+    found = scan(tmp_path)
+    assert len(found.pairs) == 1 and f"no whole number as {name}" in found.problems[0].reason
+
+
+def test_one_number_is_one_patient_whoever_issued_it(tmp_path: Path) -> None:
+    dicom(tmp_path / "1.dcm", scene(1), patient="AB 47")
+    dicom(tmp_path / "2.dcm", scene(2), patient="AB 47", IssuerOfPatientID="Hospital")
+    dicom(tmp_path / "3.dcm", scene(3), patient="ab47 ")
+    assert list(scan(tmp_path).groups.values()) == [3]
