@@ -14,7 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from saadi.datasets.folder import import_folder, scan
 from saadi.datasets.readers.video import Choice
-from saadi.errors import BadInputError
+from saadi.errors import BadInputError, CancelledError
 from saadi.records import Project
 from saadi.store import Store
 
@@ -48,7 +48,7 @@ def test_every_nth_frame_without_blurred_and_repeated_ones(tmp_path: Path) -> No
     path = video(tmp_path / "op 7.avi", frames)
     assert numbers(scan(path, choice=Choice(2, 0, 0))) == [0, 2, 4, 6, 8, 10]
     found = scan(tmp_path, choice=Choice(2, 0.5, 2.0))
-    assert found.kind == "video" and numbers(found) == [0, 2, 6, 10] and found.groups == {"op 7": 4}
+    assert found.kind == "video" and numbers(found) == [0, 2, 6, 10] and list(found.groups.values()) == [4]
     assert any("4 of 6 frames; 1 blurred and 1 like the one before" in note for note in found.notes)
 
 
@@ -63,7 +63,7 @@ def test_frames_come_from_where_they_were_chosen(tmp_path: Path, store: Store, p
         expected = frames["a" if "/a/" in pair.name else "b"][at]
         assert np.abs(pair.picture.image().pixels.astype(int) - expected[..., ::-1]).mean() < 12, pair.name  # JPEG's loss
     result = import_folder(store, project, found, actor="ann")
-    assert result.num_added == 6 and {image.group_id for image in store.images(project.id)} == {"day/a", "day/b"}
+    assert result.num_added == 6 and {image.group_id[:2] for image in store.images(project.id)} == {"a-", "b-"}
     assert all(image.label_map_id is None for image in store.images(project.id))
 
 
@@ -89,6 +89,102 @@ def test_pictures_beside_a_video_are_what_is_meant(tmp_path: Path) -> None:
     found = scan(tmp_path)
     assert found.kind == "folder" and [pair.name for pair in found.pairs] == ["b.png"]
     assert "'a.avi'" in found.problems[0].name
+
+
+def test_the_group_of_a_video_is_the_same_wherever_it_lies(tmp_path: Path) -> None:
+    path = video(tmp_path / "hospital" / "day1" / "op12.avi", [scene(number) for number in range(4)])
+    other = video(tmp_path / "elsewhere" / "op12.avi", [scene(number) for number in range(50, 54)])
+    groups = [list(scan(where, choice=Choice(1, 0, 0)).groups) for where in (path, path.parent, path.parent.parent)]
+    assert len({tuple(one) for one in groups}) == 1 and groups[0][0].startswith("op12-")
+    assert list(scan(other).groups) != groups[0]
+    assert scan(path.parent.parent, choice=Choice(1, 0, 0)).pairs[0].name == "day1/op12/frame-000000"
+
+
+def test_videos_of_one_name_and_two_formats_stay_apart(tmp_path: Path) -> None:
+    video(tmp_path / "a.avi", [scene(0)])
+    video(tmp_path / "a.mkv", [scene(1)])
+    found = scan(tmp_path)
+    assert len({pair.name for pair in found.pairs}) == len(found.groups) == 2
+
+
+@pytest.fixture
+def num_open(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """[videos that are open, the most that ever were]"""
+    counts = [0, 0]
+
+    class Capture:
+        def __init__(self, *args: Any) -> None:
+            self.inner = make(*args)
+            counts[0] += 1
+            counts[1] = max(counts)
+
+        def release(self) -> None:
+            self.inner.release()
+            counts[0] -= 1
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.inner, name)
+
+    make = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", Capture)
+    return counts
+
+
+def test_one_video_is_open_at_a_time_and_none_at_the_end(tmp_path: Path, num_open: list[int]) -> None:
+    for place in range(4):
+        video(tmp_path / f"{place}.avi", [scene(10 * place + number) for number in range(5)])
+    found = scan(tmp_path, choice=Choice(2, 0, 0))
+    assert num_open == [0, 1]
+    for pair in found.pairs:
+        pair.picture.image()
+    assert num_open == [0, 1]
+    for pair in found.pairs[::-3]:  # none of them to its last frame
+        pair.picture.image()
+    assert num_open[1] == 1
+
+
+def test_a_cancelled_look_closes_its_video(tmp_path: Path, num_open: list[int]) -> None:
+    video(tmp_path / "a.avi", [scene(number) for number in range(5)])
+
+    def stop(step: int, total: int, message: str) -> None:
+        if "frame 2" in message:
+            raise CancelledError("cancelled")
+
+    with pytest.raises(CancelledError):
+        scan(tmp_path, choice=Choice(1, 0, 0), report=stop)
+    assert num_open == [0, 1]
+
+
+def test_frames_of_the_wrong_size_close_their_video(tmp_path: Path, num_open: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    video(tmp_path / "a.avi", [scene(number) for number in range(5)])
+    monkeypatch.setattr("saadi.datasets.readers.video.MAX_SIDE_PX", SIDE - 1)
+    assert "outside 16" in scan(tmp_path).problems[0].reason and num_open == [0, 1]
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".dcm"])
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    for name in ("a", "b"):
+        path = tmp_path / f"{name}{suffix}"
+        video(path, [scene(1)]) if suffix == ".avi" else dicom(path, scene(1))
+    opened = Path.open
+
+    def forbidden(path: Path, *args: Any, **more: Any) -> Any:
+        if path.stem == "b":
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *args, **more)
+
+    monkeypatch.setattr(Path, "open", forbidden)
+    found = scan(tmp_path)
+    assert len(found.pairs) == 1 and "cannot be read (Permission denied)" in found.problems[0].reason
+
+
+def test_a_video_that_was_cut_off_says_so(tmp_path: Path) -> None:
+    path = video(tmp_path / "a.avi", [scene(number) for number in range(40)])
+    assert not any("cut off" in note for note in scan(path, choice=Choice(1, 0, 0)).notes)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:len(whole) // 2])
+    found = scan(path, choice=Choice(1, 0, 0))
+    assert 10 < len(found.pairs) < 30 and any("of the 40 frames that it announces" in note for note in found.notes)
 
 
 # ---- DICOM

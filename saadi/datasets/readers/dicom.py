@@ -22,7 +22,7 @@ from saadi.datasets.folder_pairs import SKIPPED_SUFFIXES, natural_order
 from saadi.datasets.folder_table import Row
 from saadi.datasets.readers import video
 from saadi.datasets.readers.base import PICTURE_SUFFIXES, Entry, Listing, holds_pictures
-from saadi.datasets.readers.video import Choice, chosen_frames, seen_frame
+from saadi.datasets.readers.video import Choice, chosen_frames, may_be_file, seen_frame, unreadable
 from saadi.decoding import DecodedImage, display_name
 from saadi.decoding_formats import check_pixels
 from saadi.errors import BadImageError, BadInputError
@@ -128,11 +128,10 @@ def listing(root: Path, choice: Choice, *, burnt_in: bool,
     found = Listing(NAME, needs_masks=False)
     num_read = 0
     for path in _files(root):
-        if not _is_dicom(path):
-            found.refuse(path.name, "it is no DICOM file, and this folder holds such; put it elsewhere")
-            continue
         report(path.name, 0)
         try:
+            if not _has_mark(path):
+                raise BadInputError("it is no DICOM file, and this folder holds such; put it elsewhere")
             header = _header(path)
             _check(header, burnt_in=burnt_in)
             group = _pseudonym(header)
@@ -179,8 +178,7 @@ def _header(path: Path) -> _Header:
     except BadInputError:
         raise
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise BadInputError(f"the file cannot be read ({reason}); check that it is there and may be read") from error
+        raise BadInputError(unreadable(error)) from error
     except Exception as error:  # pydicom raises many kinds on damaged files, and when a value is looked at
         raise BadInputError(_DAMAGED) from error
 
@@ -248,10 +246,17 @@ def _hash(*parts: str) -> str:
 
 def _is_dicom(path: Path) -> bool:
     try:
+        return _has_mark(path)
+    except BadInputError:
+        return False
+
+
+def _has_mark(path: Path) -> bool:
+    try:
         with path.open("rb") as stream:
             return stream.read(_MARK_AT + len(_MARK))[_MARK_AT:] == _MARK
-    except OSError:
-        return False
+    except OSError as error:
+        raise BadInputError(unreadable(error)) from error
 
 
 def _may_be_dicom(path: Path) -> bool:
@@ -264,7 +269,7 @@ def _files(root: Path) -> list[Path]:
     if root.is_file():
         return [root]
     found = [path for path in root.rglob("*") if not path.name.startswith(".") and path.name != "DICOMDIR"
-             and path.is_file() and _may_be_dicom(path)]  # fmt: skip
+             and may_be_file(path) and _may_be_dicom(path)]  # fmt: skip
     return sorted(found, key=lambda path: natural_order(PurePosixPath(path.relative_to(root).as_posix())))
 
 
