@@ -101,7 +101,8 @@ def import_images(name: ProjectArgument,
     from saadi.datasets.readers.archive import opened
 
     where = home_of(home)
-    with Store.open(where) as store, Bar("import") as bar, opened(images.expanduser(), where.path / "tmp") as images_dir:
+    with (Store.open(where) as store, Bar("import") as bar,
+          opened(images.expanduser(), where.path / "tmp", bar.show) as images_dir):  # fmt: skip
         project = store.project(name)
         order = cast(ImportOrder, orders.order(
             ImportOrder, project_id=project.id, images_dir=str(images), masks_dir=str(masks) if masks else None,

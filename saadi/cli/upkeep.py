@@ -97,7 +97,11 @@ def worker(home: HomeOption = None,
                     structlog.processors.JSONRenderer()],
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr))
     folder = home_of(home)
+    from saadi.datasets.readers import archive
     from saadi.worker import HANDLERS
+
+    # What a killed page, command or job has unpacked; whatever is in use is locked and stays.
+    archive.sweep([folder.path / "tmp", *folder.jobs.glob("[0-9]*")])
 
     # A one-off worker has a job waiting; the page's worker has time to load its engine before somebody draws.
     on_start = None if exit_when_idle else (lambda: _warm_up(folder))

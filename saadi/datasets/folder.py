@@ -125,7 +125,7 @@ def run_job(context: JobContext) -> Outcome:
     assert isinstance(order, ImportOrder), "built as one"
     project = store.project(order.project_id)
     # A zip is unpacked in the job's folder: what a killed attempt left there goes with it.
-    with opened(Path(order.images_dir), context.dir) as images_dir:
+    with opened(Path(order.images_dir), context.dir, context.report) as images_dir:
         found = scan_order(order, images_dir, report=context.report)
         result = import_folder(store, project, found, values=order.values, actor=context.job.created_by, report=context.report,
                                without_masks=order.without_masks)

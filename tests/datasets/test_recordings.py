@@ -14,7 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from saadi.datasets.folder import import_folder, scan
 from saadi.datasets.readers.video import Choice
-from saadi.errors import BadInputError
+from saadi.errors import BadInputError, CancelledError
 from saadi.records import Project
 from saadi.store import Store
 
@@ -48,7 +48,7 @@ def test_every_nth_frame_without_blurred_and_repeated_ones(tmp_path: Path) -> No
     path = video(tmp_path / "op 7.avi", frames)
     assert numbers(scan(path, choice=Choice(2, 0, 0))) == [0, 2, 4, 6, 8, 10]
     found = scan(tmp_path, choice=Choice(2, 0.5, 2.0))
-    assert found.kind == "video" and numbers(found) == [0, 2, 6, 10] and found.groups == {"op 7": 4}
+    assert found.kind == "video" and numbers(found) == [0, 2, 6, 10] and list(found.groups.values()) == [4]
     assert any("4 of 6 frames; 1 blurred and 1 like the one before" in note for note in found.notes)
 
 
@@ -63,7 +63,7 @@ def test_frames_come_from_where_they_were_chosen(tmp_path: Path, store: Store, p
         expected = frames["a" if "/a/" in pair.name else "b"][at]
         assert np.abs(pair.picture.image().pixels.astype(int) - expected[..., ::-1]).mean() < 12, pair.name  # JPEG's loss
     result = import_folder(store, project, found, actor="ann")
-    assert result.num_added == 6 and {image.group_id for image in store.images(project.id)} == {"day/a", "day/b"}
+    assert result.num_added == 6 and {image.group_id[:2] for image in store.images(project.id)} == {"a-", "b-"}
     assert all(image.label_map_id is None for image in store.images(project.id))
 
 
@@ -89,6 +89,102 @@ def test_pictures_beside_a_video_are_what_is_meant(tmp_path: Path) -> None:
     found = scan(tmp_path)
     assert found.kind == "folder" and [pair.name for pair in found.pairs] == ["b.png"]
     assert "'a.avi'" in found.problems[0].name
+
+
+def test_the_group_of_a_video_is_the_same_wherever_it_lies(tmp_path: Path) -> None:
+    path = video(tmp_path / "hospital" / "day1" / "op12.avi", [scene(number) for number in range(4)])
+    other = video(tmp_path / "elsewhere" / "op12.avi", [scene(number) for number in range(50, 54)])
+    groups = [list(scan(where, choice=Choice(1, 0, 0)).groups) for where in (path, path.parent, path.parent.parent)]
+    assert len({tuple(one) for one in groups}) == 1 and groups[0][0].startswith("op12-")
+    assert list(scan(other).groups) != groups[0]
+    assert scan(path.parent.parent, choice=Choice(1, 0, 0)).pairs[0].name == "day1/op12/frame-000000"
+
+
+def test_videos_of_one_name_and_two_formats_stay_apart(tmp_path: Path) -> None:
+    video(tmp_path / "a.avi", [scene(0)])
+    video(tmp_path / "a.mkv", [scene(1)])
+    found = scan(tmp_path)
+    assert len({pair.name for pair in found.pairs}) == len(found.groups) == 2
+
+
+@pytest.fixture
+def num_open(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """[videos that are open, the most that ever were]"""
+    counts = [0, 0]
+
+    class Capture:
+        def __init__(self, *args: Any) -> None:
+            self.inner = make(*args)
+            counts[0] += 1
+            counts[1] = max(counts)
+
+        def release(self) -> None:
+            self.inner.release()
+            counts[0] -= 1
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.inner, name)
+
+    make = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", Capture)
+    return counts
+
+
+def test_one_video_is_open_at_a_time_and_none_at_the_end(tmp_path: Path, num_open: list[int]) -> None:
+    for place in range(4):
+        video(tmp_path / f"{place}.avi", [scene(10 * place + number) for number in range(5)])
+    found = scan(tmp_path, choice=Choice(2, 0, 0))
+    assert num_open == [0, 1]
+    for pair in found.pairs:
+        pair.picture.image()
+    assert num_open == [0, 1]
+    for pair in found.pairs[::-3]:  # none of them to its last frame
+        pair.picture.image()
+    assert num_open[1] == 1
+
+
+def test_a_cancelled_look_closes_its_video(tmp_path: Path, num_open: list[int]) -> None:
+    video(tmp_path / "a.avi", [scene(number) for number in range(5)])
+
+    def stop(step: int, total: int, message: str) -> None:
+        if "frame 2" in message:
+            raise CancelledError("cancelled")
+
+    with pytest.raises(CancelledError):
+        scan(tmp_path, choice=Choice(1, 0, 0), report=stop)
+    assert num_open == [0, 1]
+
+
+def test_frames_of_the_wrong_size_close_their_video(tmp_path: Path, num_open: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    video(tmp_path / "a.avi", [scene(number) for number in range(5)])
+    monkeypatch.setattr("saadi.datasets.readers.video.MAX_SIDE_PX", SIDE - 1)
+    assert "outside 16" in scan(tmp_path).problems[0].reason and num_open == [0, 1]
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".dcm"])
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    for name in ("a", "b"):
+        path = tmp_path / f"{name}{suffix}"
+        video(path, [scene(1)]) if suffix == ".avi" else dicom(path, scene(1))
+    opened = Path.open
+
+    def forbidden(path: Path, *args: Any, **more: Any) -> Any:
+        if path.stem == "b":
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *args, **more)
+
+    monkeypatch.setattr(Path, "open", forbidden)
+    found = scan(tmp_path)
+    assert len(found.pairs) == 1 and "cannot be read (Permission denied)" in found.problems[0].reason
+
+
+def test_a_video_that_was_cut_off_says_so(tmp_path: Path) -> None:
+    path = video(tmp_path / "a.avi", [scene(number) for number in range(40)])
+    assert not any("cut off" in note for note in scan(path, choice=Choice(1, 0, 0)).notes)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:len(whole) // 2])
+    found = scan(path, choice=Choice(1, 0, 0))
+    assert 10 < len(found.pairs) < 30 and any("of the 40 frames that it announces" in note for note in found.notes)
 
 
 # ---- DICOM
@@ -150,6 +246,11 @@ def test_grey_frames_become_three_equal_channels(tmp_path: Path) -> None:
         ({"kind": "1.2.840.10008.5.1.4.1.1.77.1.1.1"}, "holds a compressed video"),
         ({"Rows": 0}, "outside 16"),
         ({"PixelData": b"1234"}, "pixels cannot be read"),
+        ({"PhotometricInterpretation": "HSV"}, "colours are stored as 'HSV'"),
+        ({"PhotometricInterpretation": "YBR_RCT"}, "colours are stored as 'YBR_RCT'"),
+        ({"PixelRepresentation": 1}, "values are signed"),
+        ({"BitsStored": 1, "HighBit": 0}, "it has 1 bits a sample"),
+        ({"NumberOfFrames": -2}, "announces -2 frames"),
     ],
 )
 def test_dicom_files_that_cannot_be_used_are_named(tmp_path: Path, values: dict, words: str) -> None:
@@ -188,3 +289,61 @@ def test_a_jpeg_compressed_frame_is_read(tmp_path: Path) -> None:
     data.save_as(path, enforce_file_format=True)
     pixels = scan(tmp_path).pairs[0].picture.image().pixels
     assert np.abs(pixels.astype(int) - smooth).mean() < 8
+
+
+def test_unusual_greys_and_palettes_keep_their_colours(tmp_path: Path) -> None:
+    grey = scene(1)[..., :1]
+    dicom(tmp_path / "1.dcm", grey, PhotometricInterpretation="MONOCHROME1")
+    tables = {name: np.random.default_rng(place).integers(0, 256, 256, dtype=np.uint8)
+              for place, name in enumerate(("Red", "Green", "Blue"))}  # fmt: skip
+    palette = {f"{name}PaletteColorLookupTableDescriptor": [256, 0, 8] for name in tables}
+    palette |= {f"{name}PaletteColorLookupTableData": table.tobytes() for name, table in tables.items()}
+    wide = {name: [256, 0, 16] if name.endswith("Descriptor") else np.frombuffer(data, np.uint8).astype("<u2").tobytes()
+            for name, data in palette.items()}  # fmt: skip
+    wide |= {f"{name}PaletteColorLookupTableData": (table.astype("<u2") * 257).tobytes() for name, table in tables.items()}
+    dicom(tmp_path / "2.dcm", grey, PhotometricInterpretation="PALETTE COLOR", **palette)
+    dicom(tmp_path / "3.dcm", grey, PhotometricInterpretation="PALETTE COLOR", **wide)
+    dicom(tmp_path / "4.dcm", grey, PhotometricInterpretation="PALETTE COLOR")
+    found = scan(tmp_path)
+    one, two, three = [pair.picture.image().pixels for pair in found.pairs]
+    assert np.array_equal(one, np.repeat(255 - grey, 3, axis=2))
+    assert np.array_equal(two, np.stack([table[grey[..., 0]] for table in tables.values()], axis=2))
+    assert np.array_equal(three, two)
+    assert len(found.problems) == 1 and "palette of colours is missing" in found.problems[0].reason
+
+
+def test_files_named_by_their_uid_are_found(tmp_path: Path) -> None:
+    for name in ("1.2.840.113619.2.5.1", "1.2.840.113619.2.5.17", "IM0001.v2"):
+        dicom(tmp_path / name, scene(1))
+    (tmp_path / "report.txt").write_text("text")
+    found = scan(tmp_path)
+    assert found.kind == "dicom" and len(found.pairs) == 3 and not found.problems
+
+
+def test_a_deflated_file_is_refused_before_it_is_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = dicom(tmp_path / "a.dcm", scene(1))
+    data = pydicom.dcmread(path)
+    data.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    data.save_as(path, enforce_file_format=True)
+    monkeypatch.setattr("zlib.decompress", lambda *args: pytest.fail("inflated"))
+    assert "deflated as a whole" in scan(tmp_path).problems[0].reason
+
+
+@pytest.mark.parametrize(("name", "written"), [("NumberOfFrames", b"abc "), ("NumberOfFrames", b"1\\2 "), ("Columns", b"")])
+def test_a_header_without_sense_refuses_its_file_alone(tmp_path: Path, name: str, written: bytes) -> None:
+    dicom(tmp_path / "good.dcm", scene(2))
+    path = dicom(tmp_path / "bad.dcm", scene(1), NumberOfFrames=1234)
+    if name == "Columns":
+        data = pydicom.dcmread(path)
+        data.NumberOfFrames, data.Columns = 1, [64, 64]
+        data.save_as(path)
+    path.write_bytes(path.read_bytes().replace(b"1234", written or b"1234"))
+    found = scan(tmp_path)
+    assert len(found.pairs) == 1 and f"no whole number as {name}" in found.problems[0].reason
+
+
+def test_one_number_is_one_patient_whoever_issued_it(tmp_path: Path) -> None:
+    dicom(tmp_path / "1.dcm", scene(1), patient="AB 47")
+    dicom(tmp_path / "2.dcm", scene(2), patient="AB 47", IssuerOfPatientID="Hospital")
+    dicom(tmp_path / "3.dcm", scene(3), patient="ab47 ")
+    assert list(scan(tmp_path).groups.values()) == [3]
