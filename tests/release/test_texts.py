@@ -28,6 +28,15 @@ from ui.server import build_app
 needs_reader = pytest.mark.skipif(not burnt_in.is_available(), reason="rapidocr-onnxruntime has no release for this Python")
 
 
+_FIND_TEXT = burnt_in.find_text
+
+
+@pytest.fixture(autouse=True)
+def reader(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """Other tests of audits look for no text."""
+    monkeypatch.setattr(burnt_in, "find_text", _FIND_TEXT)
+
+
 def named(patient: int) -> Image:
     """A frame with a name in it."""
     pixels = cv2.resize(picture(patient), (2 * SIDE, 2 * SIDE))
