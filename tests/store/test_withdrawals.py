@@ -344,3 +344,21 @@ def test_a_tied_version_leaves_only_with_a_reason(store: Store, tmp_path: Path) 
     with pytest.raises(BadInputError, match="wants a reason of 8 characters"):
         export_adapter(store, store.adapter(adapter_id), **common, despite_withdrawn="ok")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_copy_of_theirs_stays_a_copy_when_no_audit_compares_with_them(store: Store) -> None:
+    project = full_project(store)
+    jane, other = store.images(project.id)[0], store.images(project.id)[2]
+    blobs = [sample.blob for sample in store.samples(project.id)[8:10]]
+
+    def audited(flagged: dict[str, int]) -> None:
+        store.add_disclosure(project.id, export_id=None, actor="ann", findings={
+            "verdict": "fails", "looked_at": blobs, "flagged": [{"blob": blob, "image_id": number}
+                                                                for blob, number in flagged.items()]})  # fmt: skip
+
+    audited({blobs[0]: jane.id, blobs[1]: other.id})
+    record = store.withdraw(project.id, JANE, **WHY)
+    audited({})
+    assert store.flagged_blobs(project.id) == {blobs[0]: jane.id}
+    store.revoke_withdrawal(record.id, person="ann", reason="it was somebody else")
+    assert store.flagged_blobs(project.id) == {}
