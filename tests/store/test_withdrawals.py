@@ -362,3 +362,147 @@ def test_a_copy_of_theirs_stays_a_copy_when_no_audit_compares_with_them(store: S
     assert store.flagged_blobs(project.id) == {blobs[0]: jane.id}
     store.revoke_withdrawal(record.id, person="ann", reason="it was somebody else")
     assert store.flagged_blobs(project.id) == {}
+
+
+def add_jane(store: Store, project: Project, seed: int = 77, group: str = JANE) -> int:
+    added = store.add_image(project.id, blob=store.blobs.put_image(image(seed)), size=(24, 24), group_id=group, split="train",
+                            label=None, source_name="x", label_map_blob=None, actor="ann")  # fmt: skip
+    time.sleep(0.002)
+    assert added is not None
+    return added.id
+
+
+def test_images_that_come_after_the_withdrawal_are_out_too(store: Store) -> None:
+    project = make_project(store)
+    record = store.withdraw(project.id, JANE, **WHY)
+    late = store.image(add_jane(store, project))
+    assert (late.split, late.withdrawn_from) == ("none", "train")
+    # As an import of an earlier program left it.
+    store.db.execute("UPDATE images SET split = 'train', withdrawn_from = NULL WHERE id = ?", [late.id])
+    store.db.conn.commit()
+    assert store.withdraw(project.id, JANE, **WHY) == record
+    assert (store.image(late.id).split, store.image(late.id).withdrawn_from) == ("none", "train")
+    store.revoke_withdrawal(record.id, person="ann", reason="it was somebody else")
+    assert store.image(late.id).split == "train" and store.image(add_jane(store, project, 78)).split == "train"
+
+
+def test_ties_are_handed_on_to_what_is_painted_into_or_like_a_tied_image(store: Store) -> None:
+    project = full_project(store)
+    jane = of_jane(store, project)
+    record = store.label_map(store.images(project.id)[4].label_map_id or 0)
+    model, engine = model_by_job(store, project), store.active_model(project.id, "engine")
+    free = store.add_model(project.id, kind="engine", architecture={}, file=store.files.put(b"w"), metrics={}, actor="ann")
+    adapter = aligned(store, project, model, [])
+    shift = store.add_noise_shift(project.id, model_id=model.id, adapter_id=None, selector_id=free.id, architecture={},
+                                  file=store.files.put(b"n"), metrics={}, actor="ann").id  # fmt: skip
+    assert engine is not None
+
+    def made(seed: int, model_id: int = free.id, **more: Any) -> Sample:
+        values = {"settings": {}, "adapter_id": None} | more
+        return store.add_sample(project.id, label_map_id=record.id, label_map_rev=1, label_map_blob=record.blob, seed=seed,
+                                blob=store.blobs.put_image(image(seed)), engine="compact", purpose="pool", model_id=model_id,
+                                **values)  # fmt: skip
+
+    def like(sample: Sample) -> dict[str, Any]:
+        return {"references": [{"class_index": 1, "sample_id": sample.id, "blob": sample.blob}]}
+
+    look = made(700, settings={"references": [{"class_index": 1, "image_id": jane[0]}]})
+    version = made(701, model.id)
+    wanted = {"look": [made(710, source_blob=look.blob), made(711, settings=like(look))],
+              "version": [made(720, source_blob=version.blob), made(721, settings=like(version)),
+                          made(722, settings={"noise_shift_id": shift}),
+                          made(723, settings={"negative": {"adapter_id": adapter, "weight": 1.0}})]}  # fmt: skip
+    wanted["look"].append(made(730, source_blob=wanted["look"][0].blob))
+    wanted["version"].append(made(731, settings=like(wanted["version"][2])))
+    clean = [made(740), made(741, settings=like(store.samples(project.id)[8]))]
+    store.withdraw(project.id, JANE, **WHY)
+    found = store.standing_trace(project.id).samples
+    for tie, samples in wanted.items():
+        assert [found.get(sample.id) for sample in samples] == [tie] * len(samples)
+    assert not found.keys() & {sample.id for sample in clean}
+
+
+def test_a_job_that_crosses_a_withdrawal_may_have_learnt(store: Store) -> None:
+    project = make_project(store)
+    job, _ = store.add_job("fit", {}, project_id=project.id, actor="ann", request_id=new_request())
+    time.sleep(0.002)
+    add_jane(store, project, group="new patient")  # it waited, or ran, while they came
+    claimed = store.claim_job("one")
+    assert claimed is not None
+    store.withdraw(project.id, "new patient", **WHY)
+    store.release_job(claimed)
+    time.sleep(0.002)
+    store.claim_job("two")
+    model = store.add_model(project.id, kind="engine", architecture={}, file=store.files.put(b"f"), metrics={}, actor="ann",
+                            job_id=job.id)  # fmt: skip
+    assert store.standing_trace(project.id).models == {model.id}
+
+
+def test_an_alignment_that_goes_on_with_another_has_its_beginning(store: Store) -> None:
+    project = full_project(store)
+    engine = store.active_model(project.id, "engine")
+    assert engine is not None
+    first, _ = store.add_job("align", {"continues": None}, project_id=project.id, actor="ann", request_id=new_request())
+    time.sleep(0.002)
+    store.withdraw(project.id, JANE, **WHY)
+    time.sleep(0.002)
+    adapters = []
+    for before in (first.id, None):
+        job, _ = store.add_job("align", {"continues": before}, project_id=project.id, actor="ann", request_id=new_request())
+        adapters.append(store.add_adapter(project.id, model_id=engine.id, parent_id=None, file=store.files.put(b"a"), scale=1.0,
+                                          config={}, metrics={}, actor="ann", job_id=job.id).id)  # fmt: skip
+    assert store.standing_trace(project.id).adapters == {adapters[0]}
+
+
+def test_the_withdrawal_of_one_patient_hides_no_other(store: Store) -> None:
+    project = make_project(store)
+    time.sleep(0.002)
+    store.withdraw(project.id, JANE, **WHY)
+    time.sleep(0.002)
+    model = model_by_job(store, project)
+    assert store.standing_trace(project.id).models == frozenset()
+    store.withdraw(project.id, "ROE_RICHARD", **WHY)
+    assert store.standing_trace(project.id).models == {model.id}
+
+
+def test_images_under_masks_that_a_tied_mask_generator_drew_are_tied(store: Store) -> None:
+    project = make_project(store)
+    old = store.add_mask_model(project.id, architecture={}, file=store.files.put(b"m"), bases=bases(store, project.id),
+                               metrics={}, actor="ann")  # fmt: skip
+    others = [store.label_map(one.label_map_id or 0).blob for one in store.images(project.id) if one.group_id == "ROE_RICHARD"]
+    new = store.add_mask_model(project.id, architecture={}, file=store.files.put(b"n"), bases=others, metrics={}, actor="ann")
+    samples = {}
+    for seed, (kind, model) in enumerate((kind, model) for kind in ("suggest_masks", "mine") for model in (old, new)):
+        params = {"spares": [{"mask_model_id": model.id}]} if kind == "mine" else {}
+        job, _ = store.add_job(kind, params, project_id=project.id, actor="ann", request_id=new_request())
+        claimed = store.claim_job("one")
+        assert claimed is not None
+        name = "mined" if kind == "mine" else "suggested"
+        record = store.add_label_map(project.id, blob=store.blobs.put_label_map(label_map(seed, size_px=32 + seed)), name="x",
+                                     author="ann", request_id=f"{name}-{job.id}-{seed}", origin="sampled")  # fmt: skip
+        result = {"mask_model_id": model.id} if kind == "suggest_masks" else {}
+        store.finish_job(claimed, state="done", message="x", result=result)
+        samples[kind, model.id] = add_sample(store, project, record, 300 + seed).id
+    store.withdraw(project.id, JANE, **WHY)
+    found = store.standing_trace(project.id).samples
+    assert {key: found.get(number) for key, number in samples.items()} == {
+        (kind, model.id): tie for kind in ("suggest_masks", "mine") for model, tie in ((old, "version"), (new, None))}
+
+
+def test_a_trace_is_worked_out_once_until_somebody_writes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = full_project(store)
+    store.withdraw(project.id, JANE, **WHY)
+    first = store.standing_trace(project.id)
+    assert store.standing_trace(project.id) is first
+    with Store.open(store.home) as other:  # the worker, or another request
+        add_sample(other, project, other.images(project.id)[0], 91)
+    second = store.standing_trace(project.id)
+    assert len(second.samples) == len(first.samples) + 1
+    add_sample(store, project, store.images(project.id)[0], 92)
+    third = store.standing_trace(project.id)
+    assert len(third.samples) == len(second.samples) + 1
+    with pytest.raises(RuntimeError), store.write():
+        add_sample(store, project, store.images(project.id)[0], 93)
+        assert len(store.standing_trace(project.id).samples) == len(third.samples) + 1
+        raise RuntimeError
+    assert len(store.standing_trace(project.id).samples) == len(third.samples)
