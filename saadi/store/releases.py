@@ -175,6 +175,9 @@ class ReleaseStore(StoreBase):
             if missed := earlier - set(newest.findings["earlier_exports"]):
                 raise BadInputError(f"export {min(missed)} shows the same patients and is not in this audit; audit export "
                                     f"{export_id} again")
+            if "texts" not in newest.findings:
+                raise BadInputError(f"the audit of export {export_id} is of a program that did not look for text in pictures; "
+                                    "audit it again")
             if newest.findings["verdict"] != "nothing found" and not despite:
                 raise BadInputError(f"the audit of export {export_id} says: {newest.findings['verdict']}; read it, and release "
                                     "despite it only if you can answer for that")

@@ -204,6 +204,33 @@ class WithdrawalStore(LibraryStore, TextStore, MaskModelStore):
                 found.setdefault(number, Counter()).update(counts)
         return {number: dict(counts) for number, counts in found.items()}
 
+    def refuse_withdrawn(self, export_id: int) -> None:
+        """Raises: BadInputError: nobody may take this export out of the program any more, as it holds data of a patient who has
+        withdrawn, or images by a version that may have learnt from one and nobody gave a reason or a signature for that."""
+        tied = self.withdrawn_in(export_id)
+        if own := sum(tied.get(tie, 0) for tie in OWN):
+            raise BadInputError(f"{own} images of export {export_id} hold data of a patient who has withdrawn; export again, "
+                                "which leaves them out (where the same pixels are in several projects, withdraw there, too)")
+        if tied and not self._has_reason(export_id):
+            raise BadInputError(f"{tied['version']} images of export {export_id} were made by a version that may have learnt "
+                                "from a patient who has withdrawn; export again, which leaves them out, or say there why they "
+                                "may go in")
+
+    def _has_reason(self, export_id: int) -> bool:
+        """Whether somebody answers for its images by tied versions: with a reason when it was made, or with a signature."""
+        signed = "SELECT 1 FROM releases WHERE export_id = :e AND disclosure_id IS NOT NULL"
+        made = ("SELECT 1 FROM audit JOIN exports ON exports.id = :e WHERE audit.action = 'export' AND "
+                "json_extract(audit.details, '$.manifest') = exports.manifest_sha256 AND "
+                "json_extract(audit.details, '$.despite_withdrawn') IS NOT NULL")  # fmt: skip
+        return self.db.execute(f"{signed} UNION ALL {made} LIMIT 1", {"e": export_id}).fetchone() is not None
+
+    def _anybody_withdrawn(self, project_id: int) -> bool:
+        """In this project, or in one that shares pixels with it."""
+        sql = ("SELECT 1 FROM withdrawals WHERE revoked_at IS NULL AND (project_id = :p OR project_id IN (SELECT "
+               "theirs.project_id FROM images AS mine JOIN images AS theirs ON theirs.blob = mine.blob "
+               "WHERE mine.project_id = :p)) LIMIT 1")  # fmt: skip
+        return self.db.execute(sql, {"p": project_id}).fetchone() is not None
+
     def release(self, export_id: int, *, disclosure_id: int, person: str, reason: str, despite: bool = False) -> Release:
         """As `ReleaseStore.release`, and by what is known of patients who have withdrawn since the audit.
 
@@ -212,8 +239,13 @@ class WithdrawalStore(LibraryStore, TextStore, MaskModelStore):
                 nobody said that it goes despite that.
         """
         with self.write():
-            tied = {} if any(one.export_id == export_id for one in self.releases(self.export(export_id).project_id)) else (
-                self.withdrawn_in(export_id))  # fmt: skip
+            export = self.export(export_id)
+            is_signed = any(one.export_id == export_id for one in self.releases(export.project_id))
+            tied = {} if is_signed else self.withdrawn_in(export_id)
+            if not is_signed and export.num_items and not self.export_items(export_id) and self._anybody_withdrawn(
+                export.project_id):  # fmt: skip
+                raise BadInputError(f"nobody knows what was in export {export_id}, which is older than the ledger, and a patient "
+                                    "has withdrawn since; export again, which leaves out what is theirs")
             if own := sum(tied.get(tie, 0) for tie in OWN):
                 raise BadInputError(f"{own} images of export {export_id} hold data of a patient who has withdrawn; export again, "
                                     "which leaves them out")
@@ -248,14 +280,14 @@ class WithdrawalStore(LibraryStore, TextStore, MaskModelStore):
         return found
 
     def _adapters(self, project_id: int, models: set[int], seen: _Seen, blobs: set[str]) -> set[int]:
-        rows = list(self._made(project_id, "adapters"))
-        pair_sets = {row["id"]: json.loads(row["params"] or "{}").get("pair_set_id") for row in rows}
-        told = {number: bool(blobs & self._pairs_told(number)) for number in {*pair_sets.values()} if number is not None}
-        found: set[int] = set()
-        for row in rows:
-            learnt = seen.by(row) or told.get(pair_sets[row["id"]], False)
-            if learnt or row["model_id"] in models or row["parent_id"] in found:
+        found, told = set[int](), dict[int, bool]()
+        for row in self._made(project_id, "adapters"):
+            if seen.by(row) or row["model_id"] in models or row["parent_id"] in found:
                 found.add(row["id"])
+            elif (number := json.loads(row["params"] or "{}").get("pair_set_id")) is not None:
+                if number not in told:  # thousands of pairs are read once, and where nothing else ties
+                    told[number] = bool(blobs & self._pairs_told(number))
+                found |= {row["id"]} if told[number] else set()
         return found
 
     def _pairs_told(self, pair_set_id: int) -> set[str]:

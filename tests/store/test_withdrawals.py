@@ -204,6 +204,7 @@ def test_images_of_a_tied_version_want_a_reason(store: Store, tmp_path: Path) ->
 
 def clean_audit(store: Store, project: Project, export_id: int) -> int:
     findings = {"verdict": "nothing found", "reasons": [], "open_questions": [], "flagged": [], "looked_at": [],
+                "texts": {"num_looked": 0, "found": [], "held": [], "reason": None},
                 "earlier_exports": [one.id for one in store.earlier_exports(store.export(export_id))]}  # fmt: skip
     return store.add_disclosure(project.id, export_id=export_id, findings=findings, actor="ann").id
 
@@ -506,3 +507,53 @@ def test_a_trace_is_worked_out_once_until_somebody_writes(store: Store, monkeypa
         assert len(store.standing_trace(project.id).samples) == len(third.samples) + 1
         raise RuntimeError
     assert len(store.standing_trace(project.id).samples) == len(third.samples)
+
+
+def test_nobody_signs_for_an_export_of_which_nobody_knows_what_was_in_it(store: Store) -> None:
+    project = make_project(store)
+    old = store.add_export(project.id, format="voc", path="x", manifest_sha256="0", num_items=3, actor="ann")
+    audit = clean_audit(store, project, old.id)
+    record = store.withdraw(project.id, JANE, **WHY)
+    with pytest.raises(BadInputError, match="nobody knows what was in export 1, which is older than the ledger"):
+        store.release(old.id, disclosure_id=audit, person="ann", reason="for the partner", despite=True)
+    store.revoke_withdrawal(record.id, person="ann", reason="it was somebody else")
+    assert store.release(old.id, disclosure_id=audit, person="ann", reason="for the partner").disclosure_id == audit
+
+
+def test_an_audit_that_did_not_look_for_text_is_run_again(store: Store) -> None:
+    project = make_project(store)
+    old = store.add_export(project.id, format="voc", path="x", manifest_sha256="0", num_items=0, actor="ann")
+    findings = {"verdict": "nothing found", "reasons": [], "open_questions": [], "flagged": [], "looked_at": [],
+                "earlier_exports": []}  # fmt: skip
+    number = store.add_disclosure(project.id, export_id=old.id, findings=findings, actor="ann").id
+    with pytest.raises(BadInputError, match="did not look for text in pictures; audit it again"):
+        store.release(old.id, disclosure_id=number, person="ann", reason="for the partner", despite=True)
+
+
+def test_who_withdraws_while_an_export_is_written_is_not_in_it(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from saadi.exports import recipe
+
+    project, moved = full_project(store), recipe._move_into_place
+
+    def meanwhile(context: Any, *rest: Any) -> None:
+        moved(context, *rest)
+        with Store.open(store.home) as other:
+            other.withdraw(project.id, JANE, **WHY)
+
+    monkeypatch.setattr(recipe, "_move_into_place", meanwhile)
+    ended = export(store, project, tmp_path / "out", format="folders")
+    assert ended.state == "failed" and "hold data of a patient who has withdrawn; export again" in (ended.error or "")
+    assert not (tmp_path / "out").exists() and not store.exports(project.id)
+    monkeypatch.setattr(recipe, "_move_into_place", moved)
+    assert export(store, project, tmp_path / "out", format="folders").state == "done"
+
+
+def test_a_name_that_means_two_patients_is_asked_about(store: Store, project: Project) -> None:
+    for number, group in enumerate(("somebody", "group-000001")):
+        add_jane(store, project, number, group)
+    with pytest.raises(BadInputError, match="write real-000002, an image of the first, or real-000001, one of the other"):
+        patient_of(store, project, "group-000001")
+    assert patient_of(store, project, "real-000001") == "somebody"
+    assert patient_of(store, project, "real-000002") == "group-000001"
