@@ -87,9 +87,12 @@ def test_a_reason_is_for_one_export_of_one_project(page: Page, studio: Studio) -
         store.curate([store.sample_rows(1)[0].id], "accepted", actor="ann")
 
     def tied(route: Route) -> None:
-        answer = route.fetch()
+        answer = route.fetch(url=route.request.url.replace("/projects/7/", "/projects/1/"))
         route.fulfill(response=answer, json=answer.json() | {"num_tied": 1, "num_tied_pairs": 2, "num_refused": 3})
 
+    # A second project that looks like the first.
+    page.route("**/api/projects/7/**", lambda route: route.fulfill(
+        response=route.fetch(url=route.request.url.replace("/projects/7/", "/projects/1/"))))
     page.route("**/api/projects/*/exports", tied)
     opened(page, studio, "Export")
     reason, fields = page.locator("#export-despite-withdrawn"), page.locator("label:has(#export-despite-withdrawn)")
