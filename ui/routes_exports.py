@@ -44,6 +44,7 @@ def build_router(context: Context) -> APIRouter:
                 "refinement": measured,
                 "num_tied": sum(samples.get(row.id) == "version" for row in store.samples(project_id, curation="accepted"))
                 if samples else 0,
+                "num_tied_pairs": sum(tie == "version" for tie in samples.values()),
                 "texts": {"shown": len(shown), "held": len(store.held_texts(shown))},
                 "num_refused": len(refusals(store, project, store.samples(project_id, curation="accepted"))),
                 "items": [
@@ -71,6 +72,7 @@ def build_router(context: Context) -> APIRouter:
             record = next((item for item in store.exports(project_id) if item.id == export_id), None)
             if record is None or not is_there(record):
                 raise NotFoundError("this export is no longer in its folder; export again")
+            store.refuse_withdrawn(export_id)
         return _download(context, record, request)
 
     return router

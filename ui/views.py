@@ -26,7 +26,7 @@ MAX_MASKS_READ = 500
 CLOSE_LOOK = 16
 """Up to so many samples the words also tell what the segmenter invented; reading thousands of predictions would take seconds."""
 FACT_NAMES = {"num_inference_steps": "steps", "guidance_scale": "guidance", "adapter_scale": "strength"}
-LONG = ("sample_ids", "mined_ids", "label_map_ids", "masks", "examples")
+LONG = ("sample_ids", "mined_ids", "kept_ids", "label_map_ids", "unfilled_label_map_ids", "masks", "examples")
 """Parts of a result that lists of jobs leave out."""
 KIND_WORDS = {
     "fit": "Fitting the generator",

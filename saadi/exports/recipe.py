@@ -416,6 +416,11 @@ def _outcome(context: JobContext, project: Project, order: ExportOrder, target: 
         record = store.add_export(project.id, format=order.format, path=str(target), manifest_sha256=sha256(raw),
                                   num_items=num_items, actor=context.job.created_by, job_id=context.job.id,
                                   items=_items_of(target), despite_withdrawn=context.params.get("despite_withdrawn"))
+        try:  # somebody may have withdrawn while it was written
+            store.refuse_withdrawn(record.id)
+        except BadInputError:
+            shutil.rmtree(target, ignore_errors=True)
+            raise
         return {"path": str(target), "export_id": record.id, "num_items": num_items, "counts": manifest["counts"],
                 "left_out": manifest["left_out"], "lost": manifest["lost"], "verified": True}
 

@@ -174,7 +174,9 @@ class SyntheticRules:
         self._real_blobs = {image.blob for image in images}
         self._flagged = store.flagged_blobs(project.id)
         self._tied = store.standing_trace(project.id).samples
-        self.held = store.held_texts([*self._real_blobs, *(sample.blob for sample in store.samples(project.id))])
+        made = store.samples(project.id)
+        self.held = store.held_texts([*self._real_blobs, *(sample.blob for sample in made),
+                                      *(sample.source_blob for sample in made if sample.source_blob is not None)])  # fmt: skip
         self._held_out_groups = {image.group_id for image in images if image.split in HELD_OUT}
         _, self._held_out_masks = store.held_out_label_maps(project.id)
         self._scores: dict[int, list[Score]] = {}
@@ -198,7 +200,9 @@ class SyntheticRules:
             return "synthetic, exact copy of a real image"
         if sample.blob in self._flagged:
             return f"{kind}, held for a copy of a training image by an audit"
-        return f"{kind}, {SHOWS_TEXT}" if sample.blob in self.held else None
+        # What was kept of a picture keeps its text bit for bit, whatever was found in the new one.
+        shown = {sample.blob, sample.source_blob, real.blob if real is not None else None}
+        return f"{kind}, {SHOWS_TEXT}" if shown & self.held else None
 
     def item(self, sample: Sample) -> Item:
         """One that may leave."""

@@ -162,7 +162,8 @@ def _suggested(context: JobContext, project: Project) -> list[dict[str, Any]]:
         return []
     odds = known_weakness(store, project.id).odds([seen.asked_by(one.label_map, project) for one in drawn])
     chosen = [drawn[place] for place in in_lots(odds, order["count"] * TRIED_PER_WANTED, seed=order["seed"])]
-    spares: list[dict[str, Any]] = [{"blob": store.blobs.put_label_map(one.label_map), "seed": one.seed} for one in chosen]
+    spares: list[dict[str, Any]] = [{"blob": store.blobs.put_label_map(one.label_map), "seed": one.seed,
+                                     "mask_model_id": model.id} for one in chosen]  # fmt: skip
     # Named by the job, they are no leftovers while it waits.
     context.report(0, 1000, f"{len(spares)} masks drawn", images={f"mask {one['seed']}": one["blob"] for one in spares})
     return spares

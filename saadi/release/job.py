@@ -189,6 +189,8 @@ def _findings(
         questions.append("its files could not be looked into, as its folder is gone")
     if not burnt_in.is_available():
         questions.append(texts.MISSING)
+    elif lost := store.texts_unlooked((item.blob for item in told.listed), detector=burnt_in.DETECTOR):
+        questions.append(f"{len(lost)} images cannot be read, so nobody has looked for text in them")
     if found is None:
         questions.append("there is no synthetic image to look at")
     else:

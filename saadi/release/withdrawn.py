@@ -38,6 +38,10 @@ def patient_of(store: Store, project: Project, wanted: str) -> str:
     by_name = {name: group for group, name in group_names(images).items()}
     number = re.fullmatch(r"(?:real-)?0*(\d+)", wanted)
     image = next((one for one in images if number and one.id == int(number[1])), None)
+    if wanted in groups and by_name.get(wanted, wanted) != wanted:
+        first = {group: f"real-{one.id:06d}" for one in reversed(images) for group in [one.group_id]}
+        raise BadInputError(f"one patient was imported as {wanted}, and exports call another one so; write {first[wanted]}, an "
+                            f"image of the first, or {first[by_name[wanted]]}, one of the other")
     if wanted in groups:
         if image is not None and image.group_id != wanted:
             raise BadInputError(f"there is a patient and an image of that number; write real-{image.id:06d} for the image, or "

@@ -63,8 +63,12 @@ class LibraryStore(StoreBase):
             if db.execute("SELECT 1 FROM images WHERE project_id = ? AND blob = ?", [project_id, blob]).fetchone():
                 return None
             self.need_blobs(blob, label_map_blob)
+            # A patient may withdraw while an import of theirs runs.
+            is_away = db.execute("SELECT 1 FROM withdrawals WHERE project_id = ? AND group_id = ? AND revoked_at IS NULL",
+                                 [project_id, group_id]).fetchone() is not None  # fmt: skip
             row = {"project_id": project_id, "blob": blob, "width": size[0], "height": size[1], "group_id": group_id,
-                   "split": split, "label": label, "source_name": source_name, "created_at": now()}
+                   "split": "none" if is_away else split, "withdrawn_from": split if is_away else None, "label": label,
+                   "source_name": source_name, "created_at": now()}
             image_id = new_id(db.table("images").insert(row))
             if label_map_blob is not None:
                 self._insert_label_map(project_id, image_id=image_id, name=source_name, blob=label_map_blob,

@@ -137,13 +137,17 @@ class ReleaseStore(StoreBase):
             {"p": project_id, "e": export_id})]
 
     def flagged_blobs(self, project_id: int) -> dict[str, int]:
-        """Pixels that the newest audit that looked at them held for a copy -> the image that they come too near to."""
+        """Pixels that the newest audit that looked at them held for a copy -> the image that they come too near to. A copy of a
+        patient who has withdrawn stays one, as no audit compares with them any more."""
         found: dict[str, int] = {}
+        away = {row["id"] for row in self.db.query("SELECT id FROM images WHERE project_id = ? AND withdrawn_from IS NOT NULL",
+                                                   [project_id])}  # fmt: skip
         for record in self.disclosures(project_id):
             if "repeats" in record.findings:  # nobody looked for copies again
                 continue
             for blob in record.findings["looked_at"]:
-                found.pop(blob, None)
+                if found.get(blob) not in away:
+                    found.pop(blob, None)
             found |= {one["blob"]: one["image_id"] for one in record.findings["flagged"]}
         return found
 
@@ -171,6 +175,9 @@ class ReleaseStore(StoreBase):
             if missed := earlier - set(newest.findings["earlier_exports"]):
                 raise BadInputError(f"export {min(missed)} shows the same patients and is not in this audit; audit export "
                                     f"{export_id} again")
+            if "texts" not in newest.findings:
+                raise BadInputError(f"the audit of export {export_id} is of a program that did not look for text in pictures; "
+                                    "audit it again")
             if newest.findings["verdict"] != "nothing found" and not despite:
                 raise BadInputError(f"the audit of export {export_id} says: {newest.findings['verdict']}; read it, and release "
                                     "despite it only if you can answer for that")

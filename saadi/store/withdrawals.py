@@ -7,11 +7,13 @@ aligns, measures or exports, without any of them having to ask. Traces are worke
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+from saadi.config import Home
 from saadi.errors import BadInputError, NotFoundError
 from saadi.records import RealImage, Release, Withdrawal
 from saadi.store import audit
@@ -26,9 +28,9 @@ Tie = Literal["real", "pixels", "mask", "look", "version"]
 image of theirs, or by a model that may have learnt from them."""
 OWN: tuple[Tie, ...] = ("real", "pixels", "mask", "look")
 """Ties through data of the patient; an image with one of them goes into no export."""
-
-
 STRENGTH: tuple[Tie, ...] = (*OWN, "version")
+"""Strongest first."""
+HASH = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,10 @@ NOTHING = Trace((), frozenset(), frozenset(), frozenset(), frozenset(), {}, {}, 
 class WithdrawalStore(LibraryStore, TextStore, MaskModelStore):
     """The part of the store that knows who has withdrawn."""
 
+    def __init__(self, home: Home) -> None:
+        super().__init__(home)
+        self._known_traces: dict[int, tuple[tuple[int, int], Trace]] = {}
+
     def withdraw(self, project_id: int, group_id: str, *, person: str, reason: str) -> Withdrawal:
         """Take a patient out of everything that is done from now on. A repeat gives the first.
 
@@ -66,7 +72,10 @@ class WithdrawalStore(LibraryStore, TextStore, MaskModelStore):
         """
         reason = checked_reason(reason)
         with self.write() as db:
+            away = ("UPDATE images SET withdrawn_from = split, split = 'none' WHERE project_id = ? AND group_id = ? AND "
+                    "withdrawn_from IS NULL")  # fmt: skip
             if (known := self._standing(project_id, group_id)) is not None:
+                db.execute(away, [project_id, group_id])  # images of theirs may have come since
                 return known
             first = db.execute("SELECT min(id), count(*) FROM images WHERE project_id = ? AND group_id = ?",
                                [project_id, group_id]).fetchone()  # fmt: skip
@@ -74,8 +83,7 @@ class WithdrawalStore(LibraryStore, TextStore, MaskModelStore):
                 raise NotFoundError("this project has no such patient; reload the page")
             number = new_id(db.table("withdrawals").insert({"project_id": project_id, "group_id": group_id, "person": person,
                                                             "reason": reason, "created_at": now()}))  # fmt: skip
-            db.execute("UPDATE images SET withdrawn_from = split, split = 'none' WHERE project_id = ? AND group_id = ? AND "
-                       "withdrawn_from IS NULL", [project_id, group_id])  # fmt: skip
+            db.execute(away, [project_id, group_id])
             # The trail names the first image, as exports do, and no patient.
             audit.append(db, actor=person, action="patient.withdraw", subject=f"withdrawal:{number}",
                          details={"reason": reason, "project": project_id, "group": f"group-{first[0]:06d}", "images": first[1]})
@@ -126,7 +134,16 @@ class WithdrawalStore(LibraryStore, TextStore, MaskModelStore):
     def standing_trace(self, project_id: int) -> Trace:
         """Of everybody who has withdrawn and has not taken it back."""
         groups = self.withdrawn_groups(project_id)
-        return self.trace(project_id, groups) if groups else NOTHING
+        if not groups:
+            return NOTHING
+        if self.db.conn.in_transaction:  # what is written may be rolled back
+            return self.trace(project_id, groups)
+        # A request asks several times, and nothing is worked out again until somebody has written.
+        state = (self.db.execute("PRAGMA data_version").fetchone()[0], self.db.conn.total_changes)
+        known = self._known_traces.get(project_id)
+        if known is None or known[0] != state:
+            known = self._known_traces[project_id] = (state, self.trace(project_id, groups))
+        return known[1]
 
     def trace(self, project_id: int, groups: Iterable[str]) -> Trace:
         """Where data of these patients are, or may be; the same before they withdraw as after."""
@@ -135,24 +152,30 @@ class WithdrawalStore(LibraryStore, TextStore, MaskModelStore):
         if not images:
             return NOTHING
         blobs = {image.blob for image in images}
-        seen = _Seen(images, [row for row in self.withdrawals(project_id) if row.group_id in wanted])
+        seen = _Seen(images, [row for row in self.withdrawals(project_id) if row.group_id in wanted],
+                     self._placed_at(project_id))  # fmt: skip
         models = self._models(project_id, seen)
-        samples = self._samples(project_id, wanted, images, models)
-        own = blobs | {blob for blob, tie in samples.values() if tie in OWN}
-        adapters = self._adapters(project_id, models, seen, own)
-        samples = self._samples(project_id, wanted, images, models, adapters)
-        ties: dict[str, Tie] = {}
-        for blob, tie in sorted(samples.values(), key=lambda one: STRENGTH.index(one[1]), reverse=True):
-            ties[blob] = tie  # of several samples with the same pixels the strongest
-        for blob in blobs:
-            ties[blob] = "real"
         mask_blobs = self._mask_blobs(self._label_maps({image.id for image in images}))
+        mask_models = {model.id for model in self.mask_models(project_id) if mask_blobs & set(model.bases)}
+        rows = self._sample_rows(project_id)
+        samples = _inherited(rows, self._own(project_id, wanted, images, rows))
+        adapters = self._adapters(project_id, models, seen, blobs | {row.blob for row in rows if row.id in samples})
+        noise_shifts = {row["id"] for row in self._made(project_id, "noise_shifts") if seen.by(row)
+                        or row["model_id"] in models or row["selector_id"] in models or row["adapter_id"] in adapters}
+        drawn = self._drawn(project_id, mask_models)
+        for row in rows:
+            is_version = row.model_id in models or row.adapters & adapters or row.noise_shift_id in noise_shifts
+            if is_version or row.label_map_id in drawn:
+                samples.setdefault(row.id, "version")
+        samples = _inherited(rows, samples)
+        ties: dict[str, Tie] = {}
+        for row in rows:
+            if row.id in samples:  # of several samples with the same pixels the strongest
+                ties[row.blob] = _stronger(samples[row.id], ties.get(row.blob))
+        ties |= dict.fromkeys(blobs, "real")
         return Trace(
-            images=images, models=frozenset(models), adapters=frozenset(adapters),
-            mask_models=frozenset(model.id for model in self.mask_models(project_id) if mask_blobs & set(model.bases)),
-            noise_shifts=frozenset(row["id"] for row in self._made(project_id, "noise_shifts")
-                                   if seen.by(row) or row["model_id"] in models or row["adapter_id"] in adapters),
-            samples={number: tie for number, (_, tie) in samples.items()}, exports=self._exports(ties),
+            images=images, models=frozenset(models), adapters=frozenset(adapters), mask_models=frozenset(mask_models),
+            noise_shifts=frozenset(noise_shifts), samples=samples, exports=self._exports(ties),
             jobs=tuple(row["id"] for row in self.db.query(
                 "SELECT id FROM jobs WHERE project_id = ? AND state IN ('queued', 'running') ORDER BY id", [project_id])),
             elsewhere=tuple(row["project_id"] for row in self.db.query(
@@ -163,11 +186,11 @@ class WithdrawalStore(LibraryStore, TextStore, MaskModelStore):
         """Whether a frozen set of pairs and single images holds data of somebody who has withdrawn."""
         if not self.withdrawn_groups(project_id):
             return False
-        trace, told = self.standing_trace(project_id), self._pairs_told(project_id)[pair_set_id]
+        trace, told = self.standing_trace(project_id), self._pairs_told(pair_set_id)
         own = {number for number, tie in trace.samples.items() if tie in OWN}
         blobs = {image.blob for image in trace.images} | {
             row["blob"] for row in self.db.query(f"SELECT blob FROM samples WHERE id {AMONG}", [dump(sorted(own))])}
-        return any(blob in told for blob in blobs)
+        return bool(blobs & told)
 
     def withdrawn_in(self, export_id: int) -> dict[Tie, int]:
         """Images of an export that are tied to somebody who has withdrawn, in whatever project, by tie."""
@@ -181,6 +204,33 @@ class WithdrawalStore(LibraryStore, TextStore, MaskModelStore):
                 found.setdefault(number, Counter()).update(counts)
         return {number: dict(counts) for number, counts in found.items()}
 
+    def refuse_withdrawn(self, export_id: int) -> None:
+        """Raises: BadInputError: nobody may take this export out of the program any more, as it holds data of a patient who has
+        withdrawn, or images by a version that may have learnt from one and nobody gave a reason or a signature for that."""
+        tied = self.withdrawn_in(export_id)
+        if own := sum(tied.get(tie, 0) for tie in OWN):
+            raise BadInputError(f"{own} images of export {export_id} hold data of a patient who has withdrawn; export again, "
+                                "which leaves them out (where the same pixels are in several projects, withdraw there, too)")
+        if tied and not self._has_reason(export_id):
+            raise BadInputError(f"{tied['version']} images of export {export_id} were made by a version that may have learnt "
+                                "from a patient who has withdrawn; export again, which leaves them out, or say there why they "
+                                "may go in")
+
+    def _has_reason(self, export_id: int) -> bool:
+        """Whether somebody answers for its images by tied versions: with a reason when it was made, or with a signature."""
+        signed = "SELECT 1 FROM releases WHERE export_id = :e AND disclosure_id IS NOT NULL"
+        made = ("SELECT 1 FROM audit JOIN exports ON exports.id = :e WHERE audit.action = 'export' AND "
+                "json_extract(audit.details, '$.manifest') = exports.manifest_sha256 AND "
+                "json_extract(audit.details, '$.despite_withdrawn') IS NOT NULL")  # fmt: skip
+        return self.db.execute(f"{signed} UNION ALL {made} LIMIT 1", {"e": export_id}).fetchone() is not None
+
+    def _anybody_withdrawn(self, project_id: int) -> bool:
+        """In this project, or in one that shares pixels with it."""
+        sql = ("SELECT 1 FROM withdrawals WHERE revoked_at IS NULL AND (project_id = :p OR project_id IN (SELECT "
+               "theirs.project_id FROM images AS mine JOIN images AS theirs ON theirs.blob = mine.blob "
+               "WHERE mine.project_id = :p)) LIMIT 1")  # fmt: skip
+        return self.db.execute(sql, {"p": project_id}).fetchone() is not None
+
     def release(self, export_id: int, *, disclosure_id: int, person: str, reason: str, despite: bool = False) -> Release:
         """As `ReleaseStore.release`, and by what is known of patients who have withdrawn since the audit.
 
@@ -189,8 +239,13 @@ class WithdrawalStore(LibraryStore, TextStore, MaskModelStore):
                 nobody said that it goes despite that.
         """
         with self.write():
-            tied = {} if any(one.export_id == export_id for one in self.releases(self.export(export_id).project_id)) else (
-                self.withdrawn_in(export_id))  # fmt: skip
+            export = self.export(export_id)
+            is_signed = any(one.export_id == export_id for one in self.releases(export.project_id))
+            tied = {} if is_signed else self.withdrawn_in(export_id)
+            if not is_signed and export.num_items and not self.export_items(export_id) and self._anybody_withdrawn(
+                export.project_id):  # fmt: skip
+                raise BadInputError(f"nobody knows what was in export {export_id}, which is older than the ledger, and a patient "
+                                    "has withdrawn since; export again, which leaves out what is theirs")
             if own := sum(tied.get(tie, 0) for tie in OWN):
                 raise BadInputError(f"{own} images of export {export_id} hold data of a patient who has withdrawn; export again, "
                                     "which leaves them out")
@@ -213,8 +268,8 @@ class WithdrawalStore(LibraryStore, TextStore, MaskModelStore):
                                                   [dump(sorted(label_map_ids))])} if label_map_ids else set()  # fmt: skip
 
     def _made(self, project_id: int, table: Literal["models", "adapters", "noise_shifts"]) -> Iterator[dict[str, Any]]:
-        """What jobs have made, oldest first, with when each job was placed and last started."""
-        return self.db.query(f"SELECT made.*, jobs.created_at AS placed_at, jobs.started_at, jobs.params FROM {table} AS made "
+        """What jobs have made, oldest first, with the order of each."""
+        return self.db.query(f"SELECT made.*, jobs.params FROM {table} AS made "
                              "LEFT JOIN jobs ON jobs.id = made.job_id WHERE made.project_id = ? ORDER BY made.id", [project_id])
 
     def _models(self, project_id: int, seen: _Seen) -> set[int]:
@@ -225,40 +280,78 @@ class WithdrawalStore(LibraryStore, TextStore, MaskModelStore):
         return found
 
     def _adapters(self, project_id: int, models: set[int], seen: _Seen, blobs: set[str]) -> set[int]:
-        pair_sets = self._pairs_told(project_id)
-        found: set[int] = set()
+        found, told = set[int](), dict[int, bool]()
         for row in self._made(project_id, "adapters"):
-            told = pair_sets.get(json.loads(row["params"] or "{}").get("pair_set_id"), "")
-            learnt = seen.by(row) or any(blob in told for blob in blobs)
-            if learnt or row["model_id"] in models or row["parent_id"] in found:
+            if seen.by(row) or row["model_id"] in models or row["parent_id"] in found:
+                found.add(row["id"])
+            elif (number := json.loads(row["params"] or "{}").get("pair_set_id")) is not None:
+                if number not in told:  # thousands of pairs are read once, and where nothing else ties
+                    told[number] = bool(blobs & self._pairs_told(number))
+                found |= {row["id"]} if told[number] else set()
+        return found
+
+    def _pairs_told(self, pair_set_id: int) -> set[str]:
+        """Every blob that a frozen set of pairs and single images names."""
+        return {blob for row in self.db.query("SELECT pairs, singles FROM pair_sets WHERE id = ?", [pair_set_id])
+                for text in row.values() for blob in HASH.findall(text)}  # fmt: skip
+
+    def _placed_at(self, project_id: int) -> dict[int, str]:
+        """Job -> when it was placed; of one that goes on with others, when the oldest was."""
+        found: dict[int, str] = {}
+        for row in self.db.query("SELECT id, created_at, json_extract(params, '$.continues') AS before FROM jobs "
+                                 "WHERE project_id = ? ORDER BY id", [project_id]):  # fmt: skip
+            found[row["id"]] = found.get(row["before"], row["created_at"])
+        return found
+
+    def _drawn(self, project_id: int, mask_models: set[int]) -> set[int]:
+        """Label maps that one of these mask generators has drawn, or may have: a search of an earlier program told no number."""
+        if not mask_models:
+            return set()
+        born = {model.id: model.created_at for model in self.mask_models(project_id)}
+        first = min(born[number] for number in mask_models)
+        jobs = {row["id"]: row["model_id"] for row in self.db.query(
+            "SELECT id, coalesce(json_extract(result, '$.mask_model_id'), json_extract(params, '$.spares[0].mask_model_id')) "
+            "AS model_id FROM jobs WHERE project_id = ? AND kind IN ('suggest_masks', 'mine')", [project_id])}  # fmt: skip
+        found = set[int]()
+        for row in self.db.query(
+            "SELECT m.id, r.request_id, r.created_at FROM label_maps AS m JOIN label_map_revisions AS r ON r.label_map_id = m.id "
+            "WHERE m.project_id = ? AND r.rev = 1 AND (r.request_id LIKE 'suggested-%' OR r.request_id LIKE 'mined-%')",
+            [project_id]):  # fmt: skip
+            number = row["request_id"].split("-")[1]
+            model_id = jobs.get(int(number)) if number.isdecimal() else None
+            if model_id in mask_models or (model_id is None and row["created_at"] >= first):
                 found.add(row["id"])
         return found
 
-    def _pairs_told(self, project_id: int) -> dict[int, str]:
-        """Set of pairs -> its JSON: a hash of 64 digits is found in it or not, without reading thousands of pairs."""
-        return {row["id"]: row["pairs"] + row["singles"] for row in
-                self.db.query("SELECT id, pairs, singles FROM pair_sets WHERE project_id = ?", [project_id])}  # fmt: skip
+    def _sample_rows(self, project_id: int) -> list[_Row]:
+        """Of all samples; settings of thousands are read only where they name another picture, version or start."""
+        found = self.db.execute(
+            "SELECT id, blob, source_blob, label_map_id, model_id, adapter_id, is_composite, CASE WHEN "
+            "instr(settings, '\"references\":[') OR instr(settings, '\"noise_shift_id\":') OR instr(settings, '\"negative\":{') "
+            "THEN settings END FROM samples WHERE project_id = ? ORDER BY id", [project_id])  # fmt: skip
+        rows = []
+        for number, blob, source_blob, label_map_id, model_id, adapter_id, is_composite, settings in found:
+            told = json.loads(settings) if settings else {}
+            adapters = {adapter_id, (told.get("negative") or {}).get("adapter_id")} - {None}
+            rows.append(_Row(number, blob, source_blob, label_map_id, model_id, frozenset(adapters), bool(is_composite),
+                             tuple(told.get("references") or ()), told.get("noise_shift_id")))  # fmt: skip
+        return rows
 
-    def _samples(self, project_id: int, groups: set[str], images: Sequence[RealImage], models: set[int],
-                 adapters: Iterable[int] = ()) -> dict[int, tuple[str, Tie]]:
-        """Sample id -> its blob and its strongest tie."""
-        ids, blobs, adapters = {image.id for image in images}, {image.blob for image in images}, set(adapters)
+    def _own(self, project_id: int, groups: set[str], images: Sequence[RealImage], rows: Sequence[_Row]) -> dict[int, Tie]:
+        """Samples tied by data of the patients themselves, each alone."""
+        ids, blobs = {image.id for image in images}, {image.blob for image in images}
         of_group = {number for number, group in self.sample_groups(project_id).items() if group in groups}
         is_whole = self.project(project_id).task == "classification"
         maps = set() if is_whole else self._label_maps(ids)
-        found: dict[int, tuple[str, Tie]] = {}
-        for row in self.db.query("SELECT id, blob, label_map_id, model_id, adapter_id, is_composite, settings FROM samples "
-                                 "WHERE project_id = ?", [project_id]):  # fmt: skip
-            tie: Tie | None = None
-            if row["id"] in of_group or row["label_map_id"] in maps:
-                tie = "pixels" if row["id"] in of_group and row["is_composite"] else "mask"
-            elif any(one.get("image_id") in ids or one.get("blob") in blobs
-                     for one in json.loads(row["settings"]).get("references") or ()):  # fmt: skip
-                tie = "look"
-            elif row["model_id"] in models or row["adapter_id"] in adapters:
-                tie = "version"
-            if tie is not None:
-                found[row["id"]] = (row["blob"], tie)
+        found: dict[int, Tie] = {}
+        for row in rows:
+            if row.is_composite and (row.id in of_group or row.source_blob in blobs):
+                found[row.id] = "pixels"
+            elif row.id in of_group or row.label_map_id in maps:
+                found[row.id] = "mask"
+            elif row.source_blob in blobs or any(one.get("image_id") in ids or one.get("blob") in blobs
+                                                 for one in row.references):  # fmt: skip
+                found[row.id] = "look"
         return found
 
     def _exports(self, ties: dict[str, Tie]) -> dict[int, dict[Tie, int]]:
@@ -268,20 +361,66 @@ class WithdrawalStore(LibraryStore, TextStore, MaskModelStore):
         return {number: dict(counts) for number, counts in sorted(found.items())}
 
 
-class _Seen:
-    """When images of a patient could be learnt from: since they came, but for the times of a withdrawal."""
+class _Row(NamedTuple):
+    """What may tie a sample to a patient."""
 
-    def __init__(self, images: Sequence[RealImage], withdrawals: Sequence[Withdrawal]) -> None:
-        training = [image.created_at for image in images if (image.withdrawn_from or image.split) == "train"]
-        self.since = min(training) if training else None
-        self.away = [(record.created_at, record.revoked_at) for record in withdrawals]
+    id: int
+    blob: str
+    source_blob: str | None
+    label_map_id: int
+    model_id: int
+    adapters: frozenset[int]
+    """The one that made it, and one that it was steered away from."""
+    is_composite: bool
+    references: tuple[dict[str, Any], ...]
+    noise_shift_id: int | None
+
+
+def _stronger(one: Tie, other: Tie | None) -> Tie:
+    return one if other is None or STRENGTH.index(one) < STRENGTH.index(other) else other
+
+
+def _inherited(rows: Sequence[_Row], ties: Mapping[int, Tie]) -> dict[int, Tie]:
+    """The same ties, and those of samples that were painted into or like a tied one, and into or like these, and so on."""
+    blob_of = {row.id: row.blob for row in rows}
+    heirs: dict[str, list[tuple[_Row, bool]]] = {}
+    for row in rows:
+        if row.source_blob is not None:
+            heirs.setdefault(row.source_blob, []).append((row, False))
+        for one in row.references:
+            if blob := one.get("blob") or blob_of.get(one.get("sample_id", 0)):
+                heirs.setdefault(blob, []).append((row, True))
+    found = dict(ties)
+    left = [(blob_of[number], tie) for number, tie in ties.items() if blob_of[number] in heirs] if heirs else []
+    while left:
+        blob, tie = left.pop()
+        for row, is_look in heirs.get(blob, ()):
+            passed: Tie = "look" if is_look and tie in OWN else tie
+            if row.id not in found or _stronger(passed, found[row.id]) != found[row.id]:
+                found[row.id] = passed
+                left.append((row.blob, passed))
+    return found
+
+
+class _Seen:
+    """When images of patients could be learnt from: of each patient since they came, but for the times of a withdrawal."""
+
+    def __init__(self, images: Sequence[RealImage], withdrawals: Sequence[Withdrawal], placed_at: Mapping[int, str]) -> None:
+        self.placed_at = placed_at
+        self.since: dict[str, str] = {}
+        for image in images:
+            if (image.withdrawn_from or image.split) == "train":
+                self.since[image.group_id] = min(image.created_at, self.since.get(image.group_id, image.created_at))
+        self.away: dict[str, list[tuple[str, str | None]]] = {}
+        for record in withdrawals:
+            self.away.setdefault(record.group_id, []).append((record.created_at, record.revoked_at))
 
     def by(self, row: dict[str, Any]) -> bool:
-        """Whether the job that made this may have read them: it was placed or (last) started when they were there. What came
-        without a job was learnt elsewhere."""
-        return row["job_id"] is not None and any(self._at(time) for time in (row["placed_at"], row["started_at"]) if time)
-
-    def _at(self, time: str) -> bool:
-        if self.since is None or time < self.since:
+        """Whether the job that made this may have read them: they were there at some time between its order and its result, as
+        a job may wait, stop and go on. What came without a job was learnt elsewhere."""
+        if row["job_id"] is None:
             return False
-        return not any(begin < time and (end is None or time < end) for begin, end in self.away)
+        first, last = self.placed_at.get(row["job_id"], row["created_at"]), row["created_at"]
+        return any(max(first, since) <= last and not any(begin < max(first, since) and (end is None or last < end)
+                                                         for begin, end in self.away.get(group, ()))
+                   for group, since in self.since.items())  # fmt: skip

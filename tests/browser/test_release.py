@@ -50,6 +50,7 @@ def export(store: Store, **findings: Any) -> ExportRecord:
         flagged = [{"blob": sample.blob, "name": "synthetic-000001", "image_id": store.images(1)[0].id, "score": 3.0}]
         store.add_disclosure(1, export_id=made.id, actor="ann", findings={
             "reasons": [], "open_questions": [], "own": OWN, "union": None, "flagged": flagged, "looked_at": [], "variety": None,
+            "texts": {"num_looked": 0, "found": [], "held": [], "reason": None},
             "earlier_exports": [one.id for one in store.earlier_exports(made)]} | findings)  # fmt: skip
     return made
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from saadi.store import Store
 from tests.browser.conftest import Studio
@@ -80,3 +80,39 @@ def test_found_text_is_looked_at_and_called_harmless(page: Page, studio: Studio)
     expect(dialog.get_by_role("button", name="Harmless", exact=True)).to_be_visible()
     dialog.get_by_role("button", name="Close").click()
     expect(page.locator("#export-texts")).to_contain_text("1 of them stay out")
+
+
+def test_a_reason_is_for_one_export_of_one_project(page: Page, studio: Studio) -> None:
+    with Store.open(studio.home) as store:
+        store.curate([store.sample_rows(1)[0].id], "accepted", actor="ann")
+
+    def tied(route: Route) -> None:
+        answer = route.fetch(url=route.request.url.replace("/projects/7/", "/projects/1/"))
+        route.fulfill(response=answer, json=answer.json() | {"num_tied": 1, "num_tied_pairs": 2, "num_refused": 3})
+
+    # A second project that looks like the first.
+    page.route("**/api/projects/7/**", lambda route: route.fulfill(
+        response=route.fetch(url=route.request.url.replace("/projects/7/", "/projects/1/"))))
+    page.route("**/api/projects/*/exports", tied)
+    opened(page, studio, "Export")
+    reason, fields = page.locator("#export-despite-withdrawn"), page.locator("label:has(#export-despite-withdrawn)")
+    expect(fields).to_contain_text("1 accepted image by a version that")
+    page.locator("input[name=export-format][value=preferences]").check()
+    expect(fields).to_contain_text("2 images by a version that")
+    page.locator("input[name=export-format][value=folders]").check()
+    reason.fill("for the ethics board alone")
+    with page.expect_request(lambda request: request.method == "POST") as sent:
+        page.locator("#export-now").click()
+    assert "for the ethics board alone" in (sent.value.post_data or "")
+    expect(reason).to_have_value("")
+    # Another project: what was typed for this one is gone.
+    reason.fill("for the first project alone")
+    page.locator("#export-refused").check()
+    page.evaluate("""async () => {
+      const lib = performance.getEntriesByType("resource").find((entry) => entry.name.endsWith("/lib.js")).name;
+      const { state, emit } = await import(lib);
+      state.project = { ...state.project, id: 7 };
+      emit("project", state.project);
+    }""")
+    expect(reason).to_have_value("")
+    expect(page.locator("#export-refused")).not_to_be_checked()

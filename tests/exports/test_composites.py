@@ -78,3 +78,25 @@ def test_a_composite_that_claims_to_be_synthetic_is_found(tmp_path: Path, store:
     told = json.loads(manifest.read_text()) | {"items_sha256": sha256(items.read_bytes())}
     manifest.write_text(json.dumps(told))
     assert any("lacks its mark" in problem for problem in verify_export(tmp_path / "out"))
+
+
+def test_text_in_the_picture_below_holds_what_was_painted_into_it(tmp_path: Path, store: Store) -> None:
+    project = builders.make_project(store)
+    real, clean = store.images(project.id)[2:4]
+    first = add_composite(store, real, 1)
+    add_composite(store, clean, 2)
+    store.add_sample(
+        project.id, label_map_id=first.label_map_id, label_map_rev=1, label_map_blob=first.label_map_blob, seed=3,
+        blob=store.blobs.put_image(builders.image(9000, size_px=builders.SIDE)), engine="compact", adapter_id=None,
+        model_id=first.model_id, settings={}, purpose="draw", source_blob=first.blob)  # fmt: skip
+    store.curate([store.samples(project.id)[-1].id], "accepted", actor="ann")
+    store.add_texts({real.blob: [[1, 1, 8, 4]], first.blob: [[1, 1, 8, 4]]}, detector="any")
+    store.clear_texts([first.blob], person="eve")
+    told = builders.export(store, project, tmp_path / "out", format="folders").result
+    assert told["left_out"]["composite, shows text that nobody has called harmless"] == 1
+    assert told["counts"]["train"] == {"composite": 1, "real": 3, "synthetic": 1}
+    store.clear_texts([first.blob], person="eve", is_harmless=False)
+    told = builders.export(store, project, tmp_path / "next", format="folders").result
+    assert told["left_out"]["synthetic, shows text that nobody has called harmless"] == 1
+    store.clear_texts([real.blob, first.blob], person="eve")
+    assert builders.export(store, project, tmp_path / "third", format="folders").result["num_items"] == told["num_items"] + 3

@@ -183,7 +183,7 @@ def test_neither_a_later_release_nor_a_moved_folder_is_forgotten(store: Store, s
 
     first, second, third = made("a"), made("b"), made("c")
     assert [one.id for one in store.earlier_exports(first)] == []
-    findings = {"verdict": "nothing found", "earlier_exports": [first.id], "flagged": [], "looked_at": []}
+    findings = {"verdict": "nothing found", "earlier_exports": [first.id], "flagged": [], "looked_at": [], "texts": {}}
     signed = store.add_disclosure(scenes.id, export_id=second.id, findings=findings, actor="ann")
     store.release(second.id, disclosure_id=signed.id, person="ann", reason="for the partner")
     assert [one.id for one in store.earlier_exports(first)] == [second.id]  # although it was made later

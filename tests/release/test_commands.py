@@ -20,7 +20,8 @@ RUN = CliRunner()
 @pytest.fixture
 def exported(store: Store, project: Project) -> int:
     made = store.add_export(project.id, format="voc", path="x", manifest_sha256="0" * 64, num_items=3, actor="ann")
-    findings = {"verdict": "nothing concluded", "earlier_exports": [], "flagged": [], "looked_at": []}
+    findings = {"verdict": "nothing concluded", "earlier_exports": [], "flagged": [], "looked_at": [],
+                "texts": {"num_looked": 0, "found": [], "held": [], "reason": None}}  # fmt: skip
     store.add_disclosure(project.id, export_id=made.id, findings=findings, actor="ann")
     return made.id
 

@@ -120,7 +120,7 @@ def test_the_check_looks_once_at_each_image_and_tells_which(
     [item] = texts.shown_in(store, scenes)
     assert item.name == "real-000093"
     monkeypatch.setattr(burnt_in, "find_text", lambda image: pytest.fail("looked at twice"))
-    assert run_check(store, scenes).result == {"num_images": 93, "num_text": 1, "num_held": 1}
+    assert run_check(store, scenes).result == {"num_images": 93, "num_text": 1, "num_held": 1, "num_unreadable": 0}
     monkeypatch.setattr(burnt_in, "DETECTOR", "a newer one")
     monkeypatch.setattr(burnt_in, "find_text", lambda image: [])
     assert run_check(store, scenes).message.startswith("no text found in 93 images; that is no proof")
@@ -203,3 +203,21 @@ def test_rows_of_pixels_that_are_gone_go_too(store: Store, project: Project) -> 
     kept = put(store, project)
     store.sweep_unnamed_blobs(older_than_s=0)
     assert [row["blob"] for row in store.db.query("SELECT blob FROM texts")] == [kept]
+
+
+def test_an_unreadable_image_is_counted_and_the_others_are_looked_at(
+    store: Store, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost, seen, away = put(store, project, 1), put(store, project, 2), store.blobs.put_image(np.full((16, 24, 3), 3, np.uint8))
+    store.add_image(project.id, blob=away, size=(24, 16), group_id="gone", split="train", label=None, source_name="b.png",
+                    label_map_blob=None, actor="ann")  # fmt: skip
+    store.withdraw(project.id, "gone", person="ann", reason="the patient wrote to us")
+    store.blobs.path(lost).unlink()
+    monkeypatch.setattr(burnt_in, "is_available", lambda: True)
+    monkeypatch.setattr(burnt_in, "find_text", lambda image: [(1, 2, 10, 4)] if image[0, 0, 0] == 2 else pytest.fail("withdrawn"))
+    ended = run_check(store, project)
+    assert ended.state == "done" and ended.result == {"num_images": 2, "num_text": 2, "num_held": 2, "num_unreadable": 1}
+    assert ended.message.endswith("; 1 cannot be read, restore them from a backup")
+    assert store.texts_unlooked([lost, seen, away], detector=burnt_in.DETECTOR) == [lost, away]
+    store.add_texts({away: [(1, 2, 10, 4)]}, detector="one")
+    assert {item.name for item in texts.shown_in(store, project)} == {"real-000001", "real-000002"}

@@ -204,6 +204,7 @@ def test_images_of_a_tied_version_want_a_reason(store: Store, tmp_path: Path) ->
 
 def clean_audit(store: Store, project: Project, export_id: int) -> int:
     findings = {"verdict": "nothing found", "reasons": [], "open_questions": [], "flagged": [], "looked_at": [],
+                "texts": {"num_looked": 0, "found": [], "held": [], "reason": None},
                 "earlier_exports": [one.id for one in store.earlier_exports(store.export(export_id))]}  # fmt: skip
     return store.add_disclosure(project.id, export_id=export_id, findings=findings, actor="ann").id
 
@@ -344,3 +345,215 @@ def test_a_tied_version_leaves_only_with_a_reason(store: Store, tmp_path: Path) 
     with pytest.raises(BadInputError, match="wants a reason of 8 characters"):
         export_adapter(store, store.adapter(adapter_id), **common, despite_withdrawn="ok")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_copy_of_theirs_stays_a_copy_when_no_audit_compares_with_them(store: Store) -> None:
+    project = full_project(store)
+    jane, other = store.images(project.id)[0], store.images(project.id)[2]
+    blobs = [sample.blob for sample in store.samples(project.id)[8:10]]
+
+    def audited(flagged: dict[str, int]) -> None:
+        store.add_disclosure(project.id, export_id=None, actor="ann", findings={
+            "verdict": "fails", "looked_at": blobs, "flagged": [{"blob": blob, "image_id": number}
+                                                                for blob, number in flagged.items()]})  # fmt: skip
+
+    audited({blobs[0]: jane.id, blobs[1]: other.id})
+    record = store.withdraw(project.id, JANE, **WHY)
+    audited({})
+    assert store.flagged_blobs(project.id) == {blobs[0]: jane.id}
+    store.revoke_withdrawal(record.id, person="ann", reason="it was somebody else")
+    assert store.flagged_blobs(project.id) == {}
+
+
+def add_jane(store: Store, project: Project, seed: int = 77, group: str = JANE) -> int:
+    added = store.add_image(project.id, blob=store.blobs.put_image(image(seed)), size=(24, 24), group_id=group, split="train",
+                            label=None, source_name="x", label_map_blob=None, actor="ann")  # fmt: skip
+    time.sleep(0.002)
+    assert added is not None
+    return added.id
+
+
+def test_images_that_come_after_the_withdrawal_are_out_too(store: Store) -> None:
+    project = make_project(store)
+    record = store.withdraw(project.id, JANE, **WHY)
+    late = store.image(add_jane(store, project))
+    assert (late.split, late.withdrawn_from) == ("none", "train")
+    # As an import of an earlier program left it.
+    store.db.execute("UPDATE images SET split = 'train', withdrawn_from = NULL WHERE id = ?", [late.id])
+    store.db.conn.commit()
+    assert store.withdraw(project.id, JANE, **WHY) == record
+    assert (store.image(late.id).split, store.image(late.id).withdrawn_from) == ("none", "train")
+    store.revoke_withdrawal(record.id, person="ann", reason="it was somebody else")
+    assert store.image(late.id).split == "train" and store.image(add_jane(store, project, 78)).split == "train"
+
+
+def test_ties_are_handed_on_to_what_is_painted_into_or_like_a_tied_image(store: Store) -> None:
+    project = full_project(store)
+    jane = of_jane(store, project)
+    record = store.label_map(store.images(project.id)[4].label_map_id or 0)
+    model, engine = model_by_job(store, project), store.active_model(project.id, "engine")
+    free = store.add_model(project.id, kind="engine", architecture={}, file=store.files.put(b"w"), metrics={}, actor="ann")
+    adapter = aligned(store, project, model, [])
+    shift = store.add_noise_shift(project.id, model_id=model.id, adapter_id=None, selector_id=free.id, architecture={},
+                                  file=store.files.put(b"n"), metrics={}, actor="ann").id  # fmt: skip
+    assert engine is not None
+
+    def made(seed: int, model_id: int = free.id, **more: Any) -> Sample:
+        values = {"settings": {}, "adapter_id": None} | more
+        return store.add_sample(project.id, label_map_id=record.id, label_map_rev=1, label_map_blob=record.blob, seed=seed,
+                                blob=store.blobs.put_image(image(seed)), engine="compact", purpose="pool", model_id=model_id,
+                                **values)  # fmt: skip
+
+    def like(sample: Sample) -> dict[str, Any]:
+        return {"references": [{"class_index": 1, "sample_id": sample.id, "blob": sample.blob}]}
+
+    look = made(700, settings={"references": [{"class_index": 1, "image_id": jane[0]}]})
+    version = made(701, model.id)
+    wanted = {"look": [made(710, source_blob=look.blob), made(711, settings=like(look))],
+              "version": [made(720, source_blob=version.blob), made(721, settings=like(version)),
+                          made(722, settings={"noise_shift_id": shift}),
+                          made(723, settings={"negative": {"adapter_id": adapter, "weight": 1.0}})]}  # fmt: skip
+    wanted["look"].append(made(730, source_blob=wanted["look"][0].blob))
+    wanted["version"].append(made(731, settings=like(wanted["version"][2])))
+    clean = [made(740), made(741, settings=like(store.samples(project.id)[8]))]
+    store.withdraw(project.id, JANE, **WHY)
+    found = store.standing_trace(project.id).samples
+    for tie, samples in wanted.items():
+        assert [found.get(sample.id) for sample in samples] == [tie] * len(samples)
+    assert not found.keys() & {sample.id for sample in clean}
+
+
+def test_a_job_that_crosses_a_withdrawal_may_have_learnt(store: Store) -> None:
+    project = make_project(store)
+    job, _ = store.add_job("fit", {}, project_id=project.id, actor="ann", request_id=new_request())
+    time.sleep(0.002)
+    add_jane(store, project, group="new patient")  # it waited, or ran, while they came
+    claimed = store.claim_job("one")
+    assert claimed is not None
+    store.withdraw(project.id, "new patient", **WHY)
+    store.release_job(claimed)
+    time.sleep(0.002)
+    store.claim_job("two")
+    model = store.add_model(project.id, kind="engine", architecture={}, file=store.files.put(b"f"), metrics={}, actor="ann",
+                            job_id=job.id)  # fmt: skip
+    assert store.standing_trace(project.id).models == {model.id}
+
+
+def test_an_alignment_that_goes_on_with_another_has_its_beginning(store: Store) -> None:
+    project = full_project(store)
+    engine = store.active_model(project.id, "engine")
+    assert engine is not None
+    first, _ = store.add_job("align", {"continues": None}, project_id=project.id, actor="ann", request_id=new_request())
+    time.sleep(0.002)
+    store.withdraw(project.id, JANE, **WHY)
+    time.sleep(0.002)
+    adapters = []
+    for before in (first.id, None):
+        job, _ = store.add_job("align", {"continues": before}, project_id=project.id, actor="ann", request_id=new_request())
+        adapters.append(store.add_adapter(project.id, model_id=engine.id, parent_id=None, file=store.files.put(b"a"), scale=1.0,
+                                          config={}, metrics={}, actor="ann", job_id=job.id).id)  # fmt: skip
+    assert store.standing_trace(project.id).adapters == {adapters[0]}
+
+
+def test_the_withdrawal_of_one_patient_hides_no_other(store: Store) -> None:
+    project = make_project(store)
+    time.sleep(0.002)
+    store.withdraw(project.id, JANE, **WHY)
+    time.sleep(0.002)
+    model = model_by_job(store, project)
+    assert store.standing_trace(project.id).models == frozenset()
+    store.withdraw(project.id, "ROE_RICHARD", **WHY)
+    assert store.standing_trace(project.id).models == {model.id}
+
+
+def test_images_under_masks_that_a_tied_mask_generator_drew_are_tied(store: Store) -> None:
+    project = make_project(store)
+    old = store.add_mask_model(project.id, architecture={}, file=store.files.put(b"m"), bases=bases(store, project.id),
+                               metrics={}, actor="ann")  # fmt: skip
+    others = [store.label_map(one.label_map_id or 0).blob for one in store.images(project.id) if one.group_id == "ROE_RICHARD"]
+    new = store.add_mask_model(project.id, architecture={}, file=store.files.put(b"n"), bases=others, metrics={}, actor="ann")
+    samples = {}
+    for seed, (kind, model) in enumerate((kind, model) for kind in ("suggest_masks", "mine") for model in (old, new)):
+        params = {"spares": [{"mask_model_id": model.id}]} if kind == "mine" else {}
+        job, _ = store.add_job(kind, params, project_id=project.id, actor="ann", request_id=new_request())
+        claimed = store.claim_job("one")
+        assert claimed is not None
+        name = "mined" if kind == "mine" else "suggested"
+        record = store.add_label_map(project.id, blob=store.blobs.put_label_map(label_map(seed, size_px=32 + seed)), name="x",
+                                     author="ann", request_id=f"{name}-{job.id}-{seed}", origin="sampled")  # fmt: skip
+        result = {"mask_model_id": model.id} if kind == "suggest_masks" else {}
+        store.finish_job(claimed, state="done", message="x", result=result)
+        samples[kind, model.id] = add_sample(store, project, record, 300 + seed).id
+    store.withdraw(project.id, JANE, **WHY)
+    found = store.standing_trace(project.id).samples
+    assert {key: found.get(number) for key, number in samples.items()} == {
+        (kind, model.id): tie for kind in ("suggest_masks", "mine") for model, tie in ((old, "version"), (new, None))}
+
+
+def test_a_trace_is_worked_out_once_until_somebody_writes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = full_project(store)
+    store.withdraw(project.id, JANE, **WHY)
+    first = store.standing_trace(project.id)
+    assert store.standing_trace(project.id) is first
+    with Store.open(store.home) as other:  # the worker, or another request
+        add_sample(other, project, other.images(project.id)[0], 91)
+    second = store.standing_trace(project.id)
+    assert len(second.samples) == len(first.samples) + 1
+    add_sample(store, project, store.images(project.id)[0], 92)
+    third = store.standing_trace(project.id)
+    assert len(third.samples) == len(second.samples) + 1
+    with pytest.raises(RuntimeError), store.write():
+        add_sample(store, project, store.images(project.id)[0], 93)
+        assert len(store.standing_trace(project.id).samples) == len(third.samples) + 1
+        raise RuntimeError
+    assert len(store.standing_trace(project.id).samples) == len(third.samples)
+
+
+def test_nobody_signs_for_an_export_of_which_nobody_knows_what_was_in_it(store: Store) -> None:
+    project = make_project(store)
+    old = store.add_export(project.id, format="voc", path="x", manifest_sha256="0", num_items=3, actor="ann")
+    audit = clean_audit(store, project, old.id)
+    record = store.withdraw(project.id, JANE, **WHY)
+    with pytest.raises(BadInputError, match="nobody knows what was in export 1, which is older than the ledger"):
+        store.release(old.id, disclosure_id=audit, person="ann", reason="for the partner", despite=True)
+    store.revoke_withdrawal(record.id, person="ann", reason="it was somebody else")
+    assert store.release(old.id, disclosure_id=audit, person="ann", reason="for the partner").disclosure_id == audit
+
+
+def test_an_audit_that_did_not_look_for_text_is_run_again(store: Store) -> None:
+    project = make_project(store)
+    old = store.add_export(project.id, format="voc", path="x", manifest_sha256="0", num_items=0, actor="ann")
+    findings = {"verdict": "nothing found", "reasons": [], "open_questions": [], "flagged": [], "looked_at": [],
+                "earlier_exports": []}  # fmt: skip
+    number = store.add_disclosure(project.id, export_id=old.id, findings=findings, actor="ann").id
+    with pytest.raises(BadInputError, match="did not look for text in pictures; audit it again"):
+        store.release(old.id, disclosure_id=number, person="ann", reason="for the partner", despite=True)
+
+
+def test_who_withdraws_while_an_export_is_written_is_not_in_it(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from saadi.exports import recipe
+
+    project, moved = full_project(store), recipe._move_into_place
+
+    def meanwhile(context: Any, *rest: Any) -> None:
+        moved(context, *rest)
+        with Store.open(store.home) as other:
+            other.withdraw(project.id, JANE, **WHY)
+
+    monkeypatch.setattr(recipe, "_move_into_place", meanwhile)
+    ended = export(store, project, tmp_path / "out", format="folders")
+    assert ended.state == "failed" and "hold data of a patient who has withdrawn; export again" in (ended.error or "")
+    assert not (tmp_path / "out").exists() and not store.exports(project.id)
+    monkeypatch.setattr(recipe, "_move_into_place", moved)
+    assert export(store, project, tmp_path / "out", format="folders").state == "done"
+
+
+def test_a_name_that_means_two_patients_is_asked_about(store: Store, project: Project) -> None:
+    for number, group in enumerate(("somebody", "group-000001")):
+        add_jane(store, project, number, group)
+    with pytest.raises(BadInputError, match="write real-000002, an image of the first, or real-000001, one of the other"):
+        patient_of(store, project, "group-000001")
+    assert patient_of(store, project, "real-000001") == "somebody"
+    assert patient_of(store, project, "real-000002") == "group-000001"

@@ -253,3 +253,12 @@ def test_references_are_training_images_with_most_of_the_class_first(client: Tes
     assert [item["id"] for item in client.get(path, params={"class_index": 1}).json()["items"]] == [many, few]
     assert client.get(path, params={"class_index": 2}).json()["items"] == []
     assert client.get(path, params={"class_index": 100}).status_code == 422
+
+
+def test_a_list_of_jobs_leaves_out_thousands_of_numbers(store: Store, project: Project) -> None:
+    placed, _ = store.add_job("surrogates", {}, project_id=project.id, actor="ann", request_id="long")
+    claimed = store.claim_job("worker")
+    assert claimed is not None and claimed.id == placed.id
+    store.finish_job(claimed, state="done", message="x", result={"kept_ids": [1], "unfilled_label_map_ids": [2], "num": 3})
+    assert job_view(store, store.job(placed.id))["result"] == {"num": 3}
+    assert job_view(store, store.job(placed.id), full=True)["result"]["kept_ids"] == [1]

@@ -51,3 +51,32 @@ def test_the_lists_say_what_is_tied(client, store: Store, tmp_path):
         "2 images of theirs", "1 image made by a version that may have learnt from them"]  # fmt: skip
     overview = client.get(f"/api/projects/{project.id}/overview").json()
     assert overview["withdrawn"]["adapters"] == [adapter] and len(overview["withdrawn"]["models"]) == 1
+
+
+def test_an_export_from_before_is_downloaded_no_more(client, store: Store, tmp_path):
+    from tests.exports.builders import export
+
+    project = full_project(store)
+    number = export(store, project, tmp_path / "out", format="folders").result["export_id"]
+    where = f"/api/projects/{project.id}/exports/{number}.zip"
+    assert client.get(where).status_code == 200
+    record = store.withdraw(project.id, "DOE_JANE", person="ann", reason="the patient wrote to us")
+    refused = client.get(where)
+    assert refused.status_code == 400 and "hold data of a patient who has withdrawn; export again" in refused.json()["error"]
+    assert client.head(where).status_code == 400 and client.get(where, headers={"Range": "bytes=9-"}).status_code == 400
+    store.revoke_withdrawal(record.id, person="ann", reason="it was somebody else")
+    assert client.get(where).status_code == 200
+
+
+def test_images_of_a_tied_version_are_downloaded_only_with_a_reason(client, store: Store, tmp_path):
+    from tests.exports.builders import export
+    from tests.store.test_withdrawals import tied_project
+
+    project, _ = tied_project(store)
+    before = export(store, project, tmp_path / "out", format="folders", include_real=False).result["export_id"]
+    store.withdraw(project.id, "DOE_JANE", person="ann", reason="the patient wrote to us")
+    refused = client.get(f"/api/projects/{project.id}/exports/{before}.zip")
+    assert refused.status_code == 400 and "may have learnt from a patient who has withdrawn" in refused.json()["error"]
+    after = export(store, project, tmp_path / "next", format="voc", despite_withdrawn="for the ethics board alone")
+    assert client.get(f"/api/projects/{project.id}/exports/{after.result['export_id']}.zip").status_code == 200
+    assert client.get(f"/api/projects/{project.id}/exports").json()["num_tied_pairs"] == 1

@@ -70,6 +70,7 @@ class ExportTab {
     this.despite = reasonField("why they may go in", "");
     this.despite.input.id = "export-despite-withdrawn";
     this.despite.hidden = true;
+    this.tied = { accepted: 0, all: 0 };
     this.counts = h("p", { class: "sx-promise" });
     this.button = h(
       "button",
@@ -113,7 +114,14 @@ class ExportTab {
     on("jobs", ({ recent }) => this.showJob(recent.find((job) => job.kind === "export")));
     on("job:end", (job) => ["export", "refine", "audit", "text_check"].includes(job.kind) && this.load());
     on("overview", () => this.count());
-    withProject(() => {
+    withProject((project) => {
+      if (this.project !== project.id) {
+        // What was said of one project is not said of the next.
+        this.project = project.id;
+        this.tied = { accepted: 0, all: 0 };
+        this.despite.input.value = "";
+        this.refused.checked = this.unreadable.checked = false;
+      }
       if (isClassification()) this.choices[0].querySelector("input").checked = true;
       this.showOptions();
       this.load();
@@ -156,7 +164,16 @@ class ExportTab {
   showOptions() {
     this.coco.hidden = this.format !== "coco";
     this.refinement.hidden = this.format === "preferences"; // both are judged by the mask that was asked for
+    this.showTied();
     if (state.overview) this.count();
+  }
+
+  /** Why images of versions that may have learnt from somebody who withdrew may go in; pairs are of all images, not of accepted ones. */
+  showTied() {
+    const asPairs = this.format === "preferences",
+      count = asPairs ? this.tied.all : this.tied.accepted;
+    this.despite.hidden = !count;
+    this.despite.firstElementChild.textContent = `${plural(count, asPairs ? "image" : "accepted image")} by a version that ${TIED}: left out, unless you say why they may go in`;
   }
 
   start() {
@@ -166,11 +183,12 @@ class ExportTab {
         format: this.format,
         ...(this.format === "coco" ? ofObjects : {}),
         include_real: this.real.checked,
-        include_refused: this.refused.checked,
-        without_unreadable: this.unreadable.checked,
+        include_refused: this.refused.checked && !this.gate.hidden,
+        without_unreadable: this.unreadable.checked && !this.lost.hidden,
         refined: this.refined.checked && !this.refinement.hidden,
         ...(!this.despite.hidden && this.despite.input.value.trim() && { despite_withdrawn: this.despite.input.value.trim() }),
       });
+      this.despite.input.value = ""; // a reason is for one export
       toast("Writing and checking the files\u2026");
     });
   }
@@ -179,12 +197,12 @@ class ExportTab {
     if (state.overview) this.count();
     this.showJob(state.recent.find((job) => job.kind === "export"));
     const project = state.project,
-      { items, num_refused, refinement, texts, num_tied } = await get(`/api/projects/${project.id}/exports`);
+      { items, num_refused, refinement, texts, num_tied, num_tied_pairs } = await get(`/api/projects/${project.id}/exports`);
     if (state.project !== project) return;
     this.gate.hidden = !num_refused;
     this.refusedWords.textContent = `Include ${plural(num_refused, "accepted image")} that the quality check refuses: unlike real images, or very near to one`;
-    this.despite.hidden = !num_tied;
-    this.despite.firstElementChild.textContent = `${plural(num_tied, "accepted image")} by a version that ${TIED}: left out, unless you say why they may go in`;
+    this.tied = { accepted: num_tied, all: num_tied_pairs };
+    this.showTied();
     this.textOpen.hidden = !texts.shown;
     this.textWords.textContent = texts.shown
       ? `${plural(texts.shown, "image")} ${texts.shown === 1 ? "shows" : "show"} text; ${texts.held} of them stay out of exports until somebody calls their text harmless`
