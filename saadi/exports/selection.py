@@ -16,11 +16,10 @@ from saadi.errors import TooFewError
 from saadi.inpainting import real_image_of
 from saadi.masks import class_of
 from saadi.quality_gate import Looked
-from saadi.records import LabelMapRecord, Project, RealImage, Sample, Score, Split
+from saadi.records import HELD_OUT_SPLITS, LabelMapRecord, Project, RealImage, Sample, Score, Split
 from saadi.store import Store
 from saadi.store.withdrawals import Tie
 
-HELD_OUT: tuple[Split, ...] = ("val", "test")
 WITHDRAWN: dict[Tie, str] = {
     "pixels": "pixels of a patient who has withdrawn", "mask": "label map of a patient who has withdrawn",
     "look": "after the look of a patient who has withdrawn",
@@ -177,7 +176,7 @@ class SyntheticRules:
         made = store.samples(project.id)
         self.held = store.held_texts([*self._real_blobs, *(sample.blob for sample in made),
                                       *(sample.source_blob for sample in made if sample.source_blob is not None)])  # fmt: skip
-        self._held_out_groups = {image.group_id for image in images if image.split in HELD_OUT}
+        self._held_out_groups = {image.group_id for image in images if image.split in HELD_OUT_SPLITS}
         _, self._held_out_masks = store.held_out_label_maps(project.id)
         self._scores: dict[int, list[Score]] = {}
         for score in store.scores(project.id):

@@ -18,7 +18,7 @@ from saadi.exports.labels import IGNORED, LabelScheme, at_image_size, compile_la
 from saadi.exports.manifest import ITEMS, MANIFEST, counts, inside, item_line, pixel_sums, sha256
 from saadi.exports.marks import MARKS, mark_of, without_mark
 from saadi.exports.parallel import in_order
-from saadi.exports.selection import HELD_OUT
+from saadi.records import HELD_OUT_SPLITS
 from saadi.store import Store
 
 _KEYS = frozenset({"format", "items_sha256", "index_files", "classes", "ignore_id", "num_items", "counts", "pixels"})
@@ -173,4 +173,4 @@ def _check_sides(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     problems = [f"{group} is on more than one side: {', '.join(sorted(found))}"
                 for group, found in sorted(sides.items()) if len(found) > 1]
     return problems + [f"{row['name']} is synthetic and lies in {row['split']}" for row in rows
-                       if row["kind"] != "real" and row["split"] in HELD_OUT]
+                       if row["kind"] != "real" and row["split"] in HELD_OUT_SPLITS]

@@ -115,6 +115,15 @@ def studio(tmp_path: Path) -> Iterator[Studio]:
 
 
 @pytest.fixture
+def empty(tmp_path: Path) -> Iterator[Studio]:
+    """A program without any project, with a worker."""
+    made = Studio(tmp_path / "home", script=Path(__file__).with_name("serve_empty.py"))
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
 def new_page(chromium_path: str) -> Iterator[Callable[..., Page]]:
     """Opens pages, each a person of their own; fails on script errors and on any request that leaves this computer."""
     complaints: list[str] = []

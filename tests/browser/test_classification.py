@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,15 +17,6 @@ from tests.browser.test_loop import open_tab
 from tests.test_loop_classification import NAMES, write_folders
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture
-def empty(tmp_path: Path) -> Iterator[Studio]:
-    """A program without any project, with a worker."""
-    made = Studio(tmp_path / "home", script=Path(__file__).with_name("serve_empty.py"))
-    made.start()
-    yield made
-    made.stop()
 
 
 def test_a_classification_project_from_its_images_to_an_export(page: Page, empty: Studio, tmp_path: Path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -16,15 +15,6 @@ from tests.browser.conftest import Studio
 from tests.browser.test_loop import open_tab
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture
-def empty(tmp_path: Path) -> Iterator[Studio]:
-    """A program with one project and a worker."""
-    made = Studio(tmp_path / "home", script=Path(__file__).with_name("serve_empty.py"))
-    made.start()
-    yield made
-    made.stop()
 
 
 COLOURS = np.array([[0, 0, 0], [250, 30, 10], [20, 200, 40], [90, 90, 250], [250, 250, 20], [200, 20, 250], [9, 90, 90]],
