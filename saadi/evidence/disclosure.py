@@ -116,7 +116,7 @@ def _copies(world: World, fresh: Sequence[Image], seed: int) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for words, names in (("all measures", ("pixels", "hash", "verifier")), ("pixels and hash", ("pixels", "hash")),
                          ("verifier", ("verifier",))):  # fmt: skip
-        stick = Yardstick.of({name: strangers[name] for name in names}, by_held_out=True)
+        stick = Yardstick.of({name: strangers[name] for name in names}, world.held_out.patients, by_held_out=True)
         assert stick is not None, "there are enough strangers"
         draw, rates = np.random.default_rng(seed), {}
         for kind in (*CHANGES, EVERYTHING):

@@ -291,12 +291,12 @@ def _strangers(
     the verifier has learnt to tell apart, so there it does not count."""
     if held_out is not None and held_out.num_patients >= MIN_HELD_OUT:
         found = _closest(held_out, trained, work)
-        return Yardstick.of_nearest(found, by_held_out=True), found, _false_flags(found, held_out.patients)
+        return Yardstick.of_nearest(found, held_out.patients, by_held_out=True), found, _false_flags(found, held_out.patients)
     if trained.num_patients < MIN_HELD_OUT:
         return None, {}, None
     found = _closest(trained, trained, work)
     found.pop("verifier", None)
-    return Yardstick.of_nearest(found, by_held_out=False), found, _false_flags(found, trained.patients)
+    return Yardstick.of_nearest(found, trained.patients, by_held_out=False), found, _false_flags(found, trained.patients)
 
 
 def _closest(people: People, trained: People, work: _Work) -> dict[str, NDArray[np.float32]]:
@@ -312,11 +312,12 @@ def _closest(people: People, trained: People, work: _Work) -> dict[str, NDArray[
 
 def _false_flags(strangers: dict[str, NDArray[np.float32]], patients: Sequence[str]) -> float | None:
     """Share of each half of the patients that the limit from the other half flags."""
-    names = sorted(set(patients))
-    is_first = np.isin(np.asarray(patients), names[::2])
+    whose = np.asarray(patients)
+    is_first = np.isin(whose, sorted(set(patients))[::2])
     flagged = []
     for chosen in (is_first, ~is_first):
-        stick = Yardstick.of_nearest({name: values[chosen] for name, values in strangers.items()}, by_held_out=True)
+        half = {name: values[chosen] for name, values in strangers.items()}
+        stick = Yardstick.of_nearest(half, list(whose[chosen]), by_held_out=True)
         if stick is None:
             return None
         flagged.append(stick.scores({name: values[~chosen] for name, values in strangers.items()}) > stick.limit)
@@ -346,8 +347,8 @@ def _against(
     groups = [trained, held_out, *([calibration] if calibration else [])]
     each = min(MAX_PER_PATIENT, *(group.usual() for group in groups))
     even = [group.evenly(each) for group in groups]
-    stick = Yardstick.of_nearest({name: values for name, values in _closest(even[1], even[0], _Work()).items()
-                                  if name != "verifier"}, by_held_out=True)  # fmt: skip
+    close = {name: values for name, values in _closest(even[1], even[0], _Work()).items() if name != "verifier"}
+    stick = Yardstick.of_nearest(close, even[1].patients, by_held_out=True)
     if stick is None:
         return None, None, max(0, needed - there)
     tables: list[list[NDArray[np.float64]]] = [[] for _ in even]

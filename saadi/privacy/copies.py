@@ -24,7 +24,7 @@ HASH_SIDE, HASH_INPUT = 8, 32
 CROPS = ((1.0, 1), (0.95, 2), (0.9, 3))
 """Sides of the references' crops as shares, and how many there are along each axis."""
 FALSE_FLAGS = 0.04
-"""Share of unseen patients' images that may be flagged."""
+"""Share of an unseen patient's images that may be flagged, on average over patients."""
 MIN_UNSEEN = 8
 """With fewer images of others nobody knows how near strangers come."""
 CHUNK = 32
@@ -126,16 +126,18 @@ class Yardstick:
     """The strangers are held-out patients; else training patients against each other."""
 
     @classmethod
-    def of(cls, strangers: Mapping[str, Table], *, by_held_out: bool) -> Self | None:
+    def of(cls, strangers: Mapping[str, Table], patients: Sequence[str], *, by_held_out: bool) -> Self | None:
         """From similarities of strangers' images to the training images (of other patients), as `of_nearest`."""
-        return cls.of_nearest({name: table.max(1) for name, table in strangers.items()}, by_held_out=by_held_out)
+        return cls.of_nearest({name: table.max(1) for name, table in strangers.items()}, patients, by_held_out=by_held_out)
 
     @classmethod
-    def of_nearest(cls, strangers: Mapping[str, NDArray[np.floating]], *, by_held_out: bool) -> Self | None:
+    def of_nearest(
+        cls, strangers: Mapping[str, NDArray[np.floating]], patients: Sequence[str], *, by_held_out: bool
+    ) -> Self | None:
         """From each stranger's largest similarity to a training image, by measure; None with fewer than MIN_UNSEEN of them.
 
-        The limit is the conformal one: of unseen images of the same kind at most FALSE_FLAGS lie beyond it on average, as long as
-        there are 1 / FALSE_FLAGS - 1 strangers; with fewer it is their nearest.
+        Args:
+            patients: Of the (N,) strangers' images. Frames of one patient are alike and say less than as many patients.
         """
         num = len(next(iter(strangers.values()), ()))
         if num < MIN_UNSEEN:
@@ -145,9 +147,7 @@ class Yardstick:
         centres = {name: float(np.median(values)) for name, values in far.items()}
         spreads = {name: max(float(np.quantile(values, 0.9) - centres[name]), SMALLEST_SPREAD) for name, values in far.items()}
         stick = cls(centres, spreads, 0.0, num, by_held_out)
-        scores = np.sort(stick.scores(strangers))
-        place = min(num - 1, int(np.ceil((num + 1) * (1 - FALSE_FLAGS))) - 1)
-        return cls(centres, spreads, float(scores[place]), num, by_held_out)
+        return cls(centres, spreads, _limit(stick.scores(strangers), patients), num, by_held_out)
 
     def scores(self, found: Mapping[str, NDArray[np.floating]]) -> NDArray[np.float64]:
         """(N, M), or (N,) of the largest similarities: how unusually near each query and reference are, in spreads above the
@@ -158,6 +158,20 @@ class Yardstick:
     def flags(self, found: Mapping[str, Table]) -> NDArray[np.bool_]:
         """(N,) whether some reference is nearer than strangers come."""
         return np.asarray(self.scores(found).max(1) > self.limit)
+
+
+def _limit(scores: NDArray[np.float64], patients: Sequence[str]) -> float:
+    """Beyond which at most FALSE_FLAGS of the images of one more patient lie on average, whoever that is.
+
+    Hierarchical conformal prediction (Lee, Barber and Willett, "Distribution-free inference with hierarchical data", 2023): every
+    patient weighs the same, and one more patient, of whom nothing is known, weighs as much as each. With fewer than
+    1 / FALSE_FLAGS - 1 patients no limit can promise that; it is the nearest image of them all then.
+    """
+    _, whose, counts = np.unique(np.asarray(patients), return_inverse=True, return_counts=True)
+    order = np.argsort(scores)
+    below = np.cumsum(1 / counts[whose][order]) / (len(counts) + 1)
+    place = int(np.searchsorted(below, 1 - FALSE_FLAGS - 1e-9))
+    return float(scores[order][min(place, len(scores) - 1)])
 
 
 def planted(image: Image, draw: np.random.Generator, *, how: str) -> Image:

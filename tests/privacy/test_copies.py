@@ -63,7 +63,7 @@ def test_planted_copies_are_found(world: World, how: str, share: float, sees_pat
     strangers = similarities(world.held_out.traces, world.trained.traces)
     found = similarities(copies, world.trained.traces)
     names = [name for name in found if sees_patients or name != "verifier"]
-    stick = Yardstick.of({name: strangers[name] for name in names}, by_held_out=True)
+    stick = Yardstick.of({name: strangers[name] for name in names}, world.held_out.patients, by_held_out=True)
     assert stick is not None
     flagged = stick.flags({name: found[name] for name in names})
     assert flagged.mean() >= share
@@ -197,3 +197,32 @@ def test_a_few_held_out_patients_set_no_limits_of_their_own(world: World) -> Non
     three = People(world.held_out.traces.take(range(3)), world.held_out.patients[:3])
     found, without = (audit(world.traces(world.unseen), world.trained, people) for people in (three, None))
     assert found.flag_limit == without.flag_limit and found.flags_expected == without.flags_expected < 0.15
+
+
+@pytest.mark.parametrize(("num_patients", "spread_of_frames", "least"),
+                         [(24, 0.05, 0.02), (60, 0.05, 0.02), (24, 1.0, 0.0), (60, 1.0, 0.02)])  # fmt: skip
+def test_one_more_patient_lies_beyond_the_limit_as_rarely_as_promised(
+    num_patients: int, spread_of_frames: float, least: float
+) -> None:
+    """Whether frames of a patient are all alike or all different, and whoever has most of them."""
+    draw, beyond = np.random.default_rng(num_patients), []
+    for _ in range(400):
+        counts = draw.integers(1, 30, num_patients + 40)
+        whose = np.repeat(np.arange(len(counts)), counts)
+        near = draw.normal(0, 0.2, len(counts))[whose] + draw.normal(0, 0.2 * spread_of_frames, len(whose))
+        similarity = 1 - np.exp(-1 - near)  # so that scores are normally distributed
+        known = whose < num_patients
+        stick = Yardstick.of_nearest({"pixels": similarity[known]}, [str(one) for one in whose[known]], by_held_out=True)
+        assert stick is not None
+        flagged = stick.scores({"pixels": similarity[~known]}) > stick.limit
+        beyond.append(np.mean([flagged[whose[~known] == one].mean() for one in range(num_patients, num_patients + 40)]))
+    error = np.std(beyond) / np.sqrt(len(beyond))
+    assert least < np.mean(beyond) < FALSE_FLAGS + 3 * error, np.mean(beyond)
+
+
+def test_with_few_patients_the_limit_is_their_nearest_image() -> None:
+    similarity = np.random.default_rng(3).uniform(0.2, 0.8, 60)
+    for per_patient, is_nearest in ((5, True), (1, False)):  # of 12 patients, of 60
+        stick = Yardstick.of_nearest({"pixels": similarity}, [str(place // per_patient) for place in range(60)], by_held_out=True)
+        assert stick is not None
+        assert (stick.limit == stick.scores({"pixels": similarity}).max()) == is_nearest
