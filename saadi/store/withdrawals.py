@@ -211,18 +211,30 @@ class WithdrawalStore(LibraryStore, TextStore, MaskModelStore):
         if own := sum(tied.get(tie, 0) for tie in OWN):
             raise BadInputError(f"{own} images of export {export_id} hold data of a patient who has withdrawn; export again, "
                                 "which leaves them out (where the same pixels are in several projects, withdraw there, too)")
-        if tied and not self._has_reason(export_id):
-            raise BadInputError(f"{tied['version']} images of export {export_id} were made by a version that may have learnt "
+        if tied and (since := self._tied_since(export_id, self._answered_at(export_id))):
+            raise BadInputError(f"{since} images of export {export_id} were made by a version that may have learnt "
                                 "from a patient who has withdrawn; export again, which leaves them out, or say there why they "
                                 "may go in")
 
-    def _has_reason(self, export_id: int) -> bool:
-        """Whether somebody answers for its images by tied versions: with a reason when it was made, or with a signature."""
-        signed = "SELECT 1 FROM releases WHERE export_id = :e AND disclosure_id IS NOT NULL"
-        made = ("SELECT 1 FROM audit JOIN exports ON exports.id = :e WHERE audit.action = 'export' AND "
+    def _answered_at(self, export_id: int) -> str:
+        """When somebody last answered for its images by tied versions: with a reason when it was ordered, or with a signature;
+        empty = never."""
+        signed = "SELECT created_at FROM releases WHERE export_id = :e AND disclosure_id IS NOT NULL"
+        made = ("SELECT coalesce(jobs.created_at, exports.created_at) AS created_at FROM audit JOIN exports ON exports.id = :e "
+                "LEFT JOIN jobs ON jobs.id = exports.job_id WHERE audit.action = 'export' AND "
                 "json_extract(audit.details, '$.manifest') = exports.manifest_sha256 AND "
                 "json_extract(audit.details, '$.despite_withdrawn') IS NOT NULL")  # fmt: skip
-        return self.db.execute(f"{signed} UNION ALL {made} LIMIT 1", {"e": export_id}).fetchone() is not None
+        return str(self.db.execute(f"SELECT coalesce(max(created_at), '') FROM ({signed} UNION ALL {made})",
+                                   {"e": export_id}).fetchone()[0])  # fmt: skip
+
+    def _tied_since(self, export_id: int, since: str) -> int:
+        """Images of an export by versions that may have learnt from patients who have withdrawn after that."""
+        later: dict[int, set[str]] = {}
+        sql = "SELECT project_id, group_id FROM withdrawals WHERE revoked_at IS NULL AND created_at > ?"
+        for row in self.db.query(sql, [since]):
+            later.setdefault(row["project_id"], set()).add(row["group_id"])
+        return sum(self.trace(project_id, groups).exports.get(export_id, {}).get("version", 0)
+                   for project_id, groups in later.items())  # fmt: skip
 
     def _anybody_withdrawn(self, project_id: int) -> bool:
         """In this project, or in one that shares pixels with it."""

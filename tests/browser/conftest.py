@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Page, Request, sync_playwright
+from playwright.sync_api import Browser, Page, Request, sync_playwright
 
 from saadi.records import Score
 from saadi.store import Store
@@ -123,8 +123,17 @@ def empty(tmp_path: Path) -> Iterator[Studio]:
     made.stop()
 
 
+@pytest.fixture(scope="module")
+def browser(chromium_path: str) -> Iterator[Browser]:
+    """One for all tests of a file: it takes two seconds to start, and pages share nothing but it."""
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium_path, args=ARGUMENTS)
+        yield started
+        started.close()
+
+
 @pytest.fixture
-def new_page(chromium_path: str) -> Iterator[Callable[..., Page]]:
+def new_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     """Opens pages, each a person of their own; fails on script errors and on any request that leaves this computer."""
     complaints: list[str] = []
 
@@ -132,20 +141,20 @@ def new_page(chromium_path: str) -> Iterator[Callable[..., Page]]:
         if not request.url.startswith(("http://127.0.0.1:", "data:", "blob:")):
             complaints.append(f"request to {request.url}")
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium_path, args=ARGUMENTS)
+    def open_page(*, is_first_visit: bool = False, **options: Any) -> Page:
+        context = browser.new_context(viewport={"width": 1366, "height": 768}, **options)
+        if not is_first_visit:
+            context.add_init_script("localStorage.setItem('saadi.welcomed', '1')")
+        opened = context.new_page()
+        opened.on("pageerror", lambda error: complaints.append(str(error)))
+        opened.on("request", check)
+        return opened
 
-        def open_page(*, is_first_visit: bool = False, **options: Any) -> Page:
-            context = browser.new_context(viewport={"width": 1366, "height": 768}, **options)
-            if not is_first_visit:
-                context.add_init_script("localStorage.setItem('saadi.welcomed', '1')")
-            opened = context.new_page()
-            opened.on("pageerror", lambda error: complaints.append(str(error)))
-            opened.on("request", check)
-            return opened
-
-        yield open_page
-        browser.close()
+    yield open_page
+    for context in browser.contexts:
+        for opened in context.pages:
+            opened.unroute_all(behavior="ignoreErrors")  # an answer may be under way
+        context.close()
     assert not complaints, complaints
 
 

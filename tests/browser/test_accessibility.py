@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -17,11 +16,17 @@ pytestmark = pytest.mark.browser
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
 
 
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    made = Studio(tmp_path_factory.mktemp("accessible") / "home", script=SCRIPT)
+    made.start()
+    made.score_samples()
+    yield made
+    made.stop()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_tab_has_a_serious_finding(new_page: Callable[..., Page], tmp_path: Path, scheme: str):
-    tiny = Studio(tmp_path / "home", script=SCRIPT)
-    tiny.start()
-    tiny.score_samples()
+def test_no_tab_has_a_serious_finding(new_page: Callable[..., Page], tiny: Studio, scheme: str):
     page = new_page(color_scheme=scheme)
     page.goto(tiny.url)
     page.wait_for_selector(LOADED, timeout=30_000)
@@ -34,5 +39,4 @@ def test_no_tab_has_a_serious_finding(new_page: Callable[..., Page], tmp_path: P
         for item in answer["violations"]:
             if item["impact"] in ("serious", "critical"):
                 found[tab, item["id"]] = [node["html"][:160] for node in item["nodes"][:4]]
-    tiny.stop()
     assert not found, found

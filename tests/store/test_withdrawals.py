@@ -202,6 +202,25 @@ def test_images_of_a_tied_version_want_a_reason(store: Store, tmp_path: Path) ->
     assert row.details["despite_withdrawn"] == "for the ethics board alone"
 
 
+def test_a_reason_answers_for_those_who_had_withdrawn_by_then(store: Store, tmp_path: Path) -> None:
+    project, _ = tied_project(store)
+    store.withdraw(project.id, JANE, **WHY)
+    export_id = export(store, project, tmp_path / "out", format="folders", include_real=False,
+                       despite_withdrawn="for the ethics board alone").result["export_id"]  # fmt: skip
+    store.refuse_withdrawn(export_id)
+    other = next(image.group_id for image in store.images(project.id, splits=["train"]) if image.group_id != JANE)
+    record = store.withdraw(project.id, other, **WHY)
+    with pytest.raises(BadInputError, match=f"1 images of export {export_id} were made by a version that may have learnt"):
+        store.refuse_withdrawn(export_id)
+    audit = clean_audit(store, project, export_id)
+    store.release(export_id, disclosure_id=audit, person="ann", reason="both are told of it", despite=True)
+    store.refuse_withdrawn(export_id)  # a signature answers for both
+    store.revoke_withdrawal(record.id, person="ann", reason="it was somebody else")
+    store.withdraw(project.id, other, **WHY)
+    with pytest.raises(BadInputError, match="may have learnt"):
+        store.refuse_withdrawn(export_id)
+
+
 def clean_audit(store: Store, project: Project, export_id: int) -> int:
     findings = {"verdict": "nothing found", "reasons": [], "open_questions": [], "flagged": [], "looked_at": [],
                 "texts": {"num_looked": 0, "found": [], "held": [], "reason": None},
