@@ -123,7 +123,8 @@ def import_images(name: ProjectArgument,
         note(f"{file}: {reason}")
     answer({"project": summary, "import": asdict(outcome)}, as_json=as_json, lines=lambda: [
         f"{outcome.num_added} images added, {outcome.num_duplicates} there already, {len(outcome.refused)} refused",
-        *outcome.notes, _line(summary)])
+        *outcome.notes, _line(summary),
+        *([f"next: `saadi text-check {name}` looks for names and dates in the pictures"] if outcome.num_added else [])])
     if outcome.num_added == 0 and outcome.num_duplicates == 0:
         raise TooFewError("no image could be imported; see the reasons above")
 

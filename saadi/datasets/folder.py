@@ -22,10 +22,10 @@ from saadi.datasets.folder_table import SPLIT_WORDS
 from saadi.datasets.readers.archive import opened
 from saadi.datasets.readers.video import Choice
 from saadi.decoding import check_values, display_name, parse_value, value_name
-from saadi.errors import BadInputError, UnknownClassError
+from saadi.errors import BadInputError, SaadiError, UnknownClassError
 from saadi.jobs import JobContext, Outcome
 from saadi.orders import ImportOrder
-from saadi.records import IGNORE, Image, LabelClass, LabelMap, Project, RealImage, Split
+from saadi.records import IGNORE, Image, Job, LabelClass, LabelMap, Project, RealImage, Split
 from saadi.store import Store, audit
 from saadi.store.blobs import encode_png
 
@@ -131,9 +131,20 @@ def run_job(context: JobContext) -> Outcome:
                                without_masks=order.without_masks)
 
     def publish(store: Store) -> dict[str, Any]:
-        return asdict(result) | {"refused": [str(problem) for problem in result.refused[:MAX_REFUSED_KEPT]]}
+        told = asdict(result) | {"refused": [str(problem) for problem in result.refused[:MAX_REFUSED_KEPT]]}
+        return told | {"text_check_id": _look_for_text(store, project, context.job) if result.num_added else None}
 
     return Outcome(result.message, publish)
+
+
+def _look_for_text(store: Store, project: Project, job: Job) -> int | None:
+    """Queue a look for burnt-in text, which takes longer than the import; None where there is nothing to look with."""
+    try:
+        wanted = orders.order(orders.TextCheckOrder, project_id=project.id)
+        placed, _ = orders.place(store, wanted, actor=job.created_by, request_id=f"text-check-after-{job.id}")
+    except SaadiError:  # the import itself went well
+        return None
+    return placed.id
 
 
 def scan_order(order: ImportOrder, images_dir: Path, *, limit: int | None = None, report: Progress = silent) -> FolderScan:

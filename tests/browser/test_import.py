@@ -22,7 +22,8 @@ COLOURS = np.array([[0, 0, 0], [250, 30, 10], [20, 200, 40], [90, 90, 250], [250
 
 
 def write_scenes(folder: Path) -> int:
-    """Three scenes with masks in colours of nobody's palette, a part of one smoothed; returns how many classes they show."""
+    """Three scenes, a name in one of them, with masks in colours of nobody's palette, a part of one smoothed; returns how many
+    classes they show."""
     shown: set[int] = set()
     for number in range(3):
         scene = render(number, patient=number, size_px=64)
@@ -31,7 +32,10 @@ def write_scenes(folder: Path) -> int:
         if number == 0:
             smooth = cv2.resize(cv2.resize(mask, (48, 48)), (64, 64))
             mask[28:32] = smooth[28:32]
-        for part, pixels in (("images", scene.image), ("masks", mask)):
+        image = scene.image.copy()
+        if number == 2:
+            cv2.putText(image, "JANE", (3, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (255, 255, 255), 1, cv2.LINE_AA)
+        for part, pixels in (("images", image), ("masks", mask)):
             (folder / part).mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(folder / part / f"case{number}.png"), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
     cv2.imwrite(str(folder / "masks" / "orphan.png"), mask)
@@ -70,3 +74,7 @@ def test_a_foreign_data_set_becomes_part_of_the_project(page: Page, empty: Studi
         by_name = {image.source_name: maps[image.id] for image in store.images(1)}
     assert np.array_equal(by_name["images/case1.png"], render(1, patient=1, size_px=64).label_map)
     assert (by_name["images/case0.png"][28:32] == 255).any() and not (by_name["images/case0.png"][40:] == 255).any()
+    text = found.locator("[role=status]")  # what was imported is looked at for names, too
+    expect(text).to_contain_text("1 of 3 images show text; 1 of them stay out of exports", timeout=60_000)
+    text.get_by_role("button", name="Look at them").click()
+    expect(page.get_by_role("dialog", name="Text in the images")).to_contain_text("1 image shows text, 1 of them held")

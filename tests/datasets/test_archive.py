@@ -20,6 +20,7 @@ from saadi.datasets.readers.archive import opened
 from saadi.errors import BadInputError, CancelledError, StorageError
 from saadi.jobs import run_job
 from saadi.orders import ImportOrder
+from saadi.privacy import burnt_in
 from saadi.records import Project
 from saadi.store import Store
 from tests.datasets.test_folder import pair
@@ -251,3 +252,24 @@ def test_an_import_can_be_cancelled_while_it_unpacks(tmp_path: Path, store: Stor
     run_job(store, claimed, {"import": folder.run_job})
     assert store.job(job.id).state == "cancelled"
     assert not any("unpacked" in path.name for path in store.home.path.rglob("*"))
+
+
+@pytest.mark.parametrize("can_look", [True, False])
+def test_what_was_imported_is_looked_at_for_text_next(tmp_path: Path, store: Store, project: Project,
+                                                      monkeypatch: pytest.MonkeyPatch, can_look: bool) -> None:
+    monkeypatch.setattr(burnt_in, "is_available", lambda: can_look)
+    pair(tmp_path / "set", "a", 1)
+    order = ImportOrder(project_id=project.id, images_dir=str(tmp_path / "set"), values={0: 0, 255: 1})
+    for is_new in (True, False):
+        job, _ = orders.place(store, order, actor="ann")
+        claimed = store.claim_job("w")
+        assert claimed is not None and claimed.id == job.id
+        run_job(store, claimed, {"import": folder.run_job})
+        ended = store.job(job.id)
+        assert ended.state == "done" and ended.result["num_added"] == int(is_new)
+        waiting = [one for one in store.jobs() if one.state == "queued"]
+        if not (is_new and can_look):  # nothing new, or nothing to look with
+            assert not waiting and ended.result["text_check_id"] is None
+            continue
+        assert [(one.id, one.kind, one.created_by) for one in waiting] == [(ended.result["text_check_id"], "text_check", "ann")]
+        store.cancel_job(waiting[0].id, actor="ann")

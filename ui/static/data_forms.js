@@ -1,5 +1,6 @@
 // The two forms of the Data tab: a new project, and the import of a folder with a look at what is in it first.
 import { act, byTask, classTag, emit, h, isClassification, on, plural, post, replace, requestId, selectField, state, toast } from "./lib.js";
+import { openTexts } from "./texts.js";
 
 export const text = (label, placeholder, attributes = {}) => {
   const input = h("input", { type: "text", placeholder, "aria-label": label, ...attributes });
@@ -28,6 +29,14 @@ const FORMATS = [
   ["video", "videos"],
   ["dicom", "DICOM files"],
 ];
+
+/** What is said of text in the pictures when an import ends. */
+const textWords = ({ state: ended, result }) => {
+  if (ended !== "done" || !result?.num_added) return "";
+  return result.text_check_id
+    ? "Names, dates and other text in the pictures are looked for now; what shows any stays out of exports until somebody has looked."
+    : "Text in the pictures could not be looked for: the program that reads it (rapidocr) is not installed here.";
+};
 
 export class DataForms {
   constructor(onImported) {
@@ -155,18 +164,36 @@ export class DataForms {
 
   /** The import has ended, well or not: its sentence takes the place of the table. */
   ended(item) {
+    if (item.kind === "text_check") this.lookedForText(item);
     if (item.kind !== "import") return;
     if (item.id === this.job) {
+      this.textCheck = item.result?.text_check_id;
+      this.text = h("p", { class: "sx-note", role: "status" }, textWords(item));
       const refused = item.result?.refused ?? [];
       replace(
         this.found,
         h("p", { class: item.state === "done" ? "" : "sx-bad" }, item.state === "done" ? item.message : (item.error ?? item.message)),
         refused.length ? h("ul", { class: "sx-reasons" }, refused.slice(0, 20).map((line) => h("li", {}, line))) : null,
         (item.result?.notes ?? []).map((note) => h("p", { class: "sx-note" }, note)),
+        this.text,
       );
     }
     emit("library");
     this.onImported();
+  }
+
+  /** The look for text that an import ends with; who deals with what was found need not wait for an export. */
+  lookedForText(item) {
+    if (!this.text || item.id !== this.textCheck) return;
+    const held = item.result?.num_held;
+    this.text.className = held ? "sx-odd" : "sx-note";
+    replace(
+      this.text,
+      item.state === "done" ? `Text in the pictures: ${item.message}. ` : `Text in the pictures could not be looked for: ${item.error ?? item.message}`,
+      held
+        ? h("button", { type: "button", class: "sx-button sx-small", id: "import-texts", onclick: () => openTexts({ id: item.project_id }, () => {}) }, "Look at them")
+        : null,
+    );
   }
 
   showProject(project) {
