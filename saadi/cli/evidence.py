@@ -61,6 +61,7 @@ def register(app: typer.Typer) -> None:
     group.command("ablations")(ablations)
     group.command("quality")(quality)
     group.command("disclosure")(disclosure)
+    group.command("strangers")(strangers)
     group.command("variety")(variety)
     group.command("votes")(votes)
     app.add_typer(group, name="evidence")
@@ -168,6 +169,27 @@ def disclosure(
     steps = experiment.Steps(fit_steps, memorising_steps)
     told = {"fit_steps": fit_steps, "memorising_steps": memorising_steps}
     result = {"case": name, "side": side} | told | experiment.run(case, seeds=seeds, steps=steps)
+    _finish(result, out, as_json=as_json, lines=lambda: experiment.markdown(result))
+
+
+def strangers(
+    name: CaseArgument,
+    seeds: Annotated[int, typer.Option(help="Seeds 0, 1, ...: other verifiers and copies.", min=1)] = 3,
+    deals: Annotated[int, typer.Option(help="How often the test patients are dealt for each.", min=1)] = 100,
+    test_share: TestShareOption = None,
+    side: SideOption = 64,
+    out: OutOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """How many unseen patients are flagged as copies, and how many copies are found, by how many strangers there are."""
+    from saadi.evidence import cases
+    from saadi.evidence import strangers as experiment
+
+    (case,) = _cases(name, home_of(home), side=side, test_share=test_share, test_groups=(), each=False)
+    if name == "phantom":  # patients cost nothing there
+        case = cases.rendered(side=side, num_test=1600, num_test_patients=320)
+    result = {"case": name, "side": side} | experiment.run(case, seeds=seeds, deals=deals)
     _finish(result, out, as_json=as_json, lines=lambda: experiment.markdown(result))
 
 

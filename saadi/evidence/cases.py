@@ -158,11 +158,13 @@ def _examples(store: Store, project: Project, split: Split, *, side: int) -> tup
     )
 
 
-def rendered(*, side: int, num_train: int = FEW, num_test: int = 200, seed: int = 0, task: Task = "segmentation") -> Case:
+def rendered(*, side: int, num_train: int = FEW, num_test: int = 200, seed: int = 0, task: Task = "segmentation",
+             num_test_patients: int = 40) -> Case:  # fmt: skip
     """Phantom scenes of 40 training and 40 test patients; in classification their phase of the operation is the class."""
 
-    def scenes(count: int, *, first_seed: int, first_patient: int) -> tuple[Example, ...]:
-        made = (phantom.render(first_seed + index, patient=first_patient + index % 40, size_px=side) for index in range(count))
+    def scenes(count: int, *, first_seed: int, first_patient: int, patients: int = 40) -> tuple[Example, ...]:
+        made = (phantom.render(first_seed + index, patient=first_patient + index % patients, size_px=side)
+                for index in range(count))  # fmt: skip
         return tuple(
             Example(one.image, asked(one), one.patient_id) for one in made
         )
@@ -174,7 +176,7 @@ def rendered(*, side: int, num_train: int = FEW, num_test: int = 200, seed: int 
         "phantom phases" if task == "classification" else "phantom",
         phantom.PHASES if task == "classification" else phantom.CLASS_NAMES,
         scenes(num_train, first_seed=700_000 + 10_000 * seed, first_patient=700),
-        scenes(num_test, first_seed=800_000, first_patient=800),
+        scenes(num_test, first_seed=800_000, first_patient=800, patients=num_test_patients),
         task,
     )
 

@@ -36,7 +36,8 @@ FIRST_SEED = 2**42
 EVERYTHING = "all of these"
 
 
-def _changed(image: Image, kind: str, draw: np.random.Generator) -> Image:
+def changed(image: Image, kind: str, draw: np.random.Generator) -> Image:
+    """A copy with one of CHANGES, or with all of them one after the other."""
     for how in CHANGES[1:] if kind == EVERYTHING else (kind,):
         image = planted(image, draw, how=how)
     return image
@@ -120,7 +121,7 @@ def _copies(world: World, fresh: Sequence[Image], seed: int) -> dict[str, Any]:
         assert stick is not None, "there are enough strangers"
         draw, rates = np.random.default_rng(seed), {}
         for kind in (*CHANGES, EVERYTHING):
-            copies = [_changed(world.training[place].image, kind, draw) for place in places]
+            copies = [changed(world.training[place].image, kind, draw) for place in places]
             fits = similarities(traces_of(world.network, copies), world.trained.traces)
             rates[kind] = round(float(stick.flags({name: fits[name] for name in names}).mean()), 4)
         fits = similarities(traces_of(world.network, fresh), world.trained.traces)
