@@ -41,8 +41,8 @@ def run(case: Case, *, seeds: int, deals: int, report: Report = silent) -> dict[
     names = np.unique(whose)
     counts = [count for count in COUNTS if 2 * count <= len(names)]
     if not counts:
-        raise TooFewError(f"{len(names)} test patients, {2 * COUNTS[0]} needed: half are strangers, half are unseen; import more, "
-                          "or raise --test-share")  # fmt: skip
+        raise TooFewError(f"{len(names)} test patients, {2 * COUNTS[0]} needed: half are strangers, half are unseen; import "
+                          "more, or raise --test-share")  # fmt: skip
     worlds = [_measured(case, seed, report) for seed in range(seeds)]
     rows = [_row(worlds, whose, count, way, by_patient, deals)
             for way in WAYS for count in counts for by_patient in (True, False)]  # fmt: skip
