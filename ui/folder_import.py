@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,7 @@ import numpy as np
 
 from saadi.datasets.folder_pairs import normal
 from saadi.decoding import value_name
-from saadi.errors import BadInputError
+from saadi.errors import BadInputError, CancelledError
 from saadi.orders import ImportOrder
 from saadi.records import Project
 from saadi.store.blobs import encode_png
@@ -27,7 +29,46 @@ DARKENED = 0.25
 """Brightness of what an example is not about."""
 
 
-def preview(project: Project, body: ScanFolder, temporary_dir: Path) -> dict[str, Any]:
+Progress = Callable[[int, int, str], None]
+
+
+class Looks:
+    """How far each look at a data set is, under the name that the page gave it. Ten thousand images take a minute."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, tuple[int, int, str]] = {}
+        self._stopped: set[str] = set()
+
+    @contextmanager
+    def one(self, name: str | None) -> Iterator[Progress]:
+        """For as long as it takes; what is yielded raises CancelledError once the look is to stop."""
+
+        def report(step: int, total: int, message: str) -> None:
+            if name is None:
+                return
+            self._told[name] = (step, total, message)
+            if name in self._stopped:
+                raise CancelledError("stopped looking; nothing was imported")
+
+        try:
+            yield report
+        finally:
+            if name is not None:
+                self._told.pop(name, None)
+                self._stopped.discard(name)
+
+    def told(self, name: str) -> dict[str, Any]:
+        """Step, total (0 = unknown) and words, which are None where it has not begun or is over."""
+        step, total, message = self._told.get(name, (0, 0, None))
+        return {"step": step, "total": total, "message": message}
+
+    def stop(self, name: str) -> None:
+        """Nothing where it is over."""
+        if name in self._told:
+            self._stopped.add(name)
+
+
+def preview(project: Project, body: ScanFolder, temporary_dir: Path, report: Progress) -> dict[str, Any]:
     """Return format, number of pairs, groups, splits, the values in the masks with a proposed class each, notes and problems.
 
     Of each value an example is shown as a small picture. The class is None where nothing says which it is: a person chooses. In
@@ -38,8 +79,8 @@ def preview(project: Project, body: ScanFolder, temporary_dir: Path) -> dict[str
     from saadi.datasets.readers.archive import opened
 
     order = wanted(body)
-    with opened(Path(order.images_dir), temporary_dir) as images_dir:
-        found = folder.scan_order(order, images_dir)
+    with opened(Path(order.images_dir), temporary_dir, report) as images_dir:
+        found = folder.scan_order(order, images_dir, report=report)
         is_classification = project.task == "classification"
         shown = {} if is_classification else found.values
         soft = set() if found.names else set(mask_doctor.soft_edges(shown, project.classes))

@@ -51,6 +51,8 @@ class ScanFolder(Body):
     burnt_in: bool = False
     source: Literal["saadi", "nnunet", "coco", "yolo", "voc", "imagefolder", "video", "dicom", "folder"] | None = None
     """None = looked for."""
+    look_id: RequestId | None = None
+    """Under which the page asks how far the look is."""
 
 
 class ImportFolder(ScanFolder):

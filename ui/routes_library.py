@@ -21,6 +21,7 @@ CLASS_COLORS = ("#d55e00", "#009e73", "#f0e442", "#56b4e9", "#0072b2", "#cc79a7"
 def build_router(context: Context) -> APIRouter:
     """Return the routes under /api for projects and images."""
     router = APIRouter(prefix="/api")
+    looks = folder_import.Looks()
 
     @router.get("/start")
     def start() -> dict[str, Any]:
@@ -72,8 +73,17 @@ def build_router(context: Context) -> APIRouter:
 
     @router.post("/import/scan")
     def scan_folder(body: ScanFolder) -> dict[str, Any]:
-        with context.open() as store:
-            return folder_import.preview(store.project(body.project_id), body, context.home.path / "tmp")
+        with context.open() as store, looks.one(body.look_id) as report:
+            return folder_import.preview(store.project(body.project_id), body, context.home.path / "tmp", report)
+
+    @router.get("/import/scan/{look_id}")
+    def scan_progress(look_id: str) -> dict[str, Any]:
+        return looks.told(look_id)
+
+    @router.post("/import/scan/{look_id}/stop")
+    def stop_scan(look_id: str) -> dict[str, Any]:
+        looks.stop(look_id)
+        return {}
 
     @router.post("/import/run")
     def import_folder(body: ImportFolder) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from saadi.datasets import folder
 from saadi.jobs import run_worker
 from saadi.worker import HANDLERS
 from tests import builders
@@ -341,6 +342,27 @@ def test_a_foreign_data_set_is_shown_with_examples_and_open_questions(client, st
     archive = shutil.make_archive(str(tmp_path.parent / f"{tmp_path.name}-set"), "zip", tmp_path)
     again = client.post("/api/import/scan", json=where | {"images_dir": archive}).json()
     assert again["num_pairs"] == 1 and not list((home.path / "tmp").iterdir())
+
+
+def test_a_long_look_says_how_far_it_is_and_can_be_stopped(client, project, home, tmp_path, monkeypatch):
+    where = {"project_id": project.id, "images_dir": str(tmp_path), "look_id": "look-0001"}
+    told = []
+
+    def slow(order, images_dir, *, report):
+        report(3, 10, "looking at images")
+        told.append(client.get("/api/import/scan/look-0001").json())
+        assert client.post("/api/import/scan/look-0001/stop", json={}).status_code == 200
+        report(4, 10, "looking at images")
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr(folder, "scan_order", slow)
+    answer = client.post("/api/import/scan", json=where)
+    assert answer.status_code == 400 and answer.json()["error"] == "stopped looking; nothing was imported"
+    assert told == [{"step": 3, "total": 10, "message": "looking at images"}]
+    assert client.get("/api/import/scan/look-0001").json()["message"] is None  # and it is forgotten
+    assert client.post("/api/import/scan/look-0001/stop", json={}).status_code == 200
+    monkeypatch.undo()
+    assert "stopped" not in client.post("/api/import/scan", json=where).text
 
 
 def test_images_without_masks_are_taken_when_that_is_said(client, store, project, home, tmp_path):

@@ -1,5 +1,5 @@
 // The two forms of the Data tab: a new project, and the import of a folder with a look at what is in it first.
-import { act, byTask, classTag, emit, h, isClassification, on, plural, post, replace, requestId, selectField, state, toast } from "./lib.js";
+import { act, byTask, classTag, emit, get, h, isClassification, on, plural, post, replace, requestId, selectField, state, toast } from "./lib.js";
 import { openTexts } from "./texts.js";
 
 export const text = (label, placeholder, attributes = {}) => {
@@ -221,10 +221,41 @@ export class DataForms {
     };
   }
 
+  /** A look at the files, which says how far it is and can be stopped. */
+  async watched(looked) {
+    const name = requestId();
+    const bar = h("div", { class: "sx-bar-fill", style: { width: "0%" } }),
+      words = h("p", { class: "sx-note", role: "status" }, "Looking at the files.");
+    const stop = h("button", { type: "button", class: "sx-button sx-small", id: "import-stop-look", onclick: (event) => {
+      event.currentTarget.disabled = true;
+      post(`/api/import/scan/${name}/stop`, {}).catch(() => {}); // the look itself tells what is wrong
+    } }, "Stop");
+    const timer = setInterval(async () => {
+      try {
+        const { step, total, message } = await get(`/api/import/scan/${name}`);
+        if (!message) return; // not begun, or over
+        const said = message[0].toUpperCase() + message.slice(1);
+        words.textContent = total ? `${said}, ${step} of ${total}` : said;
+        bar.style.width = total ? `${(100 * step) / total}%` : "0%";
+        if (!words.isConnected) replace(this.found, h("div", { class: "sx-bar", role: "progressbar", "aria-label": "Looking at the files" }, bar), words, stop);
+      } catch {
+        // the look itself tells what is wrong
+      }
+    }, 800);
+    try {
+      return await post("/api/import/scan", { ...looked, look_id: name });
+    } catch (error) {
+      if (words.isConnected) replace(this.found);
+      throw error;
+    } finally {
+      clearInterval(timer);
+    }
+  }
+
   scan(button) {
     return act(button, async () => {
       const looked = this.folders();
-      const found = await post("/api/import/scan", looked);
+      const found = await this.watched(looked);
       this.looked = looked; // what is imported is what was shown, whatever is typed meanwhile
       const alone = !isClassification() && !found.has_masks;
       this.withoutMasks.checked = !found.needs_masks;
