@@ -99,6 +99,7 @@ def import_images(name: ProjectArgument,
     files, or a zip of any of them; split by patient. In classification images in a folder per class, or with a CSV."""
     from saadi.datasets import folder, mask_doctor
     from saadi.datasets.readers.archive import opened
+    from saadi.privacy.burnt_in import is_available as can_read_text
 
     where = home_of(home)
     with (Store.open(where) as store, Bar("import") as bar,
@@ -121,10 +122,11 @@ def import_images(name: ProjectArgument,
         summary = _summary(store, project)
     for file, reason in outcome.refused:
         note(f"{file}: {reason}")
+    can_read = outcome.num_added and can_read_text()
     answer({"project": summary, "import": asdict(outcome)}, as_json=as_json, lines=lambda: [
         f"{outcome.num_added} images added, {outcome.num_duplicates} there already, {len(outcome.refused)} refused",
         *outcome.notes, _line(summary),
-        *([f"next: `saadi text-check {name}` looks for names and dates in the pictures"] if outcome.num_added else [])])
+        *([f"next: `saadi text-check {name}` looks for names and dates in the pictures"] if can_read else [])])
     if outcome.num_added == 0 and outcome.num_duplicates == 0:
         raise TooFewError("no image could be imported; see the reasons above")
 

@@ -25,6 +25,7 @@ from saadi.decoding import check_values, display_name, parse_value, value_name
 from saadi.errors import BadInputError, SaadiError, UnknownClassError
 from saadi.jobs import JobContext, Outcome
 from saadi.orders import ImportOrder
+from saadi.privacy import burnt_in
 from saadi.records import IGNORE, Image, Job, LabelClass, LabelMap, Project, RealImage, Split
 from saadi.store import Store, audit
 from saadi.store.blobs import encode_png
@@ -132,19 +133,21 @@ def run_job(context: JobContext) -> Outcome:
 
     def publish(store: Store) -> dict[str, Any]:
         told = asdict(result) | {"refused": [str(problem) for problem in result.refused[:MAX_REFUSED_KEPT]]}
-        return told | {"text_check_id": _look_for_text(store, project, context.job) if result.num_added else None}
+        return told | _look_for_text(store, project, context.job)
 
     return Outcome(result.message, publish)
 
 
-def _look_for_text(store: Store, project: Project, job: Job) -> int | None:
-    """Queue a look for burnt-in text, which takes longer than the import; None where there is nothing to look with."""
+def _look_for_text(store: Store, project: Project, job: Job) -> dict[str, Any]:
+    """Queue a look for burnt-in text, which takes longer than the import, where it has not been made yet."""
+    if not store.texts_unlooked([image.blob for image in store.images(project.id)], detector=burnt_in.DETECTOR):
+        return {}
     try:
         wanted = orders.order(orders.TextCheckOrder, project_id=project.id)
         placed, _ = orders.place(store, wanted, actor=job.created_by, request_id=f"text-check-after-{job.id}")
-    except SaadiError:  # the import itself went well
-        return None
-    return placed.id
+    except SaadiError as error:  # the import itself went well
+        return {"no_text_check": str(error)}
+    return {"text_check_id": placed.id}
 
 
 def scan_order(order: ImportOrder, images_dir: Path, *, limit: int | None = None, report: Progress = silent) -> FolderScan:

@@ -22,7 +22,7 @@ from saadi.evidence.settings import Models
 from saadi.jobs import Report, silent
 from saadi.privacy import verifier
 from saadi.privacy.audit import Audit, People, audit
-from saadi.privacy.copies import CHANGES, Traces, Yardstick, planted, similarities
+from saadi.privacy.copies import CHANGES, Traces, Yardstick, of_others, planted, similarities, some_planted
 from saadi.records import Image
 
 SHARES = (0.0, 0.1, 0.5, 1.0)
@@ -30,8 +30,6 @@ NUM_MEMORISED = 10
 """Images that a generator is fitted to far too long."""
 MIN_PATIENTS = 8
 MAX_PLANTED = 200
-NUM_PLANTED = 50
-"""In each audit, as the program plants them."""
 FIRST_SEED = 2**42
 EVERYTHING = "all of these"
 
@@ -71,9 +69,7 @@ class World:
         return cls(list(training), network, People(own, patients), held_out, list(strangers))
 
     def audit(self, images: Sequence[Image]) -> Audit:
-        draw = np.random.default_rng(0)
-        copies = [planted(self.training[place].image, draw, how=CHANGES[number % len(CHANGES)])
-                  for number, place in enumerate(draw.permutation(len(self.training))[:NUM_PLANTED])]  # fmt: skip
+        copies = some_planted([example.image for example in self.training])
         return audit(traces_of(self.network, images), self.trained, self.held_out, planted=traces_of(self.network, copies))
 
 
@@ -112,12 +108,13 @@ def run(case: Case, *, seeds: int, steps: Steps, generated: int = 100, report: R
 
 def _copies(world: World, fresh: Sequence[Image], seed: int) -> dict[str, Any]:
     """Share of each kind of copy that is flagged, with the verifier and by pixels and hashes alone; and of fresh images."""
-    strangers = similarities(world.held_out.traces, world.trained.traces)
+    close = {name: table.max(1) for name, table in similarities(world.held_out.traces, world.trained.traces).items()}
+    strangers, patients, _ = of_others(close, world.held_out.patients)
     places = np.random.default_rng(seed).permutation(len(world.training))[:MAX_PLANTED]
     told: dict[str, Any] = {}
     for words, names in (("all measures", ("pixels", "hash", "verifier")), ("pixels and hash", ("pixels", "hash")),
                          ("verifier", ("verifier",))):  # fmt: skip
-        stick = Yardstick.of({name: strangers[name] for name in names}, world.held_out.patients, by_held_out=True)
+        stick = Yardstick.of_nearest({name: strangers[name] for name in names}, patients, by_held_out=True)
         assert stick is not None, "there are enough strangers"
         draw, rates = np.random.default_rng(seed), {}
         for kind in (*CHANGES, EVERYTHING):

@@ -17,13 +17,13 @@ from saadi.errors import TooFewError
 from saadi.evidence.cases import Case
 from saadi.evidence.disclosure import EVERYTHING, MAX_PLANTED, World, changed, traces_of
 from saadi.jobs import Report, silent
-from saadi.privacy.copies import CHANGES, Table, Traces, Yardstick, similarities
+from saadi.privacy.copies import CHANGES, Table, Traces, Yardstick, of_others, similarities
 
 COUNTS = (10, 20, 40, 80, 160)
 """Strangers; those counts at which no more than half of the test patients are."""
 WAYS = {"all measures": ("pixels", "hash", "verifier"), "pixels and hash": ("pixels", "hash")}
 AIM = 0.05
-"""Of images of unseen patients, that may be flagged."""
+"""Of an unseen patient's images, on average, that may be flagged."""
 Near = Mapping[str, Table]
 """By measure, (N,) of each image the largest similarity to a training image."""
 
@@ -72,11 +72,13 @@ def _row(worlds: list[dict[str, Near]], whose: Any, count: int, way: str, by_pat
         draw = np.random.default_rng(seed)  # the same deals for every row
         for _ in range(deals):
             known = np.isin(whose, draw.permutation(names)[:count])
-            patients = list(whose[known]) if by_patient else [str(number) for number in range(int(known.sum()))]
             near = {name: told["unseen"][name] for name in WAYS[way]}
-            stick = Yardstick.of_nearest({name: values[known] for name, values in near.items()}, patients, by_held_out=True)
+            close, patients, _ = of_others({name: values[known] for name, values in near.items()}, list(whose[known]))
+            each = patients if by_patient else [str(number) for number in range(len(patients))]
+            stick = Yardstick.of_nearest(close, each, by_held_out=True)
             assert stick is not None, "there are enough strangers"
-            flagged.append(float((stick.scores(near)[~known] > stick.limit).mean()))
+            beyond = stick.scores(near)[~known] > stick.limit
+            flagged.append(float(np.mean([beyond[whose[~known] == patient].mean() for patient in np.unique(whose[~known])])))
             for kind in (*CHANGES, EVERYTHING):
                 scores = stick.scores({name: told[kind][name] for name in WAYS[way]})
                 found.setdefault(kind, []).append(float((scores > stick.limit).mean()))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
-from saadi.privacy.copies import CHUNK, FALSE_FLAGS, Traces, Yardstick, similarities
+from saadi.privacy.copies import CHUNK, FALSE_FLAGS, Traces, Yardstick, of_others, similarities
 from saadi.privacy.isolation import MAX_EXCESS, MIN_PATIENTS, Isolation, Nearest, calibration_needed
 from saadi.privacy.membership import Membership
 from saadi.privacy.retrieval import Retrieval
@@ -97,7 +97,7 @@ class Audit:
     flags_expected: float
     """Share of items up to which flags may be chance, where none is a copy."""
     false_flags: float | None
-    """Share of the strangers that limits from the other half of them flag."""
+    """Share of a stranger's images that the limit from the other half of them flags, on average over strangers."""
     num_strangers: int
     nearest: Nearest | None
     isolation: Isolation | None
@@ -113,6 +113,13 @@ class Audit:
     """Flagged items that are as near as nine of ten planted copies, and nearer than any stranger."""
     num_unknown: int
     """'Patients' who are single images of which nobody said whose they are."""
+    num_shared: int
+    """Images of strangers (held-out patients, or training patients to each other) that show a training image of somebody else."""
+
+    @property
+    def finds_copies(self) -> bool:
+        """Whether there is a limit, and copies that were planted in the same run lie beyond it."""
+        return self.flag_limit is not None and (self.planted_found is None or self.planted_found >= MIN_PLANTED_FOUND)
 
     @property
     def reasons(self) -> list[str]:
@@ -141,11 +148,14 @@ class Audit:
         if self.num_unknown:
             found.append(f"of {self.num_unknown} images nobody said whose they are, so frames of one patient may count as "
                          "several; import with a column or pattern that says it")  # fmt: skip
+        if self.num_shared:
+            found.append(f"{self.num_shared} images of some patients show the same picture as a training image of others, so "
+                         "patients are not told apart; import these as one patient's")  # fmt: skip
         if self.flags and not self.reasons:
             found.append(f"{len(self.flags)} images are nearer to a training image than strangers come; {AGAIN}")
         if self.flag_limit is None:
             found.append("too few patients to say how near strangers come, so copies could not be looked for")
-        if self.planted_found is not None and self.planted_found < MIN_PLANTED_FOUND:
+        if self.flag_limit is not None and not self.finds_copies:
             found.append(f"of copies that were planted to see whether copies are found here {self.planted_found:.0%} were")
         if self.nearest is None:
             found.append(f"{self.num_held_out_patients} patients whom nothing was learnt from; {MIN_HELD_OUT} are needed to "
@@ -179,7 +189,8 @@ class Audit:
             "num_held_out_patients": self.num_held_out_patients,
             "copies": {"num_flagged": len(self.flags), "expected_share": self.flags_expected, "limit": self.flag_limit,
                        "false_flags": self.false_flags, "num_strangers": self.num_strangers,
-                       "planted_found": self.planted_found, "num_clear": self.num_clear},
+                       "planted_found": self.planted_found, "num_clear": self.num_clear,
+                       "num_shared": self.num_shared},
             "nearest": asdict(nearest) | {"excess": nearest.excess} if nearest else None,
             "isolation": asdict(self.isolation) | {"verdict": self.isolation.verdict} if self.isolation else None,
             "people_missing": self.people_missing,
@@ -198,10 +209,15 @@ class Watch:
     stick: Yardstick
 
     @classmethod
-    def of(cls, trained: People, held_out: People | None, look: Look = lambda step, total: None) -> Watch | None:
-        """None where there are too few patients to say how near strangers come; `look` is told how far it is and may raise."""
-        stick, _, _ = _strangers(trained, held_out, _Work(look, len((held_out or trained).patients)))
-        return cls(trained, stick) if stick is not None else None
+    def of(cls, trained: People, held_out: People | None, *, planted: Traces,
+           look: Look = lambda step, total: None) -> Watch | None:  # fmt: skip
+        """None where there are too few patients to say how near strangers come, or fewer than MIN_PLANTED_FOUND of the planted
+        copies are nearer; `look` is told how far it is and may raise."""
+        stick = _strangers(trained, held_out, _Work(look, len((held_out or trained).patients))).stick
+        if stick is None:
+            return None
+        made = cls(trained, stick)
+        return made if made.look(planted)[0].mean() >= MIN_PLANTED_FOUND else None
 
     def look(self, items: Traces) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         """(N,) whether each is too near, and the place of the training image that is nearest to it."""
@@ -224,7 +240,7 @@ def audit(
         look: Told how far it is; may raise to stop.
     """
     work = _Work(look, len(items) * 2 + (len(held_out.patients) if held_out else len(trained.patients)))
-    stick, strangers, false_flags = _strangers(trained, held_out, work)
+    stick, strangers, false_flags, num_shared = _strangers(trained, held_out, work)
     found = _nearest(items, trained, stick, work)
     flags: tuple[Flag, ...] = ()
     quantiles, planted_found, num_clear = {}, None, 0
@@ -247,7 +263,8 @@ def audit(
         flags_expected=expected, false_flags=false_flags,
         num_strangers=stick.num_strangers if stick else 0, nearest=nearest, isolation=isolation, people_missing=missing,
         retrieval=Retrieval.of(found.place, num_real=len(trained.traces)), membership=membership, nearness=quantiles,
-        planted_found=planted_found, num_clear=num_clear, num_unknown=_num_unknown(trained, held_out, calibration))
+        planted_found=planted_found, num_clear=num_clear, num_unknown=_num_unknown(trained, held_out, calibration),
+        num_shared=num_shared)
 
 
 def _num_unknown(*groups: People | None) -> int:
@@ -284,19 +301,29 @@ def _nearest(items: Traces, trained: People, stick: Yardstick | None, work: _Wor
     return _Near(np.concatenate(places), np.concatenate(scores).astype(np.float64))
 
 
-def _strangers(
-    trained: People, held_out: People | None, work: _Work
-) -> tuple[Yardstick | None, dict[str, NDArray[np.float32]], float | None]:
-    """How near strangers come to the training images, by measure: held-out patients, else training patients to each other. These
-    the verifier has learnt to tell apart, so there it does not count."""
-    if held_out is not None and held_out.num_patients >= MIN_HELD_OUT:
-        found = _closest(held_out, trained, work)
-        return Yardstick.of_nearest(found, held_out.patients, by_held_out=True), found, _false_flags(found, held_out.patients)
-    if trained.num_patients < MIN_HELD_OUT:
-        return None, {}, None
-    found = _closest(trained, trained, work)
-    found.pop("verifier", None)
-    return Yardstick.of_nearest(found, trained.patients, by_held_out=False), found, _false_flags(found, trained.patients)
+class _Strangers(NamedTuple):
+    """How near strangers come to the training images."""
+
+    stick: Yardstick | None
+    nearest: dict[str, NDArray[np.floating]]
+    """By measure, of each of their images that shows no training image itself."""
+    false_flags: float | None
+    num_shared: int
+    """Images of theirs that do."""
+
+
+def _strangers(trained: People, held_out: People | None, work: _Work) -> _Strangers:
+    """Strangers are held-out patients, else training patients to each other. These the verifier has learnt to tell apart, so it
+    does not count there."""
+    by_held_out = held_out is not None and held_out.num_patients >= MIN_HELD_OUT
+    people = held_out if held_out is not None and by_held_out else trained
+    if people.num_patients < MIN_HELD_OUT:
+        return _Strangers(None, {}, None, 0)
+    found, patients, num_shared = of_others(_closest(people, trained, work), people.patients)
+    if not by_held_out:
+        found.pop("verifier", None)
+    stick = Yardstick.of_nearest(found, patients, by_held_out=by_held_out)
+    return _Strangers(stick, found, _false_flags(found, patients), num_shared)
 
 
 def _closest(people: People, trained: People, work: _Work) -> dict[str, NDArray[np.float32]]:
@@ -310,18 +337,19 @@ def _closest(people: People, trained: People, work: _Work) -> dict[str, NDArray[
     return {name: np.concatenate(found) for name, found in parts.items()}
 
 
-def _false_flags(strangers: dict[str, NDArray[np.float32]], patients: Sequence[str]) -> float | None:
-    """Share of each half of the patients that the limit from the other half flags."""
+def _false_flags(strangers: dict[str, NDArray[np.floating]], patients: Sequence[str]) -> float | None:
+    """Share of a patient's images that the limit from the other half of the patients flags, on average."""
     whose = np.asarray(patients)
     is_first = np.isin(whose, sorted(set(patients))[::2])
-    flagged = []
+    shares = []
     for chosen in (is_first, ~is_first):
         half = {name: values[chosen] for name, values in strangers.items()}
         stick = Yardstick.of_nearest(half, list(whose[chosen]), by_held_out=True)
         if stick is None:
             return None
-        flagged.append(stick.scores({name: values[~chosen] for name, values in strangers.items()}) > stick.limit)
-    return float(np.concatenate(flagged).mean())
+        beyond = stick.scores({name: values[~chosen] for name, values in strangers.items()}) > stick.limit
+        shares += [float(beyond[whose[~chosen] == patient].mean()) for patient in np.unique(whose[~chosen])]
+    return float(np.mean(shares))
 
 
 def _expected(stick: Yardstick | None, strangers: People) -> float:
@@ -330,7 +358,7 @@ def _expected(stick: Yardstick | None, strangers: People) -> float:
     if stick is None:
         return FALSE_FLAGS
     num = strangers.num_patients
-    beyond = max(1, round(FALSE_FLAGS * num))
+    beyond = max(1, int(FALSE_FLAGS * (num + 1) + 1e-9))
     return float(beta.ppf(0.975, beyond, num + 1 - beyond))
 
 
@@ -347,8 +375,9 @@ def _against(
     groups = [trained, held_out, *([calibration] if calibration else [])]
     each = min(MAX_PER_PATIENT, *(group.usual() for group in groups))
     even = [group.evenly(each) for group in groups]
-    close = {name: values for name, values in _closest(even[1], even[0], _Work()).items() if name != "verifier"}
-    stick = Yardstick.of_nearest(close, even[1].patients, by_held_out=True)
+    close, patients, _ = of_others(_closest(even[1], even[0], _Work()), even[1].patients)
+    close.pop("verifier", None)
+    stick = Yardstick.of_nearest(close, patients, by_held_out=True)
     if stick is None:
         return None, None, max(0, needed - there)
     tables: list[list[NDArray[np.float64]]] = [[] for _ in even]

@@ -21,7 +21,7 @@ from saadi.exports.residue import residues
 from saadi.jobs import JobContext, Outcome, silent
 from saadi.privacy import burnt_in
 from saadi.privacy.audit import AGAIN, Audit, audit
-from saadi.privacy.copies import CHANGES, Traces, planted
+from saadi.privacy.copies import Traces, some_planted
 from saadi.privacy.membership import Membership
 from saadi.records import ExportRecord, Image, Project, RealImage
 from saadi.release import texts
@@ -38,8 +38,6 @@ SHOWN = {"real": "real images show their patients as they are", "composite": "co
 STAGES = {"files": 0.05, "text": 0.25, "reading": 0.15, "learning": 0.2, "remembering": 0.15, "comparing": 0.1,
           "comparing with earlier exports": 0.1}  # fmt: skip
 """Parts of the work and their share of its time."""
-NUM_PLANTED = 50
-"""Changed training images that every audit has to find."""
 MAX_FOR_VARIETY = 2000
 
 
@@ -79,9 +77,7 @@ def run_job(context: JobContext) -> Outcome:
         remembers = _remembered(store, project, items, _stage(context, "remembering"))
     trained = people(pictures[0], training, network)
     assert trained is not None, "checked when the job started"
-    draw = np.random.default_rng(0)
-    chosen = draw.permutation(len(pictures[0]))[:NUM_PLANTED]
-    copies = [planted(pictures[0][place], draw, how=CHANGES[number % len(CHANGES)]) for number, place in enumerate(chosen)]
+    copies = some_planted(pictures[0])
     rest: dict[str, Any] = {
         "held_out": people(pictures[1], held_out, network), "calibration": people(pictures[2], strangers, network),
         "membership": remembers, "planted": Traces.of(copies, embeddings=network.embed(copies))}  # fmt: skip
@@ -209,7 +205,7 @@ def _findings(
     flagged = [{"blob": items[flag.item].blob, "name": items[flag.item].name, "image_id": told.training[flag.nearest].id,
                 "score": round(flag.score, 3)} for flag in (found.flags if found else ())]  # fmt: skip
     # Who could not look for copies has not looked: what an earlier audit flagged stays out.
-    looked_at = [item.blob for item in items] if found is not None and found.flag_limit is not None else []
+    looked_at = [item.blob for item in items] if found is not None and found.finds_copies else []
     findings = {
         "verdict": verdict_of(reasons, questions), "reasons": reasons,
         "open_questions": questions, "own": found.in_numbers() if found else None,

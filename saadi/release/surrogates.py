@@ -23,7 +23,7 @@ from saadi.mining.job import TURN_SEEDS, look_at
 from saadi.orders.sharing import SurrogatesOrder
 from saadi.previews import Previews
 from saadi.privacy.audit import UNKNOWN, Watch
-from saadi.privacy.copies import Traces
+from saadi.privacy.copies import Traces, some_planted
 from saadi.privacy.retrieval import Retrieval
 from saadi.privacy.slots import Candidate, Descent, Slots
 from saadi.privacy.verifier import Verifier
@@ -112,7 +112,7 @@ def _guard(context: JobContext, project: Project, report: Report) -> _Guard:
     """The verifier of the project's patients and how near strangers come to them.
 
     Raises:
-        TooFewError: There are too few strangers to say that.
+        TooFewError: There are too few strangers to say that, or planted copies are not found by it.
     """
     store = context.store
     training, held_out = real_images(store, project, ["train"]), real_images(store, project, list(HELD_OUT_SPLITS))
@@ -120,9 +120,12 @@ def _guard(context: JobContext, project: Project, report: Report) -> _Guard:
     network = known_verifier(store, project, pictures[0], training, report, context.job.created_by)
     trained = people(pictures[0], training, network)
     strangers = people(pictures[1], held_out, network)
-    watch = Watch.of(trained, strangers, lambda step, total: report(step, total, "how near strangers come")) if trained else None
+    copies = some_planted(pictures[0])
+    watch = Watch.of(trained, strangers, planted=Traces.of(copies, embeddings=network.embed(copies)),
+                     look=lambda step, total: report(step, total, "how near strangers come")) if trained else None  # fmt: skip
     if watch is None:
-        raise TooFewError("too few patients to say how near strangers come to training images; import more")
+        raise TooFewError("too few patients, or too like each other, to tell copies of training images from images of strangers; "
+                          "import more, with a column or pattern that says whose each is")  # fmt: skip
     return _Guard(network, watch)
 
 

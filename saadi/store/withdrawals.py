@@ -211,30 +211,42 @@ class WithdrawalStore(LibraryStore, TextStore, MaskModelStore):
         if own := sum(tied.get(tie, 0) for tie in OWN):
             raise BadInputError(f"{own} images of export {export_id} hold data of a patient who has withdrawn; export again, "
                                 "which leaves them out (where the same pixels are in several projects, withdraw there, too)")
-        if tied and (since := self._tied_since(export_id, self._answered_at(export_id))):
+        if tied and (since := self._tied_since(export_id, self._answered(export_id))):
             raise BadInputError(f"{since} images of export {export_id} were made by a version that may have learnt "
                                 "from a patient who has withdrawn; export again, which leaves them out, or say there why they "
                                 "may go in")
 
-    def _answered_at(self, export_id: int) -> str:
-        """When somebody last answered for its images by tied versions: with a reason when it was ordered, or with a signature;
-        empty = never."""
-        signed = "SELECT created_at FROM releases WHERE export_id = :e AND disclosure_id IS NOT NULL"
-        made = ("SELECT coalesce(jobs.created_at, exports.created_at) AS created_at FROM audit JOIN exports ON exports.id = :e "
-                "LEFT JOIN jobs ON jobs.id = exports.job_id WHERE audit.action = 'export' AND "
+    def _answered(self, export_id: int) -> int:
+        """Row of the trail at which somebody last answered for its images by tied versions: with a reason when it was ordered, or
+        with a signature; 0 = never."""
+        found = [self._row("export.release", f"export:{export_id}")]
+        made = ("SELECT audit.seq, exports.job_id FROM audit JOIN exports ON exports.id = ? WHERE audit.action = 'export' AND "
                 "json_extract(audit.details, '$.manifest') = exports.manifest_sha256 AND "
                 "json_extract(audit.details, '$.despite_withdrawn') IS NOT NULL")  # fmt: skip
-        return str(self.db.execute(f"SELECT coalesce(max(created_at), '') FROM ({signed} UNION ALL {made})",
-                                   {"e": export_id}).fetchone()[0])  # fmt: skip
+        for seq, job_id in self.db.execute(made, [export_id]):
+            found.append((self._row("job.export", f"job:{job_id}") if job_id is not None else 0) or seq)
+        return max(found)
 
-    def _tied_since(self, export_id: int, since: str) -> int:
-        """Images of an export by versions that may have learnt from patients who have withdrawn after that."""
+    def _tied_since(self, export_id: int, seq: int) -> int:
+        """Images of an export by versions that may have learnt from patients who have withdrawn after that row of the trail."""
         later: dict[int, set[str]] = {}
-        sql = "SELECT project_id, group_id FROM withdrawals WHERE revoked_at IS NULL AND created_at > ?"
-        for row in self.db.query(sql, [since]):
+        sql = ("SELECT w.project_id, w.group_id FROM withdrawals AS w JOIN audit ON audit.action = 'patient.withdraw' AND "
+               "audit.subject = 'withdrawal:' || w.id WHERE w.revoked_at IS NULL AND audit.seq > ?")  # fmt: skip
+        for row in self.db.query(sql, [seq]):
             later.setdefault(row["project_id"], set()).add(row["group_id"])
         return sum(self.trace(project_id, groups).exports.get(export_id, {}).get("version", 0)
                    for project_id, groups in later.items())  # fmt: skip
+
+    def _looked_at(self, disclosure_id: int) -> int:
+        """Row of the trail of an audit, or of that which it repeats with another word on text."""
+        while (before := self.disclosure(disclosure_id).findings.get("repeats")) is not None:
+            disclosure_id = before
+        return self._row("disclosure.audit", f"disclosure:{disclosure_id}")
+
+    def _row(self, action: str, subject: str) -> int:
+        """Number of the newest row of the trail of that kind; 0 = none."""
+        sql = "SELECT coalesce(max(seq), 0) FROM audit WHERE action = ? AND subject = ?"
+        return int(self.db.execute(sql, [action, subject]).fetchone()[0])
 
     def _anybody_withdrawn(self, project_id: int) -> bool:
         """In this project, or in one that shares pixels with it."""
@@ -261,6 +273,9 @@ class WithdrawalStore(LibraryStore, TextStore, MaskModelStore):
             if own := sum(tied.get(tie, 0) for tie in OWN):
                 raise BadInputError(f"{own} images of export {export_id} hold data of a patient who has withdrawn; export again, "
                                     "which leaves them out")
+            if tied and self._tied_since(export_id, self._looked_at(disclosure_id)):
+                raise BadInputError(f"a patient from whom a version in it may have learnt has withdrawn since export {export_id} "
+                                    "was audited; audit it again, and read what was found")
             if tied and not despite:
                 raise BadInputError(f"{tied['version']} images of export {export_id} were made by a version that may have learnt "
                                     "from a patient who has withdrawn; release it despite that only if you can answer for it")

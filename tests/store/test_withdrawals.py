@@ -214,7 +214,7 @@ def test_a_reason_answers_for_those_who_had_withdrawn_by_then(store: Store, tmp_
         store.refuse_withdrawn(export_id)
     audit = clean_audit(store, project, export_id)
     store.release(export_id, disclosure_id=audit, person="ann", reason="both are told of it", despite=True)
-    store.refuse_withdrawn(export_id)  # a signature answers for both
+    store.refuse_withdrawn(export_id)  # a signature answers for both, by an audit that knew of both
     store.revoke_withdrawal(record.id, person="ann", reason="it was somebody else")
     store.withdraw(project.id, other, **WHY)
     with pytest.raises(BadInputError, match="may have learnt"):
@@ -247,6 +247,9 @@ def test_images_of_a_tied_version_are_released_only_despite_it(store: Store, tmp
     export_id = export(store, project, tmp_path / "out", format="folders", include_real=False).result["export_id"]
     audit = clean_audit(store, project, export_id)
     store.withdraw(project.id, JANE, **WHY)
+    with pytest.raises(BadInputError, match="has withdrawn since export 1 was audited; audit it again"):  # nobody has read it
+        store.release(export_id, disclosure_id=audit, person="ann", reason="for the partner", despite=True)
+    audit = clean_audit(store, project, export_id)
     with pytest.raises(BadInputError, match="1 images of export 1 were made by a version that may have learnt"):
         store.release(export_id, disclosure_id=audit, person="ann", reason="for the partner")
     assert store.release(export_id, disclosure_id=audit, person="ann", reason="for the partner", despite=True)

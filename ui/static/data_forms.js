@@ -32,10 +32,11 @@ const FORMATS = [
 
 /** What is said of text in the pictures when an import ends. */
 const textWords = ({ state: ended, result }) => {
-  if (ended !== "done" || !result?.num_added) return "";
-  return result.text_check_id
-    ? "Names, dates and other text in the pictures are looked for now; what shows any stays out of exports until somebody has looked."
-    : "Text in the pictures could not be looked for: the program that reads it (rapidocr) is not installed here.";
+  if (ended !== "done") return "";
+  if (result?.no_text_check) return `Text in the pictures: ${result.no_text_check}.`;
+  return result?.text_check_id
+    ? "Names, dates and other text in the pictures are looked for next; what shows any stays out of exports until somebody calls it harmless."
+    : "";
 };
 
 export class DataForms {
@@ -55,6 +56,7 @@ export class DataForms {
     this.labelColumn = text("Column of the class", "class");
     this.groupColumn = text("Column of the patient", "patient");
     this.splitColumn = text("Column of the split", "split");
+    this.looking = h("div", { class: "sx-looking" });
     this.found = h("div", { class: "sx-found" });
     on("job:end", (item) => this.ended(item));
     this.title = h("summary", {}, "Import a folder");
@@ -129,6 +131,7 @@ export class DataForms {
             { type: "button", class: "sx-button", id: "import-scan", onclick: (event) => this.scan(event.currentTarget) },
             "Look into it",
           ),
+          this.looking,
           this.found,
         ),
       ),
@@ -225,30 +228,43 @@ export class DataForms {
   async watched(looked) {
     const name = requestId();
     const bar = h("div", { class: "sx-bar-fill", style: { width: "0%" } }),
-      words = h("p", { class: "sx-note", role: "status" }, "Looking at the files.");
-    const stop = h("button", { type: "button", class: "sx-button sx-small", id: "import-stop-look", onclick: (event) => {
-      event.currentTarget.disabled = true;
-      post(`/api/import/scan/${name}/stop`, {}).catch(() => {}); // the look itself tells what is wrong
-    } }, "Stop");
-    const timer = setInterval(async () => {
+      words = h("p", { class: "sx-note" });
+    const stop = h(
+      "button",
+      {
+        type: "button",
+        class: "sx-button sx-small",
+        id: "import-stop-look",
+        onclick: () => {
+          stop.disabled = true;
+          post(`/api/import/scan/${name}/stop`, {}).catch(() => {}); // the look itself tells what is wrong
+        },
+      },
+      "Stop",
+    );
+    let over = false;
+    const tell = async () => {
       try {
         const { step, total, message } = await get(`/api/import/scan/${name}`);
-        if (!message) return; // not begun, or over
-        const said = message[0].toUpperCase() + message.slice(1);
-        words.textContent = total ? `${said}, ${step} of ${total}` : said;
-        bar.style.width = total ? `${(100 * step) / total}%` : "0%";
-        if (!words.isConnected) replace(this.found, h("div", { class: "sx-bar", role: "progressbar", "aria-label": "Looking at the files" }, bar), words, stop);
+        if (over) return;
+        if (message) {
+          const said = message[0].toUpperCase() + message.slice(1);
+          words.textContent = total ? `${said}, ${step} of ${total}` : said;
+          bar.style.width = total ? `${(100 * step) / total}%` : "0%";
+          if (!words.isConnected)
+            replace(this.looking, h("div", { class: "sx-bar", role: "progressbar", "aria-label": "Looking at the files" }, bar), words, stop);
+        }
       } catch {
         // the look itself tells what is wrong
       }
-    }, 800);
+      if (!over) setTimeout(tell, 800);
+    };
+    setTimeout(tell, 800);
     try {
       return await post("/api/import/scan", { ...looked, look_id: name });
-    } catch (error) {
-      if (words.isConnected) replace(this.found);
-      throw error;
     } finally {
-      clearInterval(timer);
+      over = true;
+      replace(this.looking);
     }
   }
 
