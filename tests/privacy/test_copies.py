@@ -200,8 +200,9 @@ def test_an_audit_that_finds_no_planted_copies_says_so(world: World) -> None:
     blind = audit(world.traces(world.unseen), world.trained, world.held_out, planted=world.traces(world.unseen[:20]))
     assert blind.planted_found is not None and blind.planted_found < 0.2
     assert any("planted" in words for words in blind.open_questions) and blind.num_clear == 0 and not blind.reasons
+    assert not blind.finds_copies and blind.flag_limit is not None  # so it clears no flag of an earlier audit
     sharp = audit(world.traces(world.unseen), world.trained, world.held_out, planted=world.traces(world.training[:20]))
-    assert sharp.planted_found == 1.0 and not any("planted" in words for words in sharp.open_questions)
+    assert sharp.planted_found == 1.0 and sharp.finds_copies and not any("planted" in words for words in sharp.open_questions)
 
 
 def test_an_audit_can_be_stopped(world: World) -> None:
