@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from saadi.datasets.phantom import CLASS_NAMES, render
 from saadi.privacy import burnt_in
@@ -43,6 +43,22 @@ def write_scenes(folder: Path) -> int:
     return len(shown)
 
 
+def a_long_look_is_told_and_stopped(page: Page) -> None:
+    """Its answer is held back; then it comes after all, and takes the place of the bar."""
+    held: list[Route] = []
+    page.route("**/api/import/scan", lambda route: held.append(route))
+    page.route("**/api/import/scan/*", lambda route: route.fulfill(json={"step": 3, "total": 10, "message": "looking at images"}))
+    page.click("#import-scan")
+    expect(page.locator(".sx-looking")).to_contain_text("Looking at images, 3 of 10")
+    with page.expect_request("**/api/import/scan/*/stop") as stopping:
+        page.click("#import-stop-look")
+    assert stopping.value.method == "POST"
+    held[0].continue_()
+    expect(page.locator(".sx-looking")).to_be_empty()
+    page.unroute("**/api/import/scan")
+    page.unroute("**/api/import/scan/*")
+
+
 def test_a_foreign_data_set_becomes_part_of_the_project(page: Page, empty: Studio, tmp_path: Path) -> None:
     num_classes = write_scenes(tmp_path / "set")
     page.goto(empty.url)
@@ -54,7 +70,7 @@ def test_a_foreign_data_set_becomes_part_of_the_project(page: Page, empty: Studi
     page.click("#project-create")
     page.get_by_text("Import a folder into scenes").click()
     page.fill("#import-images", str(tmp_path / "set"))
-    page.click("#import-scan")
+    a_long_look_is_told_and_stopped(page)
     found = page.locator(".sx-found")
     expect(found).to_contain_text("3 pairs of image and mask. Read as a folder of images. 1 files cannot be used")
     expect(found.locator(".sx-odd").first).to_contain_text("look like smoothed edges")
