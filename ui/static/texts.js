@@ -53,7 +53,7 @@ function marked(item) {
     share = (value, of) => `${(100 * value) / of}%`;
   return h(
     "div",
-    { class: "sx-text-picture" },
+    { class: "sx-text-picture", style: { "aspect-ratio": `${width} / ${height}` } }, // places lie right before the picture is there
     picture(urls.thumb(item.blob, 256), `${item.name} with its text marked`),
     item.boxes.map(([x, y, w, tall]) =>
       h("span", { style: { left: share(x, width), top: share(y, height), width: share(w, width), height: share(tall, height) } }),
