@@ -129,11 +129,6 @@ class Yardstick:
     """The strangers are held-out patients; else training patients against each other."""
 
     @classmethod
-    def of(cls, strangers: Mapping[str, Table], patients: Sequence[str], *, by_held_out: bool) -> Self | None:
-        """From similarities of strangers' images to the training images (of other patients), as `of_nearest`."""
-        return cls.of_nearest({name: table.max(1) for name, table in strangers.items()}, patients, by_held_out=by_held_out)
-
-    @classmethod
     def of_nearest(
         cls, strangers: Mapping[str, NDArray[np.floating]], patients: Sequence[str], *, by_held_out: bool
     ) -> Self | None:
